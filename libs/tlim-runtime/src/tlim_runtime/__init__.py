@@ -1,0 +1,1 @@
+"""How a tlim process runs: settings, logs, database, JetStream, outbox, auth, health."""

@@ -1,0 +1,1 @@
+"""Every message, receipt and recall; history."""

@@ -1,0 +1,1 @@
+"""Sessions, subscribers and the users directory."""

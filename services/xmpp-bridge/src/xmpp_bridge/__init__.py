@@ -1,0 +1,1 @@
+"""The XMPP side: component, translation, tokens."""
