@@ -1,1 +1,1 @@
-"""What goes over the wire: envelope, message types, error codes, subjects and streams."""
+"""What goes over the wire: envelope, message types, error codes, subjects and streams; pure, without I/O."""

@@ -1,0 +1,88 @@
+"""The body of an envelope: unpacking, shape, and the fields that each message type's elements must have."""
+
+import base64
+import binascii
+import zlib
+from typing import Any, cast
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.identity import MAX_ID, is_plain_text
+from tlim_protocol.lenient import read_json
+from tlim_protocol.registry import REGISTRY, ElementField, MsgType
+
+MAX_UNPACKED_BYTES = 1024 * 1024
+"""A compressed body may not grow past this: a few kilobytes of zlib can hold gigabytes."""
+
+Body = list[dict[str, Any]]
+
+
+def read_body(raw: object, *, compressed: bool) -> Body:
+    """Return the body as a non-empty list of objects, whatever form it came in.
+
+    `raw` is an array, a string that holds one, or with `compressed` the base64 of the zlib of one (at most 1 MiB
+    unpacked). Raises BODY_EMPTY when there is nothing, NOT_AN_ARRAY when it is something else, FIELD_INVALID when it
+    unpacks to more.
+    """
+    if raw is None or raw in ("", []):
+        raise TlimError(ErrorCode.BODY_EMPTY, "body is missing or empty", field="body")
+    if compressed:
+        raw = _unpack(raw)
+    if isinstance(raw, str | bytes):
+        try:
+            raw = read_json(raw)
+        except TlimError as error:
+            raise _not_an_array("body is a text that holds no JSON array") from error
+        if raw == []:
+            raise TlimError(ErrorCode.BODY_EMPTY, "body is an empty array", field="body")
+    if not isinstance(raw, list) or not all(isinstance(element, dict) for element in raw):
+        raise _not_an_array("body is not an array of objects")
+    return cast("Body", raw)
+
+
+def check_elements(msg_type: MsgType, body: Body) -> None:
+    """Check every element of `body` against the registry's row of its type.
+
+    Raises the code that the row gives for an empty field (text BODY_EMPTY, file_id FILE_UNKNOWN, msg_id
+    MSG_ID_UNKNOWN, session_id SESSION_ID_EMPTY), FIELD_INVALID for an id over 64 characters, and SESSION_ID_EMPTY
+    when the elements of one message name different sessions.
+    """
+    kind = REGISTRY[msg_type]
+    for element in body:
+        for field in kind.element:
+            _check_field(field, element)
+    if kind.names_session and any(element.get("session_id") != body[0].get("session_id") for element in body):
+        raise TlimError(ErrorCode.SESSION_ID_EMPTY, "the elements name different sessions", field="session_id")
+
+
+def _check_field(field: ElementField, element: dict[str, Any]) -> None:
+    value = element.get(field.name)
+    if value is None and not field.required:
+        return
+    if not isinstance(value, str) or not value:
+        raise TlimError(field.code, f"{field.name} is empty or not a string", field=field.name)
+    if field.bounded and (len(value) > MAX_ID or not is_plain_text(value)):
+        raise TlimError(
+            ErrorCode.FIELD_INVALID,
+            f"{field.name} {quoted(value)} is not an id of 1 to {MAX_ID} characters",
+            field=field.name,
+        )
+
+
+def _unpack(raw: object) -> bytes:
+    if not isinstance(raw, str):
+        raise _not_an_array("a compressed body is a base64 string")
+    unpacker = zlib.decompressobj()
+    try:
+        packed = base64.b64decode("".join(raw.split()), validate=True)
+        unpacked = unpacker.decompress(packed, MAX_UNPACKED_BYTES + 1)
+    except (binascii.Error, ValueError, zlib.error) as error:
+        raise _not_an_array("a compressed body is base64 of zlib") from error
+    if len(unpacked) > MAX_UNPACKED_BYTES:
+        raise TlimError(ErrorCode.FIELD_INVALID, f"body unpacks to over {MAX_UNPACKED_BYTES} bytes", field="body")
+    if not unpacker.eof or unpacker.unused_data:
+        raise _not_an_array("the zlib stream of body is cut short or followed by something else")
+    return unpacked
+
+
+def _not_an_array(detail: str) -> TlimError:
+    return TlimError(ErrorCode.NOT_AN_ARRAY, detail, field="body")

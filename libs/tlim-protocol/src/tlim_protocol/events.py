@@ -1,0 +1,152 @@
+"""What the services tell each other: JSON payloads on NATS, each a frozen model.
+
+All user ids are normalised, all times are epoch milliseconds on the server's clock.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
+
+
+class Event(BaseModel):
+    """The base of all payloads: immutable, read from and written to JSON bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the payload as it travels: UTF-8 JSON with wire names."""
+        return self.model_dump_json(by_alias=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a payload; raises pydantic.ValidationError for anything else."""
+        return cls.model_validate_json(data)
+
+
+class AcceptedMessage(Event):
+    """`tlim.in.M*`: a valid message as the bridge took it over, not yet stored."""
+
+    sender: str
+    reply_to: str  # full JID of the sending resource: where `stored` and errors go
+    stanza_id: str
+    location: str
+    received_at: int
+    envelope: Envelope
+
+
+class StoredMessage(Event):
+    """`tlim.out.M*`: a committed message, to be delivered to `recipients` and confirmed to `reply_to`.
+
+    No recipients: a resend, only confirmed. No `reply_to`: published again from the database, nobody waits.
+    """
+
+    kind: Literal["stored"] = "stored"
+    seq: int
+    stored_at: int
+    recipients: list[str]
+    envelope: Envelope
+    reply_to: str | None = None
+    stanza_id: str | None = None
+    received_at: int | None = None
+
+
+class RejectedMessage(Event):
+    """`tlim.out.M*`: a message that was refused after it was accepted; nothing was stored, only the sender hears."""
+
+    kind: Literal["rejected"] = "rejected"
+    code: ErrorCode
+    detail: str
+    field: str | None = None
+    msg_id: str
+    msg_type: MsgType
+    sender: str
+    reply_to: str
+    stanza_id: str
+    received_at: int
+    after_seq: int  # the newest seq that was published before it: lets the store find its place from any last event
+
+
+OutEvent = StoredMessage | RejectedMessage
+
+_OUT_EVENT: TypeAdapter[OutEvent] = TypeAdapter(Annotated[OutEvent, Field(discriminator="kind")])
+
+
+def read_out_event(data: bytes) -> OutEvent:
+    """Read any payload of `tlim.out.>`; raises pydantic.ValidationError for anything else."""
+    return _OUT_EVENT.validate_json(data)
+
+
+class SessionEvent(Event):
+    """`tlim.in.HTS-*`: a session after a change, with all its subscribers, who changed it and what changed."""
+
+    msg_type: MsgType
+    session_id: str
+    session_name: str
+    session_type: int
+    session_user: str
+    version: int  # rises by one with every change of the session
+    actor: str
+    at: int
+    subscribers: list[str]
+    added: list[str]
+    removed: list[str]
+    deleted: bool
+
+
+class FileEvent(Event):
+    """`tlim.in.HFO-*`: a file was uploaded or downloaded by a user; for audit."""
+
+    msg_type: MsgType
+    file_id: str
+    user_id: str
+    size: int  # bytes
+    media_type: str
+    at: int
+
+
+class UserMeet(Event):
+    """Request of `tlim.rpc.user.meet`: note that `seen` exist (first token, first message) and look `ask` up."""
+
+    seen: list[str]
+    ask: list[str]
+
+
+class UsersKnown(Event):
+    """Answer of `tlim.rpc.user.meet`: those of `ask` that the users directory has, deactivated ones left out."""
+
+    known: list[str]
+
+
+class FileQuestion(Event):
+    """Request of `tlim.rpc.file.check` (may the user read the file?) and `tlim.rpc.message.grants` (who sent it?)."""
+
+    file_id: str
+    user_id: str
+
+
+class FileVerdict(Event):
+    """Answer of `tlim.rpc.file.check`."""
+
+    allowed: bool
+
+
+class FileSenders(Event):
+    """Answer of `tlim.rpc.message.grants`: who shared the file with the user in a stored message; empty: nobody."""
+
+    senders: list[str]
+
+
+class SessionQuestion(Event):
+    """Request of `tlim.rpc.session.get`."""
+
+    session_id: str
+
+
+class SessionAnswer(Event):
+    """Answer of `tlim.rpc.session.get`: the session as its newest event told it, or None when there is none."""
+
+    session: SessionEvent | None

@@ -1,0 +1,57 @@
+"""Who and where: user ids, conversation ids and their shards."""
+
+import stringprep
+import unicodedata
+import zlib
+from functools import lru_cache
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+
+SHARDS = 16
+"""Fixed for the life of a deployment: a conversation's log must stay in one shard."""
+
+MAX_ID = 64
+"""Specification section 2: ids (msg_id, from, to, session_id) hold at most 64 characters."""
+
+_FORBIDDEN_IN_LOCALPART = frozenset("\"&'/:<>@")  # RFC 7622 section 3.3.1
+_ASCII_LOCALPART = frozenset("!#$%()*+,-.0123456789;=?[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~")
+
+
+def is_plain_text(value: str) -> bool:
+    """Tell whether `value` can stand in XML attributes, log lines and NATS headers: no control characters."""
+    return value.isprintable() or not any(
+        unicodedata.category(char) in {"Cc", "Cs"} or ord(char) & 0xFFFE == 0xFFFE for char in value
+    )
+
+
+@lru_cache(maxsize=65_536)
+def normalize_user_id(raw: str) -> str:
+    """Return the user id as XMPP compares localparts (nodeprep, RFC 6122 appendix A): case-folded, NFKC.
+
+    Raises TlimError FIELD_INVALID for what cannot be a localpart or is longer than 64 characters.
+    """
+    folded = raw.lower()
+    if not _ASCII_LOCALPART.issuperset(folded):
+        mapped = "".join(stringprep.map_table_b2(char) for char in raw if not stringprep.in_table_b1(char))
+        folded = unicodedata.normalize("NFKC", mapped)
+    if not folded or len(folded) > MAX_ID or not _is_localpart(folded):
+        raise TlimError(ErrorCode.FIELD_INVALID, f"{quoted(raw)} is not a user id", field="user_id")
+    return folded
+
+
+def _is_localpart(folded: str) -> bool:
+    if _ASCII_LOCALPART.issuperset(folded):
+        return True
+    return _FORBIDDEN_IN_LOCALPART.isdisjoint(folded) and not any(
+        char.isspace() or unicodedata.category(char)[0] == "C" for char in folded
+    )
+
+
+def conversation_of_users(one: str, other: str) -> str:
+    """Return the id of the 1:1 conversation of two normalised user ids: `u:<smaller>:<larger>`."""
+    return f"u:{min(one, other)}:{max(one, other)}"
+
+
+def shard_of(conversation_id: str, shards: int = SHARDS) -> int:
+    """Return the shard, 0 <= shard < shards, that holds all that concerns a conversation: crc32 modulo shards."""
+    return zlib.crc32(conversation_id.encode()) % shards

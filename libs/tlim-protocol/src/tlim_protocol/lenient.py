@@ -1,0 +1,50 @@
+"""Reading JSON as clients really send it: strict JSON first, JSON5 where that fails; writing is always strict."""
+
+import math
+
+import pyjson5
+from pydantic_core import from_json, to_json
+
+from tlim_protocol.errors import ErrorCode, TlimError
+
+MAX_DEPTH = 100
+"""Deeper nesting is refused: nobody's message needs it, and parsers and databases differ beyond it."""
+
+
+def read_json(text: str | bytes) -> object:
+    """Return the value of strict JSON or, failing that, of JSON5 (unquoted keys, single quotes, trailing commas).
+
+    The specification's own examples need the second reading. Of repeated keys the last wins. Raises TlimError
+    JSON_INVALID for everything else, for numbers that are not finite and for nesting deeper than MAX_DEPTH.
+    """
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        value = _read_json5(text)
+    if not _is_sound(value, MAX_DEPTH):
+        raise TlimError(ErrorCode.JSON_INVALID, "the JSON holds a number that is not finite, or is nested too deeply")
+    return value
+
+
+def write_json(value: object) -> str:
+    """Return `value` as compact strict JSON whose characters may all stand in XML 1.0 text.
+
+    JSON escapes the control characters itself; U+FFFE and U+FFFF, which XML forbids too, can only occur inside
+    strings, so that replacing them by their escapes keeps the value.
+    """
+    return to_json(value).decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
+def _read_json5(text: str | bytes) -> object:
+    try:
+        return pyjson5.decode(text if isinstance(text, str) else text.decode(), maxdepth=MAX_DEPTH)
+    except (pyjson5.Json5Exception, ValueError) as error:
+        raise TlimError(ErrorCode.JSON_INVALID, "the text is neither JSON nor JSON5") from error
+
+
+def _is_sound(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_sound(item, depth - 1) for item in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_sound(item, depth - 1) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)

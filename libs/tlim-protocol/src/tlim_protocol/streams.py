@@ -1,0 +1,111 @@
+"""JetStream streams and consumers, and what each NATS user may say and hear: data for provisioning, no code."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tlim_protocol.registry import CLIENT_TYPES, FILE_TYPES, MsgType
+from tlim_protocol.subjects import ALL_DEAD, ALL_IN, ALL_OUT, Rpc, every_in, every_out
+
+
+class StreamName(StrEnum):
+    """The three streams."""
+
+    IN = "TLIM_IN"
+    OUT = "TLIM_OUT"
+    DEAD = "TLIM_DEAD"
+
+
+class StreamSpec(NamedTuple):
+    """A stream. When `max_bytes` is reached it refuses what is new: dropping what is old would lose it silently."""
+
+    name: StreamName
+    subjects: tuple[str, ...]
+    max_age: timedelta
+    max_bytes: int
+    duplicate_window: timedelta = timedelta(minutes=10)
+
+
+class ConsumerSpec(NamedTuple):
+    """A durable pull consumer with explicit acks."""
+
+    stream: StreamName
+    durable: str
+    filter_subjects: tuple[str, ...]
+    ack_wait: timedelta = timedelta(seconds=30)  # a batch takes milliseconds: only a dead process meets it
+    max_ack_pending: int = 2_000  # two batches and some: more in flight would only wait in the consumer's memory
+
+
+_GIB = 1024**3
+
+STREAMS = (
+    StreamSpec(StreamName.IN, (ALL_IN,), max_age=timedelta(days=7), max_bytes=4 * _GIB),
+    StreamSpec(StreamName.OUT, (ALL_OUT,), max_age=timedelta(days=7), max_bytes=4 * _GIB),
+    StreamSpec(StreamName.DEAD, (ALL_DEAD,), max_age=timedelta(days=90), max_bytes=_GIB),
+)
+
+STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", tuple(every_in(kind) for kind in CLIENT_TYPES))
+BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,))
+FILE_GRANTS = ConsumerSpec(StreamName.OUT, "file-api", tuple(every_out(kind) for kind in FILE_TYPES))
+
+CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX, FILE_GRANTS)
+
+
+class ClientPermissions(NamedTuple):
+    """What one NATS user may publish and subscribe to; `responds`: it may answer requests."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    responds: bool = False
+
+
+def inbox_prefix(user: str) -> str:
+    """Return the prefix of a user's reply inboxes: nobody can listen to another user's replies."""
+    return f"_INBOX_{user}"
+
+
+def _consuming(spec: ConsumerSpec) -> tuple[str, ...]:
+    name = f"{spec.stream}.{spec.durable}"
+    api = tuple(f"$JS.API.CONSUMER.{verb}.{name}" for verb in ("MSG.NEXT", "INFO", "RESET"))
+    return (*api, f"$JS.ACK.{name}.>", ALL_DEAD)
+
+
+def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
+    return (f"{inbox_prefix(user)}.>", *subjects)
+
+
+_SESSION_TYPES = (MsgType.SESSION_ADDED, MsgType.SESSION_CHANGED, MsgType.SESSION_DELETED)
+_FILE_EVENT_TYPES = (MsgType.FILE_DOWNLOADED, MsgType.FILE_UPLOADED)
+
+PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
+    {
+        "session-api": ClientPermissions(
+            publish=tuple(every_in(kind) for kind in _SESSION_TYPES),
+            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.USER_MEET),
+            responds=True,
+        ),
+        "file-api": ClientPermissions(
+            publish=(*(every_in(kind) for kind in _FILE_EVENT_TYPES), *_consuming(FILE_GRANTS), Rpc.MESSAGE_GRANTS),
+            subscribe=_hearing("file-api", Rpc.FILE_CHECK),
+            responds=True,
+        ),
+        "message-store": ClientPermissions(
+            publish=(
+                ALL_OUT,
+                *_consuming(STORE_INBOX),
+                f"$JS.API.STREAM.INFO.{StreamName.OUT}",
+                f"$JS.API.STREAM.MSG.GET.{StreamName.OUT}",
+                Rpc.USER_MEET,
+            ),
+            subscribe=_hearing("message-store", Rpc.MESSAGE_GRANTS),
+            responds=True,
+        ),
+        "xmpp-bridge": ClientPermissions(
+            publish=(*(every_in(kind) for kind in CLIENT_TYPES), *_consuming(BRIDGE_OUTBOX), Rpc.USER_MEET),
+            subscribe=_hearing("xmpp-bridge"),
+        ),
+        "provision": ClientPermissions(publish=("$JS.API.>",), subscribe=_hearing("provision")),
+    }
+)

@@ -1,0 +1,72 @@
+"""NATS subjects, keyed by msg_type and shard, and the `Nats-Msg-Id` values that make publishing idempotent."""
+
+from enum import StrEnum
+from urllib.parse import quote
+
+from tlim_protocol.events import OutEvent, StoredMessage
+from tlim_protocol.identity import shard_of
+from tlim_protocol.registry import MsgType
+
+ALL_IN = "tlim.in.>"
+ALL_OUT = "tlim.out.>"
+ALL_DEAD = "tlim.dead.>"
+
+
+class Rpc(StrEnum):
+    """Request-reply subjects; the payloads stand in tlim_protocol.events."""
+
+    SESSION_GET = "tlim.rpc.session.get"
+    USER_MEET = "tlim.rpc.user.meet"
+    FILE_CHECK = "tlim.rpc.file.check"
+    MESSAGE_GRANTS = "tlim.rpc.message.grants"
+
+
+def subject_in(msg_type: MsgType, conversation_id: str) -> str:
+    """Return where something accepted for processing is published: `tlim.in.<msg_type>.<shard>`."""
+    return f"tlim.in.{msg_type.value}.{shard_of(conversation_id)}"
+
+
+def subject_out(msg_type: MsgType, conversation_id: str) -> str:
+    """Return where a committed fact, or a refusal, is published: `tlim.out.<msg_type>.<shard>`."""
+    return f"tlim.out.{msg_type.value}.{shard_of(conversation_id)}"
+
+
+def subject_dead(original_subject: str) -> str:
+    """Return the dead-letter subject of what arrived on `original_subject`: `tlim.dead.<msg_type>`."""
+    parts = original_subject.split(".")
+    return f"tlim.dead.{parts[2] if len(parts) > 2 else 'unknown'}"
+
+
+def every_in(msg_type: MsgType) -> str:
+    """Return the filter for one type over all shards of `tlim.in`."""
+    return f"tlim.in.{msg_type.value}.*"
+
+
+def every_out(msg_type: MsgType) -> str:
+    """Return the filter for one type over all shards of `tlim.out`."""
+    return f"tlim.out.{msg_type.value}.*"
+
+
+def in_message_id(sender: str, msg_id: str) -> str:
+    """Return the `Nats-Msg-Id` of an accepted message: `sender:msg_id`.
+
+    A user id holds no colon and msg_id is percent-encoded, so two different messages never share one.
+    """
+    return f"{quote(sender, safe='')}:{quote(msg_id, safe='')}"
+
+
+def session_event_id(session_id: str, version: int) -> str:
+    """Return the `Nats-Msg-Id` of a session event: a version of a session is told once."""
+    return f"session:{quote(session_id, safe='')}:{version}"
+
+
+def out_message_id(event: OutEvent) -> str:
+    """Return the `Nats-Msg-Id` of an out event, the same however often the store has to publish it.
+
+    A delivery is `seq:<seq>:stored`; a resend's confirmation and a refusal add when the stanza was received, because
+    each stanza gets its own answer.
+    """
+    if isinstance(event, StoredMessage):
+        again = "" if event.recipients else f":{event.received_at}"
+        return f"seq:{event.seq}:stored{again}"
+    return f"refused:{in_message_id(event.sender, event.msg_id)}:{event.received_at}"
