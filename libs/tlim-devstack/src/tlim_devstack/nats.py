@@ -1,0 +1,55 @@
+"""NATS with JetStream: its configuration from the protocol library's permissions, and the command that runs it."""
+
+import json
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from tlim_protocol.streams import PERMISSIONS
+
+from tlim_devstack.layout import DEPLOY, program
+
+TEST_USER = "tests"  # exists only in test sessions: may do everything
+
+
+def users_document(passwords: Mapping[str, str]) -> str:
+    """Return the `authorization` part of the configuration: one user per service (JSON is valid there).
+
+    `passwords` has a password for each user of the protocol library's PERMISSIONS; any other name is unrestricted.
+    """
+    users: list[dict[str, object]] = []
+    for name, password in passwords.items():
+        user: dict[str, object] = {"user": name, "password": password}
+        allowed = PERMISSIONS.get(name)
+        if allowed is not None:
+            user["permissions"] = {
+                "publish": list(allowed.publish),
+                "subscribe": list(allowed.subscribe),
+                "allow_responses": allowed.responds,
+            }
+        users.append(user)
+    return "authorization " + json.dumps({"users": users}, indent=1) + "\n"
+
+
+def write_config(directory: Path, passwords: Mapping[str, str]) -> Path:
+    """Put nats.conf and the users it includes into `directory`; returns the path of nats.conf."""
+    directory.mkdir(parents=True, exist_ok=True)
+    users = directory / "users.conf"
+    users.touch(mode=0o600)
+    users.write_text(users_document(passwords))
+    return Path(shutil.copyfile(DEPLOY / "nats" / "nats.conf", directory / "nats.conf"))
+
+
+def command(config: Path, data: Path, port: int) -> list[str]:
+    """Return the command line of a server on the loopback address that keeps its streams in `data`."""
+    return [str(program("nats-server")), "-c", str(config), "-a", "127.0.0.1", "-p", str(port), "-sd", str(data)]
+
+
+def greets(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a NATS server answers on that port: it sends INFO as soon as somebody connects."""
+    try:
+        with socket.create_connection((host, port), timeout=1) as connection:
+            return connection.recv(5) == b"INFO "
+    except OSError:
+        return False

@@ -1,0 +1,147 @@
+"""PostgreSQL 18 from its wheel: cluster, roles and databases of the services, and the command that runs it."""
+
+import os
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlim_devstack.failures import StackError
+from tlim_devstack.layout import postgres_program
+from tlim_devstack.processes import UNPRIVILEGED, hand_over, not_as_root
+
+DATABASE_SERVICES = ("session_api", "file_api", "message_store")
+SUPERUSER = "postgres"
+
+
+@dataclass(frozen=True)
+class Login:
+    """Who connects where; `url()` is what SQLAlchemy and the services take."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str = "postgres"
+
+    def url(self) -> str:
+        return f"postgresql+asyncpg://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
+
+
+def owner_of(service: str) -> str:
+    """Return the role that owns a service's tables and migrates them; the service itself works as role `service`."""
+    return f"{service}_owner"
+
+
+def create_cluster(data: Path, password: str) -> None:
+    """Run initdb in `data` unless it was run there before: SCRAM passwords only, no Unix socket, UTF-8."""
+    if (data / "PG_VERSION").exists():
+        return
+    hand_over(data)
+    password_file = data.parent / f".initdb-{secrets.token_hex(4)}"
+    password_file.touch(mode=0o600)
+    password_file.write_text(password)
+    if os.geteuid() == 0:
+        shutil.chown(password_file, *UNPRIVILEGED)
+    options = ["-U", SUPERUSER, f"--pwfile={password_file}", "--auth=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8"]
+    try:
+        initdb = [str(postgres_program("initdb")), "-D", str(data), *options, "--no-sync", "--no-instructions"]
+        done = subprocess.run(not_as_root(initdb, data), capture_output=True, text=True, check=False, cwd="/")
+    finally:
+        password_file.unlink()
+    if done.returncode != 0:
+        raise StackError(f"initdb failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+
+
+def command(data: Path, port: int, *settings: str) -> list[str]:
+    """Return the command line of a server on the loopback address; `settings` are further `name=value` options."""
+    fixed = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "logging_collector=off")
+    options = [word for setting in (*fixed, *settings) for word in ("-c", setting)]
+    # SIGINT is PostgreSQL's fast shutdown: it leaves no shared memory behind
+    return not_as_root([str(postgres_program("postgres")), "-D", str(data), "-p", str(port), *options], data)
+
+
+def run_sql(login: Login, script: str) -> str:
+    """Run SQL statements through psql, each in its own transaction, and return what they printed, unaligned.
+
+    Raises StackError with the server's own words at the first statement that fails.
+    """
+    done = subprocess.run(
+        [
+            str(postgres_program("psql")),
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            login.host,
+            "-p",
+            str(login.port),
+            "-U",
+            login.user,
+            "-d",
+            login.database,
+            "-f",
+            "-",
+        ],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PGPASSWORD": login.password, "PGCONNECT_TIMEOUT": "5"},
+    )
+    if done.returncode != 0:
+        raise StackError(f"PostgreSQL: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def answers(login: Login) -> bool:
+    """Whether the server takes this login and answers a query."""
+    try:
+        return run_sql(login, "SELECT 1;") == "1"
+    except StackError:
+        return False
+
+
+def create_roles(admin: Login, passwords: dict[str, str]) -> None:
+    """Create the roles named in `passwords`, or set their passwords anew."""
+    statements = []
+    for role, password in passwords.items():
+        create = f"CREATE ROLE {role} LOGIN;"
+        statements.append(f"DO $$ BEGIN {create} EXCEPTION WHEN duplicate_object THEN NULL; END $$;")
+        statements.append(f"ALTER ROLE {role} PASSWORD '{password}';")
+    run_sql(admin, "\n".join(statements))
+
+
+def create_database(admin: Login, database: str, service: str, template: str = "template0") -> Login:
+    """Create a database owned by the service's owner role, in which the service's own role may only change rows.
+
+    Returns `admin` on that database. With a template made by this function its tables and grants are copied along.
+    """
+    run_sql(
+        admin,
+        f"""
+        CREATE DATABASE {database} TEMPLATE {template} OWNER {owner_of(service)} STRATEGY FILE_COPY;
+        REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+        GRANT CONNECT ON DATABASE {database} TO {service};
+    """,
+    )
+    inside = Login(admin.host, admin.port, admin.user, admin.password, database)
+    if template == "template0":
+        defaults = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner_of(service)} GRANT"
+        run_sql(
+            inside,
+            f"""
+            {defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service};
+            {defaults} USAGE, SELECT ON SEQUENCES TO {service};
+        """,
+        )
+    return inside
+
+
+def database_exists(admin: Login, database: str) -> bool:
+    """Whether the server has a database of that name."""
+    return run_sql(admin, f"SELECT 1 FROM pg_database WHERE datname = '{database}';") == "1"  # noqa: S608  # our own names

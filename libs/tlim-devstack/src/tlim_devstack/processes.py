@@ -1,0 +1,106 @@
+"""Starting a server so that it dies with whoever started it, and as another user where it refuses root."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tlim_devstack.failures import StackError
+from tlim_devstack.layout import system_program
+from tlim_devstack.waiting import wait_until
+
+UNPRIVILEGED = ("nobody", "nogroup")  # exists on every Debian and Ubuntu
+DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2  # bit numbers of capabilities(7)
+
+
+def dies_with_parent(command: list[str], parent_death: str = "KILL") -> list[str]:
+    """Return the command wrapped so that the kernel signals it when its parent ends, however it ends (prctl(2))."""
+    return [str(system_program("setpriv", "util-linux")), "--pdeathsig", parent_death, *command]
+
+
+def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> list[str]:
+    """Return a command that runs as `nobody` when we are root (PostgreSQL refuses to run as root), unchanged otherwise.
+
+    A clone in /root or in a private temporary directory is out of reach for `nobody`; then the one capability to pass
+    through such directories is kept.
+    """
+    if os.geteuid() != 0:
+        return dies_with_parent(command, parent_death)
+    user, group = UNPRIVILEGED
+    options = ["--reuid", user, "--regid", group, "--clear-groups"]
+    if not all(_reachable_by_others(path) for path in (Path(command[0]), *paths)):
+        keep = f"+{_passing_capability()}"
+        # without no_setuid_fixup, access(2) ignores the capability, and PostgreSQL checks its own binary with access(2)
+        options += [
+            "--securebits",
+            "+no_setuid_fixup",
+            "--inh-caps",
+            f"-all,{capability}",
+            "--ambient-caps",
+            capability,
+        ]
+    setpriv = str(system_program("setpriv", "util-linux"))
+    return [setpriv, *options, "--pdeathsig", parent_death, *command]
+
+
+def hand_over(directory: Path) -> None:
+    """Create `directory` for a program started by `not_as_root`: owned by the user it runs as."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        shutil.chown(directory, *UNPRIVILEGED)
+    directory.chmod(0o700)
+
+
+def _reachable_by_others(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+
+
+def _passing_capability() -> str:
+    status = Path("/proc/self/status").read_text().splitlines()
+    effective = int(next(line.split()[1] for line in status if line.startswith("CapEff")), 16)
+    if effective >> DAC_READ_SEARCH & 1:
+        return "dac_read_search"
+    if effective >> DAC_OVERRIDE & 1:
+        return "dac_override"
+    raise StackError("PostgreSQL refuses to run as root, and this directory is closed to other users: use another one")
+
+
+class ServerProcess:
+    """A server of a test session: one process, its log file, stopped for sure."""
+
+    def __init__(self, name: str, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.name, self.log = name, log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,  # Ctrl-C belongs to pytest; the servers are stopped by it afterwards
+            )
+
+    def wait_ready(self, condition: Callable[[], bool], timeout: float = 60) -> None:
+        """Wait until `condition()` holds; StackError with the log's last lines when the process ends before."""
+
+        def ready_or_ended() -> bool:
+            if self.process.poll() is not None:
+                raise StackError(f"{self.name} ended with status {self.process.returncode}:\n{self.tail()}")
+            return condition()
+
+        wait_until(ready_or_ended, self.name, timeout)
+
+    def tail(self, lines: int = 15) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, grace: float = 10) -> None:
+        """Ask it to end with the signal `how`, and kill its whole group after `grace` seconds."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            self.process.wait(grace)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()

@@ -1,0 +1,187 @@
+"""Fixtures with real servers, shared by the tests of all packages: one server per session, clean data per test.
+
+The servers come as containers where a Docker socket answers, otherwise from the Python wheels; tests cannot tell.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from tlim_devstack import containers, nats, postgres, s3, servers
+from tlim_devstack.servers import NatsServer, PostgresServer, S3Server
+
+if TYPE_CHECKING:  # a session of unit tests loads this plugin too, and should not pay for the broker's libraries
+    from tlim_runtime.broker import Broker
+
+MakeDatabase = Callable[[str], str]
+ConnectBroker = Callable[[str], Awaitable["Broker"]]
+
+
+@dataclass(frozen=True)
+class S3Bucket:
+    """An empty bucket of one test, with a key that may read, write, list and tag in it."""
+
+    endpoint: str
+    bucket: str
+    access_key: str
+    secret_key: str
+    region: str = s3.REGION
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder: tests/integration is `integration`, tests/e2e is `e2e`."""
+    for item in items:
+        for marker in ("integration", "e2e"):
+            if marker in item.path.parent.parts:
+                item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def test_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the session's directory for the servers' data."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def in_containers() -> bool:
+    """Whether this session's servers are containers."""
+    return containers.wanted()
+
+
+@pytest.fixture(scope="session")
+def nats_server(test_home: Path, in_containers: bool) -> Iterator[NatsServer]:
+    """One NATS server with JetStream."""
+    run = containers.running_nats if in_containers else servers.running_nats
+    with run(test_home / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(test_home: Path, in_containers: bool) -> Iterator[PostgresServer]:
+    """One PostgreSQL server with the roles of all services."""
+    run = containers.running_postgres if in_containers else servers.running_postgres
+    with run(test_home / "postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(test_home: Path, in_containers: bool) -> Iterator[S3Server]:
+    """One S3 server."""
+    run = containers.running_s3 if in_containers else servers.running_s3
+    with run(test_home / "s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres_server: PostgresServer) -> MakeDatabase:
+    """Return a function: package name → name of a database migrated by that package's migrations, made once."""
+    made: dict[str, str] = {}
+
+    def template(package: str) -> str:
+        if package not in made:
+            name = f"template_{package}"
+            postgres.create_database(postgres_server.admin, name, package)
+            _migrate(package, postgres_server.login(postgres.owner_of(package), name).url())
+            made[package] = name
+        return made[package]
+
+    return template
+
+
+def _migrate(package: str, url: str) -> None:
+    command = [sys.executable, "-m", "tlim_runtime.migrations", package]
+    environment = {**os.environ, "TLIM_DATABASE_URL": url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.fail(f"the migrations of {package} failed:\n{done.stdout}{done.stderr}")
+
+
+@pytest.fixture
+def make_database(postgres_server: PostgresServer, database_template: MakeDatabase) -> MakeDatabase:
+    """Return a function: package name → URL of a fresh migrated database, for the role that the service has."""
+
+    def make(package: str) -> str:
+        name = f"{package}_{secrets.token_hex(4)}"
+        postgres.create_database(postgres_server.admin, name, package, template=database_template(package))
+        return postgres_server.login(package, name).url()
+
+    return make
+
+
+@pytest.fixture
+def owner_url(postgres_server: PostgresServer) -> Callable[[str, str], str]:
+    """Return a function: (package, URL from `make_database`) → URL of the same database for the owner of its tables."""
+
+    def url_of_owner(package: str, url: str) -> str:
+        return postgres_server.login(postgres.owner_of(package), url.rpartition("/")[2]).url()
+
+    return url_of_owner
+
+
+@pytest.fixture
+def make_empty_database(postgres_server: PostgresServer) -> MakeDatabase:
+    """Return a function: package name → URL, for the owner, of a database without tables, to test migrations with."""
+
+    def make(package: str) -> str:
+        name = f"{package}_{secrets.token_hex(4)}"
+        postgres.create_database(postgres_server.admin, name, package)
+        return postgres_server.login(postgres.owner_of(package), name).url()
+
+    return make
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> S3Bucket:
+    """Return an empty bucket."""
+    name = f"test-{secrets.token_hex(6)}"
+    s3.ensure_bucket(s3_server.endpoint, s3_server.admin, name)
+    return S3Bucket(s3_server.endpoint, name, s3_server.tests.access_key, s3_server.tests.secret_key)
+
+
+@pytest_asyncio.fixture
+async def connect_broker(nats_server: NatsServer) -> AsyncIterator[ConnectBroker]:
+    """Return a function: NATS user (a service's name, `provision`, `tests`) → Broker, closed after the test."""
+    from tlim_runtime.broker import Broker  # noqa: PLC0415
+
+    async with AsyncExitStack() as stack:
+
+        async def connect(user: str) -> "Broker":
+            broker = await Broker.connect(nats_server.url, user, nats_server.passwords[user], name=f"test of {user}")
+            stack.push_async_callback(broker.close)
+            return broker
+
+        yield connect
+
+
+@pytest_asyncio.fixture
+async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
+    """Return the NATS server with empty streams and fresh consumers, as the provisioning command makes them."""
+    import nats as nats_client  # noqa: PLC0415
+    from tlim_runtime.provision import provision  # noqa: PLC0415
+
+    password = nats_server.passwords[nats.TEST_USER]
+    connection = await nats_client.connect(nats_server.url, user=nats.TEST_USER, password=password)
+    try:
+        jetstream = connection.jetstream()
+        for stream in await jetstream.streams_info():
+            await jetstream.delete_stream(str(stream.config.name))
+        await provision(jetstream)
+    finally:
+        await connection.close()
+    return nats_server
+
+
+@pytest_asyncio.fixture
+async def broker(clean_jetstream: NatsServer, connect_broker: ConnectBroker) -> "Broker":
+    """Return a connected Broker that may do everything, on a clean JetStream."""
+    del clean_jetstream  # needed before, not here
+    return await connect_broker(nats.TEST_USER)

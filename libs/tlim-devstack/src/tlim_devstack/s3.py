@@ -1,0 +1,122 @@
+"""S3 from the SeaweedFS wheel: keys, buckets, and the command that runs only the parts that are needed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlim_devstack.layout import program
+
+FILES_BUCKET = "tlim-files"
+REGION = "us-east-1"
+# One new volume at a time instead of seven: a bucket of a test costs one file, not seven.
+ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+# Two more ports of each part, beside the port of S3 itself: HTTP and gRPC of master, volume and filer, gRPC of S3.
+INNER_PORTS = 7
+
+
+@dataclass(frozen=True)
+class S3Key:
+    """An access key with what it may do, in SeaweedFS's words (Admin, Read, Write, List, Tagging; `Read:bucket`)."""
+
+    name: str
+    access_key: str
+    secret_key: str
+    actions: tuple[str, ...]
+
+
+def actions_on(bucket: str) -> tuple[str, ...]:
+    """Return what a service may do that works in one bucket."""
+    return tuple(f"{verb}:{bucket}" for verb in ("Read", "Write", "List", "Tagging"))
+
+
+ADMIN_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
+
+
+def identities_document(keys: Sequence[S3Key]) -> str:
+    """Return the file for `-s3.config`."""
+    return json.dumps(
+        {
+            "identities": [
+                {
+                    "name": key.name,
+                    "credentials": [{"accessKey": key.access_key, "secretKey": key.secret_key}],
+                    "actions": list(key.actions),
+                }
+                for key in keys
+            ]
+        },
+        indent=1,
+    )
+
+
+def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[int]) -> list[str]:
+    """Return the command line: master, volume, filer and S3 on loopback, everything else of `weed` switched off."""
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = inner_ports
+    options: dict[str, object] = {
+        "dir": data,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.port": master,
+        "master.port.grpc": master_grpc,
+        "master.telemetry": "false",
+        "master.electionTimeout": "1s",
+        "master.volumeSizeLimitMB": 1024,
+        "volume.port": volume,
+        "volume.port.grpc": volume_grpc,
+        "volume.max": 0,
+        "volume.preStopSeconds": 0,
+        "filer": "true",
+        "filer.port": filer,
+        "filer.port.grpc": filer_grpc,
+        "s3": "true",
+        "s3.port": s3_port,
+        "s3.port.grpc": s3_grpc,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.iam": "false",
+        "s3.config": identities,
+    }
+    return [str(program("weed")), "-logtostderr", "server", *(f"-{name}={value}" for name, value in options.items())]
+
+
+@contextmanager
+def client(endpoint: str, access_key: str, secret_key: str) -> Iterator[Any]:
+    """Lend a synchronous S3 client for set-up work (boto3, which has no types of its own)."""
+    import boto3  # noqa: PLC0415  # half a second that most commands need not pay
+    from botocore.config import Config  # noqa: PLC0415
+
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=REGION,
+        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0}),
+    )
+    try:
+        yield s3
+    finally:
+        s3.close()
+
+
+def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
+    """Create the bucket unless it exists."""
+    with client(endpoint, key.access_key, key.secret_key) as s3:
+        if bucket not in {item["Name"] for item in s3.list_buckets()["Buckets"]}:
+            s3.create_bucket(Bucket=bucket)
+
+
+def takes_writes(endpoint: str, key: S3Key, bucket: str) -> bool:
+    """Whether S3 and the volume server behind it work: an object can be written into that bucket, made if needed."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        ensure_bucket(endpoint, key, bucket)
+        with client(endpoint, key.access_key, key.secret_key) as s3:
+            s3.put_object(Bucket=bucket, Key=".ready", Body=b"")
+    except (BotoCoreError, ClientError):
+        return False
+    return True

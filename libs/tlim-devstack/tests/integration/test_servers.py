@@ -1,0 +1,45 @@
+"""The fixtures give every test real servers that only this machine can reach."""
+
+import psutil
+import pytest
+
+from tlim_devstack import postgres, s3
+from tlim_devstack.failures import StackError
+from tlim_devstack.pytest_plugin import S3Bucket
+from tlim_devstack.servers import PostgresServer
+
+
+def test_every_service_works_with_its_own_role(postgres_server: PostgresServer) -> None:
+    inside = postgres.create_database(postgres_server.admin, "roles_test", "file_api")
+    owner = postgres_server.login("file_api_owner", "roles_test")
+    service = postgres_server.login("file_api", "roles_test")
+    postgres.run_sql(owner, "CREATE TABLE things (id bigserial PRIMARY KEY, name text);")
+    assert postgres.run_sql(service, "INSERT INTO things (name) VALUES ('a') RETURNING id;") == "1"
+    for forbidden in ("DROP TABLE things;", "CREATE TABLE others ();", "TRUNCATE things;"):
+        with pytest.raises(StackError, match=r"permission denied|must be owner"):
+            postgres.run_sql(service, forbidden)
+    with pytest.raises(StackError, match="permission denied"):
+        postgres.run_sql(postgres_server.login("message_store", "roles_test"), "SELECT 1;")
+    copy = postgres.create_database(postgres_server.admin, "roles_copy", "file_api", template=inside.database)
+    assert postgres.run_sql(postgres_server.login("file_api", copy.database), "SELECT name FROM things;") == "a"
+
+
+def test_the_service_key_works_in_its_bucket_and_creates_none(s3_bucket: S3Bucket) -> None:
+    with s3.client(s3_bucket.endpoint, s3_bucket.access_key, s3_bucket.secret_key) as client:
+        client.put_object(Bucket=s3_bucket.bucket, Key="a", Body=b"bytes")
+        assert client.get_object(Bucket=s3_bucket.bucket, Key="a")["Body"].read() == b"bytes"
+        with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+            client.create_bucket(Bucket="of-my-own")
+
+
+@pytest.mark.usefixtures("nats_server", "postgres_server", "s3_server")
+def test_servers_listen_on_loopback_only() -> None:
+    listening = [
+        connection.laddr.ip
+        for child in psutil.Process().children(recursive=True)
+        for connection in child.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    if not listening:
+        pytest.skip("the servers are containers")
+    assert set(listening) == {"127.0.0.1"}
