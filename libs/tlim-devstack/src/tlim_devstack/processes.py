@@ -33,14 +33,7 @@ def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> 
     if not all(_reachable_by_others(path) for path in (Path(command[0]), *paths)):
         keep = f"+{_passing_capability()}"
         # without no_setuid_fixup, access(2) ignores the capability, and PostgreSQL checks its own binary with access(2)
-        options += [
-            "--securebits",
-            "+no_setuid_fixup",
-            "--inh-caps",
-            f"-all,{capability}",
-            "--ambient-caps",
-            capability,
-        ]
+        options += ["--securebits", "+no_setuid_fixup", "--inh-caps", f"-all,{keep}", "--ambient-caps", keep]
     setpriv = str(system_program("setpriv", "util-linux"))
     return [setpriv, *options, "--pdeathsig", parent_death, *command]
 

@@ -2,7 +2,6 @@
 
 import psutil
 import pytest
-
 from tlim_devstack import postgres, s3
 from tlim_devstack.failures import StackError
 from tlim_devstack.pytest_plugin import S3Bucket
