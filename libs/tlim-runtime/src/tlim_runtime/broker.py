@@ -1,0 +1,290 @@
+"""NATS: one connection per process that never gives up, ordered publishing to JetStream, request and reply."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import PubAck
+from tlim_protocol.streams import inbox_prefix
+
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.publisher import Publisher
+
+__all__ = ["Broker", "BrokerUnavailable", "Outgoing", "PubAck", "StreamState"]
+
+logger = get_logger(__name__)
+
+RECONNECT_WAIT_S = 0.5
+"""A restarted server is back within a second or two; clients of a big fleet would spread this out."""
+
+PING_INTERVAL_S = 5
+"""Two missed pongs end a connection whose other side is gone without a word: 10 to 15 s instead of nats-py's 6 min."""
+
+ACK_TIMEOUT_S = 5.0
+"""JetStream acknowledges within milliseconds; a caller must not wait longer to hear 'not stored, try again'."""
+
+Responder = Callable[[bytes], Awaitable[bytes]]
+Callback = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish; the same `message_id` within the stream's duplicate window is stored once."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """How far a stream is: `last_seq` 0 means nothing was ever stored in it."""
+
+    messages: int
+    first_seq: int
+    last_seq: int
+
+
+class Broker:
+    """The connection of one process; open it with `await Broker.connect(...)`, close it with `close()`."""
+
+    def __init__(self, client: Client, max_pending: int) -> None:
+        self._client = client
+        self._publisher = Publisher(client, max_pending, ACK_TIMEOUT_S)
+        self._reconnected: list[Callback] = []
+        self._disconnected: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(cls, url: str, user: str, password: str, name: str, *, max_pending: int = 2_000) -> Self:
+        """Connect, trying until the server is there; afterwards reconnect by itself for ever.
+
+        `max_pending`: publishes without acknowledgement at a time, below JetStream's own bound of 10,000 per stream.
+        Raises BrokerUnavailable only when the server refuses the password.
+        """
+        client = Client()
+        broker = cls(client, max_pending)
+        while not client.is_connected:
+            try:
+                await client.connect(
+                    url,
+                    name=name,
+                    user=user,
+                    password=password,
+                    inbox_prefix=inbox_prefix(user),
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float works and is wanted
+                    ping_interval=PING_INTERVAL_S,
+                    error_cb=broker._on_error,
+                    disconnected_cb=broker._on_disconnect,
+                    reconnected_cb=broker._on_reconnect,
+                    closed_cb=broker._on_closed,
+                )
+            except nats.errors.AuthorizationError as error:
+                raise BrokerUnavailable(f"NATS refuses user {user}") from error
+        await broker._publisher.start()
+        return broker
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a live connection at this moment."""
+        return bool(self._client.is_connected)
+
+    @property
+    def pending(self) -> int:
+        """Number of publishes that JetStream has not acknowledged yet."""
+        return self._publisher.pending
+
+    async def room(self) -> None:
+        """Wait until fewer than `max_pending` publishes are unacknowledged: the brake for whoever produces them."""
+        await self._publisher.room()
+
+    def publish_soon(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> asyncio.Future[PubAck]:
+        """Queue a message for JetStream, in the order of the calls; the future is done when it is acknowledged.
+
+        It fails with BrokerUnavailable when there is no connection, none within 5 s of acknowledgement, or the bound
+        is passed. `PubAck.duplicate` is true when the stream already had this message id.
+        """
+        return self._publisher.publish(subject, payload, message_id, headers or {})
+
+    async def publish(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+    ) -> PubAck:
+        """Publish to JetStream and wait for the acknowledgement; raises BrokerUnavailable."""
+        await self.room()
+        return await self.publish_soon(subject, payload, message_id, headers)
+
+    async def publish_batch(self, items: Sequence[Outgoing]) -> None:
+        """Publish in order and wait until all are acknowledged.
+
+        Raises BrokerUnavailable when one is not: then repeat the whole batch, message ids make that harmless.
+        """
+        waiting = []
+        for item in items:
+            await self.room()
+            waiting.append(self.publish_soon(item.subject, item.payload, item.message_id))
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
+        """Send a plain NATS message, nobody confirms it; raises BrokerUnavailable without a connection."""
+        if not self.is_connected:
+            raise BrokerUnavailable("not connected to NATS")
+        try:
+            await self._client.publish(subject, payload, reply=reply)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def flush(self) -> None:
+        """Wait until the server has read everything sent so far; raises BrokerUnavailable."""
+        try:
+            await self._client.flush(timeout=2)
+        except (nats.errors.Error, OSError) as error:
+            raise BrokerUnavailable(str(error) or "NATS does not answer") from error
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        """Ask and return the answer; raises BrokerUnavailable without one within `timeout_s` seconds.
+
+        The reason is the responder's own when it answered with an error (see `respond`).
+        """
+        if not self.is_connected:
+            raise BrokerUnavailable("not connected to NATS")
+        try:
+            answer = await self._client.request(subject, payload, timeout=timeout_s)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
+        failure = (answer.headers or {}).get(_ERROR_HEADER)
+        if failure:
+            raise BrokerUnavailable(f"{subject}: {failure}")
+        return bytes(answer.data)
+
+    async def respond(self, subject: str, handler: Responder, queue: str) -> None:
+        """Answer requests on `subject`, each in its own task; instances of one `queue` share the work.
+
+        What `handler` raises is logged, and the asker gets BrokerUnavailable at once instead of a time-out.
+        """
+
+        async def answer(message: Msg) -> None:
+            task = asyncio.create_task(_answer(handler, message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        await self._client.subscribe(subject, queue=queue, cb=answer)
+
+    async def subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Hear a plain NATS subject; `received` is called for one message after the other."""
+        if not self.is_connected:
+            raise BrokerUnavailable("not connected to NATS")
+        try:
+            return await self._client.subscribe(subject, cb=received)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop hearing what `subscribe` returned; does nothing on a connection that is gone."""
+        try:
+            await subscription.unsubscribe()
+        except nats.errors.Error as error:
+            logger.debug("nothing to unsubscribe", reason=str(error))
+
+    def new_inbox(self) -> str:
+        """Return a fresh subject that only this user may listen to."""
+        return str(self._client.new_inbox())
+
+    def on_reconnect(self, callback: Callback) -> None:
+        """Have `callback` awaited after each reconnection (not after the first connection)."""
+        self._reconnected.append(callback)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called as soon as a connection is lost."""
+        self._disconnected.append(callback)
+
+    def forget_disconnect(self, callback: Callable[[], None]) -> None:
+        """Undo `on_disconnect`."""
+        if callback in self._disconnected:
+            self._disconnected.remove(callback)
+
+    async def ping(self) -> None:
+        """Make a round trip to the server; raises BrokerUnavailable."""
+        if not self.is_connected:
+            raise BrokerUnavailable("not connected to NATS")
+        await self.flush()
+
+    async def api(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        """Call JetStream's API (`$JS.API.<operation>`) and return its answer, with `error` in it where it refuses."""
+        answer = await self.request(f"$JS.API.{operation}", json.dumps(arguments).encode() if arguments else b"", 5.0)
+        document: dict[str, Any] = json.loads(answer)
+        return document
+
+    async def stream_state(self, stream: str) -> StreamState:
+        """Return how far a stream is; raises BrokerUnavailable, also when it does not exist yet."""
+        state = (await self._answered(f"STREAM.INFO.{stream}"))["state"]
+        return StreamState(state["messages"], state["first_seq"], state["last_seq"])
+
+    async def last_message(self, stream: str) -> bytes | None:
+        """Return the payload of a stream's newest message, None when it has none."""
+        state = await self.stream_state(stream)
+        if state.messages == 0:
+            return None
+        stored = (await self._answered(f"STREAM.MSG.GET.{stream}", seq=state.last_seq))["message"]
+        return base64.b64decode(stored.get("data", ""))
+
+    async def _answered(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        answer = await self.api(operation, **arguments)
+        if "error" in answer:
+            raise BrokerUnavailable(f"{operation}: {answer['error'].get('description')}")
+        return answer
+
+    async def close(self) -> None:
+        """Finish what is in flight (answers, publishes), then disconnect."""
+        await self._publisher.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
+        if self._client.is_connected:
+            await self._client.drain()
+        elif not self._client.is_closed:
+            await self._client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        logger.warning("nats", reason=str(error) or type(error).__name__)
+
+    async def _on_disconnect(self) -> None:
+        self._publisher.connection_lost()
+        for callback in tuple(self._disconnected):
+            callback()
+        if not self._client.is_closed:
+            logger.warning("connection to NATS lost")
+
+    async def _on_reconnect(self) -> None:
+        logger.info("connected to NATS again")
+        for callback in self._reconnected:
+            try:
+                await callback()
+            except Exception:
+                logger.exception("a reconnect callback failed")
+
+    async def _on_closed(self) -> None:
+        logger.debug("connection to NATS closed")
+
+
+_ERROR_HEADER = "Tlim-Error"
+
+
+async def _answer(handler: Responder, message: Msg) -> None:
+    try:
+        await message.respond(await handler(message.data))
+    except Exception as error:
+        logger.exception("a request could not be answered", subject=message.subject)
+        await message._client.publish(message.reply, headers={_ERROR_HEADER: type(error).__name__})

@@ -1,0 +1,208 @@
+"""The one place that acknowledges: a durable JetStream consumer read in batches, in strict order, for ever.
+
+| outcome of the handler           | JetStream                                            |
+|----------------------------------|------------------------------------------------------|
+| Done: success, or a refusal that was answered | ack                                     |
+| it raised: transient             | back-off, then delivery restarts after the last ack; readiness is red |
+| Poison: cannot be understood     | copy to the dead-letter stream, then term            |
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tlim_protocol.streams import ConsumerSpec
+from tlim_protocol.subjects import subject_dead
+
+from tlim_runtime.broker import Broker
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from tlim_runtime.pull import Delivery, PullError, PullSession
+
+logger = get_logger(__name__)
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 5.0
+"""A database restart takes seconds: soon back after it, and not a busy loop during a long outage."""
+
+REASON_HEADER = "Tlim-Reason"
+SUBJECT_HEADER = "Tlim-Subject"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message as the handler sees it; `stream_seq` is its place in the stream, `deliveries` counts from 1."""
+
+    subject: str
+    data: bytes
+    stream_seq: int
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The message is dealt with: its effect is committed, or its sender has been told why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The message can never be processed; `reason` is a sentence for whoever reads the dead-letter stream."""
+
+    reason: str
+
+
+Verdict = Done | Poison
+DONE = Done()
+
+Handler = Callable[[Sequence[Incoming]], Awaitable[Sequence[Verdict]]]
+"""Takes the messages of a batch in order and returns one verdict for each; raises when all must come again."""
+
+Prepare = Callable[[], Awaitable[None]]
+
+
+class BatchConsumer:
+    """Feeds a handler with batches of one durable consumer; at most one batch at a time, in stream order.
+
+    `prepare` is awaited whenever delivery (re)starts and before the first message of it: at start, after a
+    reconnection to the broker and after a failure; what it raises counts as a transient failure. Exactly one process
+    may consume a durable at a time: the restart of delivery that keeps the order would repeat messages of another.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        spec: ConsumerSpec,
+        handle: Handler,
+        *,
+        batch: int = 500,
+        prepare: Prepare | None = None,
+    ) -> None:
+        self._broker = broker
+        self._spec = spec
+        self._handle = handle
+        self._batch = min(batch, spec.max_ack_pending)
+        self._prepare = prepare
+        self._session: PullSession | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._handler_failed = False
+        self._reason = "not started"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether messages flow (or would, if there were any)."""
+        return not self._reason
+
+    @property
+    def reason(self) -> str:
+        """Why it is not healthy; empty when it is."""
+        return self._reason
+
+    async def ping(self) -> None:
+        """Raise with the reason while unhealthy; for Health.add."""
+        if self._reason:
+            raise BrokerUnavailable(self._reason)
+
+    async def start(self) -> None:
+        """Begin to consume in the background."""
+        self._stopping = False
+        self._reason = "starting"
+        self._broker.on_reconnect(self._on_reconnect)
+        self._task = asyncio.create_task(self._run(), name=f"consumer {self._spec.durable}")
+
+    async def stop(self) -> None:
+        """Let the batch in the handler finish and be acknowledged, then stop; the rest is delivered after a restart."""
+        self._stopping = True
+        self._wake.set()
+        if self._session is not None:
+            self._session.close()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task = None
+        self._reason = "stopped"
+
+    async def abort(self) -> None:
+        """Stop at once, also in the middle of a batch, which is then delivered again: this process may not work on."""
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+        await self.stop()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                await self._consume()
+            except (PullError, Unavailable) as error:
+                self._note_failure(str(error), expected=True)
+            except Exception as error:  # noqa: BLE001 - any failure of a handler is transient: nothing may be lost
+                self._note_failure(f"{type(error).__name__}: {error}", expected=False)
+            await self._back_off()
+
+    async def _consume(self) -> None:
+        session = PullSession(self._broker, self._spec, self._batch)
+        self._session = session
+        try:
+            await session.open()
+            if self._prepare is not None:
+                await self._prepare()
+            await session.begin()
+            if not self._handler_failed:  # otherwise it is well again when the batch that failed has passed
+                self._recovered()
+            while deliveries := await session.take():
+                await self._process(session, deliveries)
+                self._recovered()
+        finally:
+            self._session = None
+            await session.release()
+
+    async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
+        batch = [Incoming(d.subject, d.data, d.stream_seq, d.count) for d in deliveries]
+        self._handler_failed = True
+        verdicts = await self._handle(batch)
+        if len(verdicts) != len(batch):
+            raise RuntimeError(f"the handler gave {len(verdicts)} verdicts for {len(batch)} messages")
+        self._handler_failed = False
+        for delivery, verdict in zip(deliveries, verdicts, strict=True):
+            if isinstance(verdict, Poison):
+                await self._bury(delivery, verdict.reason)
+                await session.terminate(delivery)
+            else:
+                await session.acknowledge(delivery)
+
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        logger.error("poison message", subject=delivery.subject, stream_seq=delivery.stream_seq, reason=reason)
+        await self._broker.publish(
+            subject_dead(delivery.subject),
+            delivery.data,
+            f"dead:{self._spec.durable}:{delivery.stream_seq}",
+            headers={REASON_HEADER: reason, SUBJECT_HEADER: delivery.subject},
+        )
+
+    def _recovered(self) -> None:
+        if self._failures:
+            logger.info("consumer recovered", durable=self._spec.durable)
+        self._failures = 0
+        self._reason = ""
+
+    def _note_failure(self, reason: str, *, expected: bool) -> None:
+        if self._stopping:
+            return
+        self._failures += 1
+        self._reason = reason
+        log = logger.warning if expected else logger.exception
+        log("consumer has to start over", durable=self._spec.durable, reason=reason, failures=self._failures)
+
+    async def _back_off(self) -> None:
+        if self._stopping:
+            return
+        delay = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 10), BACKOFF_MAX_S)
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    async def _on_reconnect(self) -> None:
+        self._wake.set()

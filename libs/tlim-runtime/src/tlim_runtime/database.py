@@ -1,0 +1,132 @@
+"""PostgreSQL: one engine per process, transactions that commit or roll back at the edge, failures with one name."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import asyncpg
+import sqlalchemy.exc
+from fastapi import Request
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+
+from tlim_runtime.outages import DatabaseUnavailable
+
+STATEMENT_TIMEOUT_MS = 10_000
+"""A request or batch takes milliseconds; what runs this long is a lost lock or a bad plan and would hold the pool."""
+
+CONNECT_TIMEOUT_S = 3.0
+"""On one network a connection takes milliseconds; nobody should wait longer to hear that the database is away."""
+
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
+"""SQLSTATE classes that pass by themselves: connection, resources, operator, system, rollback; lock not available."""
+
+
+class Database:
+    """The connection pool of one database; give it the URL `postgresql+asyncpg://…`."""
+
+    def __init__(self, url: str, pool_size: int = 10, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> None:
+        self.engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=True,  # after a restart of PostgreSQL the pool holds dead connections: find out before use
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "server_settings": {
+                    "statement_timeout": str(statement_timeout_ms),
+                    "idle_in_transaction_session_timeout": "60000",  # a stuck process must not keep row locks
+                    "timezone": "UTC",
+                },
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Give a session in a transaction: committed on success, rolled back on any exception.
+
+        Raises DatabaseUnavailable when the database is away, at any point up to and including the commit.
+        """
+        async with _translated(), self._connection() as connection, self._sessions(bind=connection) as session:
+            # Bound to a connection that is checked out already: a refused connection shows up here, not in a rule.
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def hot_transaction(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Give the raw asyncpg connection inside BEGIN … COMMIT, for multi-row statements without ORM overhead.
+
+        Raises DatabaseUnavailable like `session`.
+        """
+        async with _translated(), self._connection() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            driver = cast("asyncpg.Connection[asyncpg.Record]", raw)  # SQLAlchemy knows it as Any | None
+            async with driver.transaction():
+                yield driver
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self.engine.connect()
+        except (OSError, TimeoutError, sqlalchemy.exc.TimeoutError) as error:
+            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def ping(self) -> None:
+        """Ask the server for an answer; raises DatabaseUnavailable."""
+        async with self.session() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether a database exception means 'try again later' rather than a mistake in the statement or the data."""
+    if isinstance(error, DatabaseUnavailable):
+        return True
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_unavailable(error.orig))
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return True
+    sqlstate = getattr(error, "sqlstate", None)
+    if isinstance(sqlstate, str):
+        return sqlstate.startswith(_UNAVAILABLE_CLASSES)
+    return _is_lost_connection(error)
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    # asyncpg raises InterfaceError and InternalClientError both for misuse and for a connection that went away.
+    gone = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    cause = error.__cause__
+    return gone or isinstance(error, ConnectionError) or (cause is not None and is_unavailable(cause))
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable(str(error).splitlines()[0]) from error
+        raise
+
+
+async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
+    """Give a request its one transaction; use as `Depends(session_dependency, scope="function")`.
+
+    With that scope it commits before the answer leaves: a client never hears 'ok' for what was not stored. Needs
+    `app.state.database`; where `app.state.outbox_relay` is set, events added by the request are published after the
+    commit and before the answer.
+    """
+    async with request.app.state.database.session() as session:
+        yield session
+    relay = getattr(request.app.state, "outbox_relay", None)
+    if relay is not None and session.info.get("outbox"):
+        await relay.flush()

@@ -1,0 +1,58 @@
+"""Liveness and readiness: alive while the loop turns, ready while everything this process needs answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+Ping = Callable[[], Awaitable[None]]
+"""Returns when the resource answers, raises with a reason when it does not."""
+
+PING_TIMEOUT_S = 2.0
+"""Below the 3 s or more that probes wait, so that the answer names what is slow instead of timing out itself."""
+
+
+class Health:
+    """The pings of the resources that are open; `app.state.health`."""
+
+    def __init__(self) -> None:
+        self._pings: dict[str, Ping] = {}
+
+    def add(self, name: str, ping: Ping) -> None:
+        """Register a resource under the name that /readyz shows."""
+        self._pings[name] = ping
+
+    async def check(self) -> dict[str, str]:
+        """Ping everything at once; 'ok' or the reason, by name."""
+        results = await asyncio.gather(*(_outcome(ping) for ping in self._pings.values()))
+        return dict(zip(self._pings, results, strict=True))
+
+
+async def _outcome(ping: Ping) -> str:
+    try:
+        async with asyncio.timeout(PING_TIMEOUT_S):
+            await ping()
+    except TimeoutError:
+        return f"no answer within {PING_TIMEOUT_S:g} s"
+    except Exception as error:  # noqa: BLE001 - a ping may fail in any way; the probe reports it
+        return str(error) or type(error).__name__
+    return "ok"
+
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Answer as long as the event loop runs; looks at nothing else, so that an outage restarts nobody."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """Answer 200 when every resource answers, else 503, with one line for each."""
+    health: Health = request.app.state.health
+    checks = await health.check()
+    ready = all(outcome == "ok" for outcome in checks.values())
+    return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)

@@ -1,0 +1,80 @@
+"""Structured logs: one JSON object per line on stdout, for our own records and those of libraries alike."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    ExceptionDictTransformer(show_locals=False, max_frames=30)  # locals hold tokens, passwords and people's messages
+)
+
+
+def configure_logging(service: str, level: str = "INFO") -> None:
+    """Send every log record of this process to stdout as JSON with `service`, `level`, `timestamp` and `event`.
+
+    What was bound with `structlog.contextvars.bind_contextvars` (request_id, msg_id) is on every line, also on those
+    of libraries that use the standard logging module.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        _adds_service(service),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _TRACEBACKS,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.captureWarnings(capture=True)
+    _quieten_libraries()
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return the structured logger of a module, named by its `__name__`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def _adds_service(service: str) -> Processor:
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def _quieten_libraries() -> None:
+    # httpx logs a line per request; nats-py's reports reach us through its callbacks as well.
+    for name in ("httpx", "httpcore", "nats"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Our own error boundary has logged the failure with its request id; uvicorn would print the traceback again.
+    logging.getLogger("uvicorn.error").addFilter(_is_not_repeated)
+
+
+def _is_not_repeated(record: logging.LogRecord) -> bool:
+    message: Any = record.msg
+    return not (isinstance(message, str) and message.startswith("Exception in ASGI application"))

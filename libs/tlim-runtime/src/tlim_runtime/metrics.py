@@ -1,0 +1,96 @@
+"""Prometheus metrics: one registry per application, HTTP requests counted and timed by route template."""
+
+import time
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The metrics of one application (`app.state.metrics`); a service registers its own through it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._requests = self.histogram(
+            "tlim_http_request_seconds", "HTTP requests by route", ("method", "route", "status"), _SECONDS
+        )
+
+    def counter(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Counter:
+        """Register a counter; names start with `tlim_`, end in their unit or `_total`."""
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
+        """Register a gauge; `.set_function(callable)` reads a value when scraped."""
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+    def histogram(
+        self, name: str, documentation: str, labels: Sequence[str] = (), buckets: Sequence[float] = _SECONDS
+    ) -> Histogram:
+        """Register a histogram; the default buckets are seconds from 1 ms to 10 s."""
+        return Histogram(name, documentation, labels, registry=self.registry, buckets=buckets)
+
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """Note one finished HTTP request."""
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.labels(method, route_template(scope), str(status)).observe(seconds)
+
+
+def route_template(scope: Scope) -> str:
+    """Return the template that matched (`/v1/sessions/{session_id}`): paths themselves would be endless labels."""
+    effective = scope.get("fastapi", {}).get("effective_route_context")
+    path = getattr(effective, "path_format", None) or getattr(scope.get("route"), "path", None)
+    return str(path) if path else "unmatched"
+
+
+class MetricsMiddleware:
+    """Counts and times every HTTP request; plain ASGI, so that streams pass untouched."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            self._metrics.observe(scope, status, time.perf_counter() - started)
+
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Answer in Prometheus' text format; not routed by the gateway."""
+    app_metrics: Metrics = request.app.state.metrics
+    return Response(generate_latest(app_metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,142 @@
+"""The transactional outbox: an event is a row in the same transaction as its cause, published after the commit.
+
+Order is that of the row ids. Two transactions that change the same thing must lock it before they add their events
+(as session-api locks the session's row): then the order of ids is the order of the changes.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tlim_runtime.broker import Broker, Outgoing
+from tlim_runtime.database import Database
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
+
+logger = get_logger(__name__)
+
+POLL_S = 5.0
+"""How soon the rows of another instance that crashed are found; our own are published at once."""
+
+BATCH = 200
+
+FLUSH_TIMEOUT_S = 2.0
+"""How long an answer waits for its event: the row is safe already, a client should not wait for NATS."""
+
+_RETRY_S = 1.0
+
+
+class Outbox:
+    """The outbox table of one service; declare it once: `OUTBOX = Outbox(Base.metadata)`."""
+
+    def __init__(self, metadata: sa.MetaData) -> None:
+        self.table = sa.Table(
+            "outbox",
+            metadata,
+            sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+            sa.Column("subject", sa.Text, nullable=False),
+            sa.Column("payload", sa.LargeBinary, nullable=False),
+            sa.Column("message_id", sa.Text, nullable=False),
+            sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        )
+
+    async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
+        """Add an event to the session's transaction; `session_dependency` has it published after the commit."""
+        await session.execute(sa.insert(self.table).values(subject=subject, payload=payload, message_id=message_id))
+        session.info["outbox"] = True
+
+
+class OutboxRelay:
+    """Publishes what has been committed; several instances of a service take turns through an advisory lock."""
+
+    def __init__(self, database: Database, broker: Broker, outbox: Outbox) -> None:
+        self._database = database
+        self._broker = broker
+        self._table = outbox.table
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._reason = ""
+
+    async def start(self) -> None:
+        """Begin to publish in the background, at first what a crash left."""
+        self._broker.on_reconnect(self._on_reconnect)
+        self._task = asyncio.create_task(self._run(), name="outbox relay")
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Stop; what is not published yet stays in the table."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self._release(self._waiters)
+
+    async def ping(self) -> None:
+        """Raise with the reason while rows cannot be published; for Health.add."""
+        if self._reason:
+            raise BrokerUnavailable(self._reason)
+
+    async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Publish what is committed now; False when that did not succeed in time (it will be done later)."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wake.set()
+        done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+        return bool(done)
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            waiters, self._waiters = self._waiters, []  # they committed before this pass: it sees their rows
+            try:
+                while await self._publish_some() == BATCH:
+                    pass
+            except Unavailable as error:
+                self._fail(str(error))
+            except Exception as error:
+                logger.exception("outbox relay failed")
+                self._fail(f"{type(error).__name__}: {error}")
+            else:
+                self._reason = ""
+                self._release(waiters)
+                continue
+            self._waiters = waiters + self._waiters
+            await asyncio.sleep(_RETRY_S)
+            self._wake.set()
+
+    async def _publish_some(self) -> int:
+        """Publish and delete the oldest rows in one transaction; return how many."""
+        async with self._database.session() as session:
+            # Held until the commit: two instances publishing at once would mix up the order.
+            await session.execute(
+                sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self._table.name} relay")))
+            )
+            rows = (await session.execute(sa.select(self._table).order_by(self._table.c.id).limit(BATCH))).all()
+            if not rows:
+                return 0
+            await self._publish(rows)
+            await session.execute(sa.delete(self._table).where(self._table.c.id.in_([row.id for row in rows])))
+        return len(rows)
+
+    async def _publish(self, rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
+        await self._broker.publish_batch([Outgoing(row.subject, row.payload, row.message_id) for row in rows])
+
+    def _fail(self, reason: str) -> None:
+        if reason != self._reason:
+            logger.warning("events wait in the outbox", reason=reason)
+        self._reason = reason
+
+    def _release(self, waiters: list[asyncio.Future[None]]) -> None:
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _on_reconnect(self) -> None:
+        self._wake.set()

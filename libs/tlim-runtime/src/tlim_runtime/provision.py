@@ -1,0 +1,106 @@
+"""Create or update all streams and consumers: `python -m tlim_runtime.provision`, as the NATS user `provision`.
+
+Reads TLIM_NATS_URL, TLIM_NATS_USER, TLIM_NATS_PASSWORD and TLIM_NATS_REPLICAS. Idempotent: run it at every deployment.
+"""
+
+import asyncio
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+from pydantic import Field, SecretStr
+from tlim_protocol.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec, inbox_prefix
+
+from tlim_runtime.logging import configure_logging, get_logger
+from tlim_runtime.settings import EnvironmentSettings, load_settings
+
+logger = get_logger(__name__)
+
+
+class ProvisionSettings(EnvironmentSettings):
+    """How to reach NATS, and on how many of its nodes each message is kept."""
+
+    nats_url: str
+    nats_user: str = "provision"
+    nats_password: SecretStr
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+
+
+async def provision(client: Client, replicas: int = 1) -> None:
+    """Bring JetStream to what the protocol library says; raises nats.errors.Error when the server refuses."""
+    context = client.jetstream()
+    for stream in STREAMS:
+        await _ensure_stream(context, stream_config(stream, replicas))
+    for consumer in CONSUMERS:
+        # Creating a consumer that exists updates it and leaves its place in the stream alone.
+        await context.add_consumer(consumer.stream.value, consumer_config(consumer))
+    logger.info("provisioned", streams=len(STREAMS), consumers=len(CONSUMERS))
+
+
+def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
+    """Return the server's form of a stream."""
+    return StreamConfig(
+        name=spec.name.value,
+        subjects=list(spec.subjects),
+        max_age=spec.max_age.total_seconds(),
+        max_bytes=spec.max_bytes,
+        duplicate_window=spec.duplicate_window.total_seconds(),
+        discard=DiscardPolicy.NEW,  # full: refuse what is new; the publisher hears it, nothing is lost in silence
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        allow_direct=False,  # a direct read may come from a replica that lags
+    )
+
+
+def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
+    """Return the server's form of a consumer."""
+    return ConsumerConfig(
+        durable_name=spec.durable,
+        filter_subjects=list(spec.filter_subjects),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=spec.ack_wait.total_seconds(),
+        max_ack_pending=spec.max_ack_pending,
+        max_deliver=-1,  # giving up silently is not ours: poison goes to the dead-letter stream
+        deliver_policy=DeliverPolicy.ALL,
+    )
+
+
+async def _ensure_stream(context: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await context.stream_info(str(config.name))
+    except NotFoundError:
+        await context.add_stream(config)
+    else:
+        await context.update_stream(config)
+
+
+async def _main(settings: ProvisionSettings) -> None:
+    client = Client()
+    await client.connect(
+        settings.nats_url,
+        user=settings.nats_user,
+        password=settings.nats_password.get_secret_value(),
+        inbox_prefix=inbox_prefix(settings.nats_user),
+        allow_reconnect=False,
+    )
+    try:
+        await provision(client, settings.nats_replicas)
+    finally:
+        await client.close()
+
+
+def main() -> None:
+    """Provision with the settings of the environment; exits 1 with the reason when that fails."""
+    settings = load_settings(ProvisionSettings)
+    configure_logging("provision")
+    try:
+        asyncio.run(_main(settings))
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        logger.error("provisioning failed", reason=str(error) or type(error).__name__)  # noqa: TRY400 - one line is enough
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

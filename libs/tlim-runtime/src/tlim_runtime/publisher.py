@@ -1,0 +1,148 @@
+"""Publishing to JetStream with many messages in flight, in strict order, each acknowledged or failed in time."""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import PubAck
+
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable
+
+logger = get_logger(__name__)
+
+_Entry = tuple[float, asyncio.Future[PubAck]]
+
+
+class Publisher:
+    """The ordered way out of one connection.
+
+    nats-py's own `publish_async` never gives up on an acknowledgement that was lost with a connection, and what sits
+    in its buffer when a connection breaks is sent after the reconnect: behind a gap, so a repeat comes out of order.
+    """
+
+    def __init__(self, client: Client, max_pending: int, ack_timeout: float) -> None:
+        self._client = client
+        self._max_pending = max_pending
+        self._ack_timeout = ack_timeout
+        self._queue: asyncio.Queue[tuple[str, bytes, dict[str, str], str]] = asyncio.Queue()
+        self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # oldest first: the first one's deadline comes first
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._inbox = ""
+        self._count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def pending(self) -> int:
+        """Number of messages queued or sent, and not acknowledged."""
+        return len(self._waiting)
+
+    async def room(self) -> None:
+        """Wait until another message may be published."""
+        await self._has_room.wait()
+
+    async def start(self) -> None:
+        """Listen for acknowledgements and begin sending; needs a connection."""
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
+        self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._expire())]
+
+    async def stop(self) -> None:
+        """Wait for what is in flight, at most as long as an acknowledgement may take, then stop."""
+        try:
+            async with asyncio.timeout(self._ack_timeout):
+                await self._is_idle.wait()
+        except TimeoutError:
+            logger.warning("stopping with unacknowledged messages", pending=self.pending)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_all("the process is stopping")
+
+    def publish(
+        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str]
+    ) -> asyncio.Future[PubAck]:
+        """Queue one message; see Broker.publish_soon."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[PubAck] = loop.create_future()
+        if not self._client.is_connected:
+            future.set_exception(BrokerUnavailable("not connected to NATS"))
+        elif len(self._waiting) >= self._max_pending:
+            future.set_exception(BrokerUnavailable("too many messages without acknowledgement"))
+        else:
+            self._count += 1
+            token = str(self._count)
+            self._waiting[token] = (loop.time() + self._ack_timeout, future)
+            self._is_idle.clear()
+            if len(self._waiting) >= self._max_pending:
+                self._has_room.clear()
+            self._queue.put_nowait((subject, payload, {**headers, "Nats-Msg-Id": message_id}, token))
+        return future
+
+    def connection_lost(self) -> None:
+        """Fail everything in flight: acknowledgements of a lost connection never come."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        # Its public interface has no way to forget; subscriptions in here are repeated after a reconnect anyway.
+        self._client._pending.clear()
+        self._client._pending_data_size = 0
+        self._fail_all("the connection to NATS was lost")
+
+    async def _send_all(self) -> None:
+        while True:
+            subject, payload, headers, token = await self._queue.get()
+            if token not in self._waiting:  # its caller has been told that it failed: do not surprise him
+                continue
+            try:
+                await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
+            except (nats.errors.Error, OSError) as error:
+                self._fail(token, BrokerUnavailable(str(error)))
+            except Exception as error:  # noqa: BLE001 - a subject or id that NATS cannot carry fails this message only
+                self._fail(token, error)
+
+    async def _on_ack(self, message: Msg) -> None:
+        token = message.subject[len(self._inbox) + 1 :]
+        if (message.headers or {}).get("Status") == "503":
+            self._fail(token, BrokerUnavailable("no stream takes this subject"))
+            return
+        answer = json.loads(message.data)
+        if "error" in answer:
+            self._fail(token, BrokerUnavailable(f"JetStream: {answer['error'].get('description')}"))
+            return
+        entry = self._forget(token)
+        if entry is not None:
+            entry.set_result(PubAck.from_response(answer))
+
+    async def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._ack_timeout / 10)
+            while self._waiting:
+                token, (deadline, _) = next(iter(self._waiting.items()))
+                if deadline > loop.time():
+                    break
+                self._fail(token, BrokerUnavailable("JetStream did not acknowledge in time"))
+
+    def _fail_all(self, reason: str) -> None:
+        for token in list(self._waiting):
+            self._fail(token, BrokerUnavailable(reason))
+
+    def _fail(self, token: str, error: Exception) -> None:
+        future = self._forget(token)
+        if future is not None:
+            future.set_exception(error)
+
+    def _forget(self, token: str) -> asyncio.Future[PubAck] | None:
+        entry = self._waiting.pop(token, None)
+        if len(self._waiting) < self._max_pending:
+            self._has_room.set()
+        if not self._waiting:
+            self._is_idle.set()
+        return None if entry is None or entry[1].done() else entry[1]

@@ -1,0 +1,212 @@
+"""One uninterrupted reading of a durable consumer: from a reset of its delivery until anything goes wrong.
+
+nats-py's `fetch` waits for a batch to fill and can stay dead after a restart of the server (nats.py #504). This does
+the pull requests itself: they stay open at the server, messages come the moment they are stored, and heartbeats tell
+within seconds when the server has forgotten us. Whatever is not exactly in order ends the session; the next one starts
+with a reset, that is right after the last acknowledgement.
+"""
+
+import asyncio
+import json
+from collections import deque
+from dataclasses import dataclass
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from tlim_protocol.streams import ConsumerSpec
+
+from tlim_runtime.broker import Broker
+from tlim_runtime.outages import BrokerUnavailable
+
+HEARTBEAT_S = 2.0
+"""The server speaks at least this often; silence of three times that is a lost session."""
+
+EXPIRES_S = 60.0
+"""A pull request that was forgotten on our side bothers the server for at most this long."""
+
+_NANOSECONDS = 1_000_000_000
+_HEARTBEAT = "100"
+_ENDED_QUIETLY = frozenset({"404", "408"})  # the request ran out: ask again
+
+
+class PullError(Exception):
+    """This reading is over: reconnection, silence, a gap, or the server said so. Start a new one."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A delivered, unacknowledged message; `place` counts deliveries of the consumer without gaps."""
+
+    subject: str
+    data: bytes
+    reply: str
+    stream_seq: int
+    place: int
+    count: int
+
+
+class PullSession:
+    """Holds what was delivered and not acknowledged; ends with PullError, never with a message out of order."""
+
+    def __init__(self, broker: Broker, spec: ConsumerSpec, batch: int) -> None:
+        self._broker = broker
+        self._spec = spec
+        self._batch = batch
+        self._name = f"{spec.stream.value}.{spec.durable}"
+        self._inbox = broker.new_inbox()
+        self._buffer: deque[Delivery] = deque()
+        self._in_hand: dict[int, Delivery] = {}  # by stream_seq: given to the handler, not acknowledged
+        self._requested = 0  # messages that open pull requests may still bring
+        self._last: Delivery | None = None
+        self._arrived = asyncio.Event()
+        self._lost: str | None = None
+        self._closed = False
+        self._subscription: Subscription | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._heard_at = 0.0
+
+    async def open(self) -> None:
+        """Listen, and put the server's delivery back to right after the last acknowledged message."""
+        self._broker.on_disconnect(self._disconnected)
+        self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
+        answer = await self._broker.api(f"CONSUMER.RESET.{self._name}")
+        if "error" in answer:
+            raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
+
+    async def begin(self) -> None:
+        """Ask for the first messages."""
+        self._heard_at = asyncio.get_running_loop().time()
+        await self._pull()
+        self._watch = asyncio.create_task(self._keep_alive())
+
+    async def take(self) -> list[Delivery]:
+        """Wait for a message and return it with all that have arrived, at most a batch; empty after `close`."""
+        while not self._buffer:
+            if self._closed:
+                return []
+            self._check()
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._check()
+        if self._closed:
+            return []
+        taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+        self._in_hand = {delivery.stream_seq: delivery for delivery in taken}
+        await self._pull()
+        return taken
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the server that a message is done."""
+        await self._tell(delivery, b"+ACK")
+
+    async def terminate(self, delivery: Delivery) -> None:
+        """Tell the server never to deliver a message again."""
+        await self._tell(delivery, b"+TERM")
+
+    def close(self) -> None:
+        """Make `take` return nothing more."""
+        self._closed = True
+        self._arrived.set()
+
+    async def release(self) -> None:
+        """Stop listening and asking."""
+        self._broker.forget_disconnect(self._disconnected)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._subscription is not None:
+            await self._broker.unsubscribe(self._subscription)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise PullError(self._lost)
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or reason
+        self._arrived.set()
+
+    def _disconnected(self) -> None:
+        self._lose("the connection to NATS was lost")
+
+    async def _tell(self, delivery: Delivery, verdict: bytes) -> None:
+        self._check()
+        await self._broker.send(delivery.reply, verdict)
+        self._in_hand.pop(delivery.stream_seq, None)
+
+    async def _pull(self) -> None:
+        """Keep at most a batch ahead of the handler: delivered and waiting, or asked for."""
+        wanted = self._batch - len(self._buffer) - self._requested
+        if wanted * 2 < self._batch and self._requested:
+            return  # not worth a request yet
+        if wanted <= 0:
+            return
+        if self._requested == 0:
+            self._heard_at = asyncio.get_running_loop().time()
+        self._requested += wanted
+        request = {
+            "batch": wanted,
+            "expires": int(EXPIRES_S * _NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT_S * _NANOSECONDS),
+        }
+        await self._broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._name}", json.dumps(request).encode(), self._inbox)
+
+    async def _on_message(self, message: Msg) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        status = (message.headers or {}).get("Status")
+        if status is None:
+            await self._on_delivery(message)
+        elif status in _ENDED_QUIETLY:
+            unused = (message.headers or {}).get("Nats-Pending-Messages", str(self._requested))
+            self._requested = max(self._requested - int(unused), 0)
+            await self._pull()
+        elif status != _HEARTBEAT:
+            self._lose(f"{self._name}: {status} {(message.headers or {}).get('Description', '')}")
+
+    async def _on_delivery(self, message: Msg) -> None:
+        self._requested = max(self._requested - 1, 0)
+        delivery = _read(message)
+        last, self._last = self._last, delivery
+        if last is not None and delivery.place != last.place + 1:
+            self._lose(f"{self._name}: delivery {last.place + 1} is missing")
+        elif last is not None and delivery.stream_seq <= last.stream_seq:
+            self._last = Delivery("", b"", "", last.stream_seq, delivery.place, 0)
+            await self._on_repeated(delivery)
+        else:
+            self._buffer.append(delivery)
+            self._arrived.set()
+
+    async def _on_repeated(self, delivery: Delivery) -> None:
+        """Deal with a message whose ack_wait ran out: acknowledge again, unless it is still on its way."""
+        waiting = delivery.stream_seq in self._in_hand or any(d.stream_seq == delivery.stream_seq for d in self._buffer)
+        if not waiting:
+            await self._broker.send(delivery.reply, b"+ACK")
+
+    async def _keep_alive(self) -> None:
+        """Watch for silence, and tell the server in time that slow work goes on."""
+        loop = asyncio.get_running_loop()
+        patience = min(self._spec.ack_wait.total_seconds() / 3, HEARTBEAT_S)
+        told_at = loop.time()
+        silent_before = False
+        while True:
+            await asyncio.sleep(patience)
+            silent = self._requested > 0 and loop.time() - self._heard_at > 3 * HEARTBEAT_S
+            if silent and silent_before:  # twice: once may be our own loop that was busy and has not read yet
+                self._lose(f"{self._name}: NATS is silent")
+                return
+            silent_before = silent
+            if loop.time() - told_at >= self._spec.ack_wait.total_seconds() / 3:
+                told_at = loop.time()
+                await self._tell_in_progress()
+
+    async def _tell_in_progress(self) -> None:
+        try:
+            for delivery in (*self._in_hand.values(), *self._buffer):
+                await self._broker.send(delivery.reply, b"+WPI")
+        except BrokerUnavailable as error:
+            self._lose(str(error))
+
+
+def _read(message: Msg) -> Delivery:
+    # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>; with a domain three more parts around
+    parts = message.reply.split(".")
+    count, stream_seq, place = parts[4:7] if len(parts) == 9 else parts[6:9]
+    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), int(count))
