@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import httpx
 import jwt
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -51,8 +52,6 @@ def http_jwks(url: str) -> JwksSource:
     """Return a source that fetches the JWK set at `url`."""
 
     async def fetch() -> Mapping[str, Any]:
-        import httpx  # noqa: PLC0415 - costs memory that a service without requests need not spend
-
         async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
             answer = await client.get(url)
         answer.raise_for_status()

@@ -72,23 +72,22 @@ class Broker:
         """
         client = Client()
         broker = cls(client, max_pending)
+        options: dict[str, Any] = {
+            "name": name,
+            "user": user,
+            "password": password,
+            "inbox_prefix": inbox_prefix(user),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "ping_interval": PING_INTERVAL_S,
+            "error_cb": broker._on_error,
+            "disconnected_cb": broker._on_disconnect,
+            "reconnected_cb": broker._on_reconnect,
+            "closed_cb": broker._on_closed,
+        }
         while not client.is_connected:
             try:
-                await client.connect(
-                    url,
-                    name=name,
-                    user=user,
-                    password=password,
-                    inbox_prefix=inbox_prefix(user),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float works and is wanted
-                    ping_interval=PING_INTERVAL_S,
-                    error_cb=broker._on_error,
-                    disconnected_cb=broker._on_disconnect,
-                    reconnected_cb=broker._on_reconnect,
-                    closed_cb=broker._on_closed,
-                )
+                await client.connect(url, **options)
             except nats.errors.AuthorizationError as error:
                 raise BrokerUnavailable(f"NATS refuses user {user}") from error
         await broker._publisher.start()
@@ -222,7 +221,7 @@ class Broker:
             raise BrokerUnavailable("not connected to NATS")
         await self.flush()
 
-    async def api(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
         """Call JetStream's API (`$JS.API.<operation>`) and return its answer, with `error` in it where it refuses."""
         answer = await self.request(f"$JS.API.{operation}", json.dumps(arguments).encode() if arguments else b"", 5.0)
         document: dict[str, Any] = json.loads(answer)
@@ -241,7 +240,7 @@ class Broker:
         stored = (await self._answered(f"STREAM.MSG.GET.{stream}", seq=state.last_seq))["message"]
         return base64.b64decode(stored.get("data", ""))
 
-    async def _answered(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    async def _answered(self, operation: str, **arguments: object) -> dict[str, Any]:
         answer = await self.api(operation, **arguments)
         if "error" in answer:
             raise BrokerUnavailable(f"{operation}: {answer['error'].get('description')}")

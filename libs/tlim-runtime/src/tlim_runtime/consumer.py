@@ -136,9 +136,10 @@ class BatchConsumer:
             try:
                 await self._consume()
             except (PullError, Unavailable) as error:
-                self._note_failure(str(error), expected=True)
-            except Exception as error:  # noqa: BLE001 - any failure of a handler is transient: nothing may be lost
-                self._note_failure(f"{type(error).__name__}: {error}", expected=False)
+                self._note_failure(str(error))
+            except Exception as error:  # any failure of a handler is transient: nothing may be lost
+                logger.exception("the handler of a batch failed", durable=self._spec.durable)
+                self._note_failure(f"{type(error).__name__}: {error}")
             await self._back_off()
 
     async def _consume(self) -> None:
@@ -187,13 +188,12 @@ class BatchConsumer:
         self._failures = 0
         self._reason = ""
 
-    def _note_failure(self, reason: str, *, expected: bool) -> None:
+    def _note_failure(self, reason: str) -> None:
         if self._stopping:
             return
         self._failures += 1
         self._reason = reason
-        log = logger.warning if expected else logger.exception
-        log("consumer has to start over", durable=self._spec.durable, reason=reason, failures=self._failures)
+        logger.warning("consumer starts over", durable=self._spec.durable, reason=reason, failures=self._failures)
 
     async def _back_off(self) -> None:
         if self._stopping:

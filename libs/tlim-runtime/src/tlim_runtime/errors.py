@@ -57,7 +57,7 @@ class Problem(BaseModel):
     field: str | None = None
 
 
-class HttpError(TlimError):
+class HttpRefusal(TlimError):  # noqa: N818 - named for what it is, like those below
     """A refusal that HTTP tells with its own status and headers, also on the specification's endpoints."""
 
     status: int = 400
@@ -67,7 +67,7 @@ class HttpError(TlimError):
         return {}
 
 
-class NotAuthenticated(HttpError):
+class NotAuthenticated(HttpRefusal):
     """No token, or one that cannot be trusted: 401."""
 
     status = 401
@@ -80,7 +80,7 @@ class NotAuthenticated(HttpError):
         return {"WWW-Authenticate": 'Bearer realm="tlim"'}
 
 
-class PayloadTooLarge(HttpError):
+class PayloadTooLarge(HttpRefusal):
     """The request body is larger than this service takes: 413."""
 
     status = 413
@@ -89,7 +89,7 @@ class PayloadTooLarge(HttpError):
         super().__init__(ErrorCode.FIELD_INVALID, detail, field=field)
 
 
-class TooManyRequests(HttpError):
+class TooManyRequests(HttpRefusal):
     """The caller's rate limit is used up: 429, to be tried again after `retry_after` seconds."""
 
     status = 429
@@ -123,7 +123,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def status_of(error: TlimError) -> int:
     """Return the HTTP status of a refusal in the modern API."""
-    return error.status if isinstance(error, HttpError) else STATUS[error.code]
+    return error.status if isinstance(error, HttpRefusal) else STATUS[error.code]
 
 
 def problem(status: int, detail: str, *, code: ErrorCode | None = None, field: str | None = None) -> JSONResponse:
@@ -165,7 +165,7 @@ def _render(request: Request, error: TlimError) -> Response:
             media_type="application/json; charset=utf-8",
         )
     answer = problem(status, error.detail, code=error.code, field=error.field)
-    if isinstance(error, HttpError):
+    if isinstance(error, HttpRefusal):
         answer.headers.update(error.headers())
     return answer
 

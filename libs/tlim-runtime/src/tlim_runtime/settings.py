@@ -37,7 +37,7 @@ class EnvironmentSettings(BaseSettings):
             else field.get_default(call_default_factory=True)
             for name, field in cls.model_fields.items()
         }
-        return cls.model_construct(None, **values)
+        return cls.model_construct(None, **values)  # type: ignore[return-value]
 
 
 class ServiceSettings(EnvironmentSettings):
@@ -81,7 +81,7 @@ def load_settings(settings_type: type[SettingsT]) -> SettingsT:
         raise SystemExit(1) from None
 
 
-def _placeholder(annotation: Any) -> Any:  # noqa: ANN401 - any annotation a setting can have
+def _placeholder(annotation: object) -> object:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _placeholder(get_args(annotation)[0])
