@@ -165,18 +165,18 @@ async def connect_broker(nats_server: NatsServer) -> AsyncIterator[ConnectBroker
 @pytest_asyncio.fixture
 async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
     """Return the NATS server with empty streams and fresh consumers, as the provisioning command makes them."""
-    import nats as nats_client  # noqa: PLC0415
+    from nats.aio.client import Client  # noqa: PLC0415
     from tlim_runtime.provision import provision  # noqa: PLC0415
 
-    password = nats_server.passwords[nats.TEST_USER]
-    connection = await nats_client.connect(nats_server.url, user=nats.TEST_USER, password=password)
+    client = Client()
+    await client.connect(nats_server.url, user=nats.TEST_USER, password=nats_server.passwords[nats.TEST_USER])
     try:
-        jetstream = connection.jetstream()
+        jetstream = client.jetstream()
         for stream in await jetstream.streams_info():
             await jetstream.delete_stream(str(stream.config.name))
-        await provision(jetstream)
+        await provision(client)
     finally:
-        await connection.close()
+        await client.close()
     return nats_server
 
 

@@ -1,0 +1,57 @@
+-- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114
+-- component, wrapped in XEP-0297: outer from= is this host (a client cannot forge that), inner
+-- from= is the authenticated full JID, inner to= is the original to=.  Load on the VirtualHost.
+local st, jid_bare = require "util.stanza", require "util.jid".bare;
+local sha1 = require "util.hashes".sha1;
+local hosts = prosody.hosts;
+local ns = module:get_option_string("tlim_bridge_namespace", "im.itonglian.com");
+local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
+-- core hooks on pre-message/*: mam 0, carbons -0.5, mam strip -1
+local prio = module:get_option_boolean("tlim_bridge_carbons", true) and -0.6 or 10;
+
+local function live()
+	local list = {};
+	for _, h in ipairs(targets) do
+		local comp = hosts[h] and hosts[h].modules.component;
+		if comp and comp.connected then list[#list + 1] = h; end
+	end
+	return list;
+end
+
+local function intercept(event)
+	local origin, stanza = event.origin, event.stanza;
+	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) then return; end
+	local sender, list = jid_bare(stanza.attr.from), live();
+	if #list == 0 then
+		origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
+		return true;
+	end
+	local target = list[tonumber(sha1(sender, true):sub(1, 6), 16) % #list + 1]; -- sticky by sender
+	local copy = st.clone(stanza);
+	copy.attr.xmlns = "jabber:client";
+	copy.attr.to = copy.attr.to or sender; -- core strips to= when a client writes to itself
+	module:send(st.message({ from = module.host, to = target, type = "normal" })
+		:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(copy));
+	return true;
+end
+for _, kind in ipairs { "bare", "full", "host" } do
+	module:hook("pre-message/" .. kind, intercept, prio);
+end
+
+local function send_presence(p, h)
+	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));
+end
+module:hook("presence/bare", function(event) -- broadcast presence of local users only
+	local p = event.stanza;
+	if event.origin.type ~= "c2s" or p.attr.to or (p.attr.type and p.attr.type ~= "unavailable") then return; end
+	for _, h in ipairs(live()) do send_presence(p, h); end
+end, 150);
+for _, h in ipairs(targets) do -- replay who is online when a component (re)connects
+	if hosts[h] then module:hook_object_event(hosts[h].events, "component-authenticated", function()
+		for _, s in pairs(prosody.full_sessions) do
+			if s.host == module.host and s.presence then send_presence(s.presence, h); end
+		end
+	end); end
+end
+-- Prosody skips a module that does not load and would deliver tlim messages itself: whoever starts it waits for this line.
+module:log("info", "diverting tlim messages to %s", table.concat(targets, ", "));

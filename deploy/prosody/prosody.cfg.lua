@@ -1,0 +1,45 @@
+-- Prosody for tlim. ${...} is filled in by whoever deploys this file (the development stack, envsubst, a ConfigMap).
+-- Our module takes tlim messages out of the stream and hands them to the bridge; all else is plain XMPP.
+
+run_as_root = ${run_as_root}
+pidfile = "${data_directory}/prosody.pid"
+data_path = "${data_directory}"
+plugin_paths = { "${module_directory}" }
+log = { { levels = { min = "info" }, to = "console" } }
+
+modules_enabled = {
+  "tlim_bridge";
+  "roster"; "saslauth"; "tls"; "disco"; "ping"; "carbons"; "smacks"; "private"; "blocklist"; "vcard_legacy"; "pep";
+  "offline"; "c2s"; "http"; "websocket";
+}
+-- One company, one domain: nobody outside is spoken to.
+modules_disabled = { "s2s" }
+
+authentication = "internal_hashed"
+c2s_require_encryption = true
+-- a WebSocket of this machine; in production a TLS proxy stands in front
+consider_websocket_secure = true
+certificates = "${certificate_directory}"
+ssl = { certificate = "${certificate_file}"; key = "${certificate_file}" }
+
+-- Twice the 256 KiB that tlim accepts: the bridge answers an oversized message with error-016 itself.
+c2s_stanza_size_limit = 524288
+-- What came compressed is delivered unpacked: 1 MiB of body, and XML escaping can multiply that.
+component_stanza_size_limit = 8388608
+
+interfaces = { "${public_address}" }
+c2s_ports = { ${client_port} }
+http_interfaces = { "${public_address}" }
+http_ports = { ${websocket_port} }
+https_ports = {}
+http_paths = { websocket = "/ws" }
+component_interfaces = { "${component_address}" }
+component_ports = { ${component_port} }
+
+VirtualHost "${domain}"
+  http_host = "localhost"
+
+-- The bridge delivers in the senders' names, so `from` is not checked: keep its port on loopback or a private network.
+Component "${component}"
+  component_secret = "${component_secret}"
+  validate_from_addresses = false

@@ -1,0 +1,89 @@
+"""A certificate authority of the developer's own, and the XMPP server's certificate under it."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tlim_devstack.credentials import write_private
+
+LIFETIME = timedelta(days=825)  # the longest that common clients accept for a server certificate
+
+
+def ensure_certificates(directory: Path, domain: str) -> tuple[Path, Path]:
+    """Return (authority's certificate, server's certificate with key), made in `directory` at the first call.
+
+    The server's is good for `domain`, localhost and the loopback address. The authority's key is thrown away at once:
+    nobody can issue a second certificate that the developer's clients would trust.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority_file, server_file = directory / "ca.pem", directory / f"{domain}.pem"
+    if not (authority_file.exists() and server_file.exists()):
+        authority_key, server_key = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+        authority = _authority(authority_key)
+        server = _server(domain, server_key, authority, authority_key)
+        authority_file.write_bytes(authority.public_bytes(Encoding.PEM))
+        key_text = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        write_private(server_file, server.public_bytes(Encoding.PEM).decode() + key_text)
+    return authority_file, server_file
+
+
+def _builder(subject: str, issuer: str, key: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+AUTHORITY = "tlim development CA"
+
+
+def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
+    return (
+        _builder(AUTHORITY, AUTHORITY, key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, SHA256())
+    )
+
+
+def _server(
+    domain: str, key: EllipticCurvePrivateKey, authority: x509.Certificate, authority_key: EllipticCurvePrivateKey
+) -> x509.Certificate:
+    names = [x509.DNSName(domain), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        _builder(domain, AUTHORITY, key)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(authority_key, SHA256())
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,80 @@
+"""Every password and key of a stack: generated at its first start, kept in files that only its user can read."""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tlim_protocol.streams import PERMISSIONS
+
+from tlim_devstack import postgres, s3
+
+DEMO_USERS = ("alice", "bob", "carol")
+DEMO_PASSWORD_BYTES = 6  # 12 hexadecimal digits: a person types them
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The secrets of one stack. `users` are the demo users' XMPP passwords."""
+
+    nats: dict[str, str]
+    postgres_admin: str
+    postgres_roles: dict[str, str]
+    s3_admin: tuple[str, str]
+    s3_file_api: tuple[str, str]
+    component: str
+    erlang_cookie: str
+    users: dict[str, str]
+
+    def s3_keys(self) -> tuple[s3.S3Key, s3.S3Key]:
+        """Return the administrator's key, and the file service's, which is good for one bucket."""
+        admin = s3.S3Key("admin", *self.s3_admin, s3.ADMIN_ACTIONS)
+        return admin, s3.S3Key("file-api", *self.s3_file_api, s3.actions_on(s3.FILES_BUCKET))
+
+
+def _generate() -> Credentials:
+    roles = (role for service in postgres.DATABASE_SERVICES for role in (service, postgres.owner_of(service)))
+    return Credentials(
+        nats={user: secrets.token_hex(24) for user in PERMISSIONS},
+        postgres_admin=secrets.token_hex(24),
+        postgres_roles={role: secrets.token_hex(24) for role in roles},
+        s3_admin=(secrets.token_hex(10), secrets.token_hex(24)),
+        s3_file_api=(secrets.token_hex(10), secrets.token_hex(24)),
+        component=secrets.token_hex(24),
+        erlang_cookie=secrets.token_hex(24),
+        users={user: secrets.token_hex(DEMO_PASSWORD_BYTES) for user in DEMO_USERS},
+    )
+
+
+def load_or_generate(directory: Path) -> Credentials:
+    """Return the credentials kept in `directory`, generating them and the token signing key at the first call."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not token_key_file(directory).exists():
+        write_private(token_key_file(directory), _token_key())
+    path = directory / "credentials.json"
+    if not path.exists():
+        write_private(path, json.dumps(asdict(_generate()), indent=1))
+    kept = json.loads(path.read_text())
+    kept["s3_admin"], kept["s3_file_api"] = tuple(kept["s3_admin"]), tuple(kept["s3_file_api"])
+    return Credentials(**kept)
+
+
+def token_key_file(directory: Path) -> Path:
+    """Return where the EdDSA key lies that signs access tokens (PEM, PKCS#8)."""
+    return directory / "token-signing-key.pem"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else can read, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _token_key() -> str:
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

@@ -1,0 +1,134 @@
+"""ejabberd from Debian's package as an ordinary process of ours: own data, own node, own port mapper, loopback only."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from tlim_devstack.credentials import write_private
+from tlim_devstack.failures import StackError
+from tlim_devstack.layout import DEPLOY, system_program
+from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.supervision import Program
+from tlim_devstack.waiting import accepts_connections
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_template
+
+NAME = "ejabberd"
+MODULE = "mod_tlim_bridge"
+ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
+
+
+class Ejabberd:
+    """One ejabberd node with mod_tlim_bridge."""
+
+    package = "ejabberd"
+
+    def __init__(self, settings: XmppSettings) -> None:
+        self.settings, self.home = settings, settings.home / NAME
+
+    def prepare(self) -> list[Program]:
+        """Write the configuration and compile the module; return the port mapper and the server."""
+        settings, ports = self.settings, self.settings.ports
+        config = fill_template(
+            "ejabberd/ejabberd.yml",
+            self.home / "ejabberd.yml",
+            {
+                "domain": DOMAIN,
+                "component": COMPONENT,
+                "certificate_file": settings.certificate,
+                "public_address": settings.public_address,
+                "component_address": "127.0.0.1",
+                "client_port": ports.xmpp,
+                "websocket_port": ports.websocket,
+                "api_port": ports.xmpp_api,
+                "component_port": ports.component,
+                "component_secret": settings.credentials.component,
+            },
+        )
+        self._write_cookie()
+        library = _library()
+        compile_module(library, self.home / "modules")
+        mapper = [str(system_program("epmd", "erlang-base")), "-port", str(ports.epmd), "-address", "127.0.0.1"]
+        return [
+            Program("epmd", dies_with_parent(mapper)),
+            Program(NAME, dies_with_parent(self._command(library)), self._environment(library, config)),
+        ]
+
+    def _command(self, library: Path) -> list[str]:
+        local = [
+            "-sname",
+            "tlim@localhost",
+            "-start_epmd",
+            "false",
+            "-kernel",
+            "inet_dist_use_interface",
+            "{127,0,0,1}",
+        ]
+        calm = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]  # do not spin while there is nothing to do
+        code = ["-pa", str(library / "ebin"), "-pa", str(self.home / "modules")]
+        data = ["-mnesia", "dir", f'"{self.home / "mnesia"}"']
+        return [str(system_program("erl", "ejabberd")), "-noinput", *local, *calm, *code, *data, "-s", "ejabberd"]
+
+    def _environment(self, library: Path, config: Path) -> dict[str, str]:
+        return {
+            "HOME": str(self.home),  # Erlang reads its cookie there
+            "ERL_LIBS": str(library.parent),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self.settings.ports.epmd),
+            "ERL_CRASH_DUMP": str(self.home / "crash.dump"),
+            "EJABBERD_CONFIG_PATH": str(config),
+            "EJABBERD_LOG_PATH": str(self.home / "ejabberd.log"),
+        }
+
+    def _write_cookie(self) -> None:
+        cookie = self.home / ".erlang.cookie"
+        write_private(cookie, self.settings.credentials.erlang_cookie)
+        cookie.chmod(0o400)
+
+    def ready(self, log: str) -> bool:
+        """Whether clients, the component and the API are listened to: a module that does not load stops ejabberd."""
+        del log
+        ports = self.settings.ports
+        return all(map(accepts_connections, (ports.xmpp, ports.component, ports.xmpp_api)))
+
+    def register(self, user: str, password: str) -> None:
+        """Create an account through the API; one that exists keeps its password."""
+        url = f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api/register"
+        answer = httpx.post(url, json={"user": user, "host": DOMAIN, "password": password}, timeout=10, trust_env=False)
+        if answer.is_success:
+            return
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            problem = answer.json()
+            if isinstance(problem, dict) and problem.get("code") == ALREADY_REGISTERED:
+                return
+        raise StackError(f"ejabberd did not register {user}: {answer.text.strip()}")
+
+
+def compile_module(library: Path, target: Path) -> None:
+    """Compile deploy/ejabberd/mod_tlim_bridge.erl into `target`, unless that was done with the same source."""
+    source = DEPLOY / NAME / f"{MODULE}.erl"
+    stamp = target / f"{MODULE}.erl"
+    text = source.read_text()
+    if stamp.exists() and stamp.read_text() == text:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    includes = [library / "include", *library.parent.glob("*xmpp-*/include"), *_erlang_includes()]
+    options = [word for directory in includes for word in ("-I", str(directory))]
+    command = [str(system_program("erlc", "ejabberd")), "-o", str(target), *options, "-pa", str(library / "ebin")]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StackError(f"{source.name} does not compile: {(done.stdout + done.stderr).strip().splitlines()[0]}")
+    shutil.copyfile(source, stamp)
+
+
+def _library() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/ejabberd-*/ebin"))
+    if not found or not os.access(found[-1], os.R_OK):
+        raise StackError("ejabberd is not installed: apt-get install ejabberd")
+    return found[-1].parent
+
+
+def _erlang_includes() -> list[Path]:
+    return sorted(Path("/usr/lib/erlang/lib").glob("p1_xmpp-*/include"))

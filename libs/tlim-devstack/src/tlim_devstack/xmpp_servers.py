@@ -1,0 +1,48 @@
+"""What the two XMPP servers have in common: the addresses they are given, and filling in their templates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Protocol
+
+from tlim_devstack.credentials import Credentials, write_private
+from tlim_devstack.layout import DEPLOY
+from tlim_devstack.ports import Ports
+from tlim_devstack.supervision import Program
+
+DOMAIN = "im.itonglian.com"
+COMPONENT = f"bridge.{DOMAIN}"
+
+
+@dataclass(frozen=True)
+class XmppSettings:
+    """Where an XMPP server keeps its data and listens; `certificate` holds the certificate and its key."""
+
+    home: Path
+    ports: Ports
+    credentials: Credentials
+    certificate: Path
+    public_address: str
+
+
+class XmppServer(Protocol):
+    """An XMPP server with our module, as the stack needs it."""
+
+    package: str
+
+    def prepare(self) -> list[Program]:
+        """Write the configuration; return the programs to run, the server itself last."""
+
+    def ready(self, log: str) -> bool:
+        """Whether it takes clients and our module is loaded; `log` is what the server has printed."""
+
+    def register(self, user: str, password: str) -> None:
+        """Create an account; one that exists keeps its password. StackError with the server's own words."""
+
+
+def fill_template(template: str, target: Path, values: dict[str, object]) -> Path:
+    """Write deploy/`template` to `target` with ${name} replaced; only its owner can read it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = Template((DEPLOY / template).read_text()).substitute({name: str(value) for name, value in values.items()})
+    write_private(target, text)
+    return target
