@@ -1,0 +1,132 @@
+"""Putting message-store together: its resources, opened in order and closed in reverse."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from tlim_protocol.streams import STORE_INBOX
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.app import build_app
+from tlim_runtime.broker import Broker
+from tlim_runtime.consumer import BatchConsumer
+from tlim_runtime.database import Database
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import DatabaseUnavailable
+
+from message_store.directory import UserDirectory
+from message_store.endpoints import router
+from message_store.leadership import Leadership, Role
+from message_store.metrics import StoreMetrics
+from message_store.publication import Publication
+from message_store.repository import Archive, Connection
+from message_store.service import Recorder
+from message_store.settings import Settings
+from message_store.subscribers import Inbox, grants_responder
+
+logger = get_logger(__name__)
+
+NOTE_EVERY_S = 1.0
+"""How often an idle leader writes down what is published, and thereby tries its connection."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; opens nothing."""
+    return build_app("message-store", version("message-store"), settings, lifespan, [router])
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open PostgreSQL and NATS, answer questions, stand for leader; undo all of it in reverse."""
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        password = settings.nats_password.get_secret_value()
+        broker = await Broker.connect(settings.nats_url, settings.nats_user, password, settings.service)
+        stack.push_async_callback(broker.close)
+        await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(database), settings.service)
+        duty = Duty(settings, broker, StoreMetrics(app.state.metrics))
+        leadership = duty.leadership()
+        await stack.enter_async_context(_running(leadership))
+        app.state.database = database
+        app.state.health.add("database", database.ping)
+        app.state.health.add("broker", broker.ping)
+        app.state.health.add("leadership", leadership.ping)
+        app.state.health.add("inbox", duty.ping)
+        yield
+
+
+@asynccontextmanager
+async def _running(leadership: Leadership) -> AsyncIterator[None]:
+    task = asyncio.create_task(leadership.run(), name="leadership")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class Duty:
+    """What the leader does: consume, store, publish, on the connection that holds the lock."""
+
+    def __init__(self, settings: Settings, broker: Broker, metrics: StoreMetrics) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._metrics = metrics
+        self._consumer: BatchConsumer | None = None
+
+    def leadership(self) -> Leadership:
+        """Return the election that calls this duty."""
+        url = self._settings.database_url.get_secret_value()
+        poll = self._settings.leadership_poll.total_seconds()
+        return Leadership(url, self.lead, poll, lambda role: self._metrics.leading(role is Role.LEADER))
+
+    async def ping(self) -> None:
+        """Raise with the reason while this instance leads and does not consume."""
+        if self._consumer is not None:
+            await self._consumer.ping()
+
+    @asynccontextmanager
+    async def lead(self, connection: Connection) -> AsyncIterator[None]:
+        """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
+        archive = Archive(connection)
+        publication = Publication(archive, self._broker, self._metrics)
+        directory = UserDirectory(self._broker, self._settings.user_lookup_timeout)
+        inbox = Inbox(Recorder(archive, directory, publication, self._metrics, _now_ms), self._metrics)
+        consumer = BatchConsumer(
+            self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=publication.restore
+        )
+        self._broker.on_disconnect(publication.doubt)
+        await consumer.start()
+        self._consumer = consumer
+        notes = asyncio.create_task(_keep_notes(publication, connection), name="publication notes")
+        try:
+            yield
+        finally:
+            self._consumer = None
+            self._broker.forget_disconnect(publication.doubt)
+            await (consumer.abort() if connection.is_closed() else consumer.stop())
+            notes.cancel()
+            with suppress(asyncio.CancelledError):
+                await notes
+            with suppress(DatabaseUnavailable):
+                await publication.note()
+
+
+async def _keep_notes(publication: Publication, connection: Connection) -> None:
+    while True:
+        await asyncio.sleep(NOTE_EVERY_S)
+        try:
+            await publication.note()
+        except Exception as error:  # noqa: BLE001 - whatever it is, a connection that cannot do this is of no use
+            logger.warning("the leader's connection failed", reason=str(error) or type(error).__name__)
+            connection.terminate()  # gives the lock up; the next term begins on a new connection
+            return
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

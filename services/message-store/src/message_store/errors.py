@@ -1,0 +1,5 @@
+"""The failures that this service has names for, besides the coded refusals of the protocol library."""
+
+
+class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the case, like BrokerUnavailable
+    """Nobody could say whether the receivers exist; only first messages of a conversation wait for that."""

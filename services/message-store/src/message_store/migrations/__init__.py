@@ -1,0 +1,1 @@
+"""The history of message-store's tables."""

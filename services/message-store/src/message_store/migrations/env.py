@@ -1,0 +1,7 @@
+"""Entry point of alembic."""
+
+from tlim_runtime.migrations import run_env
+
+from message_store.models import Table
+
+run_env(Table.metadata)

@@ -1,0 +1,164 @@
+"""Publishing what is committed, and finding the gap after a crash or a loss in JetStream."""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from pydantic_core import from_json
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import OutEvent, StoredMessage, read_out_event
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_protocol.subjects import out_message_id, subject_out
+from tlim_runtime.broker import Broker, Outgoing
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable
+
+from message_store.metrics import StoreMetrics
+from message_store.repository import Archive, StoredMessageRow
+
+logger = get_logger(__name__)
+
+LOSS_WINDOW_MS = 10 * 60 * 1000
+"""JetStream syncs to disk every 2 minutes and consumers follow within seconds: what a lost stream may not have handed
+on yet lies well inside 10 minutes. Older messages have been delivered and are not sent again."""
+
+PAGE = 500
+
+
+class Newest(NamedTuple):
+    """What TLIM_OUT knows: whether nothing was ever published in it, and the newest seq that was, if it still tells."""
+
+    is_fresh: bool
+    seq: int | None
+
+
+def starting_point(noted: int, newest: Newest, before_window: int) -> int:
+    """Return the seq after which messages have to be published (again).
+
+    `noted` is known to have been published once, `before_window` is the last seq older than LOSS_WINDOW_MS. A stream
+    that is ahead of the note changes nothing: a message in between may have been refused by it.
+    """
+    if newest.is_fresh:
+        return min(noted, before_window)
+    return noted if newest.seq is None else min(noted, newest.seq)
+
+
+def newest_seq_of(event: OutEvent) -> int | None:
+    """Return the newest seq published when `event` was; None when it does not tell: confirmations name old seqs."""
+    if isinstance(event, StoredMessage):
+        return event.seq if event.recipients else None
+    return event.after_seq
+
+
+def delivery_of(row: StoredMessageRow) -> StoredMessage:
+    """Return the delivery of a message read back from the table; nobody waits for its confirmation."""
+    envelope = Envelope(
+        version=row.version,
+        msg_from=row.sender,
+        msg_to=row.recipient,
+        msg_id=row.msg_id,
+        msg_type=MsgType(row.msg_type),
+        msg_time=row.msg_time,
+        body=from_json(row.body),
+    )
+    recipients = [] if row.recipient is None else [row.recipient]
+    return StoredMessage(seq=row.seq, stored_at=row.stored_at, recipients=recipients, envelope=envelope)
+
+
+def outgoing(conversation_id: str, event: OutEvent) -> Outgoing:
+    """Return an event as it goes to TLIM_OUT."""
+    msg_type = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
+    return Outgoing(subject_out(msg_type, conversation_id), event.to_bytes(), out_message_id(event))
+
+
+class Publication:
+    """Keeps TLIM_OUT equal to the table: `seq` and everything before it is published."""
+
+    def __init__(self, archive: Archive, broker: Broker, metrics: StoreMetrics) -> None:
+        self._archive = archive
+        self._broker = broker
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._is_certain = False
+        self._seq: int | None = None
+
+    @property
+    def seq(self) -> int:
+        """Up to here everything is published, as far as JetStream has kept it."""
+        return self._seq or 0
+
+    def doubt(self) -> None:
+        """Publish nothing new before `restore`: the connection to the broker broke, its last seconds may be lost."""
+        self._is_certain = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Enter alone: nobody else commits or publishes inside."""
+        async with self._turn:
+            yield
+
+    async def restore(self) -> None:
+        """Compare table and stream, and publish from the table what the stream lacks; before any new message.
+
+        Afterwards everything that is committed is published. Raises DatabaseUnavailable or BrokerUnavailable.
+        """
+        async with self._turn:
+            self._is_certain = True  # before looking: another break meanwhile makes it false again
+            if self._seq is None:
+                self._seq = await self._archive.published()
+            newest = await self._newest()
+            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
+            self._seq = starting_point(self.seq, newest, before_window)
+            await self._catch_up()
+
+    async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
+        """Publish events, each with its conversation id, in order; when all are acknowledged, `seq` is `newest`.
+
+        Raises BrokerUnavailable: then `restore` has to come before the next batch.
+        """
+        self._metrics.lag(newest - self.seq)
+        await self._send([outgoing(conversation_id, event) for conversation_id, event in events])
+        self._seq = newest
+        self._metrics.lag(0)
+
+    async def note(self) -> None:
+        """Write `seq` down, which batches do only for the batch before; raises DatabaseUnavailable."""
+        async with self._turn:
+            if self._seq is not None:
+                await self._archive.save_published(self._seq)
+
+    async def _send(self, items: Sequence[Outgoing]) -> None:
+        self._require_certainty()
+        try:
+            await self._broker.publish_batch(items)
+        except BaseException:
+            self._is_certain = False
+            raise
+        self._require_certainty()
+
+    def _require_certainty(self) -> None:
+        if not self._is_certain:
+            raise BrokerUnavailable("the connection to NATS broke: table and stream have to be compared first")
+
+    async def _catch_up(self) -> None:
+        while rows := await self._archive.messages_after(self.seq, PAGE):
+            logger.warning("publishing from the table", first_seq=rows[0].seq, messages=len(rows))
+            await self._send([outgoing(row.conversation_id, delivery_of(row)) for row in rows])
+            self._seq = rows[-1].seq
+
+    async def _newest(self) -> Newest:
+        """Walk back from the stream's end to the first event that tells where publishing was."""
+        state = await self._broker.stream_state(StreamName.OUT)
+        if state.last_seq == 0:
+            return Newest(is_fresh=True, seq=None)
+        position = state.last_seq
+        while state.messages and position >= state.first_seq:
+            stored = await self._broker.api(f"STREAM.MSG.GET.{StreamName.OUT}", seq=position)
+            seq = newest_seq_of(read_out_event(b64decode(stored["message"]["data"]))) if "message" in stored else None
+            if seq is not None:
+                return Newest(is_fresh=False, seq=seq)
+            position -= 1
+        return Newest(is_fresh=False, seq=None)

@@ -1,0 +1,16 @@
+"""What message-store is told by its environment."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from tlim_runtime.settings import DatabaseSettings, ServiceSettings
+
+
+class Settings(ServiceSettings, DatabaseSettings):
+    """The settings of message-store, prefixed with TLIM_."""
+
+    service: ClassVar[str] = "message-store"
+
+    batch_size: int = 500  # messages per transaction: above it a commit's cost no longer shows in the rate
+    leadership_poll: timedelta = timedelta(seconds=1)  # how soon a standby notices that the leader has gone
+    user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait

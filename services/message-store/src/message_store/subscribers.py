@@ -1,0 +1,62 @@
+"""The NATS doors: batches of accepted messages, and the question who shared a file."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from tlim_protocol.events import AcceptedMessage, FileQuestion, FileSenders
+from tlim_runtime.broker import Responder
+from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
+from tlim_runtime.database import Database
+
+from message_store.metrics import StoreMetrics
+from message_store.repository import Reader
+from message_store.service import Recorder, flaw_of
+
+MAX_PAYLOAD = 7 * 1024 * 1024
+"""What is stored has to be published again, a little larger, within the 8 MB that NATS takes; an unpacked body of
+1 MiB has at most 6 MiB as JSON."""
+
+
+class Inbox:
+    """Hands each batch of TLIM_IN to the recorder and says of each message what shall become of it."""
+
+    def __init__(self, recorder: Recorder, metrics: StoreMetrics) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+
+    async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        """Return Done or Poison for each message; raises what the recorder raises: the batch comes again."""
+        read = [read_accepted(item.data) for item in batch]
+        reasons = iter(await self._recorder.record([one for one in read if isinstance(one, AcceptedMessage)]))
+        verdicts = [one if isinstance(one, Poison) else _verdict(next(reasons)) for one in read]
+        self._metrics.batch(len(batch), sum(isinstance(verdict, Poison) for verdict in verdicts))
+        return verdicts
+
+
+def read_accepted(data: bytes) -> AcceptedMessage | Poison:
+    """Return the message in a payload, or why it is none."""
+    if len(data) > MAX_PAYLOAD:
+        return Poison(f"larger than {MAX_PAYLOAD} bytes")
+    try:
+        message = AcceptedMessage.from_bytes(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return Poison(f"not an accepted message: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    flaw = flaw_of(message)
+    return message if flaw is None else Poison(flaw)
+
+
+def _verdict(reason: str | None) -> Verdict:
+    return DONE if reason is None else Poison(f"the database refuses it: {reason}")
+
+
+def grants_responder(database: Database) -> Responder:
+    """Return the answer to `tlim.rpc.message.grants`: who shared a file with a user."""
+
+    async def answer(data: bytes) -> bytes:
+        question = FileQuestion.from_bytes(data)
+        async with database.session() as session:
+            senders = await Reader(session).senders_of_file(question.file_id, question.user_id)
+        return FileSenders(senders=list(senders)).to_bytes()
+
+    return answer

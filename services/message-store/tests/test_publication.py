@@ -1,0 +1,51 @@
+"""Where publishing begins after a start or a loss, and what is read back from the table."""
+
+import pytest
+from message_store.publication import Newest, delivery_of, newest_seq_of, starting_point
+from message_store.repository import StoredMessageRow
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import RejectedMessage, StoredMessage
+from tlim_protocol.registry import MsgType
+
+
+@pytest.mark.parametrize(
+    ("noted", "newest", "before_window", "start"),
+    [
+        (0, Newest(is_fresh=True, seq=None), 0, 0),  # the very first start
+        (100, Newest(is_fresh=False, seq=100), 100, 100),  # nothing happened
+        (100, Newest(is_fresh=False, seq=140), 100, 100),  # the note is older than the stream: look again
+        (100, Newest(is_fresh=False, seq=80), 100, 80),  # the stream lost its tail
+        (100, Newest(is_fresh=True, seq=None), 60, 60),  # the stream was lost: what is young enough
+        (100, Newest(is_fresh=True, seq=None), 130, 100),  # the stream was lost, and the note is older than that
+        (100, Newest(is_fresh=False, seq=None), 100, 100),  # the stream is empty because its messages are old
+    ],
+)
+def test_publishing_begins_where_table_and_stream_agree(
+    noted: int, newest: Newest, before_window: int, start: int
+) -> None:
+    assert starting_point(noted, newest, before_window) == start
+
+
+def test_a_confirmation_of_an_old_message_does_not_tell_where_the_stream_is() -> None:
+    envelope = Envelope(msg_from="alice", msg_to="bob", msg_id="m1", msg_type=MsgType.TEXT, body=[{"text": "hi"}])
+    delivery = StoredMessage(seq=5, stored_at=1, recipients=["bob"], envelope=envelope)
+    assert newest_seq_of(delivery) == 5
+    assert newest_seq_of(delivery.model_copy(update={"recipients": []})) is None
+
+
+def test_a_refusal_tells_what_was_published_before_it() -> None:
+    refusal = RejectedMessage(
+        code=ErrorCode.USER_UNKNOWN, detail="", msg_id="m1", msg_type=MsgType.TEXT, sender="alice",
+        reply_to="alice@im.example/web", stanza_id="s1", received_at=1, after_seq=41,
+    )  # fmt: skip
+    assert newest_seq_of(refusal) == 41
+
+
+def test_a_row_is_delivered_as_it_was_accepted() -> None:
+    body = '[{"text":"nul \\u0000 and 😀","n":12345678901234567890}]'
+    row = StoredMessageRow(7, "u:alice:bob", "alice", "bob", "m1", MsgType.TEXT.value, "2.0.0", body, "123", 99)
+    event = delivery_of(row)
+    assert (event.seq, event.stored_at, event.recipients, event.reply_to) == (7, 99, ["bob"], None)
+    assert event.envelope.body == [{"text": "nul \x00 and 😀", "n": 12345678901234567890}]
+    assert (event.envelope.msg_from, event.envelope.msg_to, event.envelope.msg_time) == ("alice", "bob", "123")
