@@ -29,8 +29,9 @@ class ProvisionSettings(EnvironmentSettings):
     nats_replicas: int = Field(default=1, ge=1, le=5)
 
 
-async def provision(jetstream: JetStreamContext, replicas: int = 1) -> None:
+async def provision(client: Client, replicas: int = 1) -> None:
     """Bring JetStream to what the protocol library says; raises nats.errors.Error when the server refuses."""
+    jetstream = client.jetstream()
     for stream in STREAMS:
         await _ensure_stream(jetstream, stream_config(stream, replicas))
     for consumer in CONSUMERS:
@@ -86,7 +87,7 @@ async def _main(settings: ProvisionSettings) -> None:
         allow_reconnect=False,
     )
     try:
-        await provision(client.jetstream(), settings.nats_replicas)
+        await provision(client, settings.nats_replicas)
     finally:
         await client.close()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_PLACEHOLDERS: dict[type, Any] = {
+_PLACEHOLDERS: dict[object, object] = {
     str: "unset",
     int: 1,
     float: 1.0,
