@@ -1,0 +1,1 @@
+"""The `tlim` command: a conversation in two terminals."""

@@ -1,0 +1,80 @@
+"""Turning what was received into lines for a person or JSON for a program; pure."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.registry import REGISTRY, MsgType
+
+from tlim_client.inbox import Delivered, Plain, Received
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters: what others write must not steer this person's terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def clock(milliseconds: object) -> str:
+    """Return the local time of an instant in epoch milliseconds, or dashes when it is none."""
+    try:
+        instant = datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
+    same_day = instant.date() == datetime.now(UTC).astimezone().date()
+    return instant.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M")
+
+
+def line_of_envelope(envelope: Mapping[str, Any], time: object) -> str:
+    """Return one line for a message: `14:03:11 bob: hi`; `envelope` has the wire's names."""
+    return f"{clock(time)} {printable(str(envelope['from']))}: {printable(_content(envelope))}"
+
+
+def line_of_event(event: Received) -> str | None:
+    """Return one line for a received message or plain chat, None for what is no message to this person."""
+    match event:
+        case Delivered(envelope, time=time):
+            return line_of_envelope(_wire(envelope), time or envelope.msg_time)
+        case Plain(from_jid, body):
+            return f"{printable(from_jid.partition('/')[0])} (plain XMPP): {printable(body)}"
+    return None
+
+
+def json_of_event(event: Received) -> dict[str, Any] | None:
+    """Return the JSON object for a received message or plain chat, None for the rest."""
+    match event:
+        case Delivered(envelope, seq=seq, time=time, delayed=delayed):
+            return {"kind": "message", "seq": seq, "stored_at": time, "delayed": delayed, **_wire(envelope)}
+        case Plain(from_jid, body):
+            return {"kind": "plain", "from": from_jid, "body": body}
+    return None
+
+
+def json_line(value: object) -> str:
+    """Return `value` as JSON on one line, in readable Unicode."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for a person: `512 B`, `1.5 MiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _content(envelope: Mapping[str, Any]) -> str:
+    kind = REGISTRY[MsgType(envelope["msg_type"])]
+    elements = envelope["body"]
+    if kind.carries_file:
+        files = " ".join(str(element["file_id"]) for element in elements)
+        return f"[{kind.title}] {files}"
+    texts = [str(element["text"]) for element in elements if "text" in element]
+    return "\n".join(texts) if texts else f"[{kind.title}] {json_line(elements)}"
+
+
+def _wire(envelope: Envelope) -> dict[str, Any]:
+    return envelope.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,137 @@
+"""What a client receives over XMPP, typed, and an inbox that can be waited on."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+
+from tlim_client.failures import NotReceivedError
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A tlim message for this user (protocol section 1); `seq` and `time` (epoch ms) as the server stored it.
+
+    Both are None in a copy of what our other device sent: it was made before the message was stored. `delayed` tells
+    that the XMPP server had kept it while we were away.
+    """
+
+    envelope: Envelope
+    from_jid: str
+    stanza_id: str
+    seq: int | None = None
+    time: int | None = None
+    delayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The server's promise that a message of ours is committed (protocol section 5): `time` in epoch milliseconds."""
+
+    msg_id: str
+    seq: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server refused a message of ours (protocol section 3); `body` is the bare code that old clients read."""
+
+    code: ErrorCode
+    msg_id: str | None
+    field: str | None
+    text: str
+    stanza_id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Ordinary XMPP chat, which tlim never touches."""
+
+    from_jid: str
+    body: str
+    stanza_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """A stanza of ours came back from the XMPP server itself, with an RFC 6120 error condition."""
+
+    condition: str
+    stanza_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carbon:
+    """A copy of what another device of this user sent or received (XEP-0280)."""
+
+    sent: bool
+    message: Delivered | Plain
+
+
+Received = Delivered | Stored | Refused | Plain | Bounced | Carbon
+R = TypeVar("R", Delivered, Stored, Refused, Plain, Bounced, Carbon)
+T = TypeVar("T")
+
+
+def anything(_: Received) -> bool:
+    """Accept every event: the condition that is used when none is given."""
+    return True
+
+
+class Inbox:
+    """Everything received, in order: `history` keeps all of it, `take` hands each event out once."""
+
+    def __init__(self) -> None:
+        self.history: list[Received] = []
+        self._waiting: list[Received] = []
+        self._news = asyncio.Event()
+
+    def put(self, event: Received) -> None:
+        """Add an event and wake whoever waits."""
+        self.history.append(event)
+        self._waiting.append(event)
+        self._news.set()
+
+    def all(self, kind: type[R]) -> list[R]:
+        """Every event of that kind so far, taken or not, oldest first."""
+        return [event for event in self.history if isinstance(event, kind)]
+
+    async def take(self, kind: type[R], where: Callable[[R], bool] = anything, timeout: float | None = 20) -> R:  # noqa: ASYNC109  # callers say it inline
+        """Return the oldest untaken event of `kind` for which `where` holds, waiting for it up to `timeout` seconds.
+
+        Raises NotReceivedError, which lists what came instead. Without `timeout` it waits for ever.
+        """
+        try:
+            return await self.pick(lambda event: event if isinstance(event, kind) and where(event) else None, timeout)
+        except NotReceivedError as error:
+            raise NotReceivedError(f"no {kind.__name__} as expected: {error}") from None
+
+    async def pick(self, choose: Callable[[Received], T | None], timeout: float | None) -> T:  # noqa: ASYNC109
+        """Return what `choose` makes of the oldest untaken event for which it is not None; waits like `take`."""
+        try:
+            async with asyncio.timeout(timeout):
+                while (chosen := self._pop(choose)) is None:
+                    self._news.clear()
+                    await self._news.wait()
+                return chosen
+        except TimeoutError:
+            came = ", ".join(map(repr, self._waiting[-5:])) or "nothing"
+            raise NotReceivedError(f"waited {timeout:g} s; unread: {came}") from None
+
+    async def next(self) -> Received:
+        """Return the oldest untaken event of any kind, waiting for it without limit."""
+        return await self.pick(lambda event: event, None)
+
+    def _pop(self, choose: Callable[[Received], T | None]) -> T | None:
+        for position, event in enumerate(self._waiting):
+            chosen = choose(event)
+            if chosen is not None:
+                del self._waiting[position]
+                return chosen
+        return None

@@ -1,0 +1,109 @@
+"""Pure translation between XMPP message stanzas and what they mean to a tlim client."""
+
+from xml.etree.ElementTree import Element, SubElement
+
+from tlim_protocol.envelope import read_envelope
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.identity import normalize_user_id
+
+from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Received, Refused, Stored
+
+TLIM_NS = "im.itonglian.com"
+CLIENT_NS = "jabber:client"
+CARBONS_NS = "urn:xmpp:carbons:2"
+FORWARD_NS = "urn:xmpp:forward:0"
+DELAY_NS = "urn:xmpp:delay"
+STANZAS_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+_CODES = {code.value: code for code in ErrorCode}
+
+
+def tlim_element(location: str = "mobile") -> Element:
+    """Return the element that makes a message a tlim message (specification section 7)."""
+    return Element(f"{{{TLIM_NS}}}tlim", {"location": location})
+
+
+def message_stanza(
+    to_jid: str, body: str | None, stanza_id: str, *, location: str | None = "mobile", sender_jid: str | None = None
+) -> Element:
+    """Return a chat message; `location` None leaves the tlim element out, `sender_jid` claims a `from`."""
+    stanza = Element(f"{{{CLIENT_NS}}}message", {"type": "chat", "to": to_jid, "id": stanza_id})
+    if sender_jid is not None:
+        stanza.set("from", sender_jid)
+    if body is not None:
+        SubElement(stanza, f"{{{CLIENT_NS}}}body").text = body
+    if location is not None:
+        stanza.append(tlim_element(location))
+    return stanza
+
+
+def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
+    """Return what a `<message>` means to `me` (a bare JID) on `domain`, or None when it means nothing to tlim.
+
+    `stored` and refusals count only from the domain itself, carbons only from our own account (XEP-0280 section 11):
+    anybody else could forge them.
+    """
+    carbon = _read_carbon(stanza, me)
+    if carbon is not None:
+        return carbon
+    if stanza.get("type") == "error":
+        return _read_bounce(stanza)
+    if stanza.get("from", domain) == domain:
+        answer = _read_stored(stanza) or _read_refusal(stanza)
+        if answer is not None:
+            return answer
+    return _read_message(stanza)
+
+
+def _read_carbon(stanza: Element, me: str) -> Carbon | None:
+    for name in ("sent", "received"):
+        inner = stanza.find(f"{{{CARBONS_NS}}}{name}/{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
+        if inner is not None and stanza.get("from") == me:
+            message = _read_message(inner)
+            return None if message is None else Carbon(sent=name == "sent", message=message)
+    return None
+
+
+def _read_bounce(stanza: Element) -> Bounced:
+    error = stanza.find(f"{{{CLIENT_NS}}}error")
+    conditions = [] if error is None else [child for child in error if child.tag.startswith(f"{{{STANZAS_NS}}}")]
+    names = [child.tag.partition("}")[2] for child in conditions]
+    text = next((child.text or "" for child in conditions if child.tag.endswith("}text")), "")
+    return Bounced(next((name for name in names if name != "text"), ""), stanza.get("id", ""), text)
+
+
+def _read_stored(stanza: Element) -> Stored | None:
+    stored = stanza.find(f"{{{TLIM_NS}}}stored")
+    if stored is None:
+        return None
+    return Stored(stored.get("msg_id", ""), _number(stored.get("seq")) or 0, _number(stored.get("time")) or 0)
+
+
+def _read_refusal(stanza: Element) -> Refused | None:
+    error = stanza.find(f"{{{TLIM_NS}}}error")
+    body = stanza.findtext(f"{{{CLIENT_NS}}}body") or ""
+    code = _CODES.get(body if error is None else error.get("code", body))
+    if code is None:
+        return None
+    details = Element("error") if error is None else error
+    return Refused(code, details.get("msg_id"), details.get("field"), details.text or "", stanza.get("id", ""), body)
+
+
+def _read_message(stanza: Element) -> Delivered | Plain | None:
+    body = stanza.findtext(f"{{{CLIENT_NS}}}body")
+    if body is None:
+        return None
+    from_jid, stanza_id = stanza.get("from", ""), stanza.get("id", "")
+    mark = stanza.find(f"{{{TLIM_NS}}}tlim")
+    if mark is None:
+        return Plain(from_jid, body, stanza_id)
+    try:
+        envelope = read_envelope(body, normalize_user_id(from_jid.partition("@")[0]))
+    except TlimError:
+        return Plain(from_jid, body, stanza_id)
+    delayed = stanza.find(f"{{{DELAY_NS}}}delay") is not None
+    return Delivered(envelope, from_jid, stanza_id, _number(mark.get("seq")), _number(mark.get("time")), delayed)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None

@@ -1,0 +1,259 @@
+"""A tlim client over XMPP: log in, send envelopes, receive typed events, resend until stored."""
+
+import asyncio
+import logging
+import ssl
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from xml.etree.ElementTree import Element
+
+from slixmpp import JID, ClientXMPP
+from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
+from slixmpp.xmlstream.stanzabase import StanzaBase
+from tlim_protocol.envelope import Envelope, write_envelope
+from tlim_protocol.errors import ErrorCode
+
+from tlim_client.failures import ClientError, LoginRefusedError, NotReachableError, NotReceivedError, RefusedError
+from tlim_client.inbox import Bounced, Inbox, R, Received, Refused, Stored, anything
+from tlim_client.stanzas import CLIENT_NS, message_stanza, read_stanza
+
+logging.getLogger("slixmpp").addHandler(logging.NullHandler())  # its errors reach the caller as exceptions
+
+STORED_TIMEOUT = 5.0
+"""Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class XmppServer:
+    """Where the XMPP server is; without `ca_file` its certificate is checked against the system's authorities."""
+
+    host: str = "localhost"
+    port: int = 5222
+    domain: str = "im.itonglian.com"
+    ca_file: Path | None = None
+
+    def tls(self) -> ssl.SSLContext:
+        """Return the context for STARTTLS; raises ClientError when the CA file cannot be read."""
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ClientError(f"the CA file {self.ca_file} cannot be used: {error}") from error
+
+
+class XmppClient:
+    """One device of one user: an authenticated stream with carbons (XEP-0280) and stream management (XEP-0198).
+
+    A connection that breaks is made again, and the stream resumed, until `close`; what was received lands in `inbox`.
+    """
+
+    def __init__(self, server: XmppServer, user: str, password: str, *, resource: str = "") -> None:
+        self.server = server
+        self.user = user
+        self.inbox = Inbox()
+        self._password = password
+        self._resource = resource
+        self._stream: ClientXMPP | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def jid(self) -> str:
+        """The full JID that the server bound this device to."""
+        return str(self._connected().boundjid.full)
+
+    def address_of(self, user: str) -> str:
+        """Return the bare JID of a user of the same domain; what already is a JID stays one."""
+        return user if "@" in user else f"{user}@{self.server.domain}"
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self, timeout: float = 20) -> None:  # noqa: ASYNC109  # callers say it inline
+        """Log in and announce this device; raises LoginRefusedError or NotReachableError."""
+        self._closing = False
+        self._ready = asyncio.get_running_loop().create_future()
+        self._stream = self._make_stream()
+        self._stream.connect(self.server.host, self.server.port)
+        try:
+            await asyncio.wait_for(self._ready, timeout)
+        except TimeoutError:
+            await self.close()
+            raise NotReachableError(f"the XMPP server did not let {self.user} in within {timeout:g} s") from None
+        except ClientError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End the stream properly, so that the server knows at once that this device is gone."""
+        self._closing = True
+        stream = self._stream
+        if stream is None:
+            return
+        if stream.is_connected():
+            await stream.disconnect(wait=2.0)
+        stream.cancel_connection_attempt()
+        sender = stream._run_out_filters  # slixmpp never ends its own sending task
+        if sender is not None:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def send(self, envelope: Envelope, *, to: str | None = None) -> str:
+        """Send an envelope to its receiver, or to the JID `to`; returns the stanza id."""
+        return self.send_body(write_envelope(envelope), to or envelope.msg_to or self.server.domain)
+
+    def send_body(
+        self, body: str | None, to: str, *, location: str | None = "mobile", sender: str | None = None
+    ) -> str:
+        """Send any text, or no body at all, in a tlim message; `location` None makes it ordinary XMPP.
+
+        `sender` claims a `from` in the stanza, as only a forger does. Returns the stanza id.
+        """
+        stanza_id = str(uuid.uuid4())
+        stanza = message_stanza(self.address_of(to), body, stanza_id, location=location, sender_jid=sender)
+        self.send_stanza(stanza)
+        return stanza_id
+
+    def send_stanza(self, stanza: Element) -> None:
+        """Send a `<message>` as it is; it waits in slixmpp's queue while the connection is made again."""
+        message = self._connected().make_message(self.server.domain)
+        message.xml = stanza
+        message.send()
+
+    def send_xml(self, text: str) -> None:
+        """Write any text into the stream, well-formed or not; raises NotReachableError when there is none."""
+        stream = self._connected()
+        if not stream.is_connected():
+            raise NotReachableError("the XMPP connection is down")
+        stream.send_raw(text)
+
+    async def expect(self, kind: type[R], where: Callable[[R], bool] = anything, timeout: float = 20) -> R:  # noqa: ASYNC109
+        """Return the next event of `kind` for which `where` holds; NotReceivedError after `timeout` seconds."""
+        return await self.inbox.take(kind, where, timeout)
+
+    async def send_until_stored(
+        self, envelope: Envelope, *, to: str | None = None, retry_after: float = STORED_TIMEOUT, give_up: float = 60
+    ) -> Stored:
+        """Send, and send again with the same msg_id until the server has stored it (protocol section 5).
+
+        Silence for `retry_after` seconds and "try again" (error-010, or a bounce while the bridge is away) lead to
+        another try. Raises RefusedError at once for any other refusal, NotReceivedError after `give_up` seconds.
+        """
+        trouble = "no answer"
+        try:
+            async with asyncio.timeout(give_up):
+                while True:
+                    stanza_id = self.send(envelope, to=to)
+                    answer = await self._answer(envelope.msg_id, stanza_id, retry_after)
+                    if isinstance(answer, Stored):
+                        return answer
+                    if answer is not None:
+                        trouble = str(_worth_another_try(answer))
+                        await asyncio.sleep(retry_after / 10)
+        except TimeoutError:
+            raise NotReceivedError(f"not stored within {give_up:g} s: {trouble}") from None
+
+    async def _answer(self, msg_id: str, stanza_id: str, within: float) -> Stored | Refused | Bounced | None:
+        def about_it(event: Received) -> Stored | Refused | Bounced | None:
+            match event:
+                case Stored() if event.msg_id == msg_id:
+                    return event
+                case Refused() if event.msg_id == msg_id or (event.msg_id is None and event.stanza_id == stanza_id):
+                    return event
+                case Bounced() if event.stanza_id == stanza_id:
+                    return event
+            return None
+
+        try:
+            return await self.inbox.pick(about_it, within)
+        except NotReceivedError:
+            return None
+
+    def _connected(self) -> ClientXMPP:
+        if self._stream is None:
+            raise NotReachableError("not connected")
+        return self._stream
+
+    def _make_stream(self) -> ClientXMPP:
+        jid = JID(f"{self.address_of(self.user)}{'/' if self._resource else ''}{self._resource}")
+        stream = ClientXMPP(jid, self._password, ssl_context=self.server.tls())
+        stream.enable_direct_tls = False  # the port speaks STARTTLS; the other way only costs an attempt
+        for plugin in ("xep_0030", "xep_0198", "xep_0199", "xep_0280"):
+            stream.register_plugin(plugin)
+        match = MatchXPath(f"{{{CLIENT_NS}}}message")
+        stream.register_handler(Callback("tlim inbox", match, self._on_message))
+        stream.add_event_handler("session_start", self._on_session)
+        stream.add_event_handler("failed_all_auth", self._on_refused)
+        stream.add_event_handler("connection_failed", self._on_unreachable)
+        stream.add_event_handler("ssl_invalid_chain", self._on_bad_certificate)
+        stream.add_event_handler("disconnected", self._on_disconnected)
+        return stream
+
+    def _on_message(self, message: StanzaBase) -> None:
+        event: Received | None = read_stanza(message.xml, self.address_of(self.user), self.server.domain)
+        if event is not None:
+            self.inbox.put(event)
+
+    def _on_session(self, _: object) -> None:
+        task = asyncio.ensure_future(self._announce())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _announce(self) -> None:
+        stream = self._connected()
+        if "starttls" not in stream.features:
+            self._fail(NotReachableError("the XMPP server offers no TLS"))
+            return
+        try:
+            await stream.plugin["xep_0280"].enable()
+        except (IqError, IqTimeout):
+            logging.getLogger(__name__).info("the server has no carbons")  # works without: other devices see less
+        stream.send_presence()
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _on_refused(self, _: object) -> None:
+        self._fail(LoginRefusedError(f"the server does not accept {self.user} with this password"))
+
+    def _on_unreachable(self, reason: object) -> None:
+        where = f"{self.server.host}:{self.server.port}"
+        self._fail(NotReachableError(f"no XMPP server answers at {where} ({reason})"))
+
+    def _on_bad_certificate(self, reason: object) -> None:
+        self._fail(NotReachableError(f"the XMPP server's certificate is not trusted ({reason}); see --ca-file"))
+
+    def _on_disconnected(self, reason: object) -> None:
+        if self._closing:
+            return
+        if self._ready is not None and self._ready.done():
+            self._connected().connect(self.server.host, self.server.port)
+        else:
+            self._fail(NotReachableError(f"the XMPP server ended the connection ({reason or 'no reason given'})"))
+
+    def _fail(self, error: ClientError) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(error)
+
+
+def _worth_another_try(answer: Refused | Bounced) -> str:
+    """Return what to say of an answer that may be different next time; raises RefusedError for a final one."""
+    if isinstance(answer, Bounced):
+        return f"{answer.condition} {answer.text}"
+    if answer.code is not ErrorCode.UNAVAILABLE:
+        raise RefusedError(answer.code, answer.text, field=answer.field)
+    return answer.text
