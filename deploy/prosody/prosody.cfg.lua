@@ -1,4 +1,5 @@
--- Prosody for tlim. ${...} is filled in by whoever deploys this file (the development stack, envsubst, a ConfigMap).
+-- Prosody for tlim. Names in braces after a dollar sign are filled in by whoever deploys this file (the development
+-- stack, envsubst, a ConfigMap).
 -- Our module takes tlim messages out of the stream and hands them to the bridge; all else is plain XMPP.
 
 run_as_root = ${run_as_root}

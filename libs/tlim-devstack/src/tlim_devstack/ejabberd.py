@@ -16,6 +16,7 @@ from tlim_devstack.waiting import accepts_connections
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_template
 
 NAME = "ejabberd"
+NODE = "tlim@localhost"
 MODULE = "mod_tlim_bridge"
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 

@@ -1,4 +1,4 @@
-"""The ports of a stack: defaults off the standard ones, each overridable by TLIM_PORT_<NAME>, checked before a start."""
+"""The ports of a stack: off the standard ones, each overridable by TLIM_PORT_<NAME>, checked before a start."""
 
 import os
 import socket
@@ -88,7 +88,7 @@ def _chosen(name: str, default: object, environment: Mapping[str, str]) -> int:
 
 
 def _is_free(port: int) -> bool:
-    # All addresses, not only loopback: whoever listens on 0.0.0.0 would get what is meant for us, or refuse us the port.
+    # all addresses, not only loopback: whoever listens on 0.0.0.0 refuses us the port too
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -148,7 +148,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program_section(program: Program, logs: Path) -> str:
-    environment = ",".join(f"{name}={shlex.quote(value)}" for name, value in program.environment.items())
+    environment = ",".join(f'{name}="{value}"' for name, value in program.environment.items())
     return f"""\
 [program:{program.name}]
 command = {_plain(shlex.join(program.command))}

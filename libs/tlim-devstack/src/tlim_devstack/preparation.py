@@ -1,0 +1,88 @@
+"""What must be there before the services start: streams, roles, databases, tables, bucket; done once, then skipped."""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tlim_devstack import postgres, s3
+from tlim_devstack.credentials import Credentials
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.services import ServicePrograms
+
+
+def together(*steps: Callable[[], None]) -> None:
+    """Run the steps at the same time; returns when all have ended, raises what the first of them raised."""
+    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+        for outcome in [pool.submit(step) for step in steps]:
+            outcome.result()
+
+
+def provision_streams(ports: Ports, credentials: Credentials) -> None:
+    """Create or update the JetStream streams and consumers."""
+    from nats.aio.client import Client  # noqa: PLC0415  # half a second that `status` and the like need not pay
+    from tlim_protocol.streams import inbox_prefix  # noqa: PLC0415
+    from tlim_runtime.logging import configure_logging  # noqa: PLC0415
+    from tlim_runtime.provision import provision  # noqa: PLC0415
+
+    configure_logging("provision", "WARNING")
+
+    async def connect_and_provision() -> None:
+        client = Client()
+        user = "provision"
+        await client.connect(
+            f"nats://127.0.0.1:{ports.nats}",
+            user=user,
+            password=credentials.nats[user],
+            inbox_prefix=inbox_prefix(user).encode(),
+            allow_reconnect=False,
+        )
+        try:
+            await provision(client)
+        finally:
+            await client.close()
+
+    asyncio.run(connect_and_provision())
+
+
+def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: Path) -> None:
+    """Create roles and databases where they are missing, and run the migrations that have not been run."""
+    postgres.create_roles(admin, services.credentials.postgres_roles)
+    for package in postgres.DATABASE_SERVICES:
+        if not postgres.database_exists(admin, package):
+            postgres.create_database(admin, package, package)
+    together(*(lambda package=package: _migrate(package, services, stamps) for package in postgres.DATABASE_SERVICES))
+
+
+def _migrate(package: str, services: ServicePrograms, stamps: Path) -> None:
+    state = _migrations_digest(package)
+    stamp = stamps / f"migrated-{package}"
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    command = [sys.executable, "-m", "tlim_runtime.migrations", package]
+    environment = {**os.environ, "TLIM_DATABASE_URL": services.migration_url(package.replace("_", "-"))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StackError(f"the migrations of {package} failed: {lines[-1]}")
+    stamps.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(state)
+
+
+def _migrations_digest(package: str) -> str:
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise StackError(f"{package} is not installed: run scripts/bootstrap")
+    versions = sorted((Path(found.origin).parent / "migrations" / "versions").glob("*.py"))
+    return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in versions)).hexdigest()
+
+
+def prepare_bucket(ports: Ports, credentials: Credentials) -> None:
+    """Create the bucket of the file service."""
+    s3.ensure_bucket(f"http://127.0.0.1:{ports.s3}", credentials.s3_keys()[0], s3.FILES_BUCKET)

@@ -1,0 +1,101 @@
+"""The four services and the gateway as supervised programs: what each is told by its environment."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlim_devstack import s3
+from tlim_devstack.credentials import Credentials, token_key_file
+from tlim_devstack.layout import DEPLOY, program
+from tlim_devstack.ports import Ports
+from tlim_devstack.postgres import DATABASE_SERVICES, Login, owner_of
+from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.supervision import Program
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+
+SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
+GATEWAY = "gateway"
+
+
+def package_of(service: str) -> str:
+    """Return the Python package of a service; its database and its role have the same name."""
+    return service.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class ServicePrograms:
+    """The programs of one stack's services. `extra` is put into every service's environment, over the rest."""
+
+    home: Path
+    ports: Ports
+    credentials: Credentials
+    authority: Path
+    public_address: str
+    extra: dict[str, str]
+
+    def all(self) -> list[Program]:
+        return [*(self._service(name) for name in SERVICES), self._gateway()]
+
+    def port(self, service: str) -> int:
+        return int(getattr(self.ports, package_of(service)))
+
+    def database(self, service: str, role: str) -> Login:
+        """Return the login of a role into the database of that service."""
+        package = package_of(service)
+        return Login("127.0.0.1", self.ports.postgres, role, self.credentials.postgres_roles[role], package)
+
+    def migration_url(self, service: str) -> str:
+        """Return the URL with which the service's migrations run: that of the role that owns the tables."""
+        return self.database(service, owner_of(package_of(service))).url()
+
+    def _service(self, name: str) -> Program:
+        special = {"file-api": self._file_api, "xmpp-bridge": self._xmpp_bridge}.get(name)
+        environment = {**self._common(name), **(special() if special else {}), **self.extra}
+        command = dies_with_parent([sys.executable, "-m", package_of(name)], "TERM")
+        return Program(name, command, environment)
+
+    def _common(self, name: str) -> dict[str, str]:
+        environment = {
+            "TLIM_HOST": "127.0.0.1",
+            "TLIM_PORT": str(self.port(name)),
+            "TLIM_NATS_URL": f"nats://127.0.0.1:{self.ports.nats}",
+            "TLIM_NATS_USER": name,
+            "TLIM_NATS_PASSWORD": self.credentials.nats[name],
+            "TLIM_JWKS_URL": f"http://127.0.0.1:{self.ports.xmpp_bridge}/.well-known/jwks.json",
+        }
+        if package_of(name) in DATABASE_SERVICES:
+            environment["TLIM_DATABASE_URL"] = self.database(name, package_of(name)).url()
+        return environment
+
+    def _file_api(self) -> dict[str, str]:
+        access_key, secret_key = self.credentials.s3_file_api
+        return {
+            "TLIM_S3_ENDPOINT": f"http://127.0.0.1:{self.ports.s3}",
+            "TLIM_S3_REGION": s3.REGION,
+            "TLIM_S3_BUCKET": s3.FILES_BUCKET,
+            "TLIM_S3_ACCESS_KEY": access_key,
+            "TLIM_S3_SECRET_KEY": secret_key,
+        }
+
+    def _xmpp_bridge(self) -> dict[str, str]:
+        return {
+            "TLIM_XMPP_HOST": "127.0.0.1",
+            "TLIM_XMPP_COMPONENT_PORT": str(self.ports.component),
+            "TLIM_XMPP_CLIENT_PORT": str(self.ports.xmpp),
+            "TLIM_XMPP_DOMAIN": DOMAIN,
+            "TLIM_XMPP_CA_FILE": str(self.authority),
+            "TLIM_COMPONENT_JID": COMPONENT,
+            "TLIM_COMPONENT_SECRET": self.credentials.component,
+            "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets")),
+        }
+
+    def _gateway(self) -> Program:
+        command = [str(program("caddy")), "run", "--config", str(DEPLOY / "caddy" / "Caddyfile")]
+        upstreams = {f"TLIM_{package_of(service).upper()}": f"127.0.0.1:{self.port(service)}" for service in SERVICES}
+        environment = {
+            "TLIM_BIND": self.public_address,
+            "TLIM_PORT_GATEWAY": str(self.ports.gateway),
+            "XDG_DATA_HOME": str(self.home / GATEWAY),
+            "XDG_CONFIG_HOME": str(self.home / GATEWAY),
+        }
+        return Program(GATEWAY, dies_with_parent(command), {**upstreams, **environment})

@@ -1,0 +1,251 @@
+"""The whole of tlim on one machine: servers, services and gateway, started in order, stopped without remains."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tlim_devstack import nats, postgres, preparation, s3
+from tlim_devstack.certificates import ensure_certificates
+from tlim_devstack.credentials import load_or_generate, token_key_file
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.prosody import Prosody
+from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
+from tlim_devstack.supervision import FATAL, Program, Supervisor
+from tlim_devstack.waiting import accepts_connections, wait_until
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
+
+XMPP_SERVERS: dict[str, type[Ejabberd] | type[Prosody]] = {"ejabberd": Ejabberd, "prosody": Prosody}
+START_SECONDS = 90  # a first start on a slow machine; nothing waits that long when all is well
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where to reach a running stack. `ca_file` is the certificate authority to trust for XMPP."""
+
+    gateway: str
+    xmpp_host: str
+    xmpp_port: int
+    websocket: str
+    domain: str
+    component: str
+    ca_file: Path
+
+
+class Stack:
+    """One stack with all its data below `home`; several can run beside each other on different ports.
+
+    `start()` must be called from the main thread, or one that lives as long as the stack: unless `background`, the
+    kernel stops the stack when the thread that started it ends.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        ports: Ports | None = None,
+        xmpp: str = "ejabberd",
+        *,
+        environment: Mapping[str, str] | None = None,
+        public_address: str = "127.0.0.1",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.home, self.ports, self.say = home.resolve(), ports or Ports(), say
+        self.credentials = load_or_generate(self.home / "secrets")
+        authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
+        self.addresses = Addresses(
+            gateway=f"http://127.0.0.1:{self.ports.gateway}",
+            xmpp_host="127.0.0.1",
+            xmpp_port=self.ports.xmpp,
+            websocket=f"ws://127.0.0.1:{self.ports.websocket}/ws",
+            domain=DOMAIN,
+            component=COMPONENT,
+            ca_file=authority,
+        )
+        self.supervisor = Supervisor(self.home)
+        self.xmpp_name = xmpp
+        settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
+        self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
+        self.services = ServicePrograms(
+            self.home, self.ports, self.credentials, authority, public_address, dict(environment or {})
+        )
+        self.postgres_admin = postgres.Login(
+            "127.0.0.1", self.ports.postgres, postgres.SUPERUSER, self.credentials.postgres_admin
+        )
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self, *, background: bool = False) -> None:
+        """Start everything and return when every part says that it is ready; StackError (and nothing left) if not."""
+        self.ports.check_free()
+        try:
+            postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
+            xmpp_programs = self.xmpp.prepare()
+            servers = [*self._server_programs(), *xmpp_programs]
+            self.supervisor.configure([*servers, *self.services.all()])
+            self.supervisor.launch(background=background)
+            self.supervisor.start(*(program.name for program in servers))
+            preparation.together(self._streams, self._databases, self._bucket, self._xmpp)
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, in the order that lets each part finish: doors, services, servers. Data stays."""
+        if not self.supervisor.is_running():
+            return
+        names = set(self.supervisor.states())
+        for group in ((GATEWAY,), SERVICES, tuple(sorted(names - {GATEWAY, *SERVICES}))):
+            self.supervisor.stop([name for name in group if name in names])
+        self.supervisor.shutdown()
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """Kill a part with SIGKILL; the process runner starts it again."""
+        pid = self.supervisor.pid(name)
+        if not pid:
+            raise StackError(f"{name} is not running")
+        os.kill(pid, signal.SIGKILL)
+
+    def stop_service(self, name: str) -> None:
+        """Stop a part and leave it stopped."""
+        self.supervisor.stop([name])
+
+    def start_service(self, name: str) -> None:
+        """Start a part that was stopped, and wait until it is ready."""
+        self.supervisor.start(name)
+        self.wait_ready(name)
+
+    def restart(self, name: str) -> None:
+        """Stop a part, start it again, and wait until it is ready."""
+        self.stop_service(name)
+        self.start_service(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until a part is ready; StackError with its log's last lines when it gave up or took too long."""
+
+        def ready() -> bool:
+            if self.supervisor.states()[name] == FATAL:
+                raise StackError(f"{name} does not start; {self._log_hint(name)}")
+            return self._is_ready(name)
+
+        try:
+            wait_until(ready, name, START_SECONDS)
+        except StackError as error:
+            raise StackError(f"{error}; {self._log_hint(name)}") from error
+
+    def logs(self, name: str) -> str:
+        """Return everything that a part has printed since the log was last rotated."""
+        return (self.supervisor.logs / f"{name}.log").read_text(errors="replace")
+
+    # --- people -------------------------------------------------------------------------------------------------
+
+    def register_user(self, user: str, name: str | None = None, password: str | None = None) -> str:
+        """Create an XMPP account and return its password; with `name`, enter him in the users directory too."""
+        password = password or secrets.token_hex(8)
+        self.xmpp.register(user, password)
+        if name is not None:
+            self.enter_in_directory({user: name})
+        return password
+
+    def enter_in_directory(self, names: Mapping[str, str]) -> None:
+        """Create or rename people in the users directory: user id → name."""
+        headers = {"Authorization": f"Bearer {self.admin_token()}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.ports.session_api}", trust_env=False, timeout=10) as http:
+            for user, name in names.items():
+                answer = http.put(
+                    f"/v1/users/{user}", json={"name": name}, headers={"Authorization": f"Bearer {token}"}
+                )
+                if not answer.is_success:
+                    raise StackError(f"the users directory refused {user}: {answer.status_code} {answer.text.strip()}")
+
+    def admin_token(self) -> str:
+        """Return a token with scope `admin`, signed with this stack's key."""
+        environment = {**os.environ, "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets"))}
+        command = [sys.executable, "-m", "xmpp_bridge.admin_token"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError(f"no admin token: {done.stderr.strip().splitlines()[-1]}")
+        return done.stdout.strip()
+
+    # --- steps of a start ---------------------------------------------------------------------------------------
+
+    def _server_programs(self) -> list[Program]:
+        data = self.home / "s3" / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        identities = self.home / "s3" / "identities.json"
+        identities.touch(mode=0o600)
+        identities.write_text(s3.identities_document(self.credentials.s3_keys()))
+        config = nats.write_config(self.home / "nats", self.credentials.nats)
+        nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats)
+        weed = s3.command(data, identities, self.ports.s3, self.ports.s3_inner)
+        return [
+            Program("nats", dies_with_parent(nats_server, "TERM")),
+            Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
+            # Asked politely it waits 15 s for itself. Everything it acknowledged has been handed to the kernel.
+            Program("s3", dies_with_parent(weed), s3.ENVIRONMENT, stop_signal="KILL"),
+        ]
+
+    def _streams(self) -> None:
+        self.wait_ready("nats")
+        preparation.provision_streams(self.ports, self.credentials)
+        self.say("NATS is ready, streams are provisioned")
+
+    def _databases(self) -> None:
+        self.wait_ready("postgres")
+        preparation.prepare_databases(self.postgres_admin, self.services, self.home / "stamps")
+        self.say("PostgreSQL is ready, databases are migrated")
+
+    def _bucket(self) -> None:
+        self.wait_ready("s3")
+        preparation.prepare_bucket(self.ports, self.credentials)
+        self.say("S3 is ready")
+
+    def _xmpp(self) -> None:
+        self.wait_ready(self.xmpp_name)
+        self.say(f"{self.xmpp_name} is ready")
+
+    def _start_services(self) -> None:
+        self.supervisor.start(*SERVICES, GATEWAY)
+        for name in (*SERVICES, GATEWAY):
+            self.wait_ready(name)
+            self.say(f"{name} is ready")
+
+    def _is_ready(self, name: str) -> bool:
+        if name in SERVICES:
+            return _says_ready(self.services.port(name))
+        ports = self.ports
+        conditions: dict[str, Callable[[], bool]] = {
+            "nats": lambda: nats.greets(ports.nats),
+            "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
+            "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
+            "epmd": lambda: accepts_connections(ports.epmd),
+            self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
+            GATEWAY: lambda: accepts_connections(ports.gateway),
+        }
+        return conditions[name]()
+
+    def _s3_takes_writes(self) -> bool:
+        return s3.takes_writes(f"http://127.0.0.1:{self.ports.s3}", self.credentials.s3_keys()[0], "ready")
+
+    def _log_hint(self, name: str) -> str:
+        lines = [line for line in self.logs(name).splitlines() if line.strip()]
+        last = f", last line: {lines[-1][:300]}" if lines else ""
+        return f"see {self.supervisor.logs / name}.log{last}"
+
+
+def _says_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
