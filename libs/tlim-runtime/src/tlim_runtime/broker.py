@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,6 +24,9 @@ logger = get_logger(__name__)
 
 RECONNECT_WAIT_S = 0.5
 """A restarted server is back within a second or two; clients of a big fleet would spread this out."""
+
+REOPEN_WAIT_S = 1.0
+"""A refused password may be right again after a deployment; asking every second harms nobody."""
 
 PING_INTERVAL_S = 5
 """Two missed pongs end a connection whose other side is gone without a word: 10 to 15 s instead of nats-py's 6 min."""
@@ -56,12 +59,30 @@ class StreamState:
 class Broker:
     """The connection of one process; open it with `await Broker.connect(...)`, close it with `close()`."""
 
-    def __init__(self, client: Client, max_pending: int) -> None:
-        self._client = client
-        self._publisher = Publisher(client, max_pending, ACK_TIMEOUT_S)
+    def __init__(self, url: str, user: str, password: str, name: str, max_pending: int) -> None:
+        self._url = url
+        self._user = user
+        self._options: dict[str, Any] = {
+            "name": name,
+            "user": user,
+            "password": password,
+            "inbox_prefix": inbox_prefix(user),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "ping_interval": PING_INTERVAL_S,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_reconnect,
+            "closed_cb": self._on_closed,
+        }
+        self._client = Client()
+        self._publisher = Publisher(max_pending, ACK_TIMEOUT_S)
+        self._responders: list[tuple[str, str, Callable[[Msg], Awaitable[None]]]] = []
         self._reconnected: list[Callback] = []
         self._disconnected: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._reason = "not connected to NATS"
 
     @classmethod
     async def connect(cls, url: str, user: str, password: str, name: str, *, max_pending: int = 2_000) -> Self:
@@ -70,28 +91,21 @@ class Broker:
         `max_pending`: publishes without acknowledgement at a time, below JetStream's own bound of 10,000 per stream.
         Raises BrokerUnavailable only when the server refuses the password.
         """
-        client = Client()
-        broker = cls(client, max_pending)
-        options: dict[str, Any] = {
-            "name": name,
-            "user": user,
-            "password": password,
-            "inbox_prefix": inbox_prefix(user),
-            "max_reconnect_attempts": -1,
-            "reconnect_time_wait": RECONNECT_WAIT_S,
-            "ping_interval": PING_INTERVAL_S,
-            "error_cb": broker._on_error,
-            "disconnected_cb": broker._on_disconnect,
-            "reconnected_cb": broker._on_reconnect,
-            "closed_cb": broker._on_closed,
-        }
-        while not client.is_connected:
-            try:
-                await client.connect(url, **options)
-            except nats.errors.AuthorizationError as error:
-                raise BrokerUnavailable(f"NATS refuses user {user}") from error
-        await broker._publisher.start()
+        broker = cls(url, user, password, name, max_pending)
+        await broker._open()
         return broker
+
+    async def _open(self) -> None:
+        client = Client()
+        try:
+            await client.connect(self._url, **self._options)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"NATS refuses {self._user}: {error or type(error).__name__}") from error
+        self._client = client
+        self._reason = "not connected to NATS"
+        await self._publisher.start(client)
+        for subject, queue, answer in self._responders:
+            await client.subscribe(subject, queue=queue, cb=answer)
 
     @property
     def is_connected(self) -> bool:
@@ -140,7 +154,7 @@ class Broker:
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Send a plain NATS message, nobody confirms it; raises BrokerUnavailable without a connection."""
         if not self.is_connected:
-            raise BrokerUnavailable("not connected to NATS")
+            raise BrokerUnavailable(self._reason)
         try:
             await self._client.publish(subject, payload, reply=reply)
         except nats.errors.Error as error:
@@ -159,7 +173,7 @@ class Broker:
         The reason is the responder's own when it answered with an error (see `respond`).
         """
         if not self.is_connected:
-            raise BrokerUnavailable("not connected to NATS")
+            raise BrokerUnavailable(self._reason)
         try:
             answer = await self._client.request(subject, payload, timeout=timeout_s)
         except (nats.errors.Error, TimeoutError) as error:
@@ -176,16 +190,15 @@ class Broker:
         """
 
         async def answer(message: Msg) -> None:
-            task = asyncio.create_task(_answer(handler, message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(_answer(handler, message))
 
+        self._responders.append((subject, queue, answer))
         await self._client.subscribe(subject, queue=queue, cb=answer)
 
     async def subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Hear a plain NATS subject; `received` is called for one message after the other."""
         if not self.is_connected:
-            raise BrokerUnavailable("not connected to NATS")
+            raise BrokerUnavailable(self._reason)
         try:
             return await self._client.subscribe(subject, cb=received)
         except nats.errors.Error as error:
@@ -218,7 +231,7 @@ class Broker:
     async def ping(self) -> None:
         """Make a round trip to the server; raises BrokerUnavailable."""
         if not self.is_connected:
-            raise BrokerUnavailable("not connected to NATS")
+            raise BrokerUnavailable(self._reason)
         await self.flush()
 
     async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
@@ -248,16 +261,27 @@ class Broker:
 
     async def close(self) -> None:
         """Finish what is in flight (answers, publishes), then disconnect."""
+        self._closing = True
         await self._publisher.stop()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
+            _, late = await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
+            for task in late:
+                task.cancel()
         if self._client.is_connected:
             await self._client.drain()
         elif not self._client.is_closed:
             await self._client.close()
 
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)  # the loop itself holds tasks only weakly
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _on_error(self, error: Exception) -> None:
-        logger.warning("nats", reason=str(error) or type(error).__name__)
+        reason = f"not connected to NATS: {str(error) or type(error).__name__}"
+        if self.is_connected or reason != self._reason:  # an outage is told once, not at every attempt
+            logger.warning("nats", reason=str(error) or type(error).__name__)
+        self._reason = reason
 
     async def _on_disconnect(self) -> None:
         self._publisher.connection_lost()
@@ -275,7 +299,21 @@ class Broker:
                 logger.exception("a reconnect callback failed")
 
     async def _on_closed(self) -> None:
-        logger.debug("connection to NATS closed")
+        if not self._closing:
+            self._keep(self._reopen())
+
+    async def _reopen(self) -> None:
+        """Open a new connection after the server ended one for good, as it does while it refuses the password."""
+        while not self._closing:
+            try:
+                await self._open()
+            except BrokerUnavailable as error:
+                self._reason = str(error)
+                logger.critical("NATS ended the connection", reason=str(error))
+                await asyncio.sleep(REOPEN_WAIT_S)
+            else:
+                await self._on_reconnect()
+                return
 
 
 _ERROR_HEADER = "Tlim-Error"

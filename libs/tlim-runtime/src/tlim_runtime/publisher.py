@@ -25,8 +25,8 @@ class Publisher:
     in its buffer when a connection breaks is sent after the reconnect: behind a gap, so a repeat comes out of order.
     """
 
-    def __init__(self, client: Client, max_pending: int, ack_timeout: float) -> None:
-        self._client = client
+    def __init__(self, max_pending: int, ack_timeout: float) -> None:
+        self._client = Client()
         self._max_pending = max_pending
         self._ack_timeout = ack_timeout
         self._queue: asyncio.Queue[tuple[str, bytes, dict[str, str], str]] = asyncio.Queue()
@@ -48,11 +48,13 @@ class Publisher:
         """Wait until another message may be published."""
         await self._has_room.wait()
 
-    async def start(self) -> None:
-        """Listen for acknowledgements and begin sending; needs a connection."""
-        self._inbox = self._client.new_inbox()
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
-        self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._expire())]
+    async def start(self, client: Client) -> None:
+        """Listen for acknowledgements on a fresh connection and begin sending."""
+        self._client = client
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._expire())]
 
     async def stop(self) -> None:
         """Wait for what is in flight, at most as long as an acknowledgement may take, then stop."""

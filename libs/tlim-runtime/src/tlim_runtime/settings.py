@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
