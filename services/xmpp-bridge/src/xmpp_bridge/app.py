@@ -1,0 +1,104 @@
+"""The application: opens NATS, then the XMPP connection, then the flow of deliveries; closes them in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from tlim_protocol.streams import BRIDGE_OUTBOX
+from tlim_runtime.app import build_app
+from tlim_runtime.broker import Broker
+from tlim_runtime.consumer import BatchConsumer
+
+from xmpp_bridge.component import Component
+from xmpp_bridge.endpoints import router
+from xmpp_bridge.sasl import SaslLogin
+from xmpp_bridge.service import Inbox, TokenDesk
+from xmpp_bridge.settings import Settings
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.throttle import Throttle
+from xmpp_bridge.tokens import TokenIssuer, read_keys
+from xmpp_bridge.translate import Addresses
+
+_ONE_BUFFER = 1_000
+"""Messages that one read of the socket can hold beyond the bound on what is in flight."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the service's application; nothing is opened before its lifespan begins."""
+    return build_app("tlim xmpp-bridge", "0.1.0", settings, _lifespan, [router])
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    app.state.token_issuer = TokenIssuer(
+        read_keys(settings.token_key_file), settings.token_issuer, settings.token_audience
+    )
+    broker = await Broker.connect(
+        settings.nats_url,
+        settings.nats_user,
+        settings.nats_password.get_secret_value(),
+        settings.service,
+        max_pending=settings.in_flight_limit + _ONE_BUFFER,
+    )
+    app.state.health.add("nats", broker.ping)
+    app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer)
+    try:
+        async with _messages(app, settings, broker):
+            yield
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIterator[None]:
+    """Keep messages flowing both ways.
+
+    At the end the batch of deliveries in hand is finished with its barrier, the XMPP stream is closed (what the
+    server sent before it closed its side is still taken over), and what was taken over gets its acknowledgement.
+    """
+    addresses = Addresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
+    component = Component(
+        addresses,
+        settings.component_secret.get_secret_value(),
+        settings.xmpp_host,
+        settings.xmpp_component_port,
+        timeout=settings.xmpp_timeout,
+    )
+    inbox = Inbox(addresses, broker, component, app.state.metrics, settings.in_flight_limit)
+    outbox = OutboxSubscriber(component, addresses, app.state.metrics)
+    consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
+    app.state.health.add("xmpp", component.ping)
+    app.state.health.add("publishing", inbox.ping)
+    app.state.health.add("deliveries", consumer.ping)
+    component.start(inbox.take)
+    await consumer.start()
+    try:
+        yield
+    finally:
+        await consumer.stop()
+        await component.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.shutdown_grace.total_seconds()):
+                await inbox.drained()
+
+
+def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> TokenDesk:
+    logins = SaslLogin(
+        settings.xmpp_host,
+        settings.xmpp_client_port,
+        settings.xmpp_domain,
+        ca_file=settings.xmpp_ca_file,
+        at_once=settings.logins_at_once,
+        timeout=settings.login_timeout,
+    )
+    return TokenDesk(
+        logins,
+        broker,
+        issuer,
+        per_user=Throttle(settings.login_attempts_per_user, "user"),
+        per_address=Throttle(settings.login_attempts_per_address, "address"),
+        lifetime=settings.token_lifetime,
+        failure_delay=settings.login_failure_delay,
+    )

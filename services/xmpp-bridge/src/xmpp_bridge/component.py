@@ -1,0 +1,229 @@
+"""The connection to the XMPP server as an XEP-0114 component: kept up for ever, in order, with a barrier."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from slixmpp.stanza import StreamError
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
+
+from xmpp_bridge.translate import IQ, MESSAGE, Addresses, answer_iq, read_pong, write_ping
+from xmpp_bridge.wire import Wire
+
+logger = get_logger(__name__)
+
+WRITE_CHARACTERS = 256 * 1024
+"""Per write: enough to need few system calls, little enough that a slow server is noticed before memory is full."""
+
+IDLE_PING_S = 30
+"""A connection whose other end vanished without a word is found out within this and one time-out."""
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 15.0
+"""Between attempts, doubling: a restarted server is met quickly, a dead one is not hammered."""
+
+
+class XmppUnavailable(Unavailable):
+    """There is no connection to the XMPP server, or it did not answer in time."""
+
+
+class Component:
+    """Keeps one component connection up: messages go to whoever started it, what is sent keeps its order."""
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        secret: str,
+        host: str,
+        port: int,
+        *,
+        timeout: timedelta = timedelta(seconds=15),
+    ) -> None:
+        self._addresses = addresses
+        self._host, self._port = host, port
+        self._on_message: Callable[[Element], None] = _ignore
+        self._timeout = timeout.total_seconds()
+        self._wire = Wire(addresses.component, secret, host, port, self._on_stanza)
+        for event, handler in {
+            "session_start": self._went_up,
+            "connection_failed": self._went_down,
+            "disconnected": self._went_down,
+            "stream_error": self._note_stream_error,
+        }.items():
+            self._wire.add_event_handler(event, handler)
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._reason = "not connected yet"
+        self._pongs: dict[str, asyncio.Future[None]] = {}
+        self._numbers = itertools.count(1)
+        self._keeper: asyncio.Task[None] | None = None
+
+    def start(self, on_message: Callable[[Element], None]) -> None:
+        """Begin to connect, and to connect again whenever the connection is lost, until `close`."""
+        self._on_message = on_message
+        self._keeper = asyncio.create_task(self._keep_connected())
+
+    async def close(self) -> None:
+        """Close the stream in order: what the server had already sent is still read, up to the end of its stream."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self._wire.hang_up(wait=2)
+
+    async def connected(self) -> None:
+        """Wait until there is a connection on which stanzas can be sent; raises XmppUnavailable after the time-out."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._up.wait()
+        except TimeoutError:
+            raise XmppUnavailable(f"no XMPP connection: {self._reason}") from None
+
+    async def ping(self) -> None:
+        """Raise XmppUnavailable unless there is a connection at this moment."""
+        if not self._up.is_set():
+            raise XmppUnavailable(f"no XMPP connection: {self._reason}")
+
+    def pause(self) -> None:
+        """Read nothing more for now: the server's buffers fill, then its senders wait."""
+        if self._wire.transport is not None and self._wire.transport.is_reading():
+            self._wire.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        transport = self._wire.transport
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+    def send(self, stanzas: str) -> None:
+        """Write stanzas behind everything sent before; raises XmppUnavailable without a connection."""
+        if not self._up.is_set():
+            raise XmppUnavailable(f"no XMPP connection: {self._reason}")
+        self._wire.send_raw(stanzas)
+
+    async def deliver(self, stanzas: Iterable[str]) -> None:
+        """Send stanzas and return when the server has taken over every one of them; raises XmppUnavailable.
+
+        XEP-0114 has no acknowledgements. The stream is in order, so the answer to a ping behind the last stanza says
+        that all before it was processed. After a failure it is unknown which were: send all again.
+        """
+        for chunk in _chunks(stanzas):
+            self.send(chunk)
+            await self._in_time(self._wire.writable.wait())
+        await self._barrier()
+
+    async def _barrier(self) -> None:
+        ping_id = f"barrier-{next(self._numbers)}"
+        pong = asyncio.get_running_loop().create_future()
+        self._pongs[ping_id] = pong
+        try:
+            self.send(write_ping(ping_id, self._addresses))
+            await self._in_time(pong)
+        finally:
+            del self._pongs[ping_id]
+
+    async def _in_time(self, answer: asyncio.Future[None] | Coroutine[Any, Any, object]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await answer
+        except TimeoutError:
+            # Half-open or stuck, a new connection is the way on; what was not acknowledged is sent again over it.
+            self._wire.abort()
+            raise XmppUnavailable("the XMPP server did not answer in time") from None
+
+    def _on_stanza(self, stanza: Element) -> None:
+        if stanza.tag == MESSAGE:
+            self._on_message(stanza)
+        elif stanza.tag == IQ:
+            self._on_iq(stanza)
+        # Presences, replayed by the diverting module for every session, say nothing to us.
+
+    def _on_iq(self, iq: Element) -> None:
+        pong = self._pongs.get(read_pong(iq, self._addresses) or "")
+        if pong is not None and not pong.done():
+            pong.set_result(None)
+            return
+        answer = answer_iq(iq)
+        if answer is not None:
+            with contextlib.suppress(XmppUnavailable):  # whoever asked sees the connection go as well
+                self.send(answer)
+
+    async def _keep_connected(self) -> None:
+        delays = _delays()
+        while True:
+            self._down.clear()
+            self._wire.connect(self._host, self._port)
+            if await self._comes_up():
+                delays = _delays()
+                await self._stays_up()
+            await asyncio.sleep(next(delays))
+
+    async def _comes_up(self) -> bool:
+        outcomes = [asyncio.create_task(event.wait()) for event in (self._up, self._down)]
+        try:
+            await asyncio.wait(outcomes, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for outcome in outcomes:
+                outcome.cancel()
+        if self._up.is_set():
+            logger.info("component connected", host=self._host, port=self._port)
+            return True
+        self._wire.cancel_connection_attempt()
+        self._wire.abort()
+        logger.warning("component not connected", host=self._host, port=self._port, reason=self._reason)
+        return False
+
+    async def _stays_up(self) -> None:
+        while not self._down.is_set():
+            try:
+                async with asyncio.timeout(IDLE_PING_S):
+                    await self._down.wait()
+            except TimeoutError:
+                with contextlib.suppress(XmppUnavailable):  # then the connection is down, or about to be
+                    await self._barrier()
+
+    def _went_up(self, _event: object) -> None:
+        self._up.set()
+
+    def _went_down(self, reason: object) -> None:
+        if self._up.is_set():
+            logger.warning("component connection lost", reason=str(reason))
+        self._reason = str(reason or self._reason)
+        self._up.clear()
+        self._down.set()
+        self._wire.cancel_connection_attempt()  # the next attempt is ours to time
+        self._wire.writable.set()  # who waits finds out when he sends
+        for pong in self._pongs.values():
+            if not pong.done():
+                pong.set_exception(XmppUnavailable("the XMPP connection was lost"))
+
+    def _note_stream_error(self, error: StreamError) -> None:
+        self._reason = f"the server says {error['condition']}"
+
+
+def _ignore(_message: Element) -> None:
+    """Take messages until somebody else does."""
+
+
+def _delays() -> Iterator[float]:
+    longest = FIRST_DELAY_S
+    while True:
+        yield random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+        longest = min(longest * 2, LONGEST_DELAY_S)
+
+
+def _chunks(stanzas: Iterable[str]) -> Iterator[str]:
+    chunk: list[str] = []
+    size = 0
+    for stanza in stanzas:
+        chunk.append(stanza)
+        size += len(stanza)
+        if size >= WRITE_CHARACTERS:
+            yield "".join(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield "".join(chunk)

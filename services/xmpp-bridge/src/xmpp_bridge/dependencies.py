@@ -1,0 +1,28 @@
+"""What endpoints ask for, as annotated aliases."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from xmpp_bridge.service import TokenDesk
+from xmpp_bridge.tokens import TokenIssuer
+
+
+def _token_desk(request: Request) -> TokenDesk:
+    desk: TokenDesk = request.app.state.token_desk
+    return desk
+
+
+def _token_issuer(request: Request) -> TokenIssuer:
+    issuer: TokenIssuer = request.app.state.token_issuer
+    return issuer
+
+
+def _client_address(request: Request) -> str:
+    # uvicorn has already put in what a gateway in FORWARDED_ALLOW_IPS (127.0.0.1 by default) says in X-Forwarded-For.
+    return request.client.host if request.client is not None else "unknown"
+
+
+TokenDeskDep = Annotated[TokenDesk, Depends(_token_desk)]
+TokenIssuerDep = Annotated[TokenIssuer, Depends(_token_issuer)]
+ClientAddress = Annotated[str, Depends(_client_address)]

@@ -1,0 +1,170 @@
+"""A real login at the XMPP server, up to SASL's verdict (RFC 6120 section 6); no resource is bound, nobody sees it."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import cast
+from xml.etree import ElementTree as ET
+
+from scramp import ScramClient, ScramException  # type: ignore[import-untyped] # it ships no annotations
+from tlim_runtime.outages import Unavailable
+
+_SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
+_TLS = "urn:ietf:params:xml:ns:xmpp-tls"
+_MAX_BYTES = 64 * 1024
+"""A negotiation is a few kilobytes: whoever sends more is no XMPP server."""
+
+_SCRAM = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1")
+_REFUSALS = frozenset({"not-authorized", "account-disabled", "credentials-expired", "invalid-authzid"})
+
+
+class WrongPassword(Exception):  # noqa: N818 - named for what is the case
+    """The server refuses these credentials; it does not say whether there is such a user."""
+
+
+class LoginUnavailable(Unavailable):
+    """The XMPP server could not be asked."""
+
+
+class SaslLogin:
+    """Checks passwords at one XMPP server, a bounded number at a time."""
+
+    def __init__(
+        self, host: str, port: int, domain: str, *, ca_file: Path | None, at_once: int, timeout: timedelta
+    ) -> None:
+        self._host, self._port, self._domain = host, port, domain
+        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._slots = asyncio.Semaphore(at_once)
+        self._timeout = timeout.total_seconds()
+
+    async def check(self, user_id: str, password: str) -> None:
+        """Return when the server accepts the password; raises WrongPassword, or LoginUnavailable.
+
+        The time-out covers waiting for a slot as well.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._slots:
+                await self._login(user_id, password)
+        except (OSError, TimeoutError, ET.ParseError, ScramException, binascii.Error, ValueError) as error:
+            raise LoginUnavailable(f"login at the XMPP server: {error or type(error).__name__}") from error
+
+    async def _login(self, user_id: str, password: str) -> None:
+        stream = _Stream(*await asyncio.open_connection(self._host, self._port), self._domain)
+        try:
+            features = await stream.open()
+            if features.find(f"{{{_TLS}}}starttls") is not None:
+                features = await stream.start_tls(self._tls)
+            offered = {mechanism.text for mechanism in features.iterfind(f"{{{_SASL}}}mechanisms/{{{_SASL}}}mechanism")}
+            scram = [name for name in _SCRAM if name in offered]
+            if scram:
+                await _scram(stream, scram, user_id, password)
+            elif "PLAIN" in offered and (stream.is_encrypted or _is_loopback(self._host)):
+                await _plain(stream, user_id, password)
+            else:
+                raise LoginUnavailable(f"the XMPP server offers no usable mechanism: {sorted(map(str, offered))}")
+        finally:
+            await stream.close()
+
+
+async def _scram(stream: "_Stream", mechanisms: list[str], user_id: str, password: str) -> None:
+    try:
+        client = ScramClient(mechanisms, user_id, password)
+    except ScramException as error:  # SASLprep forbids a character of it, so it cannot be anybody's password
+        raise WrongPassword from error
+    challenge = await stream.authenticate(client.mechanism_name, client.get_client_first())
+    # The server names the number of rounds: a big one must not stop the event loop.
+    await asyncio.to_thread(client.set_server_first, challenge)
+    client.set_server_final(await stream.respond(client.get_client_final()))
+
+
+async def _plain(stream: "_Stream", user_id: str, password: str) -> None:
+    await stream.authenticate("PLAIN", f"\0{user_id}\0{password}")
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+class _Stream:
+    """One client stream, element by element."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, domain: str) -> None:
+        self._reader, self._writer, self._domain = reader, writer, domain
+        self._parser = _new_parser()
+        self._depth = 0
+        self._bytes = 0
+        self.is_encrypted = False
+
+    async def open(self) -> ET.Element:
+        """Begin a stream and return its features."""
+        self._parser = _new_parser()
+        self._depth = 0
+        return await self._ask(
+            f"<?xml version='1.0'?><stream:stream to='{self._domain}' version='1.0' xmlns='jabber:client' "
+            "xmlns:stream='http://etherx.jabber.org/streams'>"
+        )
+
+    async def start_tls(self, context: ssl.SSLContext) -> ET.Element:
+        """Encrypt, checking the certificate for the domain (RFC 6120 section 5), and open the stream anew."""
+        if (await self._ask(f"<starttls xmlns='{_TLS}'/>")).tag != f"{{{_TLS}}}proceed":
+            raise LoginUnavailable("the XMPP server refuses STARTTLS that it offers")
+        await self._writer.start_tls(context, server_hostname=self._domain)
+        self.is_encrypted = True
+        return await self.open()
+
+    async def authenticate(self, mechanism: str, initial: str) -> str:
+        """Begin an exchange and return the server's challenge, or what came with its success."""
+        return self._verdict(await self._ask(f"<auth xmlns='{_SASL}' mechanism='{mechanism}'>{_pack(initial)}</auth>"))
+
+    async def respond(self, response: str) -> str:
+        """Answer a challenge and return the next one, or what came with the server's success."""
+        return self._verdict(await self._ask(f"<response xmlns='{_SASL}'>{_pack(response)}</response>"))
+
+    async def close(self) -> None:
+        """End the stream without waiting for the server's end of it."""
+        with contextlib.suppress(OSError):
+            self._writer.write(b"</stream:stream>")
+            self._writer.close()
+            await self._writer.wait_closed()
+
+    def _verdict(self, answer: ET.Element) -> str:
+        if answer.tag in {f"{{{_SASL}}}challenge", f"{{{_SASL}}}success"}:
+            return base64.b64decode(answer.text or "").decode()
+        conditions = {child.tag.partition("}")[2] for child in answer}
+        if answer.tag == f"{{{_SASL}}}failure" and conditions & _REFUSALS:
+            raise WrongPassword
+        raise LoginUnavailable(f"the XMPP server answers {answer.tag} {sorted(conditions)}")
+
+    async def _ask(self, text: str) -> ET.Element:
+        self._writer.write(text.encode())
+        await self._writer.drain()
+        while (element := self._next_element()) is None:
+            data = await self._reader.read(_MAX_BYTES)
+            self._bytes += len(data)
+            if not data or self._bytes > _MAX_BYTES:
+                raise LoginUnavailable("the XMPP server closed the stream, or sends too much")
+            self._parser.feed(data)
+        return element
+
+    def _next_element(self) -> ET.Element | None:
+        for event, element in cast("Iterator[tuple[str, ET.Element]]", self._parser.read_events()):
+            self._depth += 1 if event == "start" else -1
+            if event == "end" and self._depth == 1:
+                return element
+        return None
+
+
+def _new_parser() -> "ET.XMLPullParser[ET.Element]":
+    return ET.XMLPullParser(("start", "end"))
+
+
+def _pack(text: str) -> str:
+    return base64.b64encode(text.encode()).decode() or "="

@@ -1,0 +1,46 @@
+"""What xmpp-bridge reads from its environment, beside what every service does."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from tlim_runtime.settings import ServiceSettings
+
+_TLIM = "tlim"
+
+
+class TokenSettings(BaseSettings):
+    """What it takes to sign a token."""
+
+    model_config = SettingsConfigDict(env_prefix="TLIM_", extra="ignore", frozen=True)
+
+    token_key_file: Path
+    token_issuer: str = _TLIM
+    token_audience: str = _TLIM
+
+
+class Settings(ServiceSettings, TokenSettings):
+    """Where the XMPP server is, who we are there, and how much is let in at a time."""
+
+    service: ClassVar[str] = "xmpp-bridge"
+
+    xmpp_domain: str = "im.itonglian.com"
+    xmpp_host: str = "127.0.0.1"
+    xmpp_component_port: int = Field(ge=1, le=65_535)
+    xmpp_client_port: int = Field(ge=1, le=65_535)
+    xmpp_ca_file: Path | None = None  # None: what the system trusts
+    xmpp_timeout: timedelta = timedelta(
+        seconds=15
+    )  # above a publish's time-out (5 s), below a consumer's ack_wait (30 s)
+    component_jid: str
+    component_secret: SecretStr
+    in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000
+
+    token_lifetime: timedelta = timedelta(hours=1)
+    login_attempts_per_user: str = "10/minute"  # in the notation of the library `limits`
+    login_attempts_per_address: str = "60/minute"  # an office behind one address comes to work at nine
+    logins_at_once: int = Field(default=8, ge=1)
+    login_timeout: timedelta = timedelta(seconds=10)
+    login_failure_delay: timedelta = timedelta(milliseconds=500)

@@ -1,0 +1,193 @@
+"""Pure translation between XMPP stanzas and what the services say; golden files in tests/golden show every case."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+from tlim_protocol.envelope import MAX_STANZA_BYTES, write_envelope
+from tlim_protocol.errors import TlimError
+from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
+from tlim_protocol.identity import is_plain_text
+
+TLIM_NS = "im.itonglian.com"
+"""The namespace of our elements: fixed by the protocol, whatever the domain is called."""
+
+_COMPONENT = "{jabber:component:accept}"
+_CLIENT = "{jabber:client}"
+_DISCO_INFO = "http://jabber.org/protocol/disco#info"
+_DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
+_PING = "urn:xmpp:ping"
+_STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+MESSAGE = f"{_COMPONENT}message"
+IQ = f"{_COMPONENT}iq"
+PRESENCE = f"{_COMPONENT}presence"
+
+_TLIM = f"{{{TLIM_NS}}}tlim"
+_FORWARDED = "{urn:xmpp:forward:0}forwarded"
+_MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
+_LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
+
+# XML 1.0 section 2.2; anything else would end the whole stream, not only this stanza.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# As they are, line breaks and tabs in an attribute are read back as spaces (XML 1.0 section 3.3.3).
+_QUOTED = {'"': "&quot;", "'": "&apos;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
+
+
+class Addresses(NamedTuple):
+    """The two names everything turns on: the users' domain and the component's own."""
+
+    domain: str
+    component: str
+
+
+class Arrival(NamedTuple):
+    """A tlim message whose sender the XMPP server vouches for; nothing in it has been checked yet."""
+
+    sender: str  # localpart as the XMPP server wrote it
+    reply_to: str  # full JID
+    stanza_id: str  # empty when the client gave none
+    location: str
+    text: str | None  # of `<body>`
+    is_oversized: bool  # the stanza is over MAX_STANZA_BYTES
+
+
+def read_arrival(stanza: ET.Element, addresses: Addresses) -> Arrival | None:
+    """Return the tlim message in a `<message>` of the component's stream, or None when there is none to be trusted.
+
+    Diverted (XEP-0297): only when the outer `from` is exactly the bare domain, which no client can have. Addressed:
+    only when `from` is a user of the domain. The stanza's own `to` is not compared with the envelope's: the JSON
+    routes (protocol.md section 1), and who may write to whom does not depend on how the message reached the bridge.
+    Errors (type='error') are never messages: answering them would be a loop.
+    """
+    if stanza.get("type") == "error":
+        return None
+    if stanza.get("from") != addresses.domain:
+        return _read_message(stanza, _COMPONENT, addresses)
+    inner = stanza.findall(f"{_FORWARDED}/{_CLIENT}message")
+    if len(inner) != 1 or inner[0].get("type") == "error":
+        return None
+    return _read_message(inner[0], _CLIENT, addresses)
+
+
+def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> Arrival | None:
+    mark = message.find(_TLIM)
+    sender_jid = message.get("from", "")
+    localpart, at, domain = sender_jid.partition("/")[0].partition("@")
+    if mark is None or not localpart or not at or domain.lower() != addresses.domain:
+        return None
+    location = mark.get("location", "")
+    return Arrival(
+        sender=localpart,
+        reply_to=sender_jid,
+        stanza_id=message.get("id", ""),
+        location=location if len(location) <= _MAX_LOCATION and is_plain_text(location) else "",
+        text=message.findtext(f"{namespace}body"),
+        is_oversized=_is_oversized(message),
+    )
+
+
+def _is_oversized(message: ET.Element) -> bool:
+    # Writing the stanza again only to measure it would cost more than all the rest, so that is left to the few whose
+    # characters, at their longest, could reach the limit.
+    characters = sum(
+        2 * len(element.tag) + 5 + len(element.text or "") + len(element.tail or "") + len(str(element.attrib))
+        for element in message.iter()
+    )
+    if characters * _LONGEST_ESCAPE <= MAX_STANZA_BYTES:
+        return False
+    return len(ET.tostring(message, encoding="utf-8", xml_declaration=False)) > MAX_STANZA_BYTES
+
+
+def write_event(event: OutEvent, addresses: Addresses) -> Iterator[str]:
+    """Yield the stanzas of an out event: a delivery for each recipient, then what the sender hears, stored or error."""
+    if isinstance(event, RejectedMessage):
+        refusal = TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
+        yield write_error(refusal, event.reply_to, event.stanza_id, addresses)
+        return
+    if event.recipients:
+        yield from _write_deliveries(event, addresses)
+    if event.reply_to is not None:
+        yield _write_stored(event, event.reply_to, addresses)
+
+
+def _write_deliveries(event: StoredMessage, addresses: Addresses) -> Iterator[str]:
+    sender = _quote(f"{event.envelope.msg_from}@{addresses.domain}")
+    rest = (
+        f" id={_quote(event.envelope.msg_id)}><body>{_escape(write_envelope(event.envelope))}</body>"
+        f"<tlim xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/></message>"
+    )
+    for recipient in event.recipients:
+        yield f"<message type='chat' from={sender} to={_quote(f'{recipient}@{addresses.domain}')}{rest}"
+
+
+def _write_stored(event: StoredMessage, reply_to: str, addresses: Addresses) -> str:
+    # A headline goes to that resource or nowhere (RFC 6121 section 8.5): another device has no use for it.
+    return (
+        f"<message type='headline' from='{addresses.domain}' to={_quote(reply_to)}{_id(event.stanza_id)}>"
+        f"<stored xmlns='{TLIM_NS}' msg_id={_quote(event.envelope.msg_id)} seq='{event.seq}' time='{event.stored_at}'/>"
+        "<no-store xmlns='urn:xmpp:hints'/></message>"
+    )
+
+
+def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addresses) -> str:
+    """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines."""
+    named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
+    attributes = "".join(f" {name}={_quote(value)}" for name, value in named.items() if value is not None)
+    return (
+        f"<message type='chat' from='{addresses.domain}' to={_quote(reply_to)}{_id(stanza_id)}>"
+        f"<body>{error.code.value}</body><tlim xmlns='{TLIM_NS}' location='server'/>"
+        f"<error xmlns='{TLIM_NS}'{attributes}>{_escape(error.detail)}</error></message>"
+    )
+
+
+def write_ping(ping_id: str, addresses: Addresses) -> str:
+    """Return an XEP-0199 ping from the component to the domain."""
+    return (
+        f"<iq type='get' id={_quote(ping_id)} from='{addresses.component}' to='{addresses.domain}'>"
+        f"<ping xmlns='{_PING}'/></iq>"
+    )
+
+
+def read_pong(iq: ET.Element, addresses: Addresses) -> str | None:
+    """Return the id of the ping that this `<iq>` answers, or None; an error is as good an answer as a result."""
+    is_answer = iq.get("type") in {"result", "error"} and iq.get("from") == addresses.domain
+    return iq.get("id") if is_answer else None
+
+
+def answer_iq(iq: ET.Element) -> str | None:
+    """Return the answer to a request: disco#info, disco#items (XEP-0030) and ping (XEP-0199), else service-unavailable.
+
+    None for what is no request. RFC 6120 section 8.2.3 asks for an answer to every get and set.
+    """
+    asker, kind = iq.get("from"), iq.get("type")
+    if asker is None or kind not in {"get", "set"}:
+        return None
+    payload = _DISCOVERABLE.get((kind, iq[0].tag, iq[0].get("node"))) if len(iq) else None
+    outcome = "error" if payload is None else "result"
+    addressed = f" from={_quote(iq.get('to', ''))} to={_quote(asker)}{_id(iq.get('id'))}"
+    return f"<iq type='{outcome}'{addressed}>{_REFUSED if payload is None else payload}</iq>"
+
+
+_REFUSED = f"<error type='cancel'><service-unavailable xmlns='{_STANZAS}'/></error>"
+_FEATURES = "".join(f"<feature var='{feature}'/>" for feature in (_DISCO_INFO, _DISCO_ITEMS, _PING, TLIM_NS))
+_IDENTITY = "<identity category='component' type='generic' name='tlim bridge'/>"
+_DISCOVERABLE: dict[tuple[str, str, str | None], str] = {
+    ("get", f"{{{_DISCO_INFO}}}query", None): f"<query xmlns='{_DISCO_INFO}'>{_IDENTITY}{_FEATURES}</query>",
+    ("get", f"{{{_DISCO_ITEMS}}}query", None): f"<query xmlns='{_DISCO_ITEMS}'/>",
+    ("get", f"{{{_PING}}}ping", None): "",
+}
+
+
+def _id(stanza_id: str | None) -> str:
+    return f" id={_quote(stanza_id)}" if stanza_id else ""
+
+
+def _escape(text: str) -> str:
+    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
+
+
+def _quote(value: str) -> str:
+    return "'" + escape(_NOT_XML.sub("\ufffd", value), _QUOTED) + "'"

@@ -1,0 +1,248 @@
+"""What is taken over is published once and in order; what is not is answered with exactly one code."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+import pytest
+from tlim_protocol.envelope import MAX_STANZA_BYTES
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AcceptedMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import in_message_id, subject_in
+from tlim_runtime.broker import PubAck
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from xmpp_bridge.service import Inbox
+from xmpp_bridge.translate import Addresses
+
+DOMAIN = "im.itonglian.com"
+LIMIT = 10
+
+
+@dataclass
+class Published:
+    """One publish, to be answered by the test."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+    future: asyncio.Future[PubAck]
+
+    def succeed(self, *, duplicate: bool = False) -> None:
+        self.future.set_result(PubAck(stream="TLIM_IN", seq=1, duplicate=duplicate))
+
+    def fail(self, error: Exception | None = None) -> None:
+        self.future.set_exception(error or BrokerUnavailable("away"))
+
+
+@dataclass
+class FakePublisher:
+    published: list[Published] = field(default_factory=list)
+
+    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
+        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        self.published.append(Published(subject, payload, message_id, future))
+        return future
+
+
+@dataclass
+class FakeDoor:
+    sent: list[ET.Element] = field(default_factory=list)
+    is_open: bool = True
+    is_connected: bool = True
+
+    def send(self, stanzas: str) -> None:
+        if not self.is_connected:
+            raise BrokerUnavailable("no connection")
+        self.sent.append(ET.XML(stanzas))
+
+    def pause(self) -> None:
+        self.is_open = False
+
+    def resume(self) -> None:
+        self.is_open = True
+
+
+def addressed(text: str | None, sender: str = f"alice@{DOMAIN}/phone", stanza_id: str = "s1") -> ET.Element:
+    stanza = ET.Element(
+        "{jabber:component:accept}message", {"from": sender, "to": f"bob@bridge.{DOMAIN}", "id": stanza_id}
+    )
+    if text is not None:
+        ET.SubElement(stanza, "{jabber:component:accept}body").text = text
+    ET.SubElement(stanza, f"{{{DOMAIN}}}tlim", {"location": "mobile"})
+    return stanza
+
+
+@pytest.fixture
+def publisher() -> FakePublisher:
+    return FakePublisher()
+
+
+@pytest.fixture
+def door() -> FakeDoor:
+    return FakeDoor()
+
+
+@pytest.fixture
+async def inbox(publisher: FakePublisher, door: FakeDoor) -> Inbox:
+    return Inbox(Addresses(DOMAIN, f"bridge.{DOMAIN}"), publisher, door, Metrics(), LIMIT)
+
+
+def text(number: int = 1, sender: str = "alice", **changes: object) -> str:
+    envelope = {
+        "from": sender,
+        "to": "bob",
+        "msg_id": f"m{number}",
+        "msg_type": MsgType.TEXT,
+        "body": [{"text": "hello"}],
+    }
+    return json.dumps(envelope | changes)
+
+
+async def settle() -> None:
+    """Let the callbacks of finished futures run: they run in the next turn of the loop, theirs in the one after."""
+    for _ in range(3):
+        done = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(done.set_result, None)
+        await done
+
+
+def refusals(door: FakeDoor) -> Iterator[tuple[str | None, str | None, str | None]]:
+    for stanza in door.sent:
+        element = stanza.find(f"{{{DOMAIN}}}error")
+        assert element is not None
+        assert stanza.findtext("body") == element.get("code")
+        yield element.get("code"), element.get("msg_id"), stanza.get("id")
+
+
+async def test_a_valid_message_is_published_with_its_sender(inbox: Inbox, publisher: FakePublisher) -> None:
+    inbox.take(addressed(text(), sender=f"Alice@{DOMAIN}/phone"))
+    (published,) = publisher.published
+    message = AcceptedMessage.from_bytes(published.payload)
+    assert (message.sender, message.reply_to) == ("alice", f"Alice@{DOMAIN}/phone")
+    assert (message.stanza_id, message.location) == ("s1", "mobile")
+    assert published.message_id == in_message_id("alice", "m1")
+    assert published.subject == subject_in(MsgType.TEXT, "u:alice:bob")
+
+
+async def test_messages_are_published_in_the_order_they_came(inbox: Inbox, publisher: FakePublisher) -> None:
+    for number in range(LIMIT):
+        inbox.take(addressed(text(number)))
+    expected = [in_message_id("alice", f"m{number}") for number in range(LIMIT)]
+    assert [published.message_id for published in publisher.published] == expected
+
+
+@pytest.mark.parametrize(
+    ("stanza", "answer"),
+    [
+        (addressed(None), (ErrorCode.BODY_EMPTY, None, "s1")),
+        (addressed("nonsense"), (ErrorCode.JSON_INVALID, None, "s1")),
+        (addressed(text(msg_type="?")), (ErrorCode.MSG_TYPE_INVALID, "m1", "s1")),
+        (addressed(text(sender="bob")), (ErrorCode.FROM_NOT_SENDER, "m1", "s1")),
+        (addressed("x" * MAX_STANZA_BYTES), (ErrorCode.FIELD_INVALID, None, "s1")),
+        (addressed(text(), sender=f"{'a' * 65}@{DOMAIN}/x"), (ErrorCode.FIELD_INVALID, None, "s1")),
+    ],
+)
+async def test_an_invalid_message_is_refused_and_not_published(
+    inbox: Inbox,
+    publisher: FakePublisher,
+    door: FakeDoor,
+    stanza: ET.Element,
+    answer: tuple[ErrorCode, str | None, str],
+) -> None:
+    inbox.take(stanza)
+    assert list(refusals(door)) == [answer]
+    assert publisher.published == []
+
+
+async def test_a_stanza_without_id_is_refused_without_id(inbox: Inbox, door: FakeDoor) -> None:
+    inbox.take(addressed("nonsense", stanza_id=""))
+    assert list(refusals(door)) == [(ErrorCode.JSON_INVALID.value, None, None)]
+
+
+async def test_what_is_not_ours_is_ignored_quietly(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
+    inbox.take(addressed(text(), sender="alice@evil.example/x"))
+    assert (publisher.published, door.sent) == ([], [])
+
+
+async def test_a_failed_publish_is_told_to_the_sender_and_turns_readiness_red(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text()))
+    publisher.published[0].fail()
+    await inbox.drained()
+    assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
+    with pytest.raises(Unavailable):
+        await inbox.ping()
+
+
+async def test_the_next_success_turns_readiness_green(inbox: Inbox, publisher: FakePublisher) -> None:
+    for number in (1, 2):
+        inbox.take(addressed(text(number)))
+    publisher.published[0].fail()
+    publisher.published[1].succeed()
+    await inbox.drained()
+    await inbox.ping()
+
+
+async def test_a_resend_is_published_once_more_under_an_id_of_its_own(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text()))
+    publisher.published[0].succeed(duplicate=True)
+    await settle()
+    first, again = publisher.published
+    assert again.message_id.startswith(f"{first.message_id}:")
+    assert (again.subject, again.payload) == (first.subject, first.payload)
+    again.succeed(duplicate=True)
+    await inbox.drained()
+    assert len(publisher.published) == 2
+    assert door.sent == []
+
+
+async def test_a_resend_that_cannot_be_published_is_told_to_the_sender(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text()))
+    publisher.published[0].succeed(duplicate=True)
+    await settle()
+    publisher.published[1].fail()
+    await inbox.drained()
+    assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
+
+
+async def test_the_door_closes_at_the_bound_and_opens_below_half(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    for number in range(LIMIT - 1):
+        inbox.take(addressed(text(number)))
+    assert door.is_open
+    inbox.take(addressed(text(LIMIT)))
+    assert not door.is_open
+    for published in publisher.published[: LIMIT // 2 - 1]:
+        published.succeed()
+    await settle()
+    assert not door.is_open
+    publisher.published[LIMIT // 2].succeed()
+    await settle()
+    assert door.is_open
+
+
+async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(inbox: Inbox, door: FakeDoor) -> None:
+    door.is_connected = False
+    inbox.take(addressed("nonsense"))
+    assert door.sent == []
+
+
+async def test_an_unexpected_failure_refuses_this_message_only(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text()))
+    publisher.published[0].fail(ValueError("a subject that NATS cannot carry"))
+    await inbox.drained()
+    inbox.take(addressed(text(2)))
+    assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
+    assert len(publisher.published) == 2

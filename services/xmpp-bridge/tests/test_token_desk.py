@@ -1,0 +1,145 @@
+"""A token goes to who has the password, and nobody learns from a refusal who exists."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tlim_protocol.events import UserMeet, UsersKnown
+from tlim_runtime.auth import TokenVerifier
+from tlim_runtime.errors import NotAuthenticated, TooManyRequests
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from xmpp_bridge.sasl import LoginUnavailable, WrongPassword
+from xmpp_bridge.service import TokenDesk
+from xmpp_bridge.throttle import Throttle
+from xmpp_bridge.tokens import TokenIssuer, read_keys
+
+
+@dataclass
+class FakeLogins:
+    passwords: dict[str, str] = field(default_factory=lambda: {"alice": "secret"})
+    is_up: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    async def check(self, user_id: str, password: str) -> None:
+        self.asked.append(user_id)
+        if not self.is_up:
+            raise LoginUnavailable("away")
+        if self.passwords.get(user_id) != password:
+            raise WrongPassword
+
+
+@dataclass
+class FakeDirectory:
+    is_up: bool = True
+    seen: list[str] = field(default_factory=list)
+
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        if not self.is_up:
+            raise BrokerUnavailable(f"no answer on {subject}")
+        self.seen.extend(UserMeet.from_bytes(payload).seen)
+        return UsersKnown(known=[]).to_bytes()
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> TokenIssuer:
+    key_file = tmp_path / "keys.pem"
+    key_file.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return TokenIssuer(read_keys(key_file), "tlim", "tlim")
+
+
+@pytest.fixture
+def logins() -> FakeLogins:
+    return FakeLogins()
+
+
+@pytest.fixture
+def directory() -> FakeDirectory:
+    return FakeDirectory()
+
+
+@pytest.fixture
+def desk(logins: FakeLogins, directory: FakeDirectory, issuer: TokenIssuer) -> TokenDesk:
+    return TokenDesk(
+        logins,
+        directory,
+        issuer,
+        per_user=Throttle("3/minute", "user"),
+        per_address=Throttle("5/minute", "address"),
+        lifetime=timedelta(hours=1),
+        failure_delay=timedelta(0),
+    )
+
+
+async def test_the_right_password_gives_a_token_that_the_other_services_accept(
+    desk: TokenDesk, directory: FakeDirectory, issuer: TokenIssuer
+) -> None:
+    async def keys() -> dict[str, list[dict[str, str]]]:
+        return issuer.jwks()
+
+    token = await desk.issue("Alice", "secret", "10.0.0.1")
+    user = await TokenVerifier(keys, "tlim", "tlim").verify(token.access_token)
+    assert (user.user_id, user.scopes) == ("alice", frozenset())
+    assert token.lifetime == timedelta(hours=1)
+    assert directory.seen == ["alice"]
+
+
+async def test_an_unknown_user_and_a_wrong_password_are_refused_alike(
+    desk: TokenDesk, directory: FakeDirectory
+) -> None:
+    refusals = []
+    for username in ("alice", "nobody", "not a user@all"):
+        with pytest.raises(NotAuthenticated) as refused:
+            await desk.issue(username, "wrong", "10.0.0.1")
+        refusals.append((refused.value.detail, refused.value.headers()))
+    assert refusals[0] == refusals[1] == refusals[2]
+    assert directory.seen == []
+
+
+async def test_a_server_that_cannot_be_asked_is_no_wrong_password(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.is_up = False
+    with pytest.raises(Unavailable):
+        await desk.issue("alice", "secret", "10.0.0.1")
+
+
+async def test_without_the_directory_there_is_no_token(desk: TokenDesk, directory: FakeDirectory) -> None:
+    directory.is_up = False
+    with pytest.raises(Unavailable):
+        await desk.issue("alice", "secret", "10.0.0.1")
+
+
+async def test_attempts_for_one_user_are_limited_whatever_their_address_and_spelling(
+    desk: TokenDesk, logins: FakeLogins
+) -> None:
+    for number, username in enumerate(("alice", "ALICE", "Alice")):
+        await desk.issue(username, "secret", f"10.0.0.{number}")
+    with pytest.raises(TooManyRequests) as refused:
+        await desk.issue("alice", "secret", "10.0.0.9")
+    assert 1 <= refused.value.retry_after <= 60
+    assert len(logins.asked) == 3
+
+
+async def test_attempts_from_one_address_are_limited_whatever_the_user(desk: TokenDesk, logins: FakeLogins) -> None:
+    for number in range(5):
+        with pytest.raises(NotAuthenticated):
+            await desk.issue(f"user{number}", "wrong", "10.0.0.1")
+    with pytest.raises(TooManyRequests):
+        await desk.issue("alice", "secret", "10.0.0.1")
+    assert "alice" not in logins.asked
+
+
+async def test_a_user_of_another_address_is_not_hurt_by_somebody_elses_limit(desk: TokenDesk) -> None:
+    for number in range(5):
+        with pytest.raises(NotAuthenticated):
+            await desk.issue(f"user{number}", "wrong", "10.0.0.1")
+    await desk.issue("alice", "secret", "10.0.0.2")
+
+
+async def test_a_token_says_who_issued_it_and_until_when(desk: TokenDesk) -> None:
+    token = await desk.issue("alice", "secret", "10.0.0.1")
+    claims = jwt.decode(token.access_token, options={"verify_signature": False})
+    assert claims["exp"] - claims["iat"] == 3600
+    assert (claims["iss"], claims["aud"], claims["sub"]) == ("tlim", "tlim", "alice")
