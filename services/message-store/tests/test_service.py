@@ -230,6 +230,8 @@ async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(benc
         (accepted(), None),
         (accepted(msg_type=MsgType.GROUP_TEXT, msg_to=None), None),
         (accepted(msg_from="mallory"), "another sender"),
+        (accepted(msg_to="Bob"), "no user id"),
+        (accepted(msg_to="b\x00b"), "no user id"),
         (accepted(body=[]), "body is empty"),
         (accepted(body=[{"text": ""}]), "text is empty"),
         (accepted(msg_type=MsgType.IMAGE, body=[{}]), "file_id is empty"),

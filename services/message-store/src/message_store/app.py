@@ -51,9 +51,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         duty = Duty(settings, broker, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
         await stack.enter_async_context(_running(leadership))
-        app.state.database = database
-        app.state.health.add("database", database.ping)
-        app.state.health.add("broker", broker.ping)
+        app.state.database, app.state.leadership = database, leadership
+        app.state.health.add("postgres", database.ping)
+        app.state.health.add("nats", broker.ping)
         app.state.health.add("leadership", leadership.ping)
         app.state.health.add("inbox", duty.ping)
         yield

@@ -8,6 +8,7 @@ from tlim_protocol.body import check_elements
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, StoredMessage
+from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
 
@@ -77,6 +78,8 @@ def flaw_of(message: AcceptedMessage) -> str | None:
     envelope = message.envelope
     if envelope.msg_from != message.sender:
         return "the envelope names another sender"
+    if not all(user is None or _is_user_id(user) for user in (message.sender, envelope.msg_to)):
+        return "the sender or the receiver is no user id"
     if not envelope.body:
         return "the body is empty"
     try:
@@ -86,6 +89,13 @@ def flaw_of(message: AcceptedMessage) -> str | None:
     if envelope.msg_to is None and envelope.session_id is None:
         return "neither a receiver nor a session"
     return None
+
+
+def _is_user_id(text: str) -> bool:
+    try:
+        return normalize_user_id(text) == text
+    except TlimError:
+        return False
 
 
 def refusal_of_type(msg_type: MsgType) -> Refusal | None:

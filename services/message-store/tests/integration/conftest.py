@@ -1,35 +1,47 @@
 """The store's surroundings: a bridge that publishes, a directory that answers, and eyes on the outcome."""
 
 import base64
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
+import nats as nats_client
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from message_store.app import create_app
 from message_store.settings import Settings
+from nats.aio.client import Client
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-from tlim_devstack.servers import NatsServer
+from tlim_devstack import nats, postgres
+from tlim_devstack.processes import ServerProcess, dies_with_parent
+from tlim_devstack.servers import UNSAFE_BUT_FAST, NatsServer, nats_passwords, role_passwords
+from tlim_devstack.waiting import free_port
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import AcceptedMessage, OutEvent, StoredMessage, UserMeet, UsersKnown, read_out_event
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import StreamName
+from tlim_protocol.streams import STREAMS, StreamName
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import Broker
-
+from tlim_runtime.migrations import upgrade
+from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.provision import provision
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], within_s: float = 30) -> None:
-    """Repeat `check` until it raises no AssertionError."""
+    """Repeat `check` until it holds and everything that it needs answers."""
+    not_yet = (AssertionError, ValueError, BrokerUnavailable)  # ValueError: more or fewer to unpack than expected
     async for attempt in AsyncRetrying(
-        stop=stop_after_delay(within_s), wait=wait_fixed(0.05), retry=retry_if_exception_type(AssertionError), reraise=True
+        stop=stop_after_delay(within_s), wait=wait_fixed(0.05), retry=retry_if_exception_type(not_yet), reraise=True
     ):
         with attempt:
             await check()
@@ -67,9 +79,14 @@ class World:
 
     nats: NatsServer
     database_url: str
+    connect: Callable[[str], Awaitable[Broker]]
     tests: Broker
     bridge: Broker
+    session_api: Broker
     directory: Directory = field(default_factory=Directory)
+
+    async def stop_directory(self) -> None:
+        await self.session_api.close()
 
     def settings(self, **changes: Any) -> Settings:
         values: dict[str, Any] = {
@@ -126,6 +143,43 @@ class World:
         finally:
             await connection.close()
 
+    async def broker_is_back(self) -> None:
+        """Wait until NATS answers."""
+
+        async def answers() -> None:
+            await self.bridge.ping()
+            await self.tests.ping()
+
+        await eventually(answers)
+
+    async def recreate_stream(self, stream: StreamName) -> None:
+        """Lose a stream with all its messages, and provision again."""
+        await self.tests.api(f"STREAM.DELETE.{stream}")
+        await self._as_administrator(provision)
+
+    async def forget_duplicates(self) -> None:
+        """Make JetStream forget which message ids it has seen, as it does when the window is over."""
+        spec = next(spec for spec in STREAMS if spec.name is StreamName.OUT)
+        for seconds in (0.1, spec.duplicate_window.total_seconds()):
+            await self._update_stream(StreamName.OUT, duplicate_window=seconds)
+
+    async def limit_stream(self, stream: StreamName, *, max_msgs: int) -> None:
+        await self._update_stream(stream, max_msgs=max_msgs)
+
+    async def _update_stream(self, stream: StreamName, **changes: Any) -> None:
+        async def update(client: Client) -> None:
+            config = (await client.jetstream().stream_info(stream)).config
+            await client.jetstream().update_stream(config.evolve(**changes))
+
+        await self._as_administrator(update)
+
+    async def _as_administrator(self, act: Callable[[Client], Awaitable[None]]) -> None:
+        client = await nats_client.connect(self.nats.url, user="tests", password=self.nats.passwords["tests"])
+        try:
+            await act(client)
+        finally:
+            await client.close()
+
     async def settled(self, messages: int) -> None:
         """Wait until that many messages are stored and everything accepted is acknowledged."""
 
@@ -157,10 +211,10 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
             stack.push_async_callback(broker.close)
             return broker
 
-        world = World(nats, database_url, await connect("tests"), await connect("xmpp-bridge"))
-        session_api = await connect("session-api")
-        await session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
-        await session_api.flush()
+        users = [await connect(user) for user in ("tests", "xmpp-bridge", "session-api")]
+        world = World(nats, database_url, connect, *users)
+        await world.session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
+        await world.session_api.flush()
         yield world
 
 
@@ -178,3 +232,135 @@ def accepted_fixture() -> Callable[..., AcceptedMessage]:
 @pytest.fixture(name="eventually")
 def eventually_fixture() -> Callable[..., Awaitable[None]]:
     return eventually
+
+
+class OwnNats:
+    """A NATS server of one test, to be stopped, killed and robbed of its last seconds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.server = NatsServer(f"nats://127.0.0.1:{(port := free_port())}", nats_passwords())
+        self._port = port
+        self._config = nats.write_config(directory, self.server.passwords)
+        self._process: ServerProcess | None = None
+
+    def start(self) -> None:
+        command = dies_with_parent(nats.command(self._config, self.directory / "data", self._port))
+        self._process = ServerProcess("NATS", command, self.directory / "nats.log")
+        self._process.wait_ready(lambda: nats.greets(self._port))
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self._process.stop(how)
+
+    def keep_state(self) -> None:
+        """Copy what is on disk, as a power cut would find it (stopped, so that it is consistent)."""
+        shutil.copytree(self.directory / "data", self.directory / "kept")
+
+    def lose_everything_since_kept(self) -> None:
+        shutil.rmtree(self.directory / "data")
+        shutil.copytree(self.directory / "kept", self.directory / "data")
+
+
+class OwnPostgres:
+    """A PostgreSQL server of one test, to be stopped and started."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._port = free_port()
+        self._admin = postgres.Login("127.0.0.1", self._port, postgres.SUPERUSER, "for this test only")
+        self._process: ServerProcess | None = None
+        directory.mkdir()
+        postgres.create_cluster(directory / "data", self._admin.password)
+
+    def start(self) -> None:
+        command = postgres.command(self._directory / "data", self._port, *UNSAFE_BUT_FAST)
+        self._process = ServerProcess("PostgreSQL", command, self._directory / "postgres.log")
+        self._process.wait_ready(lambda: postgres.answers(self._admin))
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.stop(signal.SIGINT)
+
+    def make_database(self) -> str:
+        """Return the URL of a migrated database, for the service's role."""
+        passwords = role_passwords()
+        postgres.create_roles(self._admin, passwords)
+        postgres.create_database(self._admin, "message_store", "message_store")
+        owner = postgres.owner_of("message_store")
+        upgrade("message_store", self._login(owner, passwords[owner]))
+        return self._login("message_store", passwords["message_store"])
+
+    def _login(self, role: str, password: str) -> str:
+        return postgres.Login("127.0.0.1", self._port, role, password, "message_store").url()
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[OwnNats]:
+    server = OwnNats(tmp_path / "nats")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[OwnPostgres]:
+    server = OwnPostgres(tmp_path / "postgres")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest_asyncio.fixture
+async def own_world(own_nats: OwnNats, own_postgres: OwnPostgres) -> AsyncIterator[World]:
+    """A world on servers that the test may stop."""
+    client = await nats_client.connect(own_nats.server.url, user="tests", password=own_nats.server.passwords["tests"])
+    await provision(client)
+    await client.close()
+    async with open_world(own_nats.server, own_postgres.make_database()) as opened:
+        yield opened
+
+
+@dataclass
+class StoreProcess:
+    """An instance of the store as its own process."""
+
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "message_store"], env={**os.environ, **self.environment}, stdout=output, stderr=output
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start_store(tmp_path: Path) -> Iterator[Callable[[World], StoreProcess]]:
+    """Return a function: world → a running store process, killed after the test."""
+    started: list[StoreProcess] = []
+
+    def start(world: World) -> StoreProcess:
+        environment = {
+            "TLIM_PORT": str(free_port()),
+            "TLIM_NATS_URL": world.nats.url,
+            "TLIM_NATS_USER": "message-store",
+            "TLIM_NATS_PASSWORD": world.nats.passwords["message-store"],
+            "TLIM_JWKS_URL": "http://jwks.invalid",
+            "TLIM_DATABASE_URL": world.database_url,
+            "TLIM_LEADERSHIP_POLL": "PT0.05S",
+        }
+        store = StoreProcess(environment, tmp_path / f"store-{len(started)}.log")
+        store.start()
+        started.append(store)
+        return store
+
+    yield start
+    for store in started:
+        store.kill()

@@ -1,15 +1,178 @@
-"""One message through the whole store: stored, published, acknowledged; and everything that can be odd about it."""
+"""Messages through the whole store: stored, published, acknowledged; and everything that can be odd about one."""
+
+from typing import Any
 
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import RejectedMessage, StoredMessage
+from tlim_protocol.events import FileQuestion, FileSenders, RejectedMessage, StoredMessage
 from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import Rpc, subject_in
 
 
-async def test_a_message_is_stored_then_published_and_acknowledged(world, accepted) -> None:
+async def test_a_message_is_stored_then_published_and_acknowledged(world: Any, accepted: Any) -> None:
     async with world.running():
         await world.send(accepted("m1"))
         await world.settled(1)
     (row,) = await world.rows()
+    assert (row["conversation_id"], row["sender"], row["recipient"]) == ("u:alice:bob", "alice", "bob")
+    assert (row["msg_id"], row["msg_type"], row["location"]) == ("m1", MsgType.TEXT, "web")
     (event,) = await world.out()
     assert isinstance(event, StoredMessage)
     assert (event.seq, event.stored_at, event.recipients) == (row["seq"], row["stored_at"], ["bob"])
+    assert event.envelope == accepted("m1").envelope
+    assert (event.reply_to, event.stanza_id) == ("alice@im.example/web", "m1")
+
+
+async def test_the_body_is_kept_to_the_letter(world: Any, accepted: Any) -> None:
+    body = [{"z": 1, "text": "nul \x00, 你好 😀", "a": 12345678901234567890, "f": 1e300, "deep": [[{"x": None}]]}]
+    async with world.running():
+        await world.send(accepted("m1", body=body))
+        await world.settled(1)
+    ((text,),) = await world.sql("SELECT body::text FROM messages")
+    assert text == '[{"z":1,"text":"nul \\u0000, 你好 😀","a":12345678901234567890,"f":1e+300,"deep":[[{"x":null}]]}]'
+    assert (await world.deliveries())[0].envelope.body == body
+
+
+async def test_two_senders_interleaved_keep_their_order(world: Any, accepted: Any) -> None:
+    messages = [accepted(f"m{i}", sender, to) for i in range(100) for sender, to in (("alice", "bob"), ("bob", "alice"))]
+    await world.send(*messages)
+    async with world.running():
+        await world.settled(200)
+    expected = [(message.sender, message.envelope.msg_id) for message in messages]
+    assert [(row["sender"], row["msg_id"]) for row in await world.rows()] == expected
+    deliveries = await world.deliveries()
+    assert [(event.envelope.msg_from, event.envelope.msg_id) for event in deliveries] == expected
+    assert [event.seq for event in deliveries] == sorted(event.seq for event in deliveries)
+
+
+async def test_a_resend_is_confirmed_again_and_delivered_once(world: Any, accepted: Any, eventually: Any) -> None:
+    async with world.running():
+        await world.send(accepted("m1"))
+        await world.settled(1)
+        await world.send(accepted("m1", received_at=1_700_000_009_999, stanza_id="again"), fresh_id=":again")
+
+        async def confirmed() -> None:
+            first, second = await world.out()
+            assert (first.recipients, second.recipients) == (["bob"], [])
+            assert (first.seq, first.stored_at) == (second.seq, second.stored_at)
+            assert second.stanza_id == "again"
+
+        await eventually(confirmed)
+        await world.settled(1)
+
+
+async def test_copies_within_one_batch_are_stored_once(world: Any, accepted: Any) -> None:
+    await world.send(accepted("m1"))
+    await world.send(accepted("m1", received_at=1_700_000_009_999), fresh_id=":again")
+    await world.send(accepted("m2"))
+    async with world.running():
+        await world.settled(2)
+    out = await world.out()
+    assert [(event.envelope.msg_id, event.recipients) for event in out] == [("m1", ["bob"]), ("m1", []), ("m2", ["bob"])]
+
+
+async def test_a_message_to_nobody_is_refused_and_nothing_is_stored(world: Any, accepted: Any) -> None:
+    world.directory.strangers.add("nobody")
+    await world.send(accepted("m1", to="nobody"), accepted("m2"))
+    async with world.running():
+        await world.settled(1)
+    refused, stored = await world.out()
+    assert isinstance(refused, RejectedMessage)
+    assert (refused.code, refused.field, refused.msg_id) == (ErrorCode.USER_UNKNOWN, "to", "m1")
+    assert stored.envelope.msg_id == "m2"
+    assert [row[0] for row in await world.sql("SELECT conversation_id FROM conversations")] == ["u:alice:bob"]
+
+
+async def test_the_directory_is_asked_once_per_batch_and_never_for_a_known_conversation(
+    world: Any, accepted: Any
+) -> None:
+    await world.send(accepted("m1"), accepted("m2"), accepted("m3", "carol", "alice"))
+    async with world.running():
+        await world.settled(3)
+        await world.send(accepted("m4"))
+        await world.settled(4)
+    (question,) = world.directory.questions
+    assert (question.seen, question.ask) == (["alice", "carol"], ["alice", "bob"])
+
+
+async def test_without_a_directory_first_messages_are_refused_and_others_flow(world: Any, accepted: Any) -> None:
+    async with world.running():
+        await world.send(accepted("m1"))
+        await world.settled(1)
+        await world.stop_directory()
+        await world.send(accepted("m2", to="carol"), accepted("m3"))
+        await world.settled(2)
+    _, refused, stored = await world.out()
+    assert (refused.code, refused.msg_id) == (ErrorCode.UNAVAILABLE, "m2")
+    assert (stored.envelope.msg_id, stored.recipients) == ("m3", ["bob"])
+
+
+async def test_a_type_without_effect_yet_is_answered_with_the_reason(world: Any, accepted: Any, eventually: Any) -> None:
+    body = [{"session_id": "s1", "text": "hello"}]
+    async with world.running():
+        await world.send(accepted("m1", to=None, msg_type=MsgType.GROUP_TEXT, body=body))
+
+        async def refused() -> None:
+            (event,) = await world.out()
+            assert (event.code, event.msg_type) == (ErrorCode.UNAVAILABLE, MsgType.GROUP_TEXT)
+            assert MsgType.GROUP_TEXT in event.detail
+
+        await eventually(refused)
+        await world.settled(0)
+
+
+async def test_what_is_no_message_goes_to_the_dead_letters_and_its_neighbours_are_stored(
+    world: Any, accepted: Any
+) -> None:
+    subject = subject_in(MsgType.TEXT, "u:alice:bob")
+    await world.send(accepted("m1"))
+    await world.send_raw(subject, b"\xff no json", "bad1")
+    await world.send_raw(subject, accepted("m2", sender="bob", to="alice").to_bytes().replace(b"bob", b"eve", 1), "bad2")
+    await world.send(accepted("m3"))
+    async with world.running():
+        await world.settled(2)
+    assert [row["msg_id"] for row in await world.rows()] == ["m1", "m3"]
+    (first, first_reason), (_, second_reason) = await world.dead()
+    assert first == b"\xff no json"
+    assert "not an accepted message" in first_reason
+    assert "another sender" in second_reason
+
+
+async def test_a_row_that_postgresql_refuses_is_dead_lettered_and_its_neighbours_are_stored(
+    world: Any, accepted: Any
+) -> None:
+    await world.send(accepted("m1"))
+    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted("nul \x00").to_bytes(), "bad1")
+    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted(_incompressible(9_000)).to_bytes(), "bad2")
+    await world.send(accepted("m2"), accepted("m1", received_at=1), fresh_id=":again")
+    async with world.running():
+        await world.settled(2)
+    assert [row["msg_id"] for row in await world.rows()] == ["m1", "m2"]
+    assert [event.envelope.msg_id for event in await world.out()] == ["m1", "m2", "m1"]
+    reasons = [reason for _, reason in await world.dead()]
+    assert len(reasons) == 2
+    assert all("the database refuses it" in reason for reason in reasons)
+
+
+async def test_who_shared_a_file_is_answered_for_its_receivers_only(world: Any, accepted: Any) -> None:
+    picture = {"msg_type": MsgType.IMAGE, "body": [{"file_id": "f1"}]}
+    async with world.running():
+        await world.send(accepted("m1", **picture), accepted("m2", "carol", "bob", **picture), accepted("m3"))
+        await world.settled(3)
+        file_api = await world.connect("file-api")
+
+        async def senders(file_id: str, user_id: str) -> list[str]:
+            question = FileQuestion(file_id=file_id, user_id=user_id)
+            return FileSenders.from_bytes(await file_api.request(Rpc.MESSAGE_GRANTS, question.to_bytes())).senders
+
+        assert await senders("f1", "bob") == ["alice", "carol"]
+        assert await senders("f1", "alice") == []
+        assert await senders("f2", "bob") == []
+
+
+def _incompressible(length: int) -> str:
+    """Text that no index entry has room for."""
+    state, characters = 1, []
+    for _ in range(length):
+        state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        characters.append(chr(33 + (state >> 33) % 90))
+    return "".join(characters).replace("\\", "/").replace('"', "'")

@@ -1,0 +1,78 @@
+"""Two instances: one stores, the other stands by and takes over."""
+
+from typing import Any
+
+from message_store.leadership import Role
+
+LEADER = "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store leader' AND datname = current_database()"
+
+
+async def roles(*apps: Any) -> list[Role]:
+    return sorted(app.state.leadership.role for app in apps)
+
+
+async def test_one_of_two_instances_leads_and_both_are_ready(world: Any, accepted: Any, eventually: Any) -> None:
+    async with world.running() as one, world.running() as other:
+
+        async def settled() -> None:
+            assert await roles(one, other) == [Role.LEADER, Role.STANDBY]
+            for app in (one, other):
+                assert set((await app.state.health.check()).values()) == {"ok"}
+
+        await eventually(settled)
+        await world.send(accepted("m1"))
+        await world.settled(1)
+    assert len(await world.out()) == 1
+
+
+async def test_a_standby_takes_over_when_the_leader_stops(world: Any, accepted: Any, eventually: Any) -> None:
+    async with world.running() as second:
+        async with world.running() as first:
+
+            async def settled() -> None:
+                assert await roles(first, second) == [Role.LEADER, Role.STANDBY]
+
+            await eventually(settled)
+            await world.send(accepted("m1"))
+            await world.settled(1)
+        await world.send(accepted("m2"))
+        await world.settled(2)
+    assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
+
+
+async def test_a_leader_without_its_connection_stops_at_once_and_somebody_leads_again(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    async with world.running() as one, world.running() as other:
+
+        async def settled() -> None:
+            assert await roles(one, other) == [Role.LEADER, Role.STANDBY]
+
+        await eventually(settled)
+        await world.send(accepted("m1"))
+        await world.settled(1)
+        for (pid,) in await world.sql(LEADER):
+            await world.sql("SELECT pg_terminate_backend($1)", pid)
+        await eventually(settled)
+        await world.send(accepted("m2"))
+        await world.settled(2)
+    assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
+
+
+async def test_the_standby_takes_over_when_the_leader_is_killed(
+    world: Any, accepted: Any, start_store: Any, eventually: Any
+) -> None:
+    leader = start_store(world)
+    await world.send(accepted("m1"))
+    await world.settled(1)
+    async with world.running() as standby:
+
+        async def stands_by() -> None:
+            assert standby.state.leadership.role is Role.STANDBY
+
+        await eventually(stands_by)
+        leader.kill()
+        await world.send(accepted("m2"))
+        await world.settled(2)
+        assert standby.state.leadership.role is Role.LEADER
+    assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]

@@ -1,0 +1,167 @@
+"""Table and stream after every kind of crash between them: nothing is lost, the order stays, history is not repeated."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from message_store.metrics import StoreMetrics
+from message_store.publication import LOSS_WINDOW_MS, Publication
+from message_store.repository import Archive
+from message_store.service import candidate_of, row_of
+from tlim_protocol.streams import StreamName
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import BrokerUnavailable
+
+
+def delivered(events: Any) -> list[str]:
+    return [event.envelope.msg_id for event in events]
+
+
+@asynccontextmanager
+async def opened_archive(world: Any) -> AsyncIterator[Archive]:
+    connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+    try:
+        yield Archive(connection)
+    finally:
+        await connection.close()
+
+
+async def commit_only(world: Any, *messages: Any, stored_at: int = 1_700_000_000_000) -> None:
+    """What a store does that is killed right after the commit."""
+    async with opened_archive(world) as archive:
+        rows = [row_of(candidate_of(message)) for message in messages]
+        conversations = {row.conversation_id for row in rows}
+        published = await archive.published()
+        await archive.record(rows, new_conversations=conversations, stored_at=stored_at, published=published)
+
+
+async def test_what_was_committed_and_not_published_is_published_first_after_a_start(
+    world: Any, accepted: Any
+) -> None:
+    messages = [accepted(f"m{i}") for i in range(3)]
+    await world.send(*messages, accepted("m3"))
+    await commit_only(world, *messages)
+    async with world.running():
+        await world.settled(4)
+    assert delivered(await world.deliveries()) == ["m0", "m1", "m2", "m3"]
+    confirmed = [event.envelope.msg_id for event in await world.out() if event.reply_to is not None]
+    assert sorted(confirmed) == ["m0", "m1", "m2", "m3"]
+
+
+async def test_a_restart_publishes_nothing_again(world: Any, accepted: Any) -> None:
+    for batch in ("a", "b"):
+        async with world.running():
+            await world.send(accepted(f"{batch}1"), accepted(f"{batch}2"))
+            await world.settled(2 if batch == "a" else 4)
+    assert delivered(await world.out()) == ["a1", "a2", "b1", "b2"]
+
+
+async def test_confirmations_of_old_messages_at_the_end_of_the_stream_replay_nothing(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    world.directory.strangers.add("nobody")
+    async with world.running():
+        await world.send(*(accepted(f"m{i}") for i in range(20)))
+        await world.settled(20)
+        await world.send(accepted("no", to="nobody"))
+        await world.send(accepted("m0", received_at=5), accepted("m1", received_at=5), fresh_id=":again")
+        await world.settled(20)
+    await world.forget_duplicates()
+    async with world.running() as app:
+        await eventually(lambda: _ready(app))
+    assert [event.reply_to is None for event in await world.out()] == [False] * 23
+
+
+async def test_a_lost_stream_gets_what_is_young_and_not_the_whole_history(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    async with world.running():
+        await world.send(*(accepted(f"m{i}") for i in range(6)))
+        await world.settled(6)
+    await world.sql(
+        "UPDATE messages SET stored_at = stored_at - $1 WHERE msg_id = ANY($2::text[])",
+        LOSS_WINDOW_MS + 1_000, ["m0", "m1", "m2"],
+    )  # fmt: skip
+    await world.recreate_stream(StreamName.OUT)
+    async with world.running():
+
+        async def repaired() -> None:
+            assert delivered(await world.out()) == ["m3", "m4", "m5"]
+
+        await eventually(repaired)
+
+
+async def test_a_stream_that_lost_its_tail_gets_it_again(
+    own_world: Any, own_nats: Any, accepted: Any, eventually: Any
+) -> None:
+    async with own_world.running():
+        await own_world.send(*(accepted(f"m{i}") for i in range(3)))
+        await own_world.settled(3)
+        own_nats.stop()
+        own_nats.keep_state()
+        own_nats.start()
+        await own_world.broker_is_back()
+        await own_world.send(*(accepted(f"m{i}") for i in range(3, 6)))
+        await own_world.settled(6)
+        own_nats.stop()
+        own_nats.lose_everything_since_kept()
+        own_nats.start()
+
+        async def repaired() -> None:
+            assert delivered(await own_world.deliveries()) == ["m0", "m1", "m2", "m3", "m4", "m5"]
+
+        await eventually(repaired)
+        await own_world.send(accepted("m6"))
+        await own_world.settled(7)
+    assert delivered(await own_world.deliveries())[-1] == "m6"
+
+
+async def test_a_publish_that_fails_midway_is_completed_in_order(world: Any, accepted: Any, eventually: Any) -> None:
+    await world.limit_stream(StreamName.OUT, max_msgs=4)
+    await world.send(*(accepted(f"m{i}") for i in range(10)))
+    async with world.running():
+
+        async def is_stuck() -> None:
+            assert len(await world.rows()) == 10
+            assert len(await world.out()) == 4
+
+        await eventually(is_stuck)
+        await world.limit_stream(StreamName.OUT, max_msgs=-1)
+        await world.settled(10)
+    assert delivered(await world.deliveries()) == [f"m{i}" for i in range(10)]
+    confirmed = {event.envelope.msg_id for event in await world.out() if event.reply_to is not None}
+    assert confirmed == {f"m{i}" for i in range(10)}
+
+
+async def test_nothing_new_is_published_between_a_broken_connection_and_the_repair(world: Any, accepted: Any) -> None:
+    async with opened_archive(world) as archive:
+        publication = Publication(archive, await world.connect("message-store"), StoreMetrics(Metrics()))
+        await publication.restore()
+        publication.doubt()
+        with pytest.raises(BrokerUnavailable):
+            await publication.publish([], 1)
+        assert publication.seq == 0
+        await commit_only(world, accepted("m1"))
+        await publication.restore()
+        assert publication.seq == 1
+        await publication.publish([], 2)
+    assert delivered(await world.out()) == ["m1"]
+
+
+async def test_what_is_published_is_written_down_while_idle(world: Any, accepted: Any, eventually: Any) -> None:
+    async with world.running():
+        await world.send(accepted("m1"))
+        await world.settled(1)
+
+        async def noted() -> None:
+            ((seq,),) = await world.sql("SELECT published_seq FROM publication")
+            assert seq == (await world.rows())[0]["seq"]
+
+        await eventually(noted)
+
+
+async def _ready(app: Any) -> None:
+    checks = await app.state.health.check()
+    assert set(checks.values()) == {"ok"}, checks
