@@ -63,7 +63,7 @@ class Ports:
 
     def check_free(self) -> None:
         """Raise StackError naming the first port that somebody else holds, what it is for, and how to change it."""
-        taken = {}
+        taken: dict[int, str] = {}
         for item in fields(self):
             port = getattr(self, item.name)
             variable = variable_of(item.name)

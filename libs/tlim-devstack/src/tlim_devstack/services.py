@@ -70,7 +70,7 @@ class ServicePrograms:
     def _file_api(self) -> dict[str, str]:
         access_key, secret_key = self.credentials.s3_file_api
         return {
-            "TLIM_S3_ENDPOINT": f"http://127.0.0.1:{self.ports.s3}",
+            "TLIM_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports.s3}",
             "TLIM_S3_REGION": s3.REGION,
             "TLIM_S3_BUCKET": s3.FILES_BUCKET,
             "TLIM_S3_ACCESS_KEY": access_key,

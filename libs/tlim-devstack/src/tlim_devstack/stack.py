@@ -5,7 +5,9 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +58,11 @@ class Stack:
         *,
         environment: Mapping[str, str] | None = None,
         public_address: str = "127.0.0.1",
+        demo_users: Sequence[str] = (),
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.home, self.ports, self.say = home.resolve(), ports or Ports(), say
+        self.demo_users = tuple(demo_users)
         self.credentials = load_or_generate(self.home / "secrets")
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
         self.addresses = Addresses(
@@ -71,6 +75,7 @@ class Stack:
             ca_file=authority,
         )
         self.supervisor = Supervisor(self.home)
+        self._given_up = threading.Event()
         self.xmpp_name = xmpp
         settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
@@ -93,7 +98,7 @@ class Stack:
             self.supervisor.configure([*servers, *self.services.all()])
             self.supervisor.launch(background=background)
             self.supervisor.start(*(program.name for program in servers))
-            preparation.together(self._streams, self._databases, self._bucket, self._xmpp)
+            self._together(self._streams, self._databases, self._bucket, self._xmpp_accounts)
             self._start_services()
         except BaseException:
             self.stop()
@@ -135,6 +140,8 @@ class Stack:
         """Wait until a part is ready; StackError with its log's last lines when it gave up or took too long."""
 
         def ready() -> bool:
+            if self._given_up.is_set():
+                raise StackError("given up")
             if self.supervisor.states()[name] == FATAL:
                 raise StackError(f"{name} does not start; {self._log_hint(name)}")
             return self._is_ready(name)
@@ -163,9 +170,7 @@ class Stack:
         headers = {"Authorization": f"Bearer {self.admin_token()}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{self.ports.session_api}", trust_env=False, timeout=10) as http:
             for user, name in names.items():
-                answer = http.put(
-                    f"/v1/users/{user}", json={"name": name}, headers={"Authorization": f"Bearer {token}"}
-                )
+                answer = http.put(f"/v1/users/{user}", json={"name": name}, headers=headers)
                 if not answer.is_success:
                     raise StackError(f"the users directory refused {user}: {answer.status_code} {answer.text.strip()}")
 
@@ -211,8 +216,10 @@ class Stack:
         preparation.prepare_bucket(self.ports, self.credentials)
         self.say("S3 is ready")
 
-    def _xmpp(self) -> None:
+    def _xmpp_accounts(self) -> None:
         self.wait_ready(self.xmpp_name)
+        for user in self.demo_users:
+            self.xmpp.register(user, self.credentials.users[user])
         self.say(f"{self.xmpp_name} is ready")
 
     def _start_services(self) -> None:
@@ -220,6 +227,20 @@ class Stack:
         for name in (*SERVICES, GATEWAY):
             self.wait_ready(name)
             self.say(f"{name} is ready")
+        entered = self.home / "stamps" / "demo-users-entered"
+        if self.demo_users and not entered.exists():
+            self.enter_in_directory({user: user.capitalize() for user in self.demo_users})
+            entered.touch()
+
+    def _together(self, *steps: Callable[[], None]) -> None:
+        """Run the steps at the same time; when one fails, or we are interrupted, the others stop waiting."""
+        with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+            try:
+                for done in as_completed([pool.submit(step) for step in steps]):
+                    done.result()
+            except BaseException:
+                self._given_up.set()
+                raise
 
     def _is_ready(self, name: str) -> bool:
         if name in SERVICES:

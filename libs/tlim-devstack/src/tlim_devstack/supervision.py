@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -72,7 +73,7 @@ class Supervisor:
         """Whether supervisord of this home directory answers."""
         try:
             self._call("getState")
-        except (OSError, StackError):
+        except StackError:
             return False
         return True
 
@@ -116,6 +117,8 @@ class Supervisor:
                 return getattr(proxy.supervisor, method)(*arguments)
         except Fault as fault:
             raise StackError(f"process runner: {fault.faultString}") from fault
+        except (OSError, HTTPException) as error:
+            raise StackError("the process runner does not answer") from error
         finally:
             transport.close()
 
