@@ -113,6 +113,10 @@ class XmppClient:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
+    def break_connection(self) -> None:
+        """Drop the connection without a word, as a network does; it is made again, and the stream resumed."""
+        self._connected().abort()
+
     def send(self, envelope: Envelope, *, to: str | None = None) -> str:
         """Send an envelope to its receiver, or to the JID `to`; returns the stanza id."""
         return self.send_body(write_envelope(envelope), to or envelope.msg_to or self.server.domain)

@@ -1,0 +1,78 @@
+"""Fresh people for every test: registered, known to the users directory, each with devices and an HTTP client."""
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tlim_client.compose import text_message
+from tlim_client.http import HttpClient
+from tlim_client.inbox import Delivered, Stored
+from tlim_client.xmpp import XmppClient, XmppServer
+from tlim_devstack.stack import Stack
+from tlim_protocol.envelope import Envelope
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with an account; what he opens is closed when the test ends."""
+
+    user_id: str
+    password: str
+    stack: Stack
+    _open: AsyncExitStack
+
+    @property
+    def jid(self) -> str:
+        return f"{self.user_id}@{self.stack.addresses.domain}"
+
+    async def device(self, resource: str = "") -> XmppClient:
+        """Log in over XMPP with one more device."""
+        at = self.stack.addresses
+        server = XmppServer(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+        return await self._open.enter_async_context(XmppClient(server, self.user_id, self.password, resource=resource))
+
+    async def http(self) -> HttpClient:
+        """Get a token and return an HTTP client that uses it."""
+        client = await self._open.enter_async_context(HttpClient(self.stack.addresses.gateway))
+        await client.log_in(self.user_id, self.password)
+        return client
+
+    def text_to(self, other: Self, text: str) -> Envelope:
+        return text_message(self.user_id, other.user_id, text)
+
+
+class People:
+    """Makes people; `admin` is an HTTP client with the admin scope."""
+
+    def __init__(self, stack: Stack, admin: HttpClient, opened: AsyncExitStack) -> None:
+        self._stack, self._admin, self._open = stack, admin, opened
+
+    async def __call__(self, *names: str) -> list[Person]:
+        """Return one new person for each name, with that name in the directory."""
+        return [await self._make(name) for name in names]
+
+    async def _make(self, name: str) -> Person:
+        user_id = f"{name if name.isascii() else 'user'}-{secrets.token_hex(4)}".lower()
+        password = await asyncio.to_thread(self._stack.register_user, user_id)
+        await self._admin.put_user(user_id, name)
+        return Person(user_id, password, self._stack, self._open)
+
+
+async def next_delivered(client: XmppClient) -> Delivered:
+    """Return the next message that was delivered to this device."""
+    return await client.expect(Delivered)
+
+
+async def assert_next_is(receiver: XmppClient, sender: XmppClient, marker: Envelope) -> Stored:
+    """Send `marker` and assert that nothing else was delivered to `receiver` before it: deliveries keep their order."""
+    stored = await sender.send_until_stored(marker)
+    delivered = await next_delivered(receiver)
+    assert delivered.envelope.msg_id == marker.msg_id, f"delivered before the marker: {delivered}"
+    return stored
+
+
+async def ids_in_history(reader: HttpClient, peer: Person) -> list[Any]:
+    """Return the msg_ids of the whole conversation with `peer`, oldest first."""
+    return [message["msg_id"] for message in await reader.history(peer.user_id, after=0)]

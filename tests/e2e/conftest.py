@@ -1,0 +1,59 @@
+"""Wiring: one whole stack for all stories, fresh people for each."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from tlim_client.http import HttpClient
+from tlim_devstack.ports import Ports
+from tlim_devstack.services import GATEWAY, SERVICES
+from tlim_devstack.stack import Stack
+
+from tests.e2e.clients.people import People
+
+XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")
+MANY = "100000/minute"  # all people of all tests log in from one address
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "ejabberd_only: tells what only ejabberd does (TLIM_E2E_XMPP chooses the server)"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("ejabberd_only") and XMPP != "ejabberd":
+            item.add_marker(pytest.mark.skip(reason=f"not a story of {XMPP}"))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system on free ports, with data of its own."""
+    environment = {"TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY}
+    running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def disturbed_stack(stack: Stack) -> Iterator[Stack]:
+    """The stack, to do harm to; the next test finds it whole again."""
+    yield stack
+    for name in ("nats", "postgres", *SERVICES, GATEWAY):
+        stack.wait_ready(name)
+
+
+@pytest.fixture(scope="session")
+def admin_token(stack: Stack) -> str:
+    return stack.admin_token()
+
+
+@pytest.fixture
+async def people(stack: Stack, admin_token: str) -> AsyncIterator[People]:
+    """Makes people who are registered and known; what they open is closed after the test."""
+    async with AsyncExitStack() as opened:
+        admin = await opened.enter_async_context(HttpClient(stack.addresses.gateway, token=admin_token))
+        yield People(stack, admin, opened)

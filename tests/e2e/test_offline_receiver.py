@@ -1,0 +1,52 @@
+"""The receiver is away: what was sent meanwhile waits for him, in order."""
+
+from tlim_client.inbox import Delivered
+
+from tests.e2e.clients.people import People, next_delivered
+
+
+async def test_who_was_away_gets_everything_in_order_when_he_comes(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone = await alice.device()
+    sent = [alice.text_to(bob, f"number {number}") for number in range(5)]
+
+    stored = [await phone.send_until_stored(message) for message in sent]
+    receiver = await bob.device()
+
+    delivered = [await next_delivered(receiver) for _ in sent]
+    assert [event.envelope for event in delivered] == sent
+    assert [event.seq for event in delivered] == [one.seq for one in stored]
+    assert all(event.delayed for event in delivered)
+
+
+async def test_who_leaves_and_comes_back_gets_only_what_he_has_not_had(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    before, meanwhile, after = (alice.text_to(bob, text) for text in ("before", "meanwhile", "after"))
+
+    await phone.send_until_stored(before)
+    await next_delivered(receiver)
+    await receiver.close()
+    await phone.send_until_stored(meanwhile)
+    back = await bob.device()
+    waited = await next_delivered(back)
+    await phone.send_until_stored(after)
+    live = await next_delivered(back)
+
+    assert (waited.envelope, live.envelope) == (meanwhile, after)
+    assert len(back.inbox.all(Delivered)) == 2
+    history = await (await bob.http()).history(alice.user_id, after=0)
+    assert [message["msg_id"] for message in history] == [one.msg_id for one in (before, meanwhile, after)]
+
+
+async def test_a_connection_that_breaks_without_a_word_loses_nothing(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    sent = [alice.text_to(bob, f"number {number}") for number in range(3)]
+
+    receiver.break_connection()
+    for message in sent:
+        await phone.send_until_stored(message)
+
+    delivered = [await next_delivered(receiver) for _ in sent]
+    assert [event.envelope for event in delivered] == sent
