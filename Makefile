@@ -1,0 +1,96 @@
+# Everything starts here: `make` lists the targets. Each one sets up what it needs (scripts/bootstrap), once.
+# Settings of a start: TLIM_PORT_<NAME>, TLIM_BIND, TLIM_HOME, TLIM_XMPP_SERVER; see libs/tlim-devstack.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+PYTEST := .venv/bin/pytest
+STACK := $(PYTHON) -m tlim_devstack
+SERVICES := session_api file_api message_store xmpp_bridge
+XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
+
+.PHONY: help ready ready-xmpp run up down status demo-users clean-data \
+	test lint types unit integration e2e e2e-prosody drift format migrate docs openapi lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+ready:
+	@scripts/bootstrap
+
+ready-xmpp:
+	@scripts/bootstrap $(XMPP_SERVER)
+
+# --- the system on this machine --------------------------------------------------------------------------------------
+
+run: ready-xmpp ## start the whole system; Ctrl-C stops it
+	@exec $(STACK) run
+
+up: ready-xmpp ## the same in the background; returns when it is ready
+	@$(STACK) up
+
+down: ready ## stop what `make up` started; data stays
+	@$(STACK) down
+
+status: ready ## what runs
+	@$(STACK) status
+
+demo-users: ready ## the demo users, one `user password` per line
+	@$(STACK) demo-users
+
+clean-data: ready ## remove all data and secrets (.tlim)
+	@$(STACK) clean-data
+
+# --- proofs ----------------------------------------------------------------------------------------------------------
+
+test: lint types drift unit integration e2e ## everything that CI proves
+	@echo "== all of it passed"
+
+lint: ready ## ruff: rules and format; import-linter: who may import whom
+	@echo "== lint"
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
+
+types: ready ## mypy, strict
+	@echo "== types"
+	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src
+
+drift: ready ## what is generated (openapi.json, docs/protocol.md) is up to date
+	@echo "== generated files"
+	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
+	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
+
+unit: ready ## rules, without servers
+	@echo "== unit tests"
+	@$(PYTEST) -q -m "not integration and not e2e" libs services
+
+integration: ready-xmpp ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
+	@echo "== integration tests"
+	@$(PYTEST) -q -m integration libs services
+
+e2e: ready-xmpp ## user stories on the whole system, with ejabberd
+	@echo "== end-to-end tests"
+	@$(PYTEST) -q tests/e2e
+
+e2e-prosody: ## the same stories with Prosody
+	@scripts/bootstrap prosody
+	@echo "== end-to-end tests, Prosody"
+	@TLIM_XMPP_SERVER=prosody $(PYTEST) -q tests/e2e
+
+# --- for changes -----------------------------------------------------------------------------------------------------
+
+format: ready ## format the code and mend what ruff can mend
+	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
+
+migrate: ready ## run the migrations on the running system's databases
+	@$(STACK) migrate
+
+docs: ready ## write docs/protocol.md from the registries
+	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
+
+openapi: ready ## write services/*/openapi.json
+	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service || exit 1; done
+
+lock: ready ## resolve requirements.lock anew (UPGRADE=--upgrade takes the newest versions)
+	@scripts/lock $(UPGRADE)
