@@ -1,0 +1,52 @@
+"""The application: opens what the service needs in order, closes it in reverse."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from tlim_runtime.app import build_app
+from tlim_runtime.broker import Broker
+from tlim_runtime.database import Database
+from tlim_runtime.outbox import OutboxRelay
+
+from session_api import endpoints, legacy_endpoints, users_endpoints
+from session_api.errors import install_import_errors
+from session_api.models import OUTBOX
+from session_api.settings import Settings
+from session_api.subscribers import Subscribers
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; nothing is opened before its lifespan starts."""
+    app = build_app(
+        "session-api",
+        "0.1.0",
+        settings,
+        lifespan,
+        [legacy_endpoints.router, endpoints.router, users_endpoints.router],
+    )
+    install_import_errors(app)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open database, broker, outbox relay and RPC doors, each with its ping for /readyz; close them in reverse."""
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        broker = await Broker.connect(
+            settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
+        )
+        stack.push_async_callback(broker.close)
+        relay = OutboxRelay(database, broker, OUTBOX)
+        await relay.start()
+        stack.push_async_callback(relay.stop)
+        await Subscribers(database, settings).listen(broker)
+        app.state.database = database
+        app.state.outbox_relay = relay
+        app.state.health.add("postgres", database.ping)
+        app.state.health.add("nats", broker.ping)
+        app.state.health.add("outbox", relay.ping)
+        yield

@@ -1,0 +1,54 @@
+"""What the doors ask for: the caller, and the rules bound to this request's one transaction."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_runtime.auth import CurrentUser, current_user
+from tlim_runtime.database import session_dependency
+
+from session_api.repository import SessionRepository
+from session_api.service import Caller, SessionService
+from session_api.settings import Settings
+from session_api.users_repository import UserRepository
+from session_api.users_service import UserService
+
+
+def settings_of(request: Request) -> Settings:
+    """Return this process's settings."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def session_service(session: AsyncSession, settings: Settings) -> SessionService:
+    """Return the rules of sessions in a transaction; also for doors that are not HTTP."""
+    return SessionService(SessionRepository(session), UserRepository(session), settings.session_max_subscribers)
+
+
+def user_service(session: AsyncSession) -> UserService:
+    """Return the rules of the directory in a transaction; also for doors that are not HTTP."""
+    return UserService(UserRepository(session))
+
+
+SettingsDep = Annotated[Settings, Depends(settings_of)]
+
+
+# scope="function": the commit comes before the answer; with FastAPI's default the answer would leave first.
+TransactionDep = Annotated[AsyncSession, Depends(session_dependency, scope="function")]
+
+
+def _sessions(session: TransactionDep, settings: SettingsDep) -> SessionService:
+    return session_service(session, settings)
+
+
+def _users(session: TransactionDep) -> UserService:
+    return user_service(session)
+
+
+def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
+    return Caller(user.user_id)
+
+
+SessionsDep = Annotated[SessionService, Depends(_sessions)]
+UsersDep = Annotated[UserService, Depends(_users)]
+CallerDep = Annotated[Caller, Depends(_caller)]

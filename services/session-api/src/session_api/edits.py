@@ -1,0 +1,143 @@
+"""What may be asked of a session and what it comes to: every check before anything changes (protocol.md section 6)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.identity import MAX_ID, is_plain_text
+
+from session_api.errors import VersionConflictError
+from session_api.models import Session
+from session_api.users_service import MAX_NAME, plain_name, user_ids
+
+MAX_SESSION_TYPE = 2**63 - 1
+"""The specification gives session_type no upper bound; the column, a bigint, has this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What addSession asks for; without a name the session is called after its subscribers."""
+
+    session_type: int
+    subscribers: Sequence[str]
+    session_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What modifySession asks for; `version`, where given, is the one the caller has seen."""
+
+    session_name: str | None = None
+    add: Sequence[str] = ()
+    remove: Sequence[str] = ()
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an edit really does to a session after all checks: nothing at all, or one new version."""
+
+    session_name: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def checked_session_id(session_id: str) -> str:
+    """Return an id that a session can have; raises SESSION_ID_EMPTY, or FIELD_INVALID for what no session is called."""
+    if not session_id.strip():
+        raise TlimError(ErrorCode.SESSION_ID_EMPTY, "session_id is missing or blank", field="session_id")
+    if len(session_id) > MAX_ID or not is_plain_text(session_id):
+        raise TlimError(ErrorCode.FIELD_INVALID, f"{quoted(session_id)} is not a session_id", field="session_id")
+    return session_id
+
+
+def leader_of(session: Session, subscribers: Sequence[str]) -> str:
+    """Return who removes others and deletes: the creator, or, once he has left, who has been in it for longest.
+
+    A session without anybody who may remove a person would be stuck for ever; a creator who comes back leads again.
+    """
+    return session.creator if session.creator in subscribers else subscribers[0]
+
+
+def joined_name(ids: Sequence[str], names: Mapping[str, str]) -> str:
+    """Return the name of a session nobody named: its people's names joined by commas, cut to 128 characters."""
+    return ",".join(names[one] for one in ids)[:MAX_NAME]
+
+
+def checked_edit(edit: Edit) -> Edit:
+    """Return an edit with normalised ids, each once; raises what can be told without looking at the session.
+
+    SESSION_NAME_EMPTY for a blank name; USER_UNKNOWN for a blank id; FIELD_INVALID for a bad name or id, for somebody
+    who is to be added and removed, and when nothing is asked for.
+    """
+    if edit.session_name is not None and not edit.session_name.strip():
+        raise TlimError(ErrorCode.SESSION_NAME_EMPTY, "session_name is given but blank", field="session_name")
+    name = None if edit.session_name is None else plain_name(edit.session_name, "session_name")
+    add, remove = user_ids(edit.add), user_ids(edit.remove)
+    both = set(add).intersection(remove)
+    if both:
+        detail = f"{quoted(min(both))} is both to be added and to be removed"
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="subscribers")
+    if name is None and not add and not remove:
+        raise TlimError(
+            ErrorCode.FIELD_INVALID, "neither a session_name nor subscribers to add or remove", field="session_name"
+        )
+    return Edit(name, add, remove, edit.version)
+
+
+def plan_edit(
+    session: Session, subscribers: Sequence[str], caller: str, edit: Edit, *, known: Collection[str], limit: int
+) -> Change:
+    """Check a whole edit against a session before anything changes, and return what it comes to.
+
+    Raises SESSION_UNKNOWN for a stranger, NOT_ALLOWED where the caller may not, VersionConflictError, USER_UNKNOWN when
+    all it asks for is to add people nobody knows, FIELD_INVALID when the session would hold over `limit` people.
+    """
+    check_inside(session, subscribers, caller, edit.version)
+    inside = set(subscribers)
+    if set(edit.remove) - {caller} and caller != leader_of(session, subscribers):
+        raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session removes others from it", field="subscribers")
+    if caller not in known:
+        raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", field="user_id")
+    unknown = tuple(one for one in edit.add if one not in inside and one not in known)
+    if unknown and len(unknown) == len(edit.add) and not edit.remove and edit.session_name is None:
+        raise TlimError(ErrorCode.USER_UNKNOWN, f"nobody knows {quoted(unknown[0])}", field="user_id")
+    added = tuple(one for one in edit.add if one not in inside and one in known)
+    removed = tuple(one for one in edit.remove if one in inside)
+    if added:
+        check_size(len(subscribers) + len(added) - len(removed), limit)
+    return Change(edit.session_name or session.session_name, added, removed, unknown)
+
+
+def check_inside(session: Session, subscribers: Sequence[str], caller: str, version: int | None) -> None:
+    """Raise SESSION_UNKNOWN for a stranger, VersionConflictError for who has seen another version than there is."""
+    if caller not in subscribers:
+        raise no_such_session(session.session_id)
+    if version is not None and version != session.version:
+        raise VersionConflictError(seen=version, current=session.version)
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raise FIELD_INVALID when a session of `size` people is larger than the limit."""
+    if size > limit:
+        detail = f"a session holds at most {limit} subscribers, this one would hold {size}"
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="subscribers")
+
+
+def no_such_session(session_id: str) -> TlimError:
+    """Return the refusal for a session that is unknown, deleted or not the caller's: he cannot tell which."""
+    return TlimError(ErrorCode.SESSION_UNKNOWN, f"there is no session {quoted(session_id)}", field="session_id")
+
+
+def who_is_in(creator: str, listed: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return the people of a new session in the order given, its creator first where he is not listed.
+
+    Raises SESSION_USER_UNKNOWN when he is not known, or nobody listed is.
+    """
+    if creator not in known:
+        raise TlimError(ErrorCode.SESSION_USER_UNKNOWN, f"nobody knows {quoted(creator)}", field="session_user")
+    inside = [one for one in listed if one in known]
+    if not inside:
+        raise TlimError(ErrorCode.SESSION_USER_UNKNOWN, "nobody knows any of the subscribers", field="subscribers")
+    return inside if creator in inside else [creator, *inside]

@@ -1,0 +1,115 @@
+"""Sessions over the modern API: REST under /v1/sessions."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.errors import problem_responses
+
+from session_api.dependencies import CallerDep, SessionsDep
+from session_api.edits import Edit, NewSession
+from session_api.models import Session
+from session_api.paging import Cursor, PageSize, bad_cursor, read_cursor, write_cursor
+from session_api.schemas import SessionCreate, SessionPage, SessionRead, SessionSummary, SessionUpdate
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""10,000 subscribers as the specification writes them are under 1 MB, or 3 MB where every character is escaped."""
+
+IfMatch = Annotated[str | None, Header(description='the ETag that was read, as `"7"`; another version there: 412')]
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], max_body_size=MAX_BODY_BYTES)
+
+_ALWAYS = (ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE)
+_CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCode.NOT_ALLOWED)
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses=problem_responses(
+        *_ALWAYS,
+        ErrorCode.JSON_INVALID,
+        ErrorCode.SESSION_TYPE_INVALID,
+        ErrorCode.SESSION_USER_UNKNOWN,
+        ErrorCode.USER_UNKNOWN,
+        statuses=(401, 413),
+    ),
+)
+async def create_session(
+    caller: CallerDep, sessions: SessionsDep, new: SessionCreate, response: Response
+) -> SessionRead:
+    """Create a session of the caller and the subscribers that are known."""
+    view = await sessions.create(caller, NewSession(new.session_type, new.subscribers, new.session_name))
+    response.headers["Location"] = f"/v1/sessions/{view.session.session_id}"
+    response.headers["ETag"] = _etag(view.session)
+    return SessionRead.of(view)
+
+
+@router.get("", responses=problem_responses(*_ALWAYS, statuses=(401,)))
+async def list_sessions(
+    caller: CallerDep, sessions: SessionsDep, cursor: Cursor = None, limit: PageSize = 50
+) -> SessionPage:
+    """List the sessions the caller is in, newest first."""
+    found = await sessions.mine(caller, None if cursor is None else _read_place(cursor), limit + 1)
+    more = write_cursor(_place(found[limit - 1])) if len(found) > limit else None
+    return SessionPage(items=[SessionSummary.summary_of(one) for one in found[:limit]], next_cursor=more)
+
+
+@router.get("/{session_id}", responses=problem_responses(*_ALWAYS, ErrorCode.SESSION_UNKNOWN, statuses=(401,)))
+async def read_session(caller: CallerDep, sessions: SessionsDep, session_id: str, response: Response) -> SessionRead:
+    """Read a session the caller is in, with its subscribers."""
+    view = await sessions.get(caller, session_id)
+    response.headers["ETag"] = _etag(view.session)
+    return SessionRead.of(view)
+
+
+@router.patch(
+    "/{session_id}",
+    responses=problem_responses(
+        *_CHANGES, ErrorCode.JSON_INVALID, ErrorCode.SESSION_NAME_EMPTY, statuses=(401, 412, 413)
+    ),
+)
+async def update_session(
+    *,
+    caller: CallerDep,
+    sessions: SessionsDep,
+    session_id: str,
+    update: SessionUpdate,
+    response: Response,
+    if_match: IfMatch = None,
+) -> SessionRead:
+    """Rename a session, add and remove subscribers, as one step; without If-Match on whatever version there is."""
+    edit = Edit(update.session_name, update.add, update.remove, _read_version(if_match))
+    view = await sessions.edit(caller, session_id, edit)
+    response.headers["ETag"] = _etag(view.session)
+    return SessionRead.of(view)
+
+
+@router.delete("/{session_id}", status_code=204, responses=problem_responses(*_CHANGES, statuses=(401, 412)))
+async def delete_session(caller: CallerDep, sessions: SessionsDep, session_id: str, if_match: IfMatch = None) -> None:
+    """Delete a session for everybody; its history stays readable to those who were in it."""
+    await sessions.delete(caller, session_id, _read_version(if_match))
+
+
+def _etag(session: Session) -> str:
+    return f'"{session.version}"'
+
+
+def _read_version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    digits = if_match.strip().removeprefix('"').removesuffix('"')
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        raise TlimError(ErrorCode.FIELD_INVALID, 'If-Match is one version in quotes, as "7", or *', field="If-Match")
+    return int(digits)
+
+
+def _place(session: Session) -> str:
+    return f"{session.created_at}:{session.session_id}"
+
+
+def _read_place(cursor: str) -> tuple[int, str]:
+    created_at, _, session_id = read_cursor(cursor).partition(":")
+    if not (created_at.isascii() and created_at.isdigit() and len(created_at) < 19):
+        raise bad_cursor()
+    return int(created_at), session_id

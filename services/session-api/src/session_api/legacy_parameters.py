@@ -1,0 +1,144 @@
+"""The specification's parameters: from query, form or JSON to what the rules ask for (protocol.md section 6)."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.lenient import read_json
+
+from session_api.edits import Edit, NewSession
+
+Parameters = Mapping[str, object]
+"""By name: text from a query or form; from a JSON body whatever JSON can hold."""
+
+MAX_FIELDS = 100
+"""The specification has five parameters at most; clients add a few of their own."""
+
+USER_PARAMETERS = ("request_user", "session_user", "user_id")
+"""Where callers without a token name the user, the first that is given counts."""
+
+_INTEGER = re.compile(r"[0-9]{1,20}")
+_FORM = "application/x-www-form-urlencoded"
+_REMOVING = frozenset({"del", "delete"})
+
+
+async def read_parameters(request: Request, max_bytes: int) -> Parameters:
+    """Return the parameters of the query, and over them those of the body, whatever form it has.
+
+    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for text that is not UTF-8.
+    """
+    parameters = dict[str, object](_read_form(request.scope["query_string"]))
+    media_type = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
+    if request.method != "POST":
+        return parameters
+    if media_type == "multipart/form-data":
+        async with request.form(max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
+            return parameters | dict(form.items())
+    body = await request.body()
+    if media_type == _FORM:
+        return parameters | _read_form(body)
+    return parameters | (_read_object(body) if body else {})
+
+
+def read_new_session(parameters: Parameters) -> NewSession:
+    """Return what addSession asks for.
+
+    Raises SESSION_TYPE_INVALID, and what `_read_elements` raises.
+    """
+    session_type = _read_integer(parameters.get("session_type"))
+    elements = _read_elements(parameters.get("subscribers"))
+    return NewSession(session_type, [_read_user(element) for element in elements])
+
+
+def read_edit(parameters: Parameters) -> Edit:
+    """Return what modifySession asks for.
+
+    Raises FIELD_INVALID for an unknown `type`, and what `_read_elements` raises.
+    """
+    name = _read_text(parameters, "session_name")
+    add: list[str] = []
+    remove: list[str] = []
+    if parameters.get("subscribers") is not None:
+        for element in _read_elements(parameters["subscribers"]):
+            (remove if _is_removal(element) else add).append(_read_user(element))
+    return Edit(name, add, remove)
+
+
+def read_session_id(parameters: Parameters) -> str:
+    """Return the session_id, '' where it is missing; raises FIELD_INVALID for no text."""
+    return (_read_text(parameters, "session_id") or "").strip()
+
+
+def read_named_user(parameters: Parameters) -> str | None:
+    """Return whom the request names as its user, None where it names nobody."""
+    for name in USER_PARAMETERS:
+        named = _read_text(parameters, name)
+        if named and named.strip():
+            return named
+    return None
+
+
+def _read_form(raw: bytes) -> dict[str, str]:
+    # Starlette's own parsers take bytes that are not percent-encoded for Latin-1; old clients send them as UTF-8.
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise TlimError(ErrorCode.FIELD_INVALID, "the parameters are not UTF-8, or too many") from error
+    return dict(pairs)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    value = read_json(body)
+    if not isinstance(value, dict):
+        raise TlimError(ErrorCode.JSON_INVALID, "the request body is not a JSON object")
+    return value
+
+
+def _read_text(parameters: Parameters, name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TlimError(ErrorCode.FIELD_INVALID, f"{name} is not a string", field=name)
+    return value
+
+
+def _read_integer(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
+
+
+def _read_elements(value: object) -> list[dict[str, Any]]:
+    """Return `subscribers` as a list of objects.
+
+    Raises FIELD_INVALID when it is missing, JSON_INVALID when its text does not parse, NOT_AN_ARRAY otherwise.
+    """
+    if value is None:
+        raise TlimError(ErrorCode.FIELD_INVALID, "subscribers is missing", field="subscribers")
+    if isinstance(value, str):
+        value = read_json(value)
+    if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
+        raise TlimError(ErrorCode.NOT_AN_ARRAY, "subscribers is not an array of objects", field="subscribers")
+    return value
+
+
+def _read_user(element: Mapping[str, Any]) -> str:
+    user_id = element.get("user_id")
+    if user_id is None:
+        raise TlimError(ErrorCode.USER_UNKNOWN, "a subscriber has no user_id", field="user_id")
+    if not isinstance(user_id, str):
+        raise TlimError(ErrorCode.FIELD_INVALID, f"user_id {quoted(user_id)} is not a string", field="user_id")
+    return user_id
+
+
+def _is_removal(element: Mapping[str, Any]) -> bool:
+    kind = element.get("type")
+    if kind == "add":
+        return False
+    if isinstance(kind, str) and kind in _REMOVING:
+        return True
+    raise TlimError(ErrorCode.FIELD_INVALID, f"type {quoted(kind)} is neither add nor del", field="type")

@@ -1,0 +1,1 @@
+"""The history of session-api's tables."""

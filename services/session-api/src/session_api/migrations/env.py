@@ -1,0 +1,7 @@
+"""Entry point of alembic."""
+
+from tlim_runtime.migrations import run_env
+
+from session_api.models import Table
+
+run_env(Table.metadata)

@@ -1,0 +1,71 @@
+"""The tables: users, sessions, and who is or was a subscriber of which session. Times are epoch milliseconds."""
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+from tlim_runtime.migrations import new_metadata
+from tlim_runtime.outbox import Outbox
+
+_ID = sa.Text(collation="C")  # byte order: the same for a cursor, for ORDER BY and for prefix search by index
+_BIG = sa.BigInteger()
+
+
+class Table(SQLModel):
+    """The base of this service's tables; metadata of their own, because the tests of all services share a process."""
+
+    metadata = new_metadata()
+
+
+OUTBOX = Outbox(Table.metadata)
+
+
+class User(Table, table=True):
+    """A person of the directory: imported, or seen once. `name` is the id until somebody imports a better one."""
+
+    __tablename__ = "users"
+
+    user_id: str = Field(primary_key=True, sa_type=_ID)
+    name: str = Field(sa_type=sa.Text)
+    active: bool = True
+    created_at: int = Field(sa_type=_BIG)
+    modified_at: int = Field(sa_type=_BIG)
+
+
+class Session(Table, table=True):
+    """A session (specification section 2, JSON layer 2). `creator` is its session_user, a reserved word in SQL."""
+
+    __tablename__ = "sessions"
+
+    session_id: str = Field(primary_key=True, sa_type=_ID)
+    session_name: str = Field(sa_type=sa.Text)
+    session_type: int = Field(sa_type=_BIG)
+    creator: str = Field(foreign_key="users.user_id", sa_type=_ID)
+    version: int = 1
+    changed_by: str = Field(sa_type=_ID)
+    created_at: int = Field(sa_type=_BIG)
+    modified_at: int | None = Field(default=None, sa_type=_BIG)
+    deleted_at: int | None = Field(default=None, sa_type=_BIG)
+    session_valid: int | None = Field(  # written by PostgreSQL only, so that it cannot disagree with deleted_at
+        default=None,
+        sa_type=sa.SmallInteger,
+        sa_column_args=[sa.Computed("CASE WHEN deleted_at IS NULL THEN 0 ELSE 1 END", persisted=True)],
+    )
+
+
+class Subscriber(Table, table=True):
+    """One membership period: from the session's version that added somebody until the one that removed him."""
+
+    __tablename__ = "subscribers"
+    __table_args__ = (
+        # At most one open period each, and the way to all sessions of a person.
+        sa.Index(
+            "uq_subscribers_open", "user_id", "session_id", unique=True, postgresql_where=sa.text("left_at IS NULL")
+        ),
+    )
+
+    session_id: str = Field(primary_key=True, foreign_key="sessions.session_id", sa_type=_ID)
+    user_id: str = Field(primary_key=True, foreign_key="users.user_id", sa_type=_ID)
+    added_version: int = Field(primary_key=True)
+    position: int  # the order within one version: subscribers are told in the order they came
+    joined_at: int = Field(sa_type=_BIG)
+    removed_version: int | None = None
+    left_at: int | None = Field(default=None, sa_type=_BIG)

@@ -1,0 +1,33 @@
+"""Cursors: opaque texts that name the place after which the next page starts."""
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import Query
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.identity import is_plain_text
+
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=512)]
+PageSize = Annotated[int, Query(ge=1, le=200)]
+
+
+def write_cursor(place: str) -> str:
+    """Return a place as a cursor that nobody is tempted to build himself."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> str:
+    """Return the place a cursor names; raises FIELD_INVALID for what was never one."""
+    try:
+        place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError) as error:
+        raise bad_cursor() from error
+    if not is_plain_text(place):
+        raise bad_cursor()
+    return place
+
+
+def bad_cursor() -> TlimError:
+    """Return the refusal of a cursor that did not come from here."""
+    return TlimError(ErrorCode.FIELD_INVALID, "this is not a cursor of this list", field="cursor")

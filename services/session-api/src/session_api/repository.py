@@ -1,0 +1,108 @@
+"""All SQL of sessions and their subscribers."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.subjects import session_event_id, subject_in
+
+from session_api.models import OUTBOX, Session, Subscriber
+
+_TEXTS = ARRAY(sa.Text)
+_STILL_IN = col(Subscriber.left_at).is_(None)
+
+
+class SessionRepository:
+    """Questions about sessions, in the caller's transaction; lists travel as one array, however long."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def add(self, new: Session) -> None:
+        """Insert a new session."""
+        self._session.add(new)
+        await self._session.flush()
+
+    async def lock(self, session_id: str) -> Session | None:
+        """Return a session that is not deleted, with its row locked: others who would change it wait for our commit."""
+        question = sa.select(Session).where(col(Session.session_id) == session_id, col(Session.deleted_at).is_(None))
+        return await self._session.scalar(question.with_for_update(), execution_options={"populate_existing": True})
+
+    async def find(self, session_id: str) -> Session | None:
+        """Return a session, deleted or not."""
+        return await self._session.get(Session, session_id)
+
+    async def subscribers(self, session: Session) -> list[str]:
+        """Return who is in a session at the version it was read, in the order they came.
+
+        Asked by version, because another transaction may have committed the next one since the session was read.
+        """
+        left_later = col(Subscriber.removed_version) > session.version
+        question = (
+            sa.select(col(Subscriber.user_id))
+            .where(col(Subscriber.session_id) == session.session_id)
+            .where(col(Subscriber.added_version) <= session.version, _STILL_IN | left_later)
+            .order_by(col(Subscriber.added_version), col(Subscriber.position))
+        )
+        return list(await self._session.scalars(question))
+
+    async def changed_at(self, session_id: str, version: int) -> tuple[list[str], list[str]]:
+        """Return who was added and who was removed by one version of a session."""
+        question = (
+            sa.select(col(Subscriber.user_id), col(Subscriber.added_version))
+            .where(col(Subscriber.session_id) == session_id)
+            .where((col(Subscriber.added_version) == version) | (col(Subscriber.removed_version) == version))
+            .order_by(col(Subscriber.added_version), col(Subscriber.position))
+        )
+        rows = (await self._session.execute(question)).all()
+        added = [row.user_id for row in rows if row.added_version == version]
+        return added, [row.user_id for row in rows if row.added_version != version]
+
+    async def add_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
+        """Open a membership period for each of `ids`, keeping their order, in one statement."""
+        given = (
+            sa.func.unnest(sa.bindparam("ids", list(ids), _TEXTS))
+            .table_valued("user_id", with_ordinality="position", name="given")
+            .render_derived()
+        )
+        rows = sa.select(
+            sa.literal(session_id, sa.Text),
+            given.c.user_id,
+            sa.literal(version, sa.Integer),
+            sa.cast(given.c.position, sa.Integer),
+            sa.literal(at, sa.BigInteger),
+        )
+        columns = ["session_id", "user_id", "added_version", "position", "joined_at"]
+        await self._session.execute(sa.insert(Subscriber).from_select(columns, rows))
+
+    async def remove_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
+        """End the open membership period of each of `ids`, in one statement; the period itself is kept."""
+        is_them = col(Subscriber.user_id) == sa.any_(sa.bindparam("ids", list(ids), _TEXTS))
+        await self._session.execute(
+            sa.update(Subscriber)
+            .where(col(Subscriber.session_id) == session_id, is_them, _STILL_IN)
+            .values(removed_version=version, left_at=at)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def of_user(self, user_id: str, before: tuple[int, str] | None, limit: int) -> Sequence[Session]:
+        """Return up to `limit` sessions a person is in, newest first, from before a place (created_at, session_id)."""
+        place = sa.tuple_(col(Session.created_at), col(Session.session_id))
+        question = (
+            sa.select(Session)
+            .join(Subscriber, col(Subscriber.session_id) == col(Session.session_id))
+            .where(col(Subscriber.user_id) == user_id, _STILL_IN, col(Session.deleted_at).is_(None))
+            .order_by(col(Session.created_at).desc(), col(Session.session_id).desc())
+            .limit(limit)
+        )
+        if before is not None:
+            question = question.where(place < before)
+        return (await self._session.scalars(question)).all()
+
+    async def tell(self, event: SessionEvent) -> None:
+        """Put an event into the outbox: it is published if, and only if, this transaction commits."""
+        subject = subject_in(event.msg_type, event.session_id)
+        await OUTBOX.add(self._session, subject, event.to_bytes(), session_event_id(event.session_id, event.version))

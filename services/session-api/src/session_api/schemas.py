@@ -1,0 +1,202 @@
+"""The shapes of requests and answers: the specification's own, and those of the modern API."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.identity import MAX_ID
+
+from session_api.models import Session, User
+from session_api.service import SessionView
+from session_api.users_service import MAX_NAME
+
+UserId = Annotated[str, Field(max_length=MAX_ID, examples=["alice"])]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+EpochMs = Annotated[int, Field(description="epoch milliseconds", examples=[1533804920060])]
+
+
+class LegacySubscriber(BaseModel):
+    """An element of the specification's `subscribers`."""
+
+    user_id: str
+
+
+class SessionRefused(BaseModel):
+    """The answer of the specification's endpoints to what is refused."""
+
+    result: Literal["fail"] = "fail"
+    result_detail: ErrorCode
+    detail: str
+
+
+class SessionAdded(BaseModel):
+    """The answer of addSession; `unknown_subscribers` only where somebody is unknown."""
+
+    result: Literal["ok"] = "ok"
+    result_detail: Literal["ok"] = "ok"
+    session_id: str
+    session_name: str
+    session_type: int
+    session_user: str
+    session_create_time: str
+    subscribers: list[LegacySubscriber]
+    unknown_subscribers: list[LegacySubscriber] | None = None
+
+    @classmethod
+    def of(cls, view: SessionView) -> Self:
+        """Tell a new session as the specification does."""
+        return cls(
+            session_id=view.session.session_id,
+            session_name=view.session.session_name,
+            session_type=view.session.session_type,
+            session_user=view.session.creator,
+            session_create_time=str(view.session.created_at),
+            subscribers=_elements(view.subscribers),
+            unknown_subscribers=_elements(view.unknown) or None,
+        )
+
+
+class SessionModified(BaseModel):
+    """The answer of modifySession; `unknown_subscribers` only where somebody is unknown."""
+
+    result: Literal["ok"] = "ok"
+    result_detail: Literal[""] = ""
+    session_id: str
+    session_modify_time: str
+    unknown_subscribers: list[LegacySubscriber] | None = None
+
+    @classmethod
+    def of(cls, view: SessionView) -> Self:
+        """Tell a change as the specification does; a session that never changed was last modified when created."""
+        return cls(
+            session_id=view.session.session_id,
+            session_modify_time=str(view.session.modified_at or view.session.created_at),
+            unknown_subscribers=_elements(view.unknown) or None,
+        )
+
+
+class SessionDeleted(BaseModel):
+    """The answer of deleteSession."""
+
+    result: Literal["ok"] = "ok"
+    result_detail: Literal[""] = ""
+    session_id: str
+    session_delete_time: str
+
+    @classmethod
+    def of(cls, view: SessionView) -> Self:
+        """Tell a deletion as the specification does."""
+        return cls(session_id=view.session.session_id, session_delete_time=str(view.session.deleted_at))
+
+
+def _elements(ids: Sequence[str]) -> list[LegacySubscriber]:
+    return [LegacySubscriber(user_id=one) for one in ids]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # a misspelt `remvoe` must not look like success
+
+
+class SessionCreate(_Request):
+    """A session to create; the caller is always in it. Without a name it is called after its people."""
+
+    session_type: StrictInt = Field(ge=0)
+    subscribers: list[UserId]
+    session_name: Name | None = None
+
+
+class SessionUpdate(_Request):
+    """A change of a session: any of the three, as one step."""
+
+    session_name: Name | None = None
+    add: list[UserId] = []
+    remove: list[UserId] = []
+
+
+class SessionSummary(BaseModel):
+    """A session in a list. `version` rises by one with every change."""
+
+    session_id: str
+    session_name: str
+    session_type: int
+    session_user: str = Field(description="who created it")
+    version: int
+    created_at: EpochMs
+    modified_at: EpochMs | None
+
+    @classmethod
+    def summary_of(cls, session: Session) -> "SessionSummary":
+        """Tell a session without its people."""
+        return SessionSummary(**session.model_dump(include=_SUMMARY), session_user=session.creator)
+
+
+_SUMMARY = {"session_id", "session_name", "session_type", "version", "created_at", "modified_at"}
+
+
+class SessionRead(SessionSummary):
+    """A session with its people, in the order they came."""
+
+    subscribers: list[str]
+    unknown_subscribers: list[str] = Field(default=[], description="those of this request whom nobody knows")
+
+    @classmethod
+    def of(cls, view: SessionView) -> Self:
+        """Tell a session with its people."""
+        summary = SessionSummary.summary_of(view.session)
+        return cls(**summary.model_dump(), subscribers=list(view.subscribers), unknown_subscribers=list(view.unknown))
+
+
+class SessionPage(BaseModel):
+    """One page of sessions, newest first; `next_cursor` is null on the last one."""
+
+    items: list[SessionSummary]
+    next_cursor: str | None
+
+
+class UserPut(_Request):
+    """A user to import; without a name his id serves as one."""
+
+    name: str | None = None
+
+
+class UserRow(_Request):
+    """One user of many to import; checked row by row, so that one answer names every bad one."""
+
+    user_id: str
+    name: str | None = None
+
+
+class UsersImport(_Request):
+    """Users to import, all or none."""
+
+    users: list[UserRow] = Field(min_length=1, max_length=10_000)
+
+
+class UsersImported(BaseModel):
+    """How many users an import created, and how many it renamed or activated."""
+
+    created: int
+    updated: int
+
+
+class UserRead(BaseModel):
+    """A user of the directory."""
+
+    user_id: str
+    name: str
+    active: bool
+    created_at: EpochMs
+    modified_at: EpochMs
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        """Tell a user."""
+        return cls(**user.model_dump())
+
+
+class UserPage(BaseModel):
+    """One page of users in the order of their ids; `next_cursor` is null on the last one."""
+
+    items: list[UserRead]
+    next_cursor: str | None

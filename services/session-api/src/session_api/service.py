@@ -1,0 +1,185 @@
+"""The story of sessions: create, edit, delete, read. No SQL, no HTTP, no NATS."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.registry import MsgType
+
+from session_api.edits import (
+    MAX_SESSION_TYPE,
+    Change,
+    Edit,
+    NewSession,
+    check_inside,
+    check_size,
+    checked_edit,
+    checked_session_id,
+    joined_name,
+    leader_of,
+    no_such_session,
+    plan_edit,
+    who_is_in,
+)
+from session_api.models import Session
+from session_api.repository import SessionRepository
+from session_api.users_repository import UserRepository
+from session_api.users_service import Clock, now_ms, plain_name, user_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `authenticated`: a token says so, so that he exists; otherwise a trusted network only claims it."""
+
+    user_id: str
+    authenticated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session, who is in it in the order they came, and which ids of the request nobody knows."""
+
+    session: Session
+    subscribers: Sequence[str]
+    unknown: Sequence[str] = ()
+
+
+def event_of(
+    session: Session, subscribers: Sequence[str], added: Sequence[str], removed: Sequence[str]
+) -> SessionEvent:
+    """Return what the other services are told about the session's newest version."""
+    at = session.deleted_at or session.modified_at or session.created_at
+    return SessionEvent(
+        msg_type=_type_of_newest(session),
+        session_id=session.session_id,
+        session_name=session.session_name,
+        session_type=session.session_type,
+        session_user=session.creator,
+        version=session.version,
+        actor=session.changed_by,
+        at=at,
+        subscribers=list(subscribers),
+        added=list(added),
+        removed=list(removed),
+        deleted=session.deleted_at is not None,
+    )
+
+
+def _type_of_newest(session: Session) -> MsgType:
+    if session.deleted_at is not None:
+        return MsgType.SESSION_DELETED
+    return MsgType.SESSION_ADDED if session.version == 1 else MsgType.SESSION_CHANGED
+
+
+class SessionService:
+    """Sessions as their doors use them; the caller's transaction decides when it takes effect."""
+
+    def __init__(self, sessions: SessionRepository, users: UserRepository, limit: int, clock: Clock = now_ms) -> None:
+        self._sessions = sessions
+        self._users = users
+        self._limit = limit
+        self._clock = clock
+
+    async def create(self, caller: Caller, new: NewSession) -> SessionView:
+        """Create a session of the caller and the known ones among `new.subscribers`.
+
+        Raises SESSION_TYPE_INVALID, SESSION_USER_UNKNOWN (the caller is unknown, or nobody listed is known),
+        USER_UNKNOWN for a blank id, FIELD_INVALID.
+        """
+        if not 0 <= new.session_type <= MAX_SESSION_TYPE:
+            raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
+        name = None if new.session_name is None else plain_name(new.session_name, "session_name")
+        listed = user_ids(new.subscribers)
+        now = self._clock()
+        if caller.authenticated:
+            await self._users.meet([caller.user_id], now)
+        known = await self._users.names_of_known([caller.user_id, *listed])
+        inside = who_is_in(caller.user_id, listed, known)
+        check_size(len(inside), self._limit)
+        session = Session(
+            session_id=str(uuid.uuid4()),
+            session_name=name or joined_name(inside, known),
+            session_type=new.session_type,
+            creator=caller.user_id,
+            changed_by=caller.user_id,
+            created_at=now,
+        )
+        await self._sessions.add(session)
+        await self._sessions.add_subscribers(session.session_id, inside, session.version, now)
+        await self._sessions.tell(event_of(session, inside, added=inside, removed=()))
+        return SessionView(session, inside, tuple(one for one in listed if one not in known))
+
+    async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
+        """Rename, add and remove as one new version; what is so already is no change. Raises like its two checks."""
+        checked_session_id(session_id)
+        edit = checked_edit(edit)
+        session = await self._locked(session_id)
+        subscribers = await self._sessions.subscribers(session)
+        known = await self._users.names_of_known([caller.user_id, *edit.add])
+        change = plan_edit(session, subscribers, caller.user_id, edit, known=known, limit=self._limit)
+        if change.added or change.removed or change.session_name != session.session_name:
+            subscribers = await self._apply(session, subscribers, caller.user_id, change)
+        return SessionView(session, subscribers, change.unknown)
+
+    async def delete(self, caller: Caller, session_id: str, version: int | None = None) -> SessionView:
+        """Delete a session for everybody, keeping it as a record.
+
+        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError.
+        """
+        session = await self._locked(session_id)
+        subscribers = await self._sessions.subscribers(session)
+        check_inside(session, subscribers, caller.user_id, version)
+        known = await self._users.names_of_known([caller.user_id])
+        if caller.user_id not in known or caller.user_id != leader_of(session, subscribers):
+            raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session deletes it", field="session_id")
+        session.version += 1
+        session.changed_by = caller.user_id
+        session.deleted_at = self._clock()
+        await self._sessions.tell(event_of(session, subscribers, added=(), removed=()))
+        return SessionView(session, subscribers)
+
+    async def get(self, caller: Caller, session_id: str) -> SessionView:
+        """Return a session the caller is in; raises SESSION_UNKNOWN."""
+        session = await self._sessions.find(checked_session_id(session_id))
+        if session is None or session.deleted_at is not None:
+            raise no_such_session(session_id)
+        subscribers = await self._sessions.subscribers(session)
+        check_inside(session, subscribers, caller.user_id, version=None)
+        return SessionView(session, subscribers)
+
+    async def mine(self, caller: Caller, before: tuple[int, str] | None, limit: int) -> Sequence[Session]:
+        """Return up to `limit` of the caller's sessions, newest first, from before a place (created_at, session_id)."""
+        return await self._sessions.of_user(caller.user_id, before, limit)
+
+    async def newest_event(self, session_id: str) -> SessionEvent | None:
+        """Return what the newest event of a session told, deleted or not; None when there never was one."""
+        session = await self._sessions.find(session_id)
+        if session is None:
+            return None
+        subscribers = await self._sessions.subscribers(session)
+        added, removed = await self._sessions.changed_at(session_id, session.version)
+        return event_of(session, subscribers, added, removed)
+
+    async def _locked(self, session_id: str) -> Session:
+        session = await self._sessions.lock(checked_session_id(session_id))
+        if session is None:
+            raise no_such_session(session_id)
+        return session
+
+    async def _apply(self, session: Session, subscribers: Sequence[str], caller: str, change: Change) -> list[str]:
+        session.version += 1
+        session.changed_by = caller
+        session.modified_at = self._clock()
+        session.session_name = change.session_name
+        if change.removed:
+            await self._sessions.remove_subscribers(
+                session.session_id, change.removed, session.version, session.modified_at
+            )
+        if change.added:
+            await self._sessions.add_subscribers(session.session_id, change.added, session.version, session.modified_at)
+        gone = set(change.removed)
+        now_inside = [*(one for one in subscribers if one not in gone), *change.added]
+        await self._sessions.tell(event_of(session, now_inside, change.added, change.removed))
+        return now_inside

@@ -1,0 +1,79 @@
+"""All SQL of the users directory."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from session_api.models import User
+
+_TEXTS = ARRAY(sa.Text)
+
+
+class UserRepository:
+    """Questions about users, in the caller's transaction; lists travel as one array, however long."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def meet(self, ids: Iterable[str], at: int) -> None:
+        """Create those who are not there yet, named after their id; nobody who is there changes."""
+        rows = _rows({one: one for one in ids}, at)
+        await self._session.execute(_insert_users(rows).on_conflict_do_nothing())
+
+    async def upsert(self, names: Mapping[str, str], at: int) -> int:
+        """Create, rename and activate users (id -> name); return how many were created."""
+        statement = _insert_users(_rows(names, at))
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=[col(User.user_id)], set_={"name": new.name, "active": True, "modified_at": new.modified_at}
+        )
+        # A fresh row has no deleting or locking transaction yet: xmax = 0 tells created from updated.
+        was_created = sa.literal_column("(users.xmax = 0)", sa.Boolean)
+        return sum(await self._session.scalars(statement.returning(was_created)))
+
+    async def get(self, user_id: str) -> User:
+        """Return a user who is there, as the database has him now."""
+        question = sa.select(User).where(col(User.user_id) == user_id)
+        return (await self._session.scalars(question, execution_options={"populate_existing": True})).one()
+
+    async def names_of_known(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return id -> name of those of `ids` who are known: in the directory and active."""
+        wanted = col(User.user_id) == sa.any_(sa.bindparam("ids", list(ids), _TEXTS))
+        rows = await self._session.execute(sa.select(col(User.user_id), col(User.name)).where(wanted, col(User.active)))
+        return {row.user_id: row.name for row in rows}
+
+    async def deactivate(self, user_id: str, at: int) -> bool:
+        """Deactivate a user, noting when it happened first; return whether he is in the directory at all."""
+        is_he = col(User.user_id) == user_id
+        await self._session.execute(sa.update(User).where(is_he, col(User.active)).values(active=False, modified_at=at))
+        return await self._session.scalar(sa.select(col(User.user_id)).where(is_he)) is not None
+
+    async def search(self, prefix: str, after: str, limit: int) -> Sequence[User]:
+        """Return users by prefix of id or name (case does not matter), after an id, in the order of ids."""
+        question = sa.select(User).where(col(User.user_id) > after).order_by(col(User.user_id)).limit(limit)
+        if prefix:
+            # No index for names: a directory of 100,000 is read in about 30 ms, and only administrators search it.
+            question = question.where(
+                col(User.user_id).startswith(prefix.lower(), autoescape=True)
+                | sa.func.lower(col(User.name)).startswith(prefix.lower(), autoescape=True)
+            )
+        return (await self._session.scalars(question)).all()
+
+
+def _rows(names: Mapping[str, str], at: int) -> sa.Select[tuple[str, str, bool, int, int]]:
+    ids = sa.bindparam("ids", list(names), _TEXTS)
+    given = (
+        sa.func.unnest(ids, sa.bindparam("names", list(names.values()), _TEXTS))
+        .table_valued("id", "name", name="given")
+        .render_derived()
+    )
+    when = sa.bindparam("at", at, sa.BigInteger)
+    # Ordered, so that two imports of the same people wait for each other instead of deadlocking.
+    return sa.select(given.c.id, given.c.name, sa.true(), when, when).order_by(sa.collate(given.c.id, "C"))
+
+
+def _insert_users(rows: sa.Select[tuple[str, str, bool, int, int]]) -> Insert:
+    return insert(User).from_select(["user_id", "name", "active", "created_at", "modified_at"], rows)

@@ -1,0 +1,130 @@
+"""The rules of the users directory: who is known, and how people are imported. No SQL, no HTTP, no NATS."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.events import UserMeet, UsersKnown
+from tlim_protocol.identity import is_plain_text, normalize_user_id
+
+from session_api.errors import RowsRefusedError
+from session_api.models import User
+from session_api.users_repository import UserRepository
+
+MAX_NAME = 128
+"""A session's name is made of user names, and the specification gives it 128 characters (section 2)."""
+
+Clock = Callable[[], int]
+
+
+def now_ms() -> int:
+    """Return the server's time in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def user_ids(raw: Iterable[str]) -> tuple[str, ...]:
+    """Return ids as XMPP compares them, each once, in the order given.
+
+    Raises USER_UNKNOWN for a blank one, FIELD_INVALID for what cannot be an id.
+    """
+    return tuple(dict.fromkeys(user_id(one) for one in raw))
+
+
+def user_id(raw: str) -> str:
+    """Return one id as XMPP compares it; raises like `user_ids`."""
+    if not raw.strip():
+        raise TlimError(ErrorCode.USER_UNKNOWN, "a user_id is blank", field="user_id")
+    return normalize_user_id(raw)
+
+
+def plain_name(raw: str, field: str) -> str:
+    """Return a name of 1 to 128 characters without control characters; raises FIELD_INVALID naming `field`."""
+    if not raw.strip() or len(raw) > MAX_NAME or not is_plain_text(raw):
+        raise TlimError(
+            ErrorCode.FIELD_INVALID,
+            f"{field} {quoted(raw)} is not a name of 1 to {MAX_NAME} characters without control characters",
+            field=field,
+        )
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user to import; without a name the id serves as one."""
+
+    user_id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did, in numbers of users."""
+
+    created: int
+    updated: int
+
+
+def checked_person(person: Person) -> tuple[str, str]:
+    """Return normalised id and name of one person; raises USER_UNKNOWN for a blank id, FIELD_INVALID."""
+    checked_id = user_id(person.user_id)
+    return checked_id, checked_id if person.name is None else plain_name(person.name, "name")
+
+
+def checked_people(people: Sequence[Person]) -> dict[str, str]:
+    """Return id -> name of all rows, normalised; raises RowsRefusedError with every bad row."""
+    names: dict[str, str] = {}
+    refused: list[tuple[int, TlimError]] = []
+    for place, person in enumerate(people):
+        try:
+            checked_id, name = checked_person(person)
+        except TlimError as error:
+            refused.append((place, error))
+            continue
+        if checked_id in names:
+            refused.append((place, _comes_twice(checked_id)))
+        names[checked_id] = name
+    if refused:
+        raise RowsRefusedError(refused)
+    return names
+
+
+def _comes_twice(checked_id: str) -> TlimError:
+    return TlimError(ErrorCode.FIELD_INVALID, f"user_id {quoted(checked_id)} comes twice", field="user_id")
+
+
+class UserService:
+    """The directory as its doors use it; the caller's transaction decides when it takes effect."""
+
+    def __init__(self, users: UserRepository, clock: Clock = now_ms) -> None:
+        self._users = users
+        self._clock = clock
+
+    async def put(self, person: Person) -> User:
+        """Import one person: create, rename or activate again. Raises USER_UNKNOWN or FIELD_INVALID."""
+        checked_id, name = checked_person(person)
+        await self._users.upsert({checked_id: name}, self._clock())
+        return await self._users.get(checked_id)
+
+    async def put_many(self, people: Sequence[Person]) -> Imported:
+        """Import people, all or none; raises RowsRefusedError."""
+        names = checked_people(people)
+        created = await self._users.upsert(names, self._clock())
+        return Imported(created=created, updated=len(names) - created)
+
+    async def deactivate(self, raw_id: str) -> None:
+        """Make a person unknown: nobody can add or write to him from now on. Raises USER_UNKNOWN for a stranger."""
+        if not await self._users.deactivate(user_id(raw_id), self._clock()):
+            raise TlimError(ErrorCode.USER_UNKNOWN, f"user {quoted(raw_id)} is not in the directory", field="user_id")
+
+    async def search(self, prefix: str, after: str, limit: int) -> Sequence[User]:
+        """Return up to `limit` users with an id above `after` whose id or name starts with `prefix`, ordered by id."""
+        if not is_plain_text(prefix):
+            raise TlimError(ErrorCode.FIELD_INVALID, "prefix holds a control character", field="prefix")
+        return await self._users.search(prefix, after, limit)
+
+    async def meet(self, question: UserMeet) -> UsersKnown:
+        """Note whom other services saw, then tell which of those they ask about are known."""
+        await self._users.meet(question.seen, self._clock())
+        known = await self._users.names_of_known(question.ask)
+        return UsersKnown(known=list(known))

@@ -1,0 +1,128 @@
+"""session-api as it runs: its own migrated database, real NATS; callers are told apart by tokens signed here."""
+
+import base64
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
+from session_api.app import create_app
+from session_api.settings import Settings
+from tlim_devstack.pytest_plugin import MakeDatabase
+from tlim_devstack.servers import NatsServer
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.streams import StreamName
+from tlim_runtime.auth import TokenVerifier
+from tlim_runtime.broker import Broker
+
+AsUser = Callable[..., httpx.AsyncClient]
+Published = Callable[[], Awaitable[list[SessionEvent]]]
+
+_KEY = Ed25519PrivateKey.generate()
+_KEY_ID = "tests"
+
+
+async def _jwks() -> dict[str, Any]:
+    public = jwt.algorithms.OKPAlgorithm.to_jwk(_KEY.public_key(), as_dict=True)
+    return {"keys": [{**public, "kid": _KEY_ID, "alg": "EdDSA", "use": "sig"}]}
+
+
+def _token(settings: Settings, user_id: str, scope: str) -> str:
+    now = int(time.time())
+    claims = {"sub": user_id, "iss": settings.token_issuer, "aud": settings.token_audience, "scope": scope}
+    return jwt.encode({**claims, "iat": now, "exp": now + 600}, _KEY, algorithm="EdDSA", headers={"kid": _KEY_ID})
+
+
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    """Settings of this test that differ from the defaults; a test module may replace it."""
+    return {}
+
+
+@pytest.fixture
+def database_url(make_database: MakeDatabase) -> str:
+    return make_database("session_api")
+
+
+@pytest.fixture
+def settings(database_url: str, clean_jetstream: NatsServer, overrides: dict[str, Any]) -> Settings:
+    given: dict[str, Any] = {
+        "port": 0,
+        "nats_url": clean_jetstream.url,
+        "nats_user": Settings.service,
+        "nats_password": clean_jetstream.passwords[Settings.service],
+        "jwks_url": "http://unused.invalid",
+        "database_url": database_url,
+    }
+    return Settings(**(given | overrides))
+
+
+@pytest_asyncio.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    app = create_app(settings)
+    app.state.tokens = TokenVerifier(_jwks, settings.token_issuer, settings.token_audience)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest_asyncio.fixture
+async def stranger(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a token."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://tlim.test") as client:
+        yield client
+
+
+@pytest.fixture
+def as_user(stranger: httpx.AsyncClient, settings: Settings) -> AsUser:
+    """Return a function: user id → client with his token."""
+
+    def client(user_id: str, scope: str = "") -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {_token(settings, user_id, scope)}"}
+        return httpx.AsyncClient(transport=stranger._transport, base_url=stranger.base_url, headers=headers)
+
+    return client
+
+
+@pytest.fixture
+def admin(as_user: AsUser) -> httpx.AsyncClient:
+    """A client with scope admin."""
+    return as_user("importer", scope="admin")
+
+
+@pytest_asyncio.fixture
+async def people(admin: httpx.AsyncClient) -> list[str]:
+    """Alice, bob, carol and dave are in the directory."""
+    names = {"alice": "爱丽丝", "bob": "Bob", "carol": "Carol", "dave": "Dave"}
+    users = [{"user_id": user_id, "name": name} for user_id, name in names.items()]
+    assert (await admin.post("/v1/users", json={"users": users})).status_code == 200
+    return list(names)
+
+
+@pytest_asyncio.fixture
+async def lunch(as_user: AsUser, people: list[str]) -> str:
+    """A session of alice, bob and carol, created by alice; its id."""
+    answer = await as_user("alice").post("/v1/sessions", json={"session_type": 1, "subscribers": people[:3]})
+    assert answer.status_code == 201
+    return str(answer.json()["session_id"])
+
+
+@pytest.fixture
+def published(broker: Broker) -> Published:
+    """Return a function: all session events that JetStream has, in their order."""
+
+    async def read() -> list[SessionEvent]:
+        state = await broker.stream_state(StreamName.IN)
+        stored = [await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=one + 1) for one in range(state.last_seq)]
+        return [SessionEvent.from_bytes(_payload(one)) for one in stored]
+
+    return read
+
+
+def _payload(answer: dict[str, Any]) -> bytes:
+    return base64.b64decode(answer["message"]["data"])

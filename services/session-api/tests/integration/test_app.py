@@ -1,0 +1,41 @@
+"""The process around the rules: readiness names what it needs, browsers of configured origins may call."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+ORIGIN = "https://chat.example.com"
+
+
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    return {"cors_origins": [ORIGIN]}
+
+
+async def test_ready_means_database_broker_and_outbox(stranger: httpx.AsyncClient) -> None:
+    answer = await stranger.get("/readyz")
+    assert answer.json() == {"ready": True, "checks": {"postgres": "ok", "nats": "ok", "outbox": "ok"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/plugin/tlim/addSession", "POST"),
+        ("/v1/sessions", "POST"),
+        ("/v1/sessions/x", "PATCH"),
+        ("/v1/users/x", "PUT"),
+    ],
+)
+async def test_a_preflight_of_a_configured_origin_is_answered(
+    stranger: httpx.AsyncClient, path: str, method: str
+) -> None:
+    headers = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,content-type,if-match",
+    }
+    answer = await stranger.options(path, headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    refused = await stranger.options(path, headers=headers | {"Origin": "https://evil.example.com"})
+    assert "access-control-allow-origin" not in refused.headers

@@ -1,0 +1,126 @@
+"""HTS events: what they tell, that they leave after the commit and before the answer, and that none is lost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import STREAMS, StreamName
+from tlim_protocol.subjects import session_event_id, subject_in
+from tlim_runtime.broker import Broker
+
+AsUser = Callable[..., httpx.AsyncClient]
+Published = Callable[[], Awaitable[list[SessionEvent]]]
+
+
+async def test_each_change_is_told_before_its_answer_with_all_subscribers(
+    as_user: AsUser, people: list[str], published: Published
+) -> None:
+    alice = as_user("alice")
+    created = await alice.post("/v1/sessions", json={"session_type": 7, "subscribers": people[:3]})
+    place = created.headers["location"]
+    (added,) = await published()
+    assert added.model_dump() == {
+        "msg_type": MsgType.SESSION_ADDED,
+        "session_id": created.json()["session_id"],
+        "session_name": "爱丽丝,Bob,Carol",
+        "session_type": 7,
+        "session_user": "alice",
+        "version": 1,
+        "actor": "alice",
+        "at": created.json()["created_at"],
+        "subscribers": ["alice", "bob", "carol"],
+        "added": ["alice", "bob", "carol"],
+        "removed": [],
+        "deleted": False,
+    }
+    await as_user("bob").patch(place, json={"session_name": "dinner", "add": ["dave"], "remove": ["bob"]})
+    _, changed = await published()
+    assert (changed.msg_type, changed.version, changed.actor) == (MsgType.SESSION_CHANGED, 2, "bob")
+    assert (changed.session_name, changed.subscribers) == ("dinner", ["alice", "carol", "dave"])
+    assert (changed.added, changed.removed) == (["dave"], ["bob"])
+    await alice.delete(place)
+    _, _, deleted = await published()
+    assert (deleted.msg_type, deleted.version, deleted.deleted) == (MsgType.SESSION_DELETED, 3, True)
+    assert deleted.subscribers == ["alice", "carol", "dave"]
+
+
+async def test_an_event_travels_under_its_subject_with_its_id(broker: Broker, lunch: str) -> None:
+    subject = subject_in(MsgType.SESSION_ADDED, lunch)
+    stored = await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", last_by_subj=subject)
+    assert stored["message"]["subject"] == subject
+    again = await broker.publish(subject, b"{}", session_event_id(lunch, 1))
+    assert again.duplicate
+
+
+async def test_a_refusal_and_what_changes_nothing_tell_nothing(
+    as_user: AsUser, lunch: str, published: Published
+) -> None:
+    await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"remove": ["carol"]})
+    await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"add": ["carol"]})
+    assert len(await published()) == 1
+
+
+async def test_without_jetstream_the_call_succeeds_and_the_event_follows(
+    app: FastAPI, as_user: AsUser, lunch: str, broker: Broker, published: Published
+) -> None:
+    await broker.api(f"STREAM.DELETE.{StreamName.IN}")
+    answer = await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"session_name": "dinner"})
+    assert answer.status_code == 200
+    readiness = (await as_user("bob").get("/readyz")).json()
+    assert readiness["checks"]["outbox"] != "ok"
+    spec = next(one for one in STREAMS if one.name == StreamName.IN)
+    await broker.api(f"STREAM.CREATE.{spec.name}", name=spec.name, subjects=spec.subjects, storage="file")
+    async with asyncio.timeout(20):
+        while not await app.state.outbox_relay.flush():
+            pass
+    assert [(one.version, one.session_name) for one in await published()] == [(2, "dinner")]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "status"),
+    [("23514", 500), ("40001", 503)],  # check_violation: a mistake; serialization_failure: try again
+)
+async def test_a_commit_that_fails_is_never_answered_with_ok(
+    *,
+    as_user: AsUser,
+    lunch: str,
+    published: Published,
+    owner_url: Callable[[str, str], str],
+    database_url: str,
+    sqlstate: str,
+    status: int,
+) -> None:
+    await _fail_at_commit(owner_url("session_api", database_url), sqlstate)
+    alice = as_user("alice")
+    answers = [
+        await alice.get("/plugin/tlim/modifySession", params={"session_id": lunch, "session_name": "dinner"}),
+        await alice.patch(f"/v1/sessions/{lunch}", json={"session_name": "dinner"}),
+        await alice.delete(f"/v1/sessions/{lunch}"),
+    ]
+    assert [answer.status_code for answer in answers] == [status] * 3
+    if status == 503:
+        assert [answer.json()["code"] for answer in answers] == [ErrorCode.UNAVAILABLE] * 3
+    session = (await alice.get(f"/v1/sessions/{lunch}")).json()
+    assert (session["session_name"], session["version"]) == ("爱丽丝,Bob,Carol", 1)
+    assert len(await published()) == 1
+
+
+async def _fail_at_commit(url: str, sqlstate: str) -> None:
+    owner = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await owner.execute(
+            f"""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'refused at commit' USING ERRCODE = '{sqlstate}'; END $$;
+            CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON sessions
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+            """
+        )
+    finally:
+        await owner.close()

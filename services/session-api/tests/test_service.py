@@ -1,0 +1,32 @@
+"""What other services are told about a session."""
+
+from session_api.models import Session
+from session_api.service import event_of
+from tlim_protocol.registry import MsgType
+
+
+def a_session(*, creator: str = "alice", version: int = 3, deleted_at: int | None = None) -> Session:
+    return Session(
+        session_id="s-1",
+        session_name="lunch",
+        session_type=1,
+        creator=creator,
+        version=version,
+        changed_by="bob",
+        created_at=1000,
+        modified_at=2000,
+        deleted_at=deleted_at,
+    )
+
+
+def test_the_event_tells_the_newest_version() -> None:
+    event = event_of(a_session(), ["alice", "bob"], added=["bob"], removed=["carol"])
+    assert event.msg_type is MsgType.SESSION_CHANGED
+    assert (event.version, event.actor, event.at, event.session_user) == (3, "bob", 2000, "alice")
+    assert (event.subscribers, event.added, event.removed) == (["alice", "bob"], ["bob"], ["carol"])
+
+
+def test_the_event_type_follows_from_the_session() -> None:
+    assert event_of(a_session(version=1), ["alice"], ["alice"], []).msg_type is MsgType.SESSION_ADDED
+    deleted = event_of(a_session(deleted_at=3000), ["alice"], [], [])
+    assert (deleted.msg_type, deleted.deleted, deleted.at) == (MsgType.SESSION_DELETED, True, 3000)
