@@ -1,4 +1,4 @@
-"""`python -m tlim_devstack run|up|down|status|demo-users|clean-data`: what the Makefile's targets of that name do."""
+"""`python -m tlim_devstack run|up|down|…`: what the Makefile's targets of that name do."""
 
 import argparse
 import os
@@ -45,7 +45,7 @@ def run() -> None:
     _check_disk()
     stack = build_stack()
     _refuse_second(stack)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         stack.start()
@@ -92,6 +92,15 @@ def status() -> None:
         print(f"{name:15} {state}")
 
 
+def migrate() -> None:
+    """Bring the databases of the running stack to the newest migrations."""
+    stack = build_stack()
+    if not stack.supervisor.is_running():
+        raise StackError("tlim is not running; every start runs the migrations")
+    stack.migrate()
+    print("The databases are up to date.")
+
+
 def demo_users() -> None:
     """Print the demo users, one `user password` per line."""
     for user, password in load_or_generate(home() / "secrets").users.items():
@@ -115,6 +124,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "up": up,
     "down": down,
     "status": status,
+    "migrate": migrate,
     "demo-users": demo_users,
     "clean-data": clean_data,
 }

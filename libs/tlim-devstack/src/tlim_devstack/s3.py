@@ -82,6 +82,13 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
     return [str(program("weed")), "-logtostderr", "server", *(f"-{name}={value}" for name, value in options.items())]
 
 
+def remove_sockets(s3_port: int, inner_ports: Sequence[int]) -> None:
+    """Remove the Unix sockets that a killed `weed` leaves in /tmp; it has no option to put them elsewhere."""
+    for port in (s3_port, *inner_ports):
+        for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # weed's choice
+            socket.unlink(missing_ok=True)
+
+
 @contextmanager
 def client(endpoint: str, access_key: str, secret_key: str) -> Iterator[Any]:
     """Lend a synchronous S3 client for set-up work (boto3, which has no types of its own)."""

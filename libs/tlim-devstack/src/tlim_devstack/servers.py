@@ -102,8 +102,8 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     admin, tests = test_keys()
     identities = directory / "identities.json"
     identities.write_text(s3.identities_document([admin, tests]))
-    port = free_port()
-    command = dies_with_parent(s3.command(data, identities, port, [free_port() for _ in range(s3.INNER_PORTS)]))
+    port, inner = free_port(), [free_port() for _ in range(s3.INNER_PORTS)]
+    command = dies_with_parent(s3.command(data, identities, port, inner))
     process = ServerProcess("S3", command, directory / "s3.log", env=s3.ENVIRONMENT)
     endpoint = f"http://127.0.0.1:{port}"
     try:
@@ -111,3 +111,4 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
         yield S3Server(endpoint, admin, tests)
     finally:
         process.stop(signal.SIGKILL)  # asked politely it takes 15 s, and what it wrote is of no use any more
+        s3.remove_sockets(port, inner)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import httpx
@@ -98,8 +100,8 @@ class Stack:
             self.supervisor.configure([*servers, *self.services.all()])
             self.supervisor.launch(background=background)
             self.supervisor.start(*(program.name for program in servers))
-            self._together(self._streams, self._databases, self._bucket, self._xmpp_accounts)
-            self._start_services()
+            self._together(self._record, self._bucket, self._xmpp_accounts)
+            self._ready_services()
         except BaseException:
             self.stop()
             raise
@@ -112,6 +114,11 @@ class Stack:
         for group in ((GATEWAY,), SERVICES, tuple(sorted(names - {GATEWAY, *SERVICES}))):
             self.supervisor.stop([name for name in group if name in names])
         self.supervisor.shutdown()
+        s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
+
+    def migrate(self) -> None:
+        """Run the migrations that a running stack's databases have not seen."""
+        preparation.prepare_databases(self.postgres_admin, self.services, self.home / "stamps")
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -201,6 +208,11 @@ class Stack:
             Program("s3", dies_with_parent(weed), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
 
+    def _record(self) -> None:
+        self._together(self._streams, self._databases)
+        # their start takes longest, so they wait for S3 and XMPP themselves
+        self.supervisor.start(*SERVICES, GATEWAY)
+
     def _streams(self) -> None:
         self.wait_ready("nats")
         preparation.provision_streams(self.ports, self.credentials)
@@ -222,8 +234,7 @@ class Stack:
             self.xmpp.register(user, self.credentials.users[user])
         self.say(f"{self.xmpp_name} is ready")
 
-    def _start_services(self) -> None:
-        self.supervisor.start(*SERVICES, GATEWAY)
+    def _ready_services(self) -> None:
         for name in (*SERVICES, GATEWAY):
             self.wait_ready(name)
             self.say(f"{name} is ready")
@@ -266,7 +277,11 @@ class Stack:
 
 
 def _says_ready(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)  # asked many times: httpx would load the CAs each time
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tlim_devstack.failures import StackError
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
