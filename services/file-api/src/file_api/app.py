@@ -1,0 +1,91 @@
+"""The application: opens what the service needs in order, closes it in reverse."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from tlim_protocol.streams import FILE_GRANTS
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.app import build_app
+from tlim_runtime.broker import Broker
+from tlim_runtime.consumer import BatchConsumer
+from tlim_runtime.database import Database
+from tlim_runtime.outbox import OutboxRelay
+
+from file_api import endpoints, legacy_endpoints
+from file_api.access import Access
+from file_api.models import OUTBOX
+from file_api.repository import transactions
+from file_api.service import FileService
+from file_api.settings import Settings
+from file_api.storage import Storage, open_storage
+from file_api.subscribers import check_responder, grants_handler, senders_asker
+from file_api.sweeper import Sweeper
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; nothing is opened before its lifespan starts."""
+    return build_app(
+        title="tlim file-api",
+        version="1",
+        settings=settings,
+        lifespan=lifespan,
+        routers=[legacy_endpoints.router, endpoints.router],
+    )
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open database, S3 and broker, then what works on them, each with its ping for /readyz; close them in reverse."""
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        storage = await stack.enter_async_context(_storage(settings))
+        broker = await Broker.connect(
+            settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
+        )
+        stack.push_async_callback(broker.close)
+        relay = OutboxRelay(database, broker, OUTBOX)
+        await relay.start()
+        stack.push_async_callback(relay.stop)
+
+        files = _files(settings, database, storage, relay)
+        access = Access(transactions(database), senders_asker(broker))
+        await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
+        grants = BatchConsumer(broker, FILE_GRANTS, grants_handler(access))
+        await grants.start()
+        stack.push_async_callback(grants.stop)
+        sweeper = Sweeper(files, settings.sweep_interval)
+        await sweeper.start()
+        stack.push_async_callback(sweeper.stop)
+
+        app.state.files = files
+        app.state.access = access
+        app.state.health.add("database", database.ping)
+        app.state.health.add("storage", storage.ping)
+        app.state.health.add("broker", broker.ping)
+        app.state.health.add("outbox", relay.ping)
+        app.state.health.add("grants", grants.ping)
+        yield
+
+
+def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
+    return open_storage(
+        endpoint_url=settings.s3_endpoint_url,
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+    )
+
+
+def _files(settings: Settings, database: Database, storage: Storage, relay: OutboxRelay) -> FileService:
+    return FileService(
+        transactions(database),
+        storage,
+        lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
+        max_upload_bytes=settings.max_upload_bytes,
+        upload_timeout=settings.upload_timeout,
+        pending_expiry=settings.pending_expiry,
+    )

@@ -1,0 +1,58 @@
+"""The modern door: /v1/files."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, status
+from fastapi.responses import Response
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.errors import problem_responses
+
+from file_api.content import content_of
+from file_api.dependencies import AccessDep, CurrentUserDep, FilesDep
+from file_api.schemas import FileRead
+from file_api.uploads import reading
+
+router = APIRouter(tags=["files"], responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)))
+
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": BINARY["schema"]}, "description": "any field name"}
+            },
+            "*/*": BINARY,
+        },
+    }
+}
+UPLOAD_REFUSALS = problem_responses(ErrorCode.FIELD_INVALID, statuses=(408, 413))
+CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {"*/*": BINARY}},
+    206: {"description": "One range of it", "content": {"*/*": BINARY}},
+    304: {"description": "Not modified"},
+    **problem_responses(statuses=(416,)),
+}
+_UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN)
+
+
+@router.post("/v1/files", status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_BODY, responses=UPLOAD_REFUSALS)
+async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep) -> FileRead:
+    """Upload a file: as the only file of a multipart form, or as the body itself (its name in `?name=`)."""
+    async with reading(request, files.max_upload_bytes) as upload:
+        return FileRead.of(await files.upload(user.user_id, upload))
+
+
+@router.get("/v1/files/{file_id}/info", responses=_UNKNOWN)
+async def file_info(file_id: str, user: CurrentUserDep, access: AccessDep) -> FileRead:
+    """Tell what is known about a file that was uploaded by the caller or sent to him."""
+    return FileRead.of(await access.readable(file_id, user.user_id))
+
+
+@router.get("/v1/files/{file_id}", response_class=Response, responses={**CONTENT_ANSWERS, **_UNKNOWN})
+@router.head("/v1/files/{file_id}", response_class=Response, responses={**CONTENT_ANSWERS, **_UNKNOWN})
+async def file_content(
+    file_id: str, request: Request, user: CurrentUserDep, access: AccessDep, files: FilesDep
+) -> Response:
+    """Download a file, or a range of it; conditional requests are honoured."""
+    return await content_of(await access.readable(file_id, user.user_id), request, user, files)

@@ -1,0 +1,22 @@
+"""The refusals that only file-api has."""
+
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.errors import HttpRefusal
+
+
+class UploadTooSlow(HttpRefusal):
+    """The bytes did not arrive in time: 408."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.FIELD_INVALID, "the upload took too long", field="file")
+
+
+class UploadAborted(HttpRefusal):
+    """The client went away in the middle: nobody hears this 400."""
+
+    status = 400
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.FIELD_INVALID, "the upload was broken off", field="file")

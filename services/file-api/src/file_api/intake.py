@@ -1,0 +1,45 @@
+"""What is learned about a file while its bytes pass by: size, digest, first bytes; and the limits they keep."""
+
+import hashlib
+from collections.abc import AsyncIterator
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.errors import PayloadTooLarge
+
+from file_api.media import HEAD_BYTES
+
+
+class Intake:
+    """Measures one upload; the results are valid after `through` has ended."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.head = b""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of all bytes, in hex."""
+        return self._digest.hexdigest()
+
+    async def through(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Give the bytes on, unchanged.
+
+        Raises PayloadTooLarge with the first byte over the limit, TlimError FIELD_INVALID when there were none.
+        """
+        async for chunk in data:
+            self.size += len(chunk)
+            if self.size > self._max_bytes:
+                raise too_large(self._max_bytes)
+            self._digest.update(chunk)
+            if len(self.head) < HEAD_BYTES:
+                self.head = (self.head + chunk)[:HEAD_BYTES]
+            yield chunk
+        if self.size == 0:
+            raise TlimError(ErrorCode.FIELD_INVALID, "the file is empty", field="file")
+
+
+def too_large(max_bytes: int) -> PayloadTooLarge:
+    """Return the refusal of a file over the limit."""
+    return PayloadTooLarge(f"a file may have at most {max_bytes} bytes", field="file")

@@ -1,0 +1,61 @@
+"""The specification's own addresses, under any project name: mobileFileUpload and mobileFileDownload (section 5)."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.errors import LegacyRoute, problem_responses
+
+from file_api.content import content_of
+from file_api.dependencies import AccessDep, FilesDep, LegacyUserDep
+from file_api.endpoints import CONTENT_ANSWERS, UPLOAD_BODY
+from file_api.schemas import LegacyFileId
+from file_api.uploads import reading
+
+router = APIRouter(
+    prefix="/{project_name}/upload",
+    route_class=LegacyRoute,
+    tags=["specification"],
+    responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)),
+)
+
+_FAILURE = 'A refusal: `{"result":"fail","result_detail":"error-0xx","detail":"…"}` as application/json'
+_UPLOADED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": f"The file id. {_FAILURE}",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}},
+            "application/json": {"schema": LegacyFileId.model_json_schema()},
+        },
+    },
+    **problem_responses(statuses=(413,)),
+}
+_CONTENT = {**CONTENT_ANSWERS, 200: {**CONTENT_ANSWERS[200], "description": f"The file. {_FAILURE}"}}
+
+
+@router.post("/mobileFileUpload", response_class=Response, openapi_extra=UPLOAD_BODY, responses=_UPLOADED)
+async def mobile_file_upload(project_name: str, request: Request, user: LegacyUserDep, files: FilesDep) -> Response:
+    """Upload a file; answers its id as plain text, or as JSON to a client that accepts it."""
+    del project_name  # part of old clients' addresses, without a meaning here
+    async with reading(request, files.max_upload_bytes) as upload:
+        file = await files.upload(user.user_id, upload)
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(LegacyFileId(fileId=file.file_id).model_dump())
+    return PlainTextResponse(file.file_id)
+
+
+@router.get("/mobileFileDownload", response_class=Response, responses=_CONTENT)
+@router.head("/mobileFileDownload", response_class=Response, responses=_CONTENT)
+async def mobile_file_download(
+    *,
+    project_name: str,
+    request: Request,
+    user: LegacyUserDep,
+    access: AccessDep,
+    files: FilesDep,
+    file_id: Annotated[str, Query(alias="fileId")] = "",
+) -> Response:
+    """Download a file, or a range of it; conditional requests are honoured."""
+    del project_name
+    return await content_of(await access.readable(file_id, user.user_id), request, user, files)

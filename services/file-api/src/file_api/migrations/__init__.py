@@ -1,0 +1,1 @@
+"""The migrations of file-api's database."""

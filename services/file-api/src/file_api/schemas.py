@@ -1,0 +1,39 @@
+"""What file-api answers."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from file_api.files import StoredFile
+
+
+class FileRead(BaseModel):
+    """A stored file."""
+
+    file_id: str
+    name: str = Field(description="as its sender called it, made safe; empty when he gave none")
+    media_type: str = Field(description="from the content, else from what the sender said")
+    size: int = Field(description="bytes")
+    sha256: str = Field(description="hex; also the ETag of the content")
+    owner: str = Field(description="user id of who uploaded it")
+    stored_at: datetime
+
+    @classmethod
+    def of(cls, file: StoredFile) -> Self:
+        """Return the answer for a file."""
+        return cls(
+            file_id=file.file_id,
+            name=file.name,
+            media_type=file.media_type,
+            size=file.size,
+            sha256=file.sha256,
+            owner=file.owner_id,
+            stored_at=file.stored_at,
+        )
+
+
+class LegacyFileId(BaseModel):
+    """The specification's answer to an upload, for clients that accept JSON."""
+
+    fileId: str  # noqa: N815 - the specification's name

@@ -1,0 +1,29 @@
+"""What file-api is told by its environment."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+from tlim_runtime.settings import DatabaseSettings, ServiceSettings
+
+from file_api.storage import MAX_PARTS, PART_BYTES
+
+
+class Settings(ServiceSettings, DatabaseSettings):
+    """The settings of this service: those every service has, where the bytes go, and the limits of uploads."""
+
+    service: ClassVar[str] = "file-api"
+
+    s3_endpoint_url: str
+    s3_bucket: str = "tlim-files"
+    s3_region: str = "us-east-1"
+    s3_access_key: str
+    s3_secret_key: SecretStr
+
+    max_upload_bytes: int = Field(default=2 * 1024**3, ge=1, le=MAX_PARTS * PART_BYTES)
+    upload_timeout: timedelta = timedelta(hours=6)
+    """An upload that takes longer is given up: 2 GiB at 1 Mbit/s take less than 5 hours."""
+    pending_expiry: timedelta = timedelta(hours=12)
+    """What a killed process left behind is removed this long after its upload began; above `upload_timeout`, so that
+    a running upload is never taken for a dead one."""
+    sweep_interval: timedelta = timedelta(minutes=15)

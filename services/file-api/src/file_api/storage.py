@@ -1,0 +1,167 @@
+"""The S3 adapter: put, get, discard and ping in our words, on the subset of S3 that every server has."""
+
+import io
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError
+from tlim_runtime.outages import Unavailable
+
+from file_api.botodata import lean_loader
+from file_api.ranges import ByteRange
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
+
+PART_BYTES = 8 * 1024 * 1024
+"""One part is in memory at a time, with one copy while it is sent. S3's least part size is 5 MiB."""
+
+MAX_PARTS = 10_000
+"""S3's bound on the parts of one object."""
+
+_CHUNK_BYTES = 64 * 1024
+
+_CONFIG = AioConfig(
+    connect_timeout=2,
+    read_timeout=30,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=200,  # every running download holds one; the default of 10 would make the eleventh wait
+    signature_version="s3v4",
+    s3={"addressing_style": "path"},  # not every server resolves bucket.host
+    request_checksum_calculation="when_required",  # botocore's new default sends trailers that not every server knows
+    response_checksum_validation="when_required",
+)
+
+
+class StorageUnavailable(Unavailable):
+    """S3 is away, refuses us, or has lost an object that the database knows."""
+
+
+class Storage:
+    """The objects of one bucket; open it with `open_storage`."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    async def put(self, key: str, data: AsyncIterator[bytes]) -> None:
+        """Store what `data` gives out under `key`; one request up to 8 MiB, a multipart upload above.
+
+        Raises what `data` raises, or StorageUnavailable; either way no object exists under the key then, but a
+        connection that broke at the wrong moment may leave one: `discard` the key.
+        """
+        parts = _in_parts(data)
+        first = await anext(parts, b"")
+        if len(first) < PART_BYTES:
+            async with _translated():
+                await self._client.put_object(Bucket=self._bucket, Key=key, Body=io.BytesIO(first))
+            return
+        async with _translated():
+            upload = await self._client.create_multipart_upload(Bucket=self._bucket, Key=key)
+        try:
+            await self._put_parts(key, upload["UploadId"], first, parts)
+        except Exception:
+            async with _translated():
+                await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
+            raise
+
+    async def _put_parts(self, key: str, upload_id: str, part: bytes, more: AsyncIterator[bytes]) -> None:
+        done: list[CompletedPartTypeDef] = []
+        while part:
+            number = len(done) + 1
+            async with _translated():
+                sent = await self._client.upload_part(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=io.BytesIO(part)
+                )
+            done.append({"PartNumber": number, "ETag": sent["ETag"]})
+            part = b""  # free it before the next one is collected
+            part = await anext(more, b"")
+        async with _translated():
+            await self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}
+            )
+
+    async def get(self, key: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:
+        """Return the bytes of an object, or of one range of it, in chunks of at most 64 KiB.
+
+        The object is open when this returns. Raises StorageUnavailable, also while reading. Close the iterator
+        (`aclose`) when it is not read to its end.
+        """
+        wanted: dict[str, Any] = {} if span is None else {"Range": f"bytes={span.start}-{span.end}"}
+        async with _translated():
+            found = await self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
+        opened = _read(found["Body"])
+        await anext(opened)  # to its first yield: from there on closing the iterator closes the connection
+        return opened
+
+    async def discard(self, key: str) -> None:
+        """Remove the object and every unfinished upload of it; does nothing where there is none."""
+        async with _translated():
+            unfinished = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+            for upload in unfinished.get("Uploads", []):
+                if upload.get("Key") == key:
+                    await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
+            await self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    async def ping(self) -> None:
+        """Ask for the bucket; raises StorageUnavailable."""
+        async with _translated():
+            await self._client.head_bucket(Bucket=self._bucket)
+
+
+@asynccontextmanager
+async def open_storage(
+    *, endpoint_url: str, bucket: str, region: str, access_key: str, secret_key: str
+) -> AsyncIterator[Storage]:
+    """Open the one client of a process. Connects to nothing yet: an S3 that is away shows in `ping`."""
+    session = AioSession()
+    session.register_component("data_loader", lean_loader())
+    async with session.create_client(
+        "s3",
+        region_name=region,
+        endpoint_url=endpoint_url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=_CONFIG,
+    ) as client:
+        yield Storage(client, bucket)
+
+
+async def _in_parts(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in data:
+        pieces.append(piece)
+        size += len(piece)
+        if size >= PART_BYTES:
+            whole = b"".join(pieces)
+            pieces.clear()
+            size = 0
+            yield whole
+            del whole  # the consumer has sent it: do not hold it while the next part is collected
+    if pieces:
+        yield b"".join(pieces)
+
+
+async def _read(body: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - the proxy that aiobotocore returns has no type
+    try:
+        yield b""
+        async with _translated():
+            while chunk := await body.content.readany():
+                for start in range(0, len(chunk), _CHUNK_BYTES):
+                    yield chunk[start : start + _CHUNK_BYTES]
+    finally:
+        body.close()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise StorageUnavailable(f"S3: {error}") from error

@@ -1,0 +1,218 @@
+"""file-api as its clients and neighbours meet it: over real HTTP, with real PostgreSQL, NATS and S3."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import boto3
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from fastapi import FastAPI
+from file_api.app import create_app
+from file_api.settings import Settings
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tlim_devstack.pytest_plugin import S3Bucket
+from tlim_devstack.servers import NatsServer
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import FileEvent, FileQuestion, FileSenders, StoredMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_protocol.subjects import Rpc, out_message_id, subject_out
+from tlim_runtime.auth import CurrentUser
+from tlim_runtime.broker import Broker
+
+
+async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30) -> None:
+    """Repeat `check` until it raises no AssertionError."""
+    async for attempt in AsyncRetrying(
+        stop=stop_after_delay(within_s),
+        wait=wait_fixed(0.05),
+        retry=retry_if_exception_type(AssertionError),
+        reraise=True,
+    ):
+        with attempt:
+            await check()
+
+
+@dataclass
+class MessageStore:
+    """message-store's side: who sent which file to whom."""
+
+    sent: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    questions: list[FileQuestion] = field(default_factory=list)
+
+    async def answer(self, data: bytes) -> bytes:
+        question = FileQuestion.from_bytes(data)
+        self.questions.append(question)
+        return FileSenders(senders=self.sent.get((question.file_id, question.user_id), [])).to_bytes()
+
+
+class Bucket:
+    """What is really in S3."""
+
+    def __init__(self, bucket: S3Bucket) -> None:
+        self._name = bucket.bucket
+        self._s3 = boto3.client(
+            "s3", endpoint_url=bucket.endpoint, aws_access_key_id=bucket.access_key,
+            aws_secret_access_key=bucket.secret_key, region_name=bucket.region,
+        )  # fmt: skip
+
+    def objects(self) -> list[str]:
+        return [item["Key"] for item in self._s3.list_objects_v2(Bucket=self._name).get("Contents", [])]
+
+    def unfinished(self) -> list[str]:
+        return [item["Key"] for item in self._s3.list_multipart_uploads(Bucket=self._name).get("Uploads", [])]
+
+    def put(self, key: str) -> None:
+        self._s3.put_object(Bucket=self._name, Key=key, Body=b"left behind")
+
+    def begin(self, key: str) -> None:
+        upload_id = self._s3.create_multipart_upload(Bucket=self._name, Key=key)["UploadId"]
+        self._s3.upload_part(Bucket=self._name, Key=key, UploadId=upload_id, PartNumber=1, Body=b"left behind")
+
+    def close(self) -> None:
+        self._s3.close()
+
+
+@dataclass
+class World:
+    """One file-api's servers, and what a test does with them."""
+
+    nats: NatsServer
+    database_url: str
+    s3: S3Bucket
+    bucket: Bucket
+    tests: Broker
+    store: MessageStore
+    store_broker: Broker
+    app: FastAPI = field(default_factory=FastAPI)
+    port: int = 0
+
+    def settings(self, **changes: Any) -> Settings:
+        values: dict[str, Any] = {
+            "port": 0, "nats_url": self.nats.url, "nats_user": "file-api",
+            "nats_password": SecretStr(self.nats.passwords["file-api"]), "jwks_url": "http://jwks.invalid",
+            "database_url": SecretStr(self.database_url), "s3_endpoint_url": self.s3.endpoint,
+            "s3_bucket": self.s3.bucket, "s3_region": self.s3.region, "s3_access_key": self.s3.access_key,
+            "s3_secret_key": SecretStr(self.s3.secret_key), "trust_request_user": True,
+        }  # fmt: skip
+        return Settings(**{**values, **changes})
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """The application behind a real HTTP server, on a port of its own."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+            server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5))
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            while not server.started:
+                assert not serving.done(), "the service did not start"
+                await asyncio.sleep(0.01)
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await serving
+
+    def client(self, user_id: str) -> httpx.AsyncClient:
+        """An HTTP client that is this user for both doors."""
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}",
+            headers={"Authorization": f"Bearer {user_id}"},
+            timeout=60,
+        )
+
+    async def rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.database_url.replace("+asyncpg", ""))
+        try:
+            return await connection.fetch(statement, *arguments)
+        finally:
+            await connection.close()
+
+    async def nothing_left(self) -> None:
+        assert await self.rows("SELECT * FROM files") == []
+        assert (self.bucket.objects(), self.bucket.unfinished()) == ([], [])
+
+    async def store_message(self, seq: int, sender: str, recipients: list[str], file_id: str) -> None:
+        """Publish, as message-store does, that a picture was sent."""
+        envelope = Envelope(
+            msg_from=sender, msg_to=recipients[0], msg_id=f"m{seq}", msg_type=MsgType.IMAGE, body=[{"file_id": file_id}]
+        )
+        event = StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
+        subject = subject_out(envelope.msg_type, envelope.conversation_id)
+        await self.store_broker.publish(subject, event.to_bytes(), out_message_id(event))
+
+    async def file_events(self) -> list[FileEvent]:
+        """All that file-api has announced."""
+        return [FileEvent.from_bytes(data) for data in await self._payloads(StreamName.IN)]
+
+    async def dead_letters(self) -> list[bytes]:
+        return await self._payloads(StreamName.DEAD)
+
+    async def grants_are_read(self) -> None:
+        info = await self.tests.api(f"CONSUMER.INFO.{StreamName.OUT}.file-api")
+        assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+    async def _payloads(self, stream: StreamName) -> list[bytes]:
+        state = await self.tests.stream_state(stream)
+        found = [await self.tests.api(f"STREAM.MSG.GET.{stream}", seq=seq) for seq in range(1, state.last_seq + 1)]
+        return [base64.b64decode(one["message"].get("data", "")) for one in found if "message" in one]
+
+
+class NamesAreTokens:
+    """Stands in for the token check, which tlim_runtime tests: the token is the user id."""
+
+    async def verify(self, token: str) -> CurrentUser:
+        return CurrentUser(token)
+
+
+@pytest.fixture
+def bucket(s3_bucket: S3Bucket) -> Iterator[Bucket]:
+    opened = Bucket(s3_bucket)
+    yield opened
+    opened.close()
+
+
+@pytest_asyncio.fixture
+async def servers(
+    clean_jetstream: NatsServer,
+    make_database: Callable[[str], str],
+    connect_broker: Callable[[str], Awaitable[Broker]],
+    s3_bucket: S3Bucket,
+    bucket: Bucket,
+) -> World:
+    """The servers and the neighbours, without file-api itself."""
+    store, broker = MessageStore(), await connect_broker("message-store")
+    await broker.respond(Rpc.MESSAGE_GRANTS, store.answer, "message-store")
+    await broker.flush()
+    tests = await connect_broker("tests")
+    return World(clean_jetstream, make_database("file_api"), s3_bucket, bucket, tests, store, broker)
+
+
+@pytest.fixture
+def changed_settings() -> dict[str, Any]:
+    """Override it in a module or by parametrizing to run the service with other settings."""
+    return {}
+
+
+@pytest_asyncio.fixture
+async def world(servers: World, changed_settings: dict[str, Any]) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        servers.app = create_app(servers.settings(**changed_settings))
+        servers.app.state.tokens = NamesAreTokens()
+        await stack.enter_async_context(servers.running(servers.app))
+        yield servers
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Awaitable[None]]:
+    return eventually

@@ -1,0 +1,168 @@
+"""Processes that were killed between row and object, and servers that are away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from file_api.app import create_app
+from file_api.files import Upload, new_file_id, object_key
+from file_api.repository import transactions
+from file_api.service import FileService
+from file_api.storage import open_storage
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import FileEvent
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_runtime.database import Database
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=30)
+
+
+@pytest.fixture
+def changed_settings() -> dict[str, Any]:
+    return {"sweep_interval": timedelta(seconds=0.1)}
+
+
+@asynccontextmanager
+async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIterator[list[FileService]]:
+    """The rules alone, as `count` processes would have them."""
+    settings = servers.settings(**changes)
+    database = Database(servers.database_url)
+    async with open_storage(
+        endpoint_url=settings.s3_endpoint_url, bucket=settings.s3_bucket, region=settings.s3_region,
+        access_key=settings.s3_access_key, secret_key=settings.s3_secret_key.get_secret_value(),
+    ) as storage:  # fmt: skip
+        yield [
+            FileService(
+                transactions(database),
+                storage,
+                _nobody_hears,
+                max_upload_bytes=settings.max_upload_bytes,
+                upload_timeout=settings.upload_timeout,
+                pending_expiry=settings.pending_expiry,
+            )
+            for _ in range(count)
+        ]
+    await database.close()
+
+
+async def _nobody_hears() -> None:
+    pass
+
+
+async def leave_behind(servers: Any, began: datetime) -> str:
+    """Do what `upload` does first, then nothing: as a process that is killed."""
+    file_id = new_file_id()
+    database = Database(servers.database_url)
+    async with transactions(database)() as files:
+        await files.add_pending(file_id, "alice", began)
+    await database.close()
+    return file_id
+
+
+async def test_a_row_without_an_object_is_swept(servers: Any, world: Any, eventually: Any) -> None:
+    await leave_behind(servers, LONG_AGO)
+    await eventually(world.nothing_left)
+
+
+async def test_an_object_whose_row_is_still_pending_is_swept(servers: Any, world: Any, eventually: Any) -> None:
+    world.bucket.put(object_key(await leave_behind(servers, datetime.now(UTC))))
+    await world.rows("UPDATE files SET created_at = $1", LONG_AGO)
+    await eventually(world.nothing_left)
+
+
+async def test_parts_of_an_unfinished_upload_are_swept(servers: Any, world: Any, eventually: Any) -> None:
+    world.bucket.begin(object_key(await leave_behind(servers, datetime.now(UTC))))
+    await world.rows("UPDATE files SET created_at = $1", LONG_AGO)
+    await eventually(world.nothing_left)
+
+
+async def test_what_a_killed_process_left_is_swept_by_the_next_one_at_its_start(servers: Any, eventually: Any) -> None:
+    servers.bucket.put(object_key(await leave_behind(servers, LONG_AGO)))
+    app = create_app(servers.settings())
+    async with servers.running(app):
+        await eventually(servers.nothing_left)
+
+
+async def test_running_uploads_and_stored_files_are_left_alone(servers: Any, world: Any) -> None:
+    running = await leave_behind(servers, datetime.now(UTC))
+    async with world.client("alice") as alice:
+        stored = (await alice.post("/v1/files", content=b"stored")).json()["file_id"]
+        await world.rows("UPDATE files SET created_at = $1 WHERE state = 'stored'", LONG_AGO)
+        assert await world.app.state.files.sweep() == 0
+        assert (await alice.get(f"/v1/files/{stored}")).content == b"stored"
+    assert {row["file_id"] for row in await world.rows("SELECT file_id FROM files")} == {running, stored}
+
+
+async def test_several_sweepers_share_the_work(servers: Any) -> None:
+    for _ in range(6):
+        servers.bucket.put(object_key(await leave_behind(servers, LONG_AGO)))
+    async with create_services(servers, 2) as (one, other):
+        assert sum(await asyncio.gather(one.sweep(), other.sweep())) == 6
+    await servers.nothing_left()
+
+
+async def test_an_upload_that_was_swept_meanwhile_is_refused_and_leaves_no_object(servers: Any) -> None:
+    async with create_services(servers, 1) as (service,):
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"first"
+            await servers.rows("UPDATE files SET created_at = $1", LONG_AGO)
+            assert await service.sweep() == 1
+            yield b"second"
+
+        with pytest.raises(Exception, match=ErrorCode.UNAVAILABLE):
+            await service.upload("alice", Upload(None, None, slow()))
+    await servers.nothing_left()
+
+
+async def test_an_upload_that_takes_too_long_is_given_up(servers: Any) -> None:
+    async def never_ending() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    async with create_services(servers, 1, upload_timeout=timedelta(seconds=0.2)) as (service,):
+        with pytest.raises(Exception, match="too long"):
+            await service.upload("alice", Upload(None, None, never_ending()))
+    await servers.nothing_left()
+
+
+class TestWithoutS3:
+    @pytest.fixture
+    def changed_settings(self) -> dict[str, Any]:
+        return {"s3_endpoint_url": "http://127.0.0.1:9"}  # discard: nobody listens there
+
+    async def test_uploads_and_downloads_are_503_and_readiness_is_red(self, world: Any) -> None:
+        stored = new_file_id()
+        await world.rows(
+            "INSERT INTO files (file_id, owner_id, state, created_at, name, media_type, size, sha256, stored_at)"
+            " VALUES ($1, 'alice', 'stored', now(), '', 'text/plain', 5, 'digest', now())",
+            stored,
+        )
+        async with world.client("alice") as alice:
+            answers = [
+                await alice.post("/v1/files", content=b"bytes"),
+                await alice.post("/p/upload/mobileFileUpload", content=b"bytes"),
+                await alice.get(f"/v1/files/{stored}"),
+                await alice.get(f"/p/upload/mobileFileDownload?fileId={stored}"),
+            ]
+            ready = await alice.get("/readyz")
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, ErrorCode.UNAVAILABLE)] * 4
+        assert ready.status_code == 503
+        assert ready.json()["checks"]["storage"] != "ok"
+        assert await world.rows("SELECT * FROM files WHERE state = 'stored' AND file_id <> $1", stored) == []
+        assert await world.rows("SELECT * FROM outbox") == []
+
+
+async def test_a_download_does_not_wait_for_the_broker(world: Any) -> None:
+    async with world.client("alice") as alice:
+        file_id = (await alice.post("/v1/files", content=b"bytes")).json()["file_id"]
+        await world.tests.api(f"STREAM.DELETE.{StreamName.IN}")
+        assert (await alice.get(f"/v1/files/{file_id}")).content == b"bytes"
+    waiting = [
+        FileEvent.from_bytes(row["payload"]) for row in await world.rows("SELECT payload FROM outbox ORDER BY id")
+    ]
+    assert waiting[-1].msg_type is MsgType.FILE_DOWNLOADED

@@ -1,0 +1,65 @@
+"""File names: read, made safe, written."""
+
+from urllib.parse import unquote
+
+import pytest
+from file_api.names import MAX_NAME, attachment, read_disposition, safe_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ('form-data; name="f"; filename="照片.jpg"'.encode(), "照片.jpg"),
+        ('form-data; name="f"; filename="照片.jpg"'.encode("gbk"), "照片.jpg"),
+        (b"attachment; filename*=UTF-8''%E7%85%A7%E7%89%87.jpg", "照片.jpg"),
+        (b"attachment; filename=\"x.jpg\"; filename*=utf-8'zh'%E7%85%A7.jpg", "照.jpg"),
+        (b"attachment; filename*=nonsense''%E7%85%A7.jpg", "照.jpg"),
+        (b'form-data; name="f"; filename="a%22b.txt"', 'a"b.txt'),
+        (b'form-data; name="f"; filename="a;b.txt"', "a;b.txt"),
+        (b'form-data; name="f"; filename=""', ""),
+        (b'form-data; name="f"', None),
+        (b"", None),
+    ],
+)
+def test_a_name_is_read_in_every_form_in_use(header: bytes, name: str | None) -> None:
+    assert read_disposition(header)[1] == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("报告.docx", "报告.docx"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\a.txt", "a.txt"),
+        ("a\r\nSet-Cookie: x.txt", "aSet-Cookie: x.txt"),
+        ("photo\u202egnp.exe", "photognp.exe"),
+        (" . ", ""),
+        (None, ""),
+        ("é.txt", "é.txt"),
+    ],
+)
+def test_a_name_is_made_safe(raw: str | None, safe: str) -> None:
+    assert safe_name(raw) == safe
+
+
+@given(st.text(max_size=400))
+def test_any_text_becomes_a_short_name_that_is_stable(raw: str) -> None:
+    name = safe_name(raw)
+    assert len(name.encode()) <= MAX_NAME
+    assert not set(name) & set("/\\\r\n\0")
+    assert safe_name(name) == name
+
+
+def test_a_long_name_keeps_its_extension() -> None:
+    assert safe_name("报" * 300 + ".docx").endswith("报.docx")
+
+
+@given(st.text(max_size=80))
+def test_any_name_can_be_read_back_from_the_header(raw: str) -> None:
+    name = safe_name(raw)
+    header = attachment(name, "fallback")
+    assert header.isascii()
+    assert header.isprintable()
+    assert unquote(read_disposition(header.encode())[1] or "") == unquote(name or "fallback")
