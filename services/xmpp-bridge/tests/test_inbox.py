@@ -231,6 +231,14 @@ async def test_the_door_closes_at_the_bound_and_opens_below_half(
     assert door.is_open
 
 
+async def test_a_connection_made_at_the_bound_is_closed_too(inbox: Inbox, door: FakeDoor) -> None:
+    for number in range(LIMIT):
+        inbox.take(addressed(text(number)))
+    door.is_open = True
+    inbox.take(addressed(text(LIMIT)))
+    assert not door.is_open
+
+
 async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(inbox: Inbox, door: FakeDoor) -> None:
     door.is_connected = False
     inbox.take(addressed("nonsense"))

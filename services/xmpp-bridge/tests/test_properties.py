@@ -3,7 +3,7 @@
 import json
 from xml.etree import ElementTree as ET
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -31,6 +31,7 @@ refusals = st.builds(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(refusals, anything, anything)
 def test_a_refusal_is_always_one_well_formed_stanza(error: TlimError, jid: str, stanza_id: str) -> None:
     (stanza,) = as_stream(write_error(error, jid, stanza_id, ADDRESSES))
@@ -40,6 +41,7 @@ def test_a_refusal_is_always_one_well_formed_stanza(error: TlimError, jid: str, 
 bodies = st.lists(st.dictionaries(anything, json_values, max_size=3), min_size=1, max_size=3)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(bodies, anything, anything, anything, st.lists(anything, max_size=3))
 def test_a_delivery_holds_the_envelope_unchanged(
     body: list[dict[str, object]], msg_id: str, jid: str, stanza_id: str, recipients: list[str]
@@ -55,6 +57,7 @@ def test_a_delivery_holds_the_envelope_unchanged(
         assert json.loads(delivery.findtext("body") or "")["body"] == body
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, xml_text)
 def test_attributes_come_back_as_they_went_in(resource: str, stanza_id: str, text: str) -> None:
     jid = f"alice@im.itonglian.com/{resource}"
@@ -63,6 +66,7 @@ def test_attributes_come_back_as_they_went_in(resource: str, stanza_id: str, tex
     assert stanza[2].text in (text, None)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, xml_text, xml_text)
 def test_reading_never_fails_and_never_invents_a_sender(outer: str, inner: str, tag: str, body: str) -> None:
     message = ET.Element("{jabber:component:accept}message", {"from": outer})
@@ -72,6 +76,7 @@ def test_reading_never_fails_and_never_invents_a_sender(outer: str, inner: str, 
     assert read_arrival(message, ADDRESSES) is None
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, st.sampled_from(["get", "set", "result", "error", ""]), xml_text)
 def test_an_answer_to_a_request_is_well_formed(asker: str, iq_id: str, kind: str, tag: str) -> None:
     iq = ET.Element("{jabber:component:accept}iq", {"from": asker, "id": iq_id, "type": kind})

@@ -77,7 +77,8 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     try:
         yield
     finally:
-        await consumer.stop()
+        # Without a connection there is no batch that could be finished, only one that waits for a connection.
+        await (consumer.stop() if component.is_connected else consumer.abort())
         await component.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_grace.total_seconds()):

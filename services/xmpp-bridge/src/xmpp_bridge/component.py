@@ -59,6 +59,7 @@ class Component:
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._reason = "not connected yet"
+        self._stream_error = ""
         self._pongs: dict[str, asyncio.Future[None]] = {}
         self._numbers = itertools.count(1)
         self._keeper: asyncio.Task[None] | None = None
@@ -83,9 +84,14 @@ class Component:
         except TimeoutError:
             raise XmppUnavailable(f"no XMPP connection: {self._reason}") from None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._up.is_set()
+
     async def ping(self) -> None:
         """Raise XmppUnavailable unless there is a connection at this moment."""
-        if not self._up.is_set():
+        if not self.is_connected:
             raise XmppUnavailable(f"no XMPP connection: {self._reason}")
 
     def pause(self) -> None:
@@ -156,6 +162,7 @@ class Component:
         delays = _delays()
         while True:
             self._down.clear()
+            self._stream_error = ""
             self._wire.connect(self._host, self._port)
             if await self._comes_up():
                 delays = _delays()
@@ -190,9 +197,9 @@ class Component:
         self._up.set()
 
     def _went_down(self, reason: object) -> None:
+        self._reason = self._stream_error or str(reason)
         if self._up.is_set():
-            logger.warning("component connection lost", reason=str(reason))
-        self._reason = str(reason or self._reason)
+            logger.warning("component connection lost", reason=self._reason)
         self._up.clear()
         self._down.set()
         self._wire.cancel_connection_attempt()  # the next attempt is ours to time
@@ -202,7 +209,7 @@ class Component:
                 pong.set_exception(XmppUnavailable("the XMPP connection was lost"))
 
     def _note_stream_error(self, error: StreamError) -> None:
-        self._reason = f"the server says {error['condition']}"
+        self._stream_error = f"the server says {error['condition']}"
 
 
 def _ignore(_message: Element) -> None:

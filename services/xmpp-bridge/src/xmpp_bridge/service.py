@@ -101,9 +101,9 @@ class Inbox:
         future = self._send(message, message_id)
         self._in_flight += 1
         self._idle.clear()
-        if self._in_flight >= self._limit and not self._is_paused:
+        if self._in_flight >= self._limit:
             self._is_paused = True
-            self._door.pause()
+            self._door.pause()  # each time: a connection made meanwhile has to be told as well
         future.add_done_callback(partial(self._on_answer, arrival, message, message_id))
 
     def _send(self, message: AcceptedMessage, message_id: str) -> asyncio.Future[PubAck]:

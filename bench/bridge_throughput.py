@@ -1,0 +1,108 @@
+"""How many messages a second one bridge process can translate: `python bench/bridge_throughput.py [count]`.
+
+The bridge's own work only: parsing the component's stream, trust rules, validation, building what is published; and
+on the way out, building the stanzas. JetStream acknowledges at once here, and no socket is involved.
+"""
+
+import asyncio
+import sys
+import time
+
+from tlim_protocol.envelope import Envelope, write_envelope
+from tlim_protocol.events import StoredMessage, read_out_event
+from tlim_protocol.registry import MsgType
+from tlim_runtime.broker import PubAck
+from tlim_runtime.metrics import Metrics
+from xmpp_bridge.service import Inbox
+from xmpp_bridge.translate import Addresses, write_event
+from xmpp_bridge.wire import Wire
+
+DOMAIN = "im.itonglian.com"
+ADDRESSES = Addresses(DOMAIN, f"bridge.{DOMAIN}")
+READ_BYTES = 64 * 1024
+
+
+class InstantPublisher:
+    """Acknowledges in the next turn of the loop."""
+
+    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
+        del subject, payload, message_id
+        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        future.set_result(PubAck(stream="TLIM_IN", seq=1))
+        return future
+
+
+class NoDoor:
+    """There is no socket to pause."""
+
+    def send(self, stanzas: str) -> None:
+        raise RuntimeError(f"nothing should be refused here: {stanzas}")
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+def envelope(number: int) -> Envelope:
+    """Return a short text as people write it."""
+    body = [{"text": "今天下午三点开会 😀 please bring the quarterly figures"}]
+    return Envelope(
+        msg_from=f"user{number % 500}",
+        msg_to=f"user{number % 499}",
+        msg_id=f"fd6c568e-19ca-4e4e-9709-{number:012}",
+        msg_type=MsgType.TEXT,
+        msg_time="1599218283837",
+        body=body,
+    )
+
+
+def diverted(number: int) -> str:
+    """Return the stanza as ejabberd and our module send it, about 800 bytes."""
+    text = write_envelope(envelope(number)).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return (
+        f"<message from='{DOMAIN}' to='{ADDRESSES.component}'><forwarded xmlns='urn:xmpp:forward:0'>"
+        f"<message xmlns='jabber:client' xml:lang='en' from='user{number % 500}@{DOMAIN}/phone' "
+        f"to='user{number % 499}@{DOMAIN}' id='s{number}' type='chat'><body>{text}</body>"
+        f"<tlim xmlns='{DOMAIN}' location='mobile'/></message></forwarded></message>"
+    )
+
+
+async def inbound(count: int) -> float:
+    """Return messages per second from the socket's bytes to what is handed to NATS."""
+    inbox = Inbox(ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), in_flight_limit=1_000_000)
+    wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)
+    wire.init_parser()
+    data = "".join(diverted(number) for number in range(count)).encode()
+    wire.data_received(
+        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams'>"
+    )
+    started = time.perf_counter()
+    for position in range(0, len(data), READ_BYTES):
+        wire.data_received(data[position : position + READ_BYTES])
+        await asyncio.sleep(0)
+    await inbox.drained()
+    return count / (time.perf_counter() - started)
+
+
+def outbound(count: int) -> float:
+    """Return messages per second from what NATS hands over to stanzas."""
+    events = [
+        StoredMessage(
+            seq=number,
+            stored_at=1_599_218_283_837,
+            recipients=["bob"],
+            envelope=envelope(number),
+            reply_to=f"alice@{DOMAIN}/phone",
+            stanza_id=f"s{number}",
+        ).to_bytes()
+        for number in range(count)
+    ]
+    started = time.perf_counter()
+    written = sum(len("".join(write_event(read_out_event(event), ADDRESSES))) for event in events)
+    assert written > count
+    return count / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    print(f"in:  {asyncio.run(inbound(messages)):8,.0f} messages/s")
+    print(f"out: {outbound(messages):8,.0f} messages/s (one delivery and one `stored` each)")

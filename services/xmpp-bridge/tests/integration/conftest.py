@@ -1,0 +1,220 @@
+"""The bridge's surroundings: a real ejabberd with our module, a real JetStream, and a directory that answers."""
+
+import base64
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from pydantic import SecretStr
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tlim_client.xmpp import XmppClient, XmppServer
+from tlim_devstack.certificates import ensure_certificates
+from tlim_devstack.credentials import load_or_generate, token_key_file
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.ports import Ports
+from tlim_devstack.processes import ServerProcess
+from tlim_devstack.servers import NatsServer
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import AcceptedMessage, OutEvent, StoredMessage, UserMeet, UsersKnown
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import BRIDGE_OUTBOX, StreamName
+from tlim_protocol.subjects import Rpc, out_message_id, subject_out
+from tlim_runtime.broker import Broker
+from tlim_runtime.outages import Unavailable
+from xmpp_bridge.app import create_app
+from xmpp_bridge.settings import Settings
+
+PASSWORDS = {"alice": "alice's secret", "bob": "密码 pässword"}
+FIRST_SEQ = 100
+
+
+async def retry_until(check: Callable[[], Awaitable[Any]], within_s: float = 30) -> None:
+    """Repeat `check` until it holds and everything that it needs answers."""
+    not_yet = (AssertionError, ValueError, Unavailable)  # ValueError: fewer to unpack than expected
+    async for attempt in AsyncRetrying(
+        stop=stop_after_delay(within_s), wait=wait_fixed(0.05), retry=retry_if_exception_type(not_yet), reraise=True
+    ):
+        with attempt:
+            await check()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    return retry_until
+
+
+class XmppServerProcess:
+    """ejabberd as the development stack runs it, with users alice and bob; tests may stop, freeze and start it."""
+
+    def __init__(self, home: Path) -> None:
+        authority, certificate = ensure_certificates(home / "certificates", DOMAIN)
+        self.credentials = load_or_generate(home / "secrets")
+        self.key_file = token_key_file(home / "secrets")
+        self.ports = Ports.random()
+        self.authority = authority
+        self.client_side = XmppServer("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
+        self._server = Ejabberd(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
+        self._log = home / "output.log"
+        mapper, self._program = self._server.prepare()
+        self._mapper = ServerProcess("epmd", mapper.command, home / "epmd.log", env=mapper.environment)
+        self.start()
+        self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
+        for user, password in PASSWORDS.items():
+            self._server.register(user, password)
+
+    def start(self) -> None:
+        """Start it without waiting: called from a test it must not stop the test's own event loop."""
+        program = self._program
+        self._process = ServerProcess(program.name, program.command, self._log, env=program.environment)
+
+    def stop(self) -> None:
+        self._process.stop(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        self._process.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.stop()
+        self._mapper.stop()
+
+
+@pytest.fixture(scope="session")
+def xmpp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XmppServerProcess]:
+    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"))
+    yield server
+    server.close()
+
+
+@dataclass
+class Directory:
+    """Session-api's users directory, as the bridge sees it."""
+
+    seen: list[str] = field(default_factory=list)
+
+    async def answer(self, data: bytes) -> bytes:
+        self.seen.extend(UserMeet.from_bytes(data).seen)
+        return UsersKnown(known=[]).to_bytes()
+
+
+class Bridge:
+    """A running xmpp-bridge and its HTTP side."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge")
+
+    async def checks(self) -> dict[str, str]:
+        checks: dict[str, str] = (await self.http.get("/readyz")).json()["checks"]
+        return checks
+
+    async def is_ready(self) -> None:
+        answer = await self.http.get("/readyz")
+        assert answer.status_code == 200, answer.text
+
+
+@dataclass
+class World:
+    """One bridge's neighbours, and what a test does with them."""
+
+    xmpp: XmppServerProcess
+    nats: NatsServer
+    broker: Broker
+    directory: Directory
+    stack: AsyncExitStack
+
+    def settings(self, **changes: Any) -> Settings:
+        usual = {
+            "port": 0,
+            "jwks_url": "http://unset.invalid",
+            "nats_url": self.nats.url,
+            "nats_user": Settings.service,
+            "nats_password": SecretStr(self.nats.passwords[Settings.service]),
+            "xmpp_component_port": self.xmpp.ports.component,
+            "xmpp_client_port": self.xmpp.ports.xmpp,
+            "xmpp_ca_file": self.xmpp.authority,
+            "component_jid": COMPONENT,
+            "component_secret": SecretStr(self.xmpp.credentials.component),
+            "token_key_file": self.xmpp.key_file,
+        }
+        return Settings(**{**usual, **changes})
+
+    @asynccontextmanager
+    async def bridge(self, **changes: Any) -> AsyncIterator[Bridge]:
+        """Run a bridge; ready unless its settings are wrong. Leaving the block is what SIGTERM does."""
+        app = create_app(self.settings(**changes))
+        async with app.router.lifespan_context(app):
+            bridge = Bridge(app)
+            async with bridge.http:
+                yield bridge
+
+    @asynccontextmanager
+    async def ready_bridge(self, **changes: Any) -> AsyncIterator[Bridge]:
+        async with self.bridge(**changes) as bridge:
+            await retry_until(bridge.is_ready)
+            yield bridge
+
+    async def login(self, user: str) -> XmppClient:
+        return await self.stack.enter_async_context(XmppClient(self.xmpp.client_side, user, PASSWORDS[user]))
+
+    async def accepted(self) -> list[AcceptedMessage]:
+        """Everything in TLIM_IN, oldest first."""
+        state = await self.broker.stream_state(StreamName.IN)
+        wanted = range(state.first_seq, state.last_seq + 1) if state.messages else []
+        answers = [await self.broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in wanted]
+        return [AcceptedMessage.from_bytes(base64.b64decode(answer["message"]["data"])) for answer in answers]
+
+    async def publish(self, *events: OutEvent) -> None:
+        """Say what the store would say."""
+        for event in events:
+            kind = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
+            await self.broker.publish(subject_out(kind, "any"), event.to_bytes(), out_message_id(event))
+
+    async def all_acknowledged(self) -> None:
+        info = await self.broker.api(f"CONSUMER.INFO.{StreamName.OUT}.{BRIDGE_OUTBOX.durable}")
+        assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
+@pytest_asyncio.fixture
+async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, broker: Broker) -> AsyncIterator[World]:
+    directory = Directory()
+    await broker.respond(Rpc.USER_MEET, directory.answer, "directory")
+    async with AsyncExitStack() as stack:
+        yield World(xmpp_server, clean_jetstream, broker, directory, stack)
+
+
+def text_envelope(msg_id: str, text: str = "hello", **changes: Any) -> Envelope:
+    """A text from alice to bob."""
+    fields = {"msg_from": "alice", "msg_to": "bob", "msg_type": MsgType.TEXT, "body": [{"text": text}], **changes}
+    return Envelope(msg_id=msg_id, **fields)
+
+
+@pytest.fixture
+def envelope() -> Callable[..., Envelope]:
+    return text_envelope
+
+
+@pytest.fixture
+def stored() -> Callable[..., StoredMessage]:
+    """Return a function: number → a stored text from alice to bob."""
+
+    def make(number: int = 0, **changes: Any) -> StoredMessage:
+        fields = {
+            "stored_at": 1_700_000_000_000,
+            "recipients": ["bob"],
+            "envelope": text_envelope(f"m{number}"),
+            **changes,
+        }
+        return StoredMessage(seq=FIRST_SEQ + number, **fields)
+
+    return make

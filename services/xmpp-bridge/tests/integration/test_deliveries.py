@@ -1,0 +1,138 @@
+"""What the store says reaches the devices through a real XMPP server, and is acknowledged only then."""
+
+from typing import Any
+
+from tlim_client.inbox import Delivered, Refused, Stored
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import RejectedMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_protocol.subjects import subject_out
+
+
+async def test_a_stored_message_is_delivered_confirmed_and_acknowledged(
+    world: Any, envelope: Any, stored: Any, eventually: Any
+) -> None:
+    async with world.ready_bridge():
+        alice, bob = await world.login("alice"), await world.login("bob")
+        message = envelope("<m'1\">", "你好 😀 \u0007 \ufffe")
+        await world.publish(stored(envelope=message, reply_to=alice.jid, stanza_id="s1"))
+        delivered = await bob.expect(Delivered)
+        assert delivered.envelope == message
+        assert (delivered.seq, delivered.stanza_id) == (100, "<m'1\">")
+        assert delivered.from_jid == f"alice@{alice.server.domain}"
+        confirmed = await alice.expect(Stored)
+        assert (confirmed.msg_id, confirmed.seq, confirmed.time) == ("<m'1\">", 100, 1_700_000_000_000)
+        await eventually(world.all_acknowledged)
+
+
+async def test_a_rejection_reaches_only_its_sender(world: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        alice, bob = await world.login("alice"), await world.login("bob")
+        rejected = RejectedMessage(
+            code=ErrorCode.USER_UNKNOWN,
+            detail="to 'nobody' is not known",
+            field="to",
+            msg_id="m1",
+            msg_type=MsgType.TEXT,
+            sender="alice",
+            reply_to=alice.jid,
+            stanza_id="s1",
+            received_at=1,
+            after_seq=0,
+        )
+        await world.publish(rejected)
+        refused = await alice.expect(Refused)
+        assert (refused.code, refused.field, refused.stanza_id) == (ErrorCode.USER_UNKNOWN, "to", "s1")
+        await eventually(world.all_acknowledged)
+        assert bob.inbox.history == []
+
+
+async def test_many_messages_arrive_in_the_order_they_were_stored(world: Any, stored: Any, eventually: Any) -> None:
+    numbers = range(1200)
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await world.publish(*(stored(number) for number in numbers))
+
+        async def have_arrived() -> None:
+            assert [delivered.seq for delivered in bob.inbox.all(Delivered)] == [100 + number for number in numbers]
+
+        await eventually(have_arrived)
+        await eventually(world.all_acknowledged)
+
+
+async def test_who_was_absent_gets_it_at_his_next_login(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        await world.publish(stored())
+        await eventually(world.all_acknowledged)
+        bob = await world.login("bob")
+        assert (await bob.expect(Delivered)).delayed
+
+
+async def test_poison_is_put_aside_and_its_neighbours_are_delivered(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await world.publish(stored(1))
+        await world.broker.publish(subject_out(MsgType.TEXT, "any"), b"nonsense", "poison")
+        await world.publish(stored(2))
+        assert [(await bob.expect(Delivered)).seq for _ in range(2)] == [101, 102]
+        await eventually(world.all_acknowledged)
+        assert await world.broker.last_message(StreamName.DEAD) == b"nonsense"
+
+
+async def test_nothing_is_acknowledged_while_the_xmpp_server_is_down(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+        world.xmpp.stop()
+
+        async def is_red() -> None:
+            assert (await bridge.checks())["xmpp"] != "ok"
+
+        await eventually(is_red)
+        await world.publish(stored())
+        world.xmpp.start()
+        await eventually(bridge.is_ready, within_s=60)
+        bob = await world.login("bob")
+        assert (await bob.expect(Delivered)).seq == 100
+        await eventually(world.all_acknowledged)
+
+
+async def test_a_server_that_answers_no_more_gets_everything_again(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+        bob = await world.login("bob")
+        world.xmpp.freeze()
+        try:
+            await world.publish(stored())
+
+            async def has_noticed() -> None:
+                assert (await bridge.checks())["deliveries"] != "ok"
+
+            await eventually(has_noticed)
+        finally:
+            world.xmpp.thaw()
+        assert (await bob.expect(Delivered)).seq == 100
+        await eventually(world.all_acknowledged)
+        await eventually(bridge.is_ready)
+
+
+async def test_a_bridge_that_is_stopped_amid_deliveries_loses_none(world: Any, stored: Any, eventually: Any) -> None:
+    numbers = range(1500)
+    bob = await world.login("bob")
+    async with world.ready_bridge():
+        await world.publish(*(stored(number) for number in numbers))
+    async with world.ready_bridge():
+
+        async def have_arrived() -> None:
+            arrived = [delivered.seq for delivered in bob.inbox.all(Delivered)]
+            assert list(dict.fromkeys(arrived)) == [100 + number for number in numbers]
+
+        await eventually(have_arrived)
+        await eventually(world.all_acknowledged)
+
+
+async def test_a_wrong_secret_is_a_reason_to_read(world: Any, eventually: Any) -> None:
+    async with world.bridge(component_secret="wrong") as bridge:
+
+        async def says_so() -> None:
+            assert "not-authorized" in (await bridge.checks())["xmpp"]
+
+        await eventually(says_so)
