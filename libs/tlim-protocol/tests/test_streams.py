@@ -74,3 +74,13 @@ def test_out_events_read_back_by_kind_and_have_ids_of_their_own() -> None:
     events: list[OutEvent] = [delivery, answer, refusal]
     assert [read_out_event(event.to_bytes()) for event in events] == events
     assert len({out_message_id(event) for event in events}) == 3
+
+
+def test_every_stanza_of_the_same_millisecond_gets_an_answer_of_its_own() -> None:
+    answer = StoredMessage(
+        seq=7, stored_at=1, recipients=[], envelope=example(MsgType.TEXT), reply_to="alice@d/r", stanza_id="s" * 300_000,
+        received_at=5,
+    )  # fmt: skip
+    others = [answer.model_copy(update={"reply_to": "alice@d/q"}), answer.model_copy(update={"stanza_id": "t"})]
+    assert len({out_message_id(event) for event in [answer, *others]}) == 3
+    assert len(out_message_id(answer)) < 100

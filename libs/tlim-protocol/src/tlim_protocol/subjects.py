@@ -1,5 +1,6 @@
 """NATS subjects, keyed by msg_type and shard, and the `Nats-Msg-Id` values that make publishing idempotent."""
 
+import zlib
 from enum import StrEnum
 from urllib.parse import quote
 
@@ -63,10 +64,15 @@ def session_event_id(session_id: str, version: int) -> str:
 def out_message_id(event: OutEvent) -> str:
     """Return the `Nats-Msg-Id` of an out event, the same however often the store has to publish it.
 
-    A delivery is `seq:<seq>:stored`; a resend's confirmation and a refusal add when the stanza was received, because
-    each stanza gets its own answer.
+    A delivery is `seq:<seq>:stored`; a resend's confirmation and a refusal add which stanza they answer, because each
+    gets its own answer, also where two devices send the same message within a millisecond.
     """
     if isinstance(event, StoredMessage):
-        again = "" if event.recipients else f":{event.received_at}"
+        again = "" if event.recipients else f":{_stanza_of(event)}"
         return f"seq:{event.seq}:stored{again}"
-    return f"refused:{in_message_id(event.sender, event.msg_id)}:{event.received_at}"
+    return f"refused:{in_message_id(event.sender, event.msg_id)}:{_stanza_of(event)}"
+
+
+def _stanza_of(event: OutEvent) -> str:
+    # clients choose their stanza ids, of any length: a header takes a checksum only
+    return f"{event.received_at}:{zlib.crc32(f'{event.reply_to} {event.stanza_id}'.encode()):08x}"
