@@ -7,9 +7,11 @@ with a reset, that is right after the last acknowledgement.
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -23,6 +25,12 @@ HEARTBEAT_S = 2.0
 
 EXPIRES_S = 60.0
 """A pull request that was forgotten on our side bothers the server for at most this long."""
+
+STALL_S = 5.0
+"""Idle this long, we ask whether there is really nothing to do."""
+
+SETTLE_S = 2.0
+"""Acknowledgements are counted within milliseconds; a repetition is harmless, so the wait for that is bounded."""
 
 _NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
@@ -64,6 +72,8 @@ class PullSession:
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._heard_at = 0.0
+        self._delivered_at = 0.0
+        self._acknowledged = 0
 
     async def open(self) -> None:
         """Listen, and put the server's delivery back to right after the last acknowledged message."""
@@ -75,9 +85,9 @@ class PullSession:
 
     async def begin(self) -> None:
         """Ask for the first messages."""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._delivered_at = asyncio.get_running_loop().time()
         await self._pull()
-        self._watch = asyncio.create_task(self._keep_alive())
+        self._watch = asyncio.create_task(self._keep_watch())
 
     async def take(self) -> list[Delivery]:
         """Wait for a message and return it with all that have arrived, at most a batch; empty after `close`."""
@@ -109,12 +119,30 @@ class PullSession:
         self._arrived.set()
 
     async def release(self) -> None:
-        """Stop listening and asking."""
+        """Stop listening and asking; what was acknowledged is known to the server when this returns."""
         self._broker.forget_disconnect(self._disconnected)
         if self._watch is not None:
             self._watch.cancel()
         if self._subscription is not None:
             await self._broker.unsubscribe(self._subscription)
+        if self._lost is None:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until the server has counted our acknowledgements: it queues them, and a reset would overtake them."""
+        with contextlib.suppress(TimeoutError, BrokerUnavailable):
+            async with asyncio.timeout(SETTLE_S):
+                while True:
+                    info = await self._info()
+                    if info["ack_floor"]["stream_seq"] >= self._acknowledged:
+                        return
+                    await asyncio.sleep(0.005)
+
+    async def _info(self) -> dict[str, Any]:
+        answer = await self._broker.api(f"CONSUMER.INFO.{self._name}")
+        if "error" in answer:
+            raise BrokerUnavailable(f"{self._name}: {answer['error'].get('description')}")
+        return answer
 
     def _check(self) -> None:
         if self._lost is not None:
@@ -131,6 +159,7 @@ class PullSession:
         self._check()
         await self._broker.send(delivery.reply, verdict)
         self._in_hand.pop(delivery.stream_seq, None)
+        self._acknowledged = delivery.stream_seq
 
     async def _pull(self) -> None:
         """Keep at most a batch ahead of the handler: delivered and waiting, or asked for."""
@@ -163,6 +192,7 @@ class PullSession:
 
     async def _on_delivery(self, message: Msg) -> None:
         self._requested = max(self._requested - 1, 0)
+        self._delivered_at = self._heard_at
         delivery = _read(message)
         last, self._last = self._last, delivery
         if last is not None and delivery.place != last.place + 1:
@@ -180,22 +210,39 @@ class PullSession:
         if not waiting:
             await self._broker.send(delivery.reply, b"+ACK")
 
-    async def _keep_alive(self) -> None:
-        """Watch for silence, and tell the server in time that slow work goes on."""
+    async def _keep_watch(self) -> None:
+        """Notice that deliveries have stopped, and tell the server in time that slow work goes on."""
+        await asyncio.gather(self._notice_silence(), self._notice_stall(), self._keep_in_progress())
+
+    async def _notice_silence(self) -> None:
         loop = asyncio.get_running_loop()
-        patience = min(self._spec.ack_wait.total_seconds() / 3, HEARTBEAT_S)
-        told_at = loop.time()
         silent_before = False
         while True:
-            await asyncio.sleep(patience)
+            await asyncio.sleep(HEARTBEAT_S)
             silent = self._requested > 0 and loop.time() - self._heard_at > 3 * HEARTBEAT_S
             if silent and silent_before:  # twice: once may be our own loop that was busy and has not read yet
                 self._lose(f"{self._name}: NATS is silent")
-                return
             silent_before = silent
-            if loop.time() - told_at >= self._spec.ack_wait.total_seconds() / 3:
-                told_at = loop.time()
-                await self._tell_in_progress()
+
+    async def _notice_stall(self) -> None:
+        """Compare with the server's own count: heartbeats alone do not say that it still delivers."""
+        loop = asyncio.get_running_loop()
+        suspected_at = -1
+        while True:
+            await asyncio.sleep(STALL_S)
+            if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
+                continue
+            with contextlib.suppress(BrokerUnavailable):
+                info = await self._info()
+                delivered = info["delivered"]["stream_seq"]
+                if info["num_pending"] and delivered == suspected_at:  # twice the same: not just on its way to us
+                    self._lose(f"{self._name}: {info['num_pending']} messages are not delivered")
+                suspected_at = delivered if info["num_pending"] else -1
+
+    async def _keep_in_progress(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.ack_wait.total_seconds() / 3)
+            await self._tell_in_progress()
 
     async def _tell_in_progress(self) -> None:
         try:

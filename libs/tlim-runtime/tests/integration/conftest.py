@@ -43,6 +43,15 @@ class RestartableNats:
         if self.process is not None:
             self.process.process.send_signal(signal.SIGHUP)
 
+    def freeze(self) -> None:
+        """Let it keep its connections and say nothing."""
+        if self.process is not None:
+            self.process.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self.process is not None:
+            self.process.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it as a power cut would: nothing is written any more."""
         if self.process is not None:
@@ -60,6 +69,7 @@ def restartable_nats(tmp_path: Path) -> Iterator[RestartableNats]:
     server = RestartableNats(tmp_path / "nats")
     server.start()
     yield server
+    server.thaw()
     server.stop()
 
 

@@ -7,6 +7,7 @@ import pytest
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOX, StreamName
 from tlim_protocol.subjects import subject_in
+from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.outages import BrokerUnavailable
@@ -22,6 +23,8 @@ class Restartable(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
 
 
 async def publish_surely(broker: Broker, number: int) -> None:
@@ -127,3 +130,25 @@ async def test_a_connection_that_the_server_ended_for_good_is_opened_again(
     await eventually(lambda: restartable_broker.is_connected, "connected again")
     await restartable_broker.publish(SUBJECT, b"1", "id-1")
     assert await restartable_broker.request("tests.echo", b"hello") == b"hello"
+
+
+async def test_a_server_that_falls_silent_is_noticed_and_followed_again(
+    restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "HEARTBEAT_S", 0.2)
+    handled: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(int(message.data) for message in batch)
+        return [DONE] * len(batch)
+
+    consumer = BatchConsumer(restartable_broker, STORE_INBOX, handle)
+    await consumer.start()
+    await publish_surely(restartable_broker, 1)
+    await eventually(lambda: handled == [1], "messages flow")
+    restartable_nats.freeze()
+    await eventually(lambda: "silent" in consumer.reason or "no answer" in consumer.reason, "readiness tells it")
+    restartable_nats.thaw()
+    await publish_surely(restartable_broker, 2)
+    await eventually(lambda: handled == [1, 2], "messages flow again")
+    await consumer.stop()

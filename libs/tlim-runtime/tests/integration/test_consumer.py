@@ -2,11 +2,13 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in
+from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Poison, Verdict
 from tlim_runtime.outages import DatabaseUnavailable
@@ -27,6 +29,9 @@ class Recorder:
         self.hold_at: int | None = None
         self.is_holding = False
         self.gate = asyncio.Event()
+
+    def has_seen(self, number: int) -> bool:
+        return number in self.handled
 
     async def __call__(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         numbers = [int(message.data) for message in batch]
@@ -64,7 +69,7 @@ async def test_a_message_is_handled_without_waiting_for_a_batch_to_fill(broker: 
     await consumer.start()
     for number in range(5):
         await broker.publish_batch(messages([number]))
-        await eventually(lambda number=number: handler.handled[-1:] == [number], f"{number} was handled alone")
+        await eventually(partial(handler.has_seen, number), f"{number} was handled alone")
     assert handler.batches == [1] * 5
     await consumer.stop()
 
@@ -224,4 +229,20 @@ async def test_a_wrong_number_of_verdicts_acknowledges_nothing(
     await broker.publish_batch(messages([1]))
     await consumer.start()
     await eventually(lambda: calls == 2, "it came again")
+    await consumer.stop()
+
+
+async def test_delivery_that_stalls_is_started_anew(
+    broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "STALL_S", 0.1)
+    handler = Recorder()
+    consumer = BatchConsumer(broker, STORE_INBOX, handler)
+    pause = f"CONSUMER.PAUSE.{STORE_INBOX.stream}.{STORE_INBOX.durable}"
+    await broker.api(pause, pause_until="2999-01-01T00:00:00Z")
+    await broker.publish_batch(messages([1]))
+    await consumer.start()
+    await eventually(lambda: "not delivered" in consumer.reason, "readiness tells of the stall")
+    await broker.api(pause)
+    await eventually(lambda: handler.handled == [1], "it is delivered after all")
     await consumer.stop()

@@ -1,0 +1,181 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Annotated
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from fastapi import Depends, FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_devstack.servers import PostgresServer
+from tlim_devstack.waiting import free_port
+from tlim_runtime.database import Database, is_unavailable, session_dependency
+from tlim_runtime.errors import install_error_handlers
+from tlim_runtime.outages import DatabaseUnavailable
+
+Work = Callable[..., Awaitable[None]]
+
+INSERT = "INSERT INTO thing (name) VALUES ('one')"
+
+
+@pytest_asyncio.fixture
+async def database(make_empty_database: Callable[[str], str]) -> AsyncIterator[Database]:
+    database = Database(make_empty_database("session_api"), pool_size=2)
+    async with database.session() as session:
+        await session.execute(
+            text("CREATE TABLE thing (name text, CONSTRAINT uq_thing UNIQUE (name) DEFERRABLE INITIALLY DEFERRED)")
+        )
+    yield database
+    await database.close()
+
+
+async def names(database: Database) -> list[str]:
+    async with database.session() as session:
+        return list(await session.scalars(text("SELECT name FROM thing")))
+
+
+async def end_all_connections(server: PostgresServer, database: Database) -> None:
+    """What a restart of the server does to connections in the pool."""
+    admin = await asyncpg.connect(
+        host=server.admin.host, port=server.admin.port, user=server.admin.user, password=server.admin.password
+    )
+    name = database.engine.url.database
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+    await admin.close()
+
+
+async def test_a_session_commits_on_success(database: Database) -> None:
+    async with database.session() as session:
+        await session.execute(text(INSERT))
+    assert await names(database) == ["one"]
+
+
+async def insert(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:
+    async with database.session() as session:
+        for _ in range(times):
+            await session.execute(text(INSERT))
+        if then is not None:
+            await then()
+            await session.execute(text(INSERT))
+
+
+async def insert_hot(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:
+    async with database.hot_transaction() as connection:
+        for _ in range(times):
+            await connection.execute(INSERT)
+        if then is not None:
+            await then()
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+@pytest.mark.parametrize("work", [insert, insert_hot])
+async def test_any_exception_rolls_back(database: Database, work: Work) -> None:
+    with pytest.raises(LookupError):
+        await work(database, then=fail)
+    assert await names(database) == []
+
+
+async def test_a_hot_transaction_commits_on_success(database: Database) -> None:
+    await insert_hot(database)
+    assert await names(database) == ["one"]
+
+
+async def test_a_mistake_in_the_data_is_not_an_outage(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        await insert(database, times=2)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await insert_hot(database, times=2)
+    assert await names(database) == []
+
+
+async def test_the_first_requests_after_a_restart_of_the_server_work(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    await asyncio.gather(database.ping(), database.ping())
+    await end_all_connections(postgres_server, database)
+    await asyncio.gather(database.ping(), database.ping())
+    await end_all_connections(postgres_server, database)
+    async with database.hot_transaction() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("work", [insert, insert_hot])
+async def test_a_connection_lost_in_the_middle_is_an_outage(
+    database: Database, postgres_server: PostgresServer, work: Work
+) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await work(database, then=partial(end_all_connections, postgres_server, database))
+    assert await names(database) == []
+
+
+async def test_a_server_that_is_not_there_is_an_outage() -> None:
+    database = Database(f"postgresql+asyncpg://nobody:nothing@127.0.0.1:{free_port()}/none")
+    with pytest.raises(DatabaseUnavailable):
+        await database.ping()
+    with pytest.raises(DatabaseUnavailable):
+        await insert_hot(database)
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_an_outage(database: Database) -> None:
+    hurried = Database(database.engine.url.render_as_string(hide_password=False), statement_timeout_ms=50)
+    async with hurried.session() as session:
+        with pytest.raises(DBAPIError) as in_session:
+            await session.execute(text("SELECT pg_sleep(30)"))
+        await session.rollback()
+    async with hurried.hot_transaction() as connection:
+        with pytest.raises(asyncpg.QueryCanceledError) as in_hot:
+            await connection.execute("SELECT pg_sleep(30)")
+    assert is_unavailable(in_session.value)
+    assert is_unavailable(in_hot.value)
+    await hurried.close()
+
+
+async def test_an_exhausted_pool_is_an_outage(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database.engine.sync_engine.pool, "_timeout", 0.05)
+    async with database.session(), database.session():
+        with pytest.raises(DatabaseUnavailable):
+            await database.ping()
+    await database.ping()
+
+
+def app_with(database: Database) -> FastAPI:
+    app = FastAPI()
+    app.state.database = database
+    install_error_handlers(app)
+    session_dep = Annotated[AsyncSession, Depends(session_dependency, scope="function")]
+
+    @app.post("/things")
+    async def add(session: session_dep) -> str:
+        await session.execute(text(INSERT))
+        return "stored"
+
+    return app
+
+
+async def test_a_failure_of_the_commit_is_told_to_the_client(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    app = app_with(database)
+    async with AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test") as client:
+        assert (await client.post("/things")).json() == "stored"
+        duplicate = await client.post("/things")  # the deferred constraint refuses at the commit
+        assert duplicate.status_code == 500
+        await end_all_connections(postgres_server, database)
+        assert (await client.get("/none")).status_code == 404
+    assert await names(database) == ["one"]
+
+
+async def test_an_unreachable_database_is_answered_503() -> None:
+    database = Database(f"postgresql+asyncpg://nobody:nothing@127.0.0.1:{free_port()}/none")
+    async with AsyncClient(transport=ASGITransport(app_with(database)), base_url="http://test") as client:
+        answer = await client.post("/things")
+    assert answer.status_code == 503
+    await database.close()

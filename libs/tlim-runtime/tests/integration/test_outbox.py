@@ -1,0 +1,133 @@
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Protocol
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_protocol.subjects import subject_in
+from tlim_runtime.broker import Broker
+from tlim_runtime.database import Database, session_dependency
+from tlim_runtime.migrations import new_metadata
+from tlim_runtime.outbox import Outbox, OutboxRelay
+
+SUBJECT = subject_in(MsgType.SESSION_ADDED, "a session")
+Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
+METADATA = new_metadata()
+OUTBOX = Outbox(METADATA)
+
+
+@pytest_asyncio.fixture
+async def database(make_empty_database: Callable[[str], str]) -> AsyncIterator[Database]:
+    database = Database(make_empty_database("session_api"))
+    async with database.engine.begin() as connection:
+        await connection.run_sync(METADATA.create_all)
+    yield database
+    await database.close()
+
+
+class Restartable(Protocol):
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+async def add(database: Database, *numbers: int) -> None:
+    async with database.session() as session:
+        for number in numbers:
+            await OUTBOX.add(session, SUBJECT, str(number).encode(), f"id-{number}")
+
+
+async def left(database: Database) -> int:
+    async with database.session() as session:
+        return int(await session.scalar(sa.select(sa.func.count()).select_from(OUTBOX.table)) or 0)
+
+
+async def published(broker: Broker) -> list[int]:
+    state = await broker.stream_state(StreamName.IN)
+    stored = [await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in range(1, state.last_seq + 1)]
+    return [int(base64.b64decode(answer["message"]["data"])) for answer in stored]
+
+
+async def test_flush_publishes_in_order_and_empties_the_table(database: Database, broker: Broker) -> None:
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    await add(database, *range(450))
+    assert await relay.flush()
+    assert await published(broker) == list(range(450))
+    assert await left(database) == 0
+    await relay.stop()
+
+
+async def test_what_a_crash_left_is_published_at_the_next_start(database: Database, broker: Broker) -> None:
+    await add(database, 1, 2)
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush()
+    assert await published(broker) == [1, 2]
+    await relay.stop()
+
+
+async def test_several_instances_publish_each_event_once_and_in_order(database: Database, broker: Broker) -> None:
+    relays = [OutboxRelay(database, broker, OUTBOX) for _ in range(3)]
+    for relay in relays:
+        await relay.start()
+    for number in range(60):
+        await add(database, number)
+        await relays[number % 3].flush()
+    assert await published(broker) == list(range(60))
+    for relay in relays:
+        await relay.stop()
+
+
+async def test_a_rolled_back_event_is_never_published(database: Database, broker: Broker) -> None:
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    async with database.session() as session:
+        await OUTBOX.add(session, SUBJECT, b"1", "id-1")
+        await session.rollback()
+    assert await relay.flush()
+    assert await published(broker) == []
+    await relay.stop()
+
+
+async def test_events_of_an_outage_wait_and_are_published_when_it_ends(
+    database: Database, restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually
+) -> None:
+    relay = OutboxRelay(database, restartable_broker, OUTBOX)
+    await relay.start()
+    await asyncio.to_thread(restartable_nats.kill)
+    await eventually(lambda: not restartable_broker.is_connected, "the loss was noticed")
+    await add(database, 1)
+    assert not await relay.flush(timeout_s=0.5)
+    with pytest.raises(Exception, match="NATS"):
+        await relay.ping()
+    await asyncio.to_thread(restartable_nats.start)
+    await eventually(lambda: restartable_broker.is_connected, "it came back")
+    await add(database, 2)
+    assert await relay.flush(timeout_s=20)
+    assert await published(restartable_broker) == [1, 2]
+    await relay.ping()
+    await relay.stop()
+
+
+async def test_a_request_is_answered_after_its_event_was_published(database: Database, broker: Broker) -> None:
+    app = FastAPI()
+    app.state.database = database
+    app.state.outbox_relay = OutboxRelay(database, broker, OUTBOX)
+    await app.state.outbox_relay.start()
+
+    @app.post("/things")
+    async def make(session: Annotated[AsyncSession, Depends(session_dependency, scope="function")]) -> str:
+        await OUTBOX.add(session, SUBJECT, b"7", "id-7")
+        return "made"
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/things")).json() == "made"
+    assert await published(broker) == [7]
+    await app.state.outbox_relay.stop()
