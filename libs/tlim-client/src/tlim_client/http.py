@@ -1,6 +1,7 @@
 """A tlim client over HTTP: tokens, sessions, users, files and history, through the gateway."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 from tlim_protocol.errors import ErrorCode
@@ -22,6 +23,7 @@ Form = Literal["get", "form", "json"]
 PAGE = 200
 """Items asked for at a time: the most that the server gives."""
 
+_EXTENDED_NAME = re.compile(r"filename\*\s*=\s*(?P<charset>[\w-]*)'[^']*'(?P<name>[^;\s]+)", re.IGNORECASE)  # RFC 8187
 _CODES = {code.value: code for code in ErrorCode}
 
 
@@ -202,9 +204,15 @@ def raise_refusal(answer: httpx.Response) -> None:
 
 def attachment_name(headers: Mapping[str, str]) -> str:
     """Return the file name of a Content-Disposition header (RFC 6266), without any folder; empty when there is none."""
-    reader = Message()
-    reader["Content-Disposition"] = headers.get("Content-Disposition", "")
-    name = Path((reader.get_filename() or "").replace("\\", "/")).name
+    header = headers.get("Content-Disposition", "")
+    extended = _EXTENDED_NAME.search(header)
+    if extended:  # section 4.3: it counts before the plain one, which is for old clients
+        name = unquote(extended["name"], extended["charset"] or "utf-8", errors="replace")
+    else:
+        reader = Message()
+        reader["Content-Disposition"] = header
+        name = reader.get_filename() or ""
+    name = Path(name.replace("\\", "/")).name
     return "" if name in {".", ".."} else "".join(char for char in name if char.isprintable())
 
 
