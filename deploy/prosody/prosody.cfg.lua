@@ -34,6 +34,7 @@ http_interfaces = { "${public_address}" }
 http_ports = { ${websocket_port} }
 https_ports = {}
 http_paths = { websocket = "/ws" }
+http_default_host = "localhost"
 component_interfaces = { "${component_address}" }
 component_ports = { ${component_port} }
 

@@ -108,11 +108,10 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything, in the order that lets each part finish: doors, services, servers. Data stays."""
-        if not self.supervisor.is_running():
-            return
-        names = set(self.supervisor.states())
-        for group in ((GATEWAY,), SERVICES, tuple(sorted(names - {GATEWAY, *SERVICES}))):
-            self.supervisor.stop([name for name in group if name in names])
+        if self.supervisor.is_running():
+            names = set(self.supervisor.states())
+            for group in ({GATEWAY}, set(SERVICES), names - {GATEWAY, *SERVICES}):
+                self.supervisor.stop(sorted(group))
         self.supervisor.shutdown()
         s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
 

@@ -99,11 +99,13 @@ class Supervisor:
         return int(self._call("getProcessInfo", name)["pid"])
 
     def shutdown(self) -> None:
-        """Stop what still runs, and supervisord itself."""
-        self._call("shutdown")
-        wait_until(lambda: not self.is_running(), "the end of the process runner")
+        """Stop supervisord itself with what still runs; nothing happens when it has ended already."""
+        if self.is_running():
+            self._call("shutdown")
+            wait_until(lambda: not self.is_running(), "the end of the process runner")
         if self._process is not None:
             self._process.wait()
+            self._process = None
 
     def tail(self, name: str, lines: int = 12) -> str:
         """Return the last lines of a program's log."""

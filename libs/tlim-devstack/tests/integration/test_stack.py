@@ -1,0 +1,108 @@
+"""The whole stack: doors on loopback only, killed parts come back, and nothing outlives the process runner."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+from tlim_devstack import postgres
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.services import SERVICES
+from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
+from tlim_protocol.errors import ErrorCode
+
+LOOPBACK = {"127.0.0.1", "::1"}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), demo_users=["alice"])
+    stack.start()
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+def processes_of(stack: Stack) -> list[psutil.Process]:
+    runner = psutil.Process(int((stack.home / "supervisord.pid").read_text()))
+    return [runner, *runner.children(recursive=True)]
+
+
+def test_only_this_machine_can_reach_it(stack: Stack) -> None:
+    listening = {
+        connection.laddr.ip
+        for process in processes_of(stack)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert listening <= LOOPBACK
+
+
+def test_no_secret_stands_in_a_command_line(stack: Stack) -> None:
+    credentials = stack.credentials
+    hidden = {*credentials.nats.values(), *credentials.postgres_roles.values(), *credentials.s3_admin}
+    hidden |= {*credentials.s3_file_api, credentials.component, credentials.erlang_cookie, credentials.postgres_admin}
+    shown = " ".join(word for process in processes_of(stack) for word in process.cmdline())
+    assert not [secret for secret in hidden if secret in shown]
+
+
+@pytest.mark.parametrize("name", ["nats", *SERVICES])
+def test_a_killed_part_comes_back(stack: Stack, name: str) -> None:
+    before = stack.supervisor.pid(name)
+    stack.kill(name)
+    wait_until(lambda: stack.supervisor.pid(name) not in (0, before), f"another {name}")
+    stack.wait_ready(name)
+
+
+def test_the_gateway_routes_every_door(stack: Stack) -> None:
+    doors = ["/v1/sessions", "/v1/users", "/v1/files/unknown", "/v1/conversations/bob/messages"]
+    doors += ["/plugin/tlim/addSession", "/plugins/tlim/addSession", "/any/upload/mobileFileDownload?fileId=unknown"]
+    with httpx.Client(base_url=stack.addresses.gateway) as http:
+        answers = {door: http.get(door).status_code for door in doors}
+        assert answers == dict.fromkeys(doors, httpx.codes.UNAUTHORIZED)
+        assert http.get("/.well-known/jwks.json").json()["keys"]
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/readyz", "/openapi.json", "/upload/mobileFileUpload"])
+def test_the_gateway_shows_nothing_else(stack: Stack, path: str) -> None:
+    answer = httpx.get(stack.addresses.gateway + path)
+    assert answer.status_code == httpx.codes.NOT_FOUND
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_service_that_is_away_is_a_503_with_our_code(stack: Stack) -> None:
+    stack.stop_service("message-store")
+    answer = httpx.get(f"{stack.addresses.gateway}/v1/conversations/bob/messages", timeout=20)
+    stack.start_service("message-store")
+    assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == ErrorCode.UNAVAILABLE
+
+
+def test_a_stopped_part_stays_stopped_until_it_is_started(stack: Stack) -> None:
+    stack.stop_service("file-api")
+    assert stack.supervisor.states()["file-api"] == "STOPPED"
+    with pytest.raises(StackError, match="file-api is not running"):
+        stack.kill("file-api")
+    stack.start_service("file-api")
+
+
+def test_data_survives_a_restart(stack: Stack) -> None:
+    postgres.run_sql(stack.postgres_admin, "CREATE TABLE kept (); ")
+    stack.stop()
+    stack.start()
+    assert postgres.run_sql(stack.postgres_admin, "SELECT count(*) FROM kept;") == "0"
+
+
+def test_nothing_outlives_the_process_runner(stack: Stack) -> None:
+    processes = processes_of(stack)
+    os.kill(processes[0].pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(processes, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert len(gone) + len(alive) == len(processes)
