@@ -12,7 +12,7 @@ from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.errors import NotAuthenticated, TooManyRequests
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from xmpp_bridge.sasl import LoginUnavailable, WrongPassword
+from xmpp_bridge.sasl import LoginUnavailable, WrongPasswordError
 from xmpp_bridge.service import TokenDesk
 from xmpp_bridge.throttle import Throttle
 from xmpp_bridge.tokens import TokenIssuer, read_keys
@@ -29,7 +29,7 @@ class FakeLogins:
         if not self.is_up:
             raise LoginUnavailable("away")
         if self.passwords.get(user_id) != password:
-            raise WrongPassword
+            raise WrongPasswordError
 
 
 @dataclass

@@ -98,8 +98,8 @@ def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> Toke
         logins,
         broker,
         issuer,
-        per_user=Throttle(settings.login_attempts_per_user, "user"),
-        per_address=Throttle(settings.login_attempts_per_address, "address"),
+        per_user=Throttle(settings.token_attempts_per_user, "user"),
+        per_address=Throttle(settings.token_attempts_per_address, "address"),
         lifetime=settings.token_lifetime,
         failure_delay=settings.login_failure_delay,
     )

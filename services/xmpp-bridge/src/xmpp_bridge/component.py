@@ -217,9 +217,10 @@ def _ignore(_message: Element) -> None:
 
 
 def _delays() -> Iterator[float]:
+    jitter = random.SystemRandom()
     longest = FIRST_DELAY_S
     while True:
-        yield random.uniform(longest / 2, longest)  # noqa: S311 - jitter, no secret
+        yield jitter.uniform(longest / 2, longest)
         longest = min(longest * 2, LONGEST_DELAY_S)
 
 

@@ -24,7 +24,7 @@ _SCRAM = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1")
 _REFUSALS = frozenset({"not-authorized", "account-disabled", "credentials-expired", "invalid-authzid"})
 
 
-class WrongPassword(Exception):  # noqa: N818 - named for what is the case
+class WrongPasswordError(Exception):
     """The server refuses these credentials; it does not say whether there is such a user."""
 
 
@@ -44,7 +44,7 @@ class SaslLogin:
         self._timeout = timeout.total_seconds()
 
     async def check(self, user_id: str, password: str) -> None:
-        """Return when the server accepts the password; raises WrongPassword, or LoginUnavailable.
+        """Return when the server accepts the password; raises WrongPasswordError, or LoginUnavailable.
 
         The time-out covers waiting for a slot as well.
         """
@@ -76,7 +76,7 @@ async def _scram(stream: "_Stream", mechanisms: list[str], user_id: str, passwor
     try:
         client = ScramClient(mechanisms, user_id, password)
     except ScramException as error:  # SASLprep forbids a character of it, so it cannot be anybody's password
-        raise WrongPassword from error
+        raise WrongPasswordError from error
     challenge = await stream.authenticate(client.mechanism_name, client.get_client_first())
     # The server names the number of rounds: a big one must not stop the event loop.
     await asyncio.to_thread(client.set_server_first, challenge)
@@ -140,7 +140,7 @@ class _Stream:
             return base64.b64decode(answer.text or "").decode()
         conditions = {child.tag.partition("}")[2] for child in answer}
         if answer.tag == f"{{{_SASL}}}failure" and conditions & _REFUSALS:
-            raise WrongPassword
+            raise WrongPasswordError
         raise LoginUnavailable(f"the XMPP server answers {answer.tag} {sorted(conditions)}")
 
     async def _ask(self, text: str) -> ET.Element:

