@@ -52,7 +52,7 @@ def import_problem_schema() -> dict[str, Any]:
     """Return the schema of ImportProblem for OpenAPI, where Problem is a component of its own."""
     row = RowProblem.model_json_schema(ref_template="#/components/schemas/{model}")
     row.pop("$defs")
-    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}, "required": ["rows"]}
+    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}  # absent: no row was looked at
     return {"allOf": [{"$ref": "#/components/schemas/Problem"}, rows]}
 
 

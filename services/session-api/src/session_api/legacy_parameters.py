@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.lenient import read_json
 
@@ -28,15 +29,14 @@ _REMOVING = frozenset({"del", "delete"})
 async def read_parameters(request: Request, max_bytes: int) -> Parameters:
     """Return the parameters of the query, and over them those of the body, whatever form it has.
 
-    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for text that is not UTF-8.
+    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for a form that is not one or not UTF-8.
     """
     parameters = dict[str, object](_read_form(request.scope["query_string"]))
     media_type = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
     if request.method != "POST":
         return parameters
     if media_type == "multipart/form-data":
-        async with request.form(max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
-            return parameters | dict(form.items())
+        return parameters | await _read_multipart(request, max_bytes)
     body = await request.body()
     if media_type == _FORM:
         return parameters | _read_form(body)
@@ -88,6 +88,16 @@ def _read_form(raw: bytes) -> dict[str, str]:
     except ValueError as error:
         raise TlimError(ErrorCode.FIELD_INVALID, "the parameters are not UTF-8, or too many") from error
     return dict(pairs)
+
+
+async def _read_multipart(request: Request, max_bytes: int) -> dict[str, object]:
+    try:
+        async with request.form(max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
+            return dict(form.items())
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise TlimError(ErrorCode.FIELD_INVALID, f"the form does not parse: {error.detail}") from error
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 import pytest_asyncio
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from session_api.app import create_app
@@ -20,7 +23,9 @@ from tlim_protocol.streams import StreamName
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.broker import Broker
 
+ClientOf = Callable[..., httpx.AsyncClient]
 AsUser = Callable[..., httpx.AsyncClient]
+Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 _KEY = Ed25519PrivateKey.generate()
@@ -36,6 +41,15 @@ def _token(settings: Settings, user_id: str, scope: str) -> str:
     now = int(time.time())
     claims = {"sub": user_id, "iss": settings.token_issuer, "aud": settings.token_audience, "scope": scope}
     return jwt.encode({**claims, "iat": now, "exp": now + 600}, _KEY, algorithm="EdDSA", headers={"kid": _KEY_ID})
+
+
+@pytest.fixture(autouse=True)
+def plain_tracebacks() -> Iterator[None]:
+    """Without this, structlog's default prints every local variable of a failure, which takes it ten seconds."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -62,31 +76,48 @@ def settings(database_url: str, clean_jetstream: NatsServer, overrides: dict[str
     return Settings(**(given | overrides))
 
 
-@pytest_asyncio.fixture
-async def app(settings: Settings) -> AsyncIterator[FastAPI]:
-    app = create_app(settings)
-    app.state.tokens = TokenVerifier(_jwks, settings.token_issuer, settings.token_audience)
-    async with app.router.lifespan_context(app):
-        yield app
+@pytest.fixture
+def running() -> Running:
+    """Return a function: settings → the application, open until the block ends."""
 
+    @asynccontextmanager
+    async def run(settings: Settings) -> AsyncIterator[FastAPI]:
+        app = create_app(settings)
+        app.state.tokens = TokenVerifier(_jwks, settings.token_issuer, settings.token_audience)
+        async with app.router.lifespan_context(app):
+            yield app
 
-@pytest_asyncio.fixture
-async def stranger(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without a token."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://tlim.test") as client:
-        yield client
+    return run
 
 
 @pytest.fixture
-def as_user(stranger: httpx.AsyncClient, settings: Settings) -> AsUser:
-    """Return a function: user id → client with his token."""
+def client_of() -> ClientOf:
+    """Return a function: application and, unless he has no token, user id and scope → client."""
 
-    def client(user_id: str, scope: str = "") -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {_token(settings, user_id, scope)}"}
-        return httpx.AsyncClient(transport=stranger._transport, base_url=stranger.base_url, headers=headers)
+    def client(app: FastAPI, user_id: str | None = None, scope: str = "") -> httpx.AsyncClient:
+        headers = {} if user_id is None else {"Authorization": f"Bearer {_token(app.state.settings, user_id, scope)}"}
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://tlim.test", headers=headers)
 
     return client
+
+
+@pytest_asyncio.fixture
+async def app(running: Running, settings: Settings) -> AsyncIterator[FastAPI]:
+    async with running(settings) as app:
+        yield app
+
+
+@pytest.fixture
+def stranger(client_of: ClientOf, app: FastAPI) -> httpx.AsyncClient:
+    """A client without a token."""
+    return client_of(app)
+
+
+@pytest.fixture
+def as_user(client_of: ClientOf, app: FastAPI) -> AsUser:
+    """Return a function: user id and scope → client with his token."""
+    return partial(client_of, app)
 
 
 @pytest.fixture

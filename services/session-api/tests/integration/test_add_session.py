@@ -152,6 +152,29 @@ async def test_a_json_body_that_does_not_parse_is_refused(as_user: AsUser) -> No
     assert (answer.status_code, answer.json()["result_detail"]) == (200, ErrorCode.JSON_INVALID)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=b", b"--b\r\n[]--b--\r\n"),
+        ("multipart/form-data", b"x"),
+        ("application/x-www-form-urlencoded", b"session_type=%ff"),
+    ],
+)
+async def test_a_form_that_does_not_parse_is_refused(as_user: AsUser, content_type: str, body: bytes) -> None:
+    answer = await as_user("alice").post(PATH, content=body, headers={"content-type": content_type})
+    assert (answer.status_code, answer.json()["result_detail"]) == (200, ErrorCode.FIELD_INVALID)
+
+
+async def test_a_file_where_text_belongs_is_refused(as_user: AsUser) -> None:
+    answer = await as_user("alice").post(PATH, data={"session_type": "1"}, files={"subscribers": ("a.txt", b"[]")})
+    assert (answer.status_code, answer.json()["result_detail"]) == (200, ErrorCode.NOT_AN_ARRAY)
+
+
+async def test_a_multipart_body_of_many_megabytes_is_413(as_user: AsUser) -> None:
+    answer = await as_user("alice").post(PATH, files={"subscribers": (None, "x" * 5_000_000)})
+    assert answer.status_code == 413
+
+
 async def test_without_a_token_it_is_401(stranger: httpx.AsyncClient) -> None:
     answer = await stranger.get(PATH, params={"session_type": "1", "request_user": "alice"})
     assert answer.status_code == 401

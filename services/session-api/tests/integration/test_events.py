@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack
+from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
+from session_api.settings import Settings
+from tlim_devstack.servers import running_nats
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import SessionEvent
 from tlim_protocol.registry import MsgType
@@ -80,6 +85,30 @@ async def test_without_jetstream_the_call_succeeds_and_the_event_follows(
         while not await app.state.outbox_relay.flush():
             pass
     assert [(one.version, one.session_name) for one in await published()] == [(2, "dinner")]
+
+
+async def test_an_event_that_a_process_could_not_publish_is_published_by_the_next(
+    *,
+    as_user: AsUser,
+    lunch: str,
+    settings: Settings,
+    running: Callable[[Settings], AbstractAsyncContextManager[FastAPI]],
+    client_of: Callable[..., httpx.AsyncClient],
+    published: Published,
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as alive:
+        nats = alive.enter_context(running_nats(tmp_path))
+        password = SecretStr(nats.passwords[settings.nats_user])
+        lonely = settings.model_copy(update={"nats_url": nats.url, "nats_password": password})
+        async with running(lonely) as app:
+            alive.close()
+            edit = {"session_name": "dinner"}
+            assert (await client_of(app, "bob").patch(f"/v1/sessions/{lunch}", json=edit)).status_code == 200
+            assert (await client_of(app).get("/readyz")).json()["checks"]["nats"] != "ok"
+    # The other process, with a working NATS, has been running all the time: its relay finds the row.
+    assert (await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"session_name": "supper"})).status_code == 200
+    assert [one.session_name for one in (await published())[1:]] == ["dinner", "supper"]
 
 
 @pytest.mark.parametrize(
