@@ -2,7 +2,8 @@
 
 from xml.etree.ElementTree import Element, SubElement
 
-from tlim_protocol.envelope import read_envelope
+from pydantic import ValidationError
+from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
 
@@ -98,11 +99,22 @@ def _read_message(stanza: Element) -> Delivered | Plain | None:
     if mark is None:
         return Plain(from_jid, body, stanza_id)
     try:
-        envelope = read_envelope(body, normalize_user_id(from_jid.partition("@")[0]))
-    except TlimError:
+        envelope = _read_envelope(body, from_jid, from_server=mark.get("location") == "server")
+    except (TlimError, ValidationError):
         return Plain(from_jid, body, stanza_id)
     delayed = stanza.find(f"{{{DELAY_NS}}}delay") is not None
     return Delivered(envelope, from_jid, stanza_id, _number(mark.get("seq")), _number(mark.get("time")), delayed)
+
+
+def _read_envelope(body: str, from_jid: str, *, from_server: bool) -> Envelope:
+    """Return the envelope; what the server writes is strict, and longer than a stanza may be where it was unpacked."""
+    sender = normalize_user_id(from_jid.partition("@")[0])
+    if not from_server:
+        return read_envelope(body, sender)
+    envelope = Envelope.model_validate_json(body)
+    if envelope.msg_from != sender:
+        raise TlimError(ErrorCode.FROM_NOT_SENDER, "the envelope names another sender than the stanza", field="from")
+    return envelope
 
 
 def _number(text: str | None) -> int | None:

@@ -1,0 +1,96 @@
+"""Whatever a client sends, the system answers with a code or ends that client's stream, and serves everybody else."""
+
+import json
+
+import pytest
+from tlim_client.inbox import Refused
+from tlim_protocol.envelope import MAX_STANZA_BYTES
+from tlim_protocol.errors import ErrorCode
+
+from tests.e2e.clients.people import People, assert_next_is, next_delivered
+from tests.e2e.clients.raw import packed, raw_envelope
+
+GARBAGE = {
+    "words": "hello there",
+    "a lone quote": "'",
+    "nested without end": "[" * 50_000,
+    "nested and closed": '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "not a number": '{"msg_type": NaN}',
+    "a huge number": '{"msg_type": 1e999999}',
+    "half a character": '{"msg_id": "\\ud800"}',
+    "a null character": '{"msg_id": "\\u0000", "msg_type": 1}',
+    "unicode noise": "\u202e\u0300\ufffd" * 100,
+    "a script": "<script>alert(1)</script>",
+}
+
+
+async def test_garbage_is_answered_with_one_code_each_and_harms_nobody(people: People) -> None:
+    mallory, bob = await people("mallory", "bob")
+    device, receiver = await mallory.device(), await bob.device()
+
+    sent = {device.send_body(text, bob.jid): name for name, text in GARBAGE.items()}
+    refusals = [await device.expect(Refused) for _ in sent]
+
+    assert {sent[refusal.stanza_id] for refusal in refusals} == set(GARBAGE)
+    assert {refusal.code for refusal in refusals} <= {ErrorCode.JSON_INVALID, ErrorCode.MSG_TYPE_INVALID}
+    await assert_next_is(receiver, device, mallory.text_to(bob, "sorry"))
+
+
+async def test_a_stanza_over_the_limit_is_refused_and_one_just_below_it_is_delivered(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    room = MAX_STANZA_BYTES - 2_000
+    big = raw_envelope(alice, bob, body=[{"text": "x" * room}])
+
+    stanza_id = phone.send_body(raw_envelope(alice, bob, body=[{"text": "x" * MAX_STANZA_BYTES}]), bob.jid)
+    phone.send_body(big, bob.jid)
+
+    refused = await phone.expect(Refused)
+    assert (refused.code, refused.stanza_id) == (ErrorCode.FIELD_INVALID, stanza_id)
+    assert len((await next_delivered(receiver)).envelope.body[0]["text"]) == room
+
+
+async def test_a_small_message_that_unpacks_to_a_giant_is_refused_without_unpacking_it(people: People) -> None:
+    mallory, bob = await people("mallory", "bob")
+    device, receiver = await mallory.device(), await bob.device()
+    bomb = packed(b'[{"text":"' + b"0" * (100 << 20) + b'"}]')
+    assert len(bomb) < MAX_STANZA_BYTES
+
+    device.send_body(raw_envelope(mallory, bob, compress="1", body=bomb), bob.jid)
+
+    assert (await device.expect(Refused)).code is ErrorCode.FIELD_INVALID
+    await assert_next_is(receiver, device, mallory.text_to(bob, "sorry"))
+
+
+async def test_a_message_that_unpacks_to_many_times_a_stanza_s_size_is_delivered(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    body = [{"text": "<&>" * 300_000}]
+
+    phone.send_body(raw_envelope(alice, bob, compress="1", body=packed(json.dumps(body).encode())), bob.jid)
+
+    assert (await next_delivered(receiver)).envelope.body == body
+    (kept,) = await (await bob.http()).history(alice.user_id)
+    assert kept["body"] == body
+
+
+@pytest.mark.parametrize("xml", ["<message", "</stream:stream>", "<a><b></a>", "\x01", "<!DOCTYPE x>"])
+async def test_a_stream_that_is_no_xml_ends_and_only_for_that_client(people: People, xml: str) -> None:
+    mallory, bob = await people("mallory", "bob")
+    device, receiver = await mallory.device(), await bob.device()
+
+    device.send_xml(xml)
+
+    await assert_next_is(receiver, device, mallory.text_to(bob, "back again"))
+
+
+async def test_unknown_keys_are_kept_in_elements_and_dropped_from_the_envelope(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    element = {"text": "hi", "future": {"nested": [1, 2.5, None, "x"]}}
+
+    phone.send_body(raw_envelope(alice, bob, body=[element], surprise="!"), bob.jid)
+
+    assert (await next_delivered(receiver)).envelope.body == [element]
+    (kept,) = await (await bob.http()).history(alice.user_id)
+    assert kept["body"] == [element]
