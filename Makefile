@@ -76,7 +76,7 @@ e2e: ready-xmpp ## user stories on the whole system, with ejabberd
 e2e-prosody: ## the same stories with Prosody
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
-	@TLIM_XMPP_SERVER=prosody $(PYTEST) -q tests/e2e
+	@TLIM_E2E_XMPP=prosody $(PYTEST) -q tests/e2e
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 

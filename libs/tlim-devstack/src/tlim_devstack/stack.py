@@ -24,11 +24,12 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
-from tlim_devstack.supervision import FATAL, Program, Supervisor
+from tlim_devstack.supervision import Program, Supervisor
 from tlim_devstack.waiting import accepts_connections, wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
 
 XMPP_SERVERS: dict[str, type[Ejabberd] | type[Prosody]] = {"ejabberd": Ejabberd, "prosody": Prosody}
+FAILED_STARTS = 4  # what waits for another part by ending is given that many tries
 START_SECONDS = 90  # a first start on a slow machine; nothing waits that long when all is well
 
 
@@ -144,12 +145,14 @@ class Stack:
 
     def wait_ready(self, name: str) -> None:
         """Wait until a part is ready; StackError with its log's last lines when it gave up or took too long."""
+        failed_starts = set()
 
         def ready() -> bool:
             if self._given_up.is_set():
                 raise StackError("given up")
-            if self.supervisor.states()[name] == FATAL:
-                raise StackError(f"{name} does not start; {self._log_hint(name)}")
+            failed_starts.add(self.supervisor.start_failed_at(name))
+            if len(failed_starts - {0}) >= FAILED_STARTS:
+                raise StackError(f"{name} does not start")
             return self._is_ready(name)
 
         try:

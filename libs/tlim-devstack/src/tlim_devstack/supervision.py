@@ -21,7 +21,7 @@ from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.waiting import wait_until
 
 LONGEST_SOCKET_PATH = 90  # of 107; supervisord adds a suffix while it creates the socket
-STOPPED, FATAL = "STOPPED", "FATAL"
+BACKOFF, FATAL = "BACKOFF", "FATAL"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ class Supervisor:
     def states(self) -> dict[str, str]:
         """Return each program's state in supervisord's words: RUNNING, STOPPED, BACKOFF, FATAL, …."""
         return {info["name"]: info["statename"] for info in self._call("getAllProcessInfo")}
+
+    def start_failed_at(self, name: str) -> int:
+        """Return when (epoch seconds) the start was tried that has just failed; 0 when no start has failed."""
+        info = self._call("getProcessInfo", name)
+        return int(info["start"]) if info["statename"] in (BACKOFF, FATAL) else 0
 
     def pid(self, name: str) -> int:
         """Return the program's process id, 0 when it does not run."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -91,6 +92,14 @@ def test_a_stopped_part_stays_stopped_until_it_is_started(stack: Stack) -> None:
     with pytest.raises(StackError, match="file-api is not running"):
         stack.kill("file-api")
     stack.start_service("file-api")
+
+
+def test_a_part_that_ends_at_once_is_reported_with_its_last_words(stack: Stack) -> None:
+    stack.stop_service("nats")
+    squatter = socket.create_server(("127.0.0.1", stack.ports.nats))
+    with squatter, pytest.raises(StackError, match=r"nats does not start; see .*address already in use"):
+        stack.start_service("nats")
+    stack.restart("nats")
 
 
 def test_data_survives_a_restart(stack: Stack) -> None:
