@@ -6,8 +6,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
-from tlim_runtime.migrations import new_metadata
 from tlim_runtime.outbox import Outbox
+from tlim_runtime.tables import new_metadata
 
 METADATA = new_metadata()
 OUTBOX = Outbox(METADATA)
@@ -46,10 +46,10 @@ class FileRow(Table, table=True):
     owner_id: str = Field(sa_type=_ID)
     state: str = Field(default=FileState.PENDING.value, sa_type=sa.Text)
     created_at: datetime = Field(sa_type=_TIME)
-    name: str | None = None
-    media_type: str | None = None
+    name: str | None = Field(default=None, sa_type=sa.Text)
+    media_type: str | None = Field(default=None, sa_type=sa.Text)
     size: int | None = Field(default=None, sa_type=sa.BigInteger)
-    sha256: str | None = None
+    sha256: str | None = Field(default=None, sa_type=sa.Text)
     stored_at: datetime | None = Field(default=None, sa_type=_TIME)
 
 

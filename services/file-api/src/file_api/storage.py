@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
 
 PART_BYTES = 8 * 1024 * 1024
-"""One part is in memory at a time, with one copy while it is sent. S3's least part size is 5 MiB."""
+"""One part is in memory at a time, in a buffer that is used again for the next. S3's least part size is 5 MiB."""
 
 MAX_PARTS = 10_000
 """S3's bound on the parts of one object."""
@@ -52,39 +53,34 @@ class Storage:
     async def put(self, key: str, data: AsyncIterator[bytes]) -> None:
         """Store what `data` gives out under `key`; one request up to 8 MiB, a multipart upload above.
 
-        Raises what `data` raises, or StorageUnavailable; either way no object exists under the key then, but a
-        connection that broke at the wrong moment may leave one: `discard` the key.
+        Raises what `data` raises, or StorageUnavailable. Then there is no object under the key, but parts may remain,
+        and a request that broke at the wrong moment may still succeed: `discard` the key.
         """
-        parts = _in_parts(data)
-        first = await anext(parts, b"")
-        if len(first) < PART_BYTES:
+        buffer = io.BytesIO()
+        more = await _fill(buffer, data)
+        if not more:
             async with _translated():
-                await self._client.put_object(Bucket=self._bucket, Key=key, Body=io.BytesIO(first))
+                await self._client.put_object(Bucket=self._bucket, Key=key, Body=buffer)
             return
         async with _translated():
             upload = await self._client.create_multipart_upload(Bucket=self._bucket, Key=key)
-        try:
-            await self._put_parts(key, upload["UploadId"], first, parts)
-        except Exception:
-            async with _translated():
-                await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
-            raise
-
-    async def _put_parts(self, key: str, upload_id: str, part: bytes, more: AsyncIterator[bytes]) -> None:
         done: list[CompletedPartTypeDef] = []
-        while part:
-            number = len(done) + 1
-            async with _translated():
-                sent = await self._client.upload_part(
-                    Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=io.BytesIO(part)
-                )
-            done.append({"PartNumber": number, "ETag": sent["ETag"]})
-            part = b""  # free it before the next one is collected
-            part = await anext(more, b"")
+        while buffer.getbuffer().nbytes:
+            done.append(await self._put_part(key, upload["UploadId"], len(done) + 1, buffer))
+            if not more:
+                break
+            more = await _fill(buffer, data)
         async with _translated():
             await self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}
+                Bucket=self._bucket, Key=key, UploadId=upload["UploadId"], MultipartUpload={"Parts": done}
             )
+
+    async def _put_part(self, key: str, upload_id: str, number: int, part: io.BytesIO) -> "CompletedPartTypeDef":
+        async with _translated():
+            sent = await self._client.upload_part(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
+            )
+        return {"PartNumber": number, "ETag": sent["ETag"]}
 
     async def get(self, key: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:
         """Return the bytes of an object, or of one range of it, in chunks of at most 64 KiB.
@@ -121,7 +117,7 @@ async def open_storage(
     """Open the one client of a process. Connects to nothing yet: an S3 that is away shows in `ping`."""
     session = AioSession()
     session.register_component("data_loader", lean_loader())
-    async with session.create_client(
+    async with aioboto3.Session(botocore_session=session).client(
         "s3",
         region_name=region,
         endpoint_url=endpoint_url,
@@ -132,20 +128,18 @@ async def open_storage(
         yield Storage(client, bucket)
 
 
-async def _in_parts(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    pieces: list[bytes] = []
-    size = 0
+async def _fill(buffer: io.BytesIO, data: AsyncIterator[bytes]) -> bool:
+    """Replace the content of `buffer` by the next part; False when `data` has ended with it."""
+    buffer.seek(0)
+    buffer.truncate()
+    more = False
     async for piece in data:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= PART_BYTES:
-            whole = b"".join(pieces)
-            pieces.clear()
-            size = 0
-            yield whole
-            del whole  # the consumer has sent it: do not hold it while the next part is collected
-    if pieces:
-        yield b"".join(pieces)
+        buffer.write(piece)
+        if buffer.tell() >= PART_BYTES:
+            more = True
+            break
+    buffer.seek(0)
+    return more
 
 
 async def _read(body: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - the proxy that aiobotocore returns has no type

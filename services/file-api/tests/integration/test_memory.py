@@ -1,0 +1,95 @@
+"""The memory of the real process while a file passes through that is larger than what it may use.
+
+TLIM_TEST_FILE_MIB=1024 makes it the 1 GiB of the acceptance test; the default keeps the suite quick. The
+figures are logged: --log-cli-level=INFO.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+FILE_MIB = int(os.environ.get("TLIM_TEST_FILE_MIB", "256"))
+BLOCK = os.urandom(MIB)
+
+
+def resident_mib(pid: int, line: str) -> float:
+    """VmRSS (now) or VmHWM (the highest so far) of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith(f"{line}:")) / 1024
+
+
+def environment(servers: Any, port: int) -> dict[str, str]:
+    settings = servers.settings(port=port)
+    names = ("port", "nats_url", "nats_user", "jwks_url", "s3_endpoint_url", "s3_bucket", "s3_region", "s3_access_key")
+    secrets = ("nats_password", "database_url", "s3_secret_key")
+    told = {name: str(getattr(settings, name)) for name in names}
+    told |= {name: getattr(settings, name).get_secret_value() for name in secrets}
+    told["trust_request_user"] = "1"
+    return {**os.environ, **{f"TLIM_{name.upper()}": value for name, value in told.items()}}
+
+
+@pytest_asyncio.fixture
+async def process(servers: Any, eventually: Any) -> AsyncIterator[tuple[int, httpx.AsyncClient]]:
+    """The service as it runs in production: its process id and a client."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = await asyncio.create_subprocess_exec(sys.executable, "-m", "file_api", env=environment(servers, port))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+
+        async def ready() -> None:
+            try:
+                assert (await client.get("/readyz")).status_code == 200
+            except httpx.ConnectError as error:
+                raise AssertionError from error
+
+        await eventually(ready)
+        yield service.pid, client
+    service.terminate()
+    assert await service.wait() in {0, -signal.SIGTERM}  # uvicorn ends by the signal that stopped it
+
+
+async def blocks(head: bytes = b"", tail: bytes = b"") -> AsyncIterator[bytes]:
+    yield head
+    for _ in range(FILE_MIB):
+        yield BLOCK
+    yield tail
+
+
+@pytest.mark.timeout(900)
+async def test_a_large_file_passes_through_in_constant_memory(process: tuple[int, httpx.AsyncClient]) -> None:
+    pid, client = process
+    idle = resident_mib(pid, "VmRSS")
+    head = b'--x\r\nContent-Disposition: form-data; name="f"; filename="big"\r\n\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    path = "/p/upload/mobileFileUpload?user_id=alice"
+    sent = await client.post(path, content=blocks(head, b"\r\n--x--\r\n"), headers=form)
+    raw = await client.post(path, content=blocks())
+    assert (sent.status_code, raw.status_code) == (200, 200)
+    received = hashlib.sha256()
+    async with client.stream(
+        "GET", "/p/upload/mobileFileDownload", params={"fileId": sent.text, "user_id": "alice"}
+    ) as answer:
+        async for chunk in answer.aiter_raw():
+            received.update(chunk)
+    expected = hashlib.sha256()
+    for _ in range(FILE_MIB):
+        expected.update(BLOCK)
+    highest = resident_mib(pid, "VmHWM")
+    logger.info("idle %.0f MiB; %d MiB twice in, once out: at most %.0f MiB", idle, FILE_MIB, highest)
+    assert received.digest() == expected.digest()
+    assert highest < 150
