@@ -1,10 +1,8 @@
-"""Building and running an HTTP application: the same doors, middleware and shutdown for every service."""
+"""Building an HTTP application: the same doors and middleware for every service."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
 
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
@@ -13,16 +11,15 @@ from tlim_runtime import health, metrics
 from tlim_runtime.auth import TokenVerifier, http_jwks, warn_if_users_are_trusted
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.health import Health
-from tlim_runtime.logging import configure_logging, get_logger
+from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics, MetricsMiddleware
 from tlim_runtime.openapi import describe_problems
 from tlim_runtime.requests import REQUEST_ID, FailureBoundary, RequestIdMiddleware
-from tlim_runtime.settings import ServiceSettings, load_settings
+from tlim_runtime.settings import ServiceSettings
 
 logger = get_logger(__name__)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 _READABLE_HEADERS = [REQUEST_ID, "ETag", "Content-Disposition", "Content-Range", "Accept-Ranges", "Retry-After"]
 _ALLOWED_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "If-Range", "Range", REQUEST_ID]
@@ -81,28 +78,3 @@ def _announced(settings: ServiceSettings, lifespan: Lifespan) -> Lifespan:
             logger.info("stopping")
 
     return announced
-
-
-def serve(create_app: Callable[[SettingsT], FastAPI], settings_type: type[SettingsT]) -> None:
-    """Run a service until SIGTERM or SIGINT: settings from the environment, JSON logs, graceful shutdown.
-
-    Open requests get `shutdown_grace` to finish, then `lifespan` closes the resources. Exits with 1 when a setting is
-    missing or the start fails.
-    """
-    settings = load_settings(settings_type)
-    configure_logging(settings.service, settings.log_level)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,  # uvicorn's loggers flow into ours
-            access_log=False,  # metrics count requests; a line for each would cost more than the request
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=round(settings.shutdown_grace.total_seconds()),
-        )
-    )
-    server.run()
-    if not server.started:
-        raise SystemExit(1)

@@ -19,15 +19,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tlim_runtime.settings import EnvironmentSettings, load_settings
 
-NAMING_CONVENTION = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-"""Every constraint has a name that a later migration can rely on."""
-
 LOCK_TIMEOUT_MS = 5_000
 """A migration that waits for a lock makes every request behind it wait too: rather fail and be run again."""
 
@@ -38,11 +29,6 @@ class MigrationSettings(EnvironmentSettings):
     """Which database to migrate, with the role that owns the tables."""
 
     database_url: SecretStr
-
-
-def new_metadata() -> MetaData:
-    """Return the metadata of one service, with the naming convention."""
-    return MetaData(naming_convention=NAMING_CONVENTION)
 
 
 def upgrade(package: str, url: str) -> None:

@@ -20,6 +20,10 @@ from tlim_runtime.settings import EnvironmentSettings, load_settings
 logger = get_logger(__name__)
 
 
+CONNECT_S = 10.0
+"""A server that starts beside us is up within seconds; later it is rather a wrong address."""
+
+
 class ProvisionSettings(EnvironmentSettings):
     """How to reach NATS, and on how many of its nodes each message is kept."""
 
@@ -77,16 +81,22 @@ async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> N
         await jetstream.update_stream(config)
 
 
+async def _ignore(_error: Exception) -> None:
+    pass
+
+
 async def _main(settings: ProvisionSettings) -> None:
     client = Client()
-    await client.connect(
-        settings.nats_url,
-        user=settings.nats_user,
-        password=settings.nats_password.get_secret_value(),
-        inbox_prefix=inbox_prefix(settings.nats_user),
-        allow_reconnect=False,
-    )
     try:
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(
+                settings.nats_url,
+                user=settings.nats_user,
+                password=settings.nats_password.get_secret_value(),
+                inbox_prefix=inbox_prefix(settings.nats_user),
+                allow_reconnect=False,
+                error_cb=_ignore,  # nats-py reports each attempt; the outcome is one line
+            )
         await provision(client, settings.nats_replicas)
     finally:
         await client.close()
@@ -99,7 +109,8 @@ def main() -> None:
     try:
         asyncio.run(_main(settings))
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        sys.stderr.write(f"provisioning failed: {str(error) or type(error).__name__}\n")
+        reason = str(error) or f"no answer from {settings.nats_url}"
+        sys.stderr.write(f"provisioning failed: {reason}\n")
         raise SystemExit(1) from None
 
 

@@ -1,9 +1,6 @@
-"""Run message-store: `python -m message_store`."""
+"""Start the service: `python -m message_store`, told by TLIM_* environment variables."""
 
-from tlim_runtime.app import serve
-
-from message_store.app import create_app
-from message_store.settings import Settings
+from tlim_runtime.serving import serve
 
 if __name__ == "__main__":
-    serve(create_app, Settings)
+    serve("message_store")

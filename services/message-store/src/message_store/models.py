@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, ForeignKey, Identity, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
-from tlim_runtime.migrations import new_metadata
+from tlim_runtime.tables import new_metadata
 
 
 class Table(SQLModel):

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
-from tlim_runtime.migrations import new_metadata
 from tlim_runtime.outbox import Outbox
+from tlim_runtime.tables import new_metadata
 
 _ID = sa.Text(collation="C")  # byte order: the same for a cursor, for ORDER BY and for prefix search by index
 _BIG = sa.BigInteger()

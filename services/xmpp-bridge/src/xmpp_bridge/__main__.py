@@ -1,9 +1,6 @@
-"""`python -m xmpp_bridge`: run the service with the settings of its environment."""
+"""Start the service: `python -m xmpp_bridge`, told by TLIM_* environment variables."""
 
-from tlim_runtime.app import serve
-
-from xmpp_bridge.app import create_app
-from xmpp_bridge.settings import Settings
+from tlim_runtime.serving import serve
 
 if __name__ == "__main__":
-    serve(create_app, Settings)
+    serve("xmpp_bridge")

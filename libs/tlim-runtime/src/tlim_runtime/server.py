@@ -1,0 +1,45 @@
+"""The process around an application: settings, logs, uvicorn, signals. Loaded by serving.py when the way is clear."""
+
+import signal
+from importlib import import_module
+from types import FrameType
+
+import uvicorn
+
+from tlim_runtime.logging import configure_logging
+from tlim_runtime.settings import load_settings
+
+
+def run(package: str) -> None:
+    """Serve `package` until it is told to stop; see serving.serve."""
+    settings = load_settings(import_module(f"{package}.settings").Settings)
+    configure_logging(settings.service, settings.log_level)
+    server = _Server(
+        uvicorn.Config(
+            import_module(f"{package}.app").create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,  # uvicorn's loggers flow into ours
+            access_log=False,  # metrics count requests; a line for each would cost more than the request
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=round(settings.shutdown_grace.total_seconds()),
+        )
+    )
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _already_heard)
+    server.run()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that can also be stopped while it starts: it may wait for NATS without end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown; called by the signal."""
+        if not self.started:
+            raise SystemExit(0)
+        super().handle_exit(sig, frame)
+
+
+def _already_heard(_signal: int, _frame: FrameType | None) -> None:
+    """Ignore the signal that uvicorn raises once more after its shutdown: this end is an orderly one."""
