@@ -8,7 +8,7 @@ from tests.e2e.clients.people import People
 
 async def test_killed_bridge_loses_and_doubles_nothing(people: People, disturbed_stack: Stack) -> None:
     alice, bob = await people("alice", "bob")
-    flow, receiver = Flow(alice, await alice.device(), bob, 200), await bob.device()
+    flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
 
     await flow.disturbed_by(lambda: disturbed_stack.kill("xmpp-bridge"))
 

@@ -81,7 +81,7 @@ async def test_a_stream_that_is_no_xml_ends_and_only_for_that_client(people: Peo
 
     device.send_xml(xml)
 
-    await assert_next_is(receiver, device, mallory.text_to(bob, "back again"))
+    await assert_next_is(receiver, device, mallory.text_to(bob, "back again"), retry_after=1)
 
 
 async def test_unknown_keys_are_kept_in_elements_and_dropped_from_the_envelope(people: People) -> None:

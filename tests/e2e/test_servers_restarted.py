@@ -18,7 +18,7 @@ async def test_messages_flow_on_after_a_server_was_away(
     people: People, disturbed_stack: Stack, server: str, way: str
 ) -> None:
     alice, bob = await people("alice", "bob")
-    flow, receiver = Flow(alice, await alice.device(), bob, 120), await bob.device()
+    flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
 
     await flow.disturbed_by(lambda: WAYS[way](disturbed_stack, server))
 

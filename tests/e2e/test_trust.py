@@ -17,7 +17,7 @@ from tests.e2e.clients.raw import raw_envelope
 async def _assert_bob_only_hears_mallory(
     mallory: Person, device: XmppClient, bob: Person, receiver: XmppClient
 ) -> None:
-    await assert_next_is(receiver, device, mallory.text_to(bob, "in my own name"))
+    await assert_next_is(receiver, device, mallory.text_to(bob, "in my own name"), retry_after=1)
     assert [event.envelope.msg_from for event in receiver.inbox.all(Delivered)] == [mallory.user_id]
 
 

@@ -1,51 +1,52 @@
 """A steady flow of messages from one person to another, to disturb the system under it."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import XmppClient
-from tlim_protocol.envelope import Envelope
 
 from tests.e2e.clients.people import Person
 
 AT_ONCE = 20
+CALM = 60
+"""Messages acknowledged before the disturbance, and again after it."""
 
 
 class Flow:
-    """Sends `count` messages, each until it is acknowledged, AT_ONCE under way at any time."""
+    """Sends messages, each until it is acknowledged, AT_ONCE under way at any time."""
 
-    def __init__(self, sender: Person, device: XmppClient, receiver: Person, count: int) -> None:
-        self._device = device
-        self._messages = [sender.text_to(receiver, f"number {number}") for number in range(count)]
-        self._slots = asyncio.Semaphore(AT_ONCE)
+    def __init__(self, sender: Person, device: XmppClient, receiver: Person) -> None:
+        self._sender, self._device, self._receiver = sender, device, receiver
+        self._numbers = itertools.count(1)
+        self._is_over = False
         self._progress = asyncio.Condition()
         self.acknowledged: dict[str, Stored] = {}
 
-    async def run(self) -> None:
-        """Return when every message was acknowledged."""
+    async def disturbed_by(self, *disturbances: Callable[[], None]) -> None:
+        """Let messages flow before, during and after each disturbance (which may block); return when all are stored."""
         async with asyncio.TaskGroup() as group:
-            for envelope in self._messages:
-                group.create_task(self._send(envelope))
+            for _ in range(AT_ONCE):
+                group.create_task(self._keep_sending())
+            for disturb in disturbances:
+                await self._progress_of(CALM)
+                await asyncio.to_thread(disturb)
+            await self._progress_of(CALM)
+            self._is_over = True
 
-    async def reached(self, count: int) -> None:
-        """Return when that many messages were acknowledged."""
+    async def _progress_of(self, count: int) -> None:
+        goal = len(self.acknowledged) + count
         async with self._progress:
-            await self._progress.wait_for(lambda: len(self.acknowledged) >= count)
+            await self._progress.wait_for(lambda: len(self.acknowledged) >= goal)
 
-    async def disturbed_by(self, disturb: Callable[[], None]) -> None:
-        """Run, and call `disturb` (it may block) once a third of the messages was acknowledged."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.run())
-            await self.reached(len(self._messages) // 3)
-            await asyncio.to_thread(disturb)
-
-    async def _send(self, envelope: Envelope) -> None:
-        async with self._slots:
+    async def _keep_sending(self) -> None:
+        while not self._is_over:
+            envelope = self._sender.text_to(self._receiver, f"number {next(self._numbers)}")
             stored = await self._device.send_until_stored(envelope, retry_after=2, give_up=90)
-        async with self._progress:
-            self.acknowledged[envelope.msg_id] = stored
-            self._progress.notify_all()
+            async with self._progress:
+                self.acknowledged[envelope.msg_id] = stored
+                self._progress.notify_all()
 
 
 async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from tlim_client.compose import text_message
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Stored
-from tlim_client.xmpp import XmppClient, XmppServer
+from tlim_client.xmpp import STORED_TIMEOUT, XmppClient, XmppServer
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 
@@ -65,9 +65,11 @@ async def next_delivered(client: XmppClient) -> Delivered:
     return await client.expect(Delivered)
 
 
-async def assert_next_is(receiver: XmppClient, sender: XmppClient, marker: Envelope) -> Stored:
+async def assert_next_is(
+    receiver: XmppClient, sender: XmppClient, marker: Envelope, retry_after: float = STORED_TIMEOUT
+) -> Stored:
     """Send `marker` and assert that nothing else was delivered to `receiver` before it: deliveries keep their order."""
-    stored = await sender.send_until_stored(marker)
+    stored = await sender.send_until_stored(marker, retry_after=retry_after)
     delivered = await next_delivered(receiver)
     assert delivered.envelope.msg_id == marker.msg_id, f"delivered before the marker: {delivered}"
     return stored

@@ -192,7 +192,7 @@ def raise_refusal(answer: httpx.Response) -> None:
     is_json = "json" in answer.headers.get("Content-Type", "")
     if answer.is_success and not is_json:
         return
-    content = answer.json() if is_json else {}
+    content = answer.json() if is_json and answer.content else {}
     if not isinstance(content, dict):
         return
     if answer.is_success and content.get("result") != "fail":
