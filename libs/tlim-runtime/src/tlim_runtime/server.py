@@ -1,13 +1,17 @@
 """The process around an application: settings, logs, uvicorn, signals. Loaded by serving.py when the way is clear."""
 
+import asyncio
 import signal
 from importlib import import_module
+from socket import socket
 from types import FrameType
 
 import uvicorn
 
 from tlim_runtime.logging import configure_logging
 from tlim_runtime.settings import load_settings
+
+_POLL_S = 0.1  # uvicorn's own beat
 
 
 def run(package: str) -> None:
@@ -34,11 +38,15 @@ def run(package: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn that can also be stopped while it starts: it may wait for NATS without end."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown; called by the signal."""
-        if not self.started:
-            raise SystemExit(0)
-        super().handle_exit(sig, frame)
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start, unless a signal comes first: what the lifespan has opened by then is closed with the loop."""
+        starting = asyncio.create_task(super().startup(sockets))
+        while not (starting.done() or self.should_exit):
+            await asyncio.wait([starting], timeout=_POLL_S)
+        if starting.done():
+            await starting
+        else:
+            starting.cancel()
 
 
 def _already_heard(_signal: int, _frame: FrameType | None) -> None:

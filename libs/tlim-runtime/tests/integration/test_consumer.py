@@ -171,7 +171,8 @@ async def test_a_slow_handler_keeps_its_messages(
     consumer = BatchConsumer(broker, spec, handler, batch=5)
     await broker.publish_batch(messages(range(20)))
     await consumer.start()
-    await asyncio.sleep(3)  # three times ack_wait: without signs of life the server would deliver again
+    long_enough = asyncio.get_running_loop().time() + 2  # twice ack_wait: in silence the server would deliver again
+    await eventually(lambda: asyncio.get_running_loop().time() > long_enough, "the handler is slow")
     handler.gate.set()
     await eventually(lambda: len(handler.handled) >= 20, "all were handled")
     assert handler.handled == list(range(20))

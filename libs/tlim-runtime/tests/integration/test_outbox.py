@@ -14,8 +14,8 @@ from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database, session_dependency
-from tlim_runtime.migrations import new_metadata
 from tlim_runtime.outbox import Outbox, OutboxRelay
+from tlim_runtime.tables import new_metadata
 
 SUBJECT = subject_in(MsgType.SESSION_ADDED, "a session")
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]

@@ -1,0 +1,182 @@
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import APIRouter, Depends, FastAPI
+from httpx import ASGITransport, AsyncClient, Response
+from jwt.algorithms import OKPAlgorithm
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime import auth
+from tlim_runtime.app import build_app
+from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, token_user
+from tlim_runtime.errors import NotAuthenticated
+from tlim_runtime.settings import ServiceSettings
+
+
+class Issuer:
+    """Signs tokens and publishes its keys; can be away."""
+
+    def __init__(self) -> None:
+        self.keys = {"one": Ed25519PrivateKey.generate()}
+        self.fetches = 0
+        self.is_away = False
+
+    async def jwks(self) -> Mapping[str, Any]:
+        self.fetches += 1
+        if self.is_away:
+            raise ConnectionError("refused")
+        return {"keys": [self._public(name) for name in self.keys]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        key = OKPAlgorithm.to_jwk(self.keys[name].public_key(), as_dict=True)
+        return {**key, "kid": name, "alg": "EdDSA", "use": "sig"}
+
+    def token(self, key: str = "one", **changes: Any) -> str:
+        now = int(time.time())
+        claims = {"sub": "Alice", "iss": "tlim", "aud": "tlim", "iat": now, "exp": now + 3600, "scope": ""}
+        claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+        return jwt.encode(claims, self.keys[key], algorithm="EdDSA", headers={"kid": key})
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def verifier(issuer: Issuer) -> TokenVerifier:
+    return TokenVerifier(issuer.jwks, "tlim", "tlim")
+
+
+async def test_a_good_token_names_its_normalised_user_and_scopes(issuer: Issuer, verifier: TokenVerifier) -> None:
+    user = await verifier.verify(issuer.token(scope="admin other"))
+    assert user == CurrentUser("alice", frozenset({"admin", "other"}))
+    assert user.is_admin
+    assert not (await verifier.verify(issuer.token())).is_admin
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "somebody"},
+        {"aud": "another"},
+        {"sub": None},
+        {"sub": "not a user id@"},
+        {"exp": None},
+        {"iat": None},
+        {"exp": 1},
+        {"iat": 99_999_999_999},
+    ],
+    ids=str,
+)
+async def test_a_token_with_wrong_claims_is_refused(
+    issuer: Issuer, verifier: TokenVerifier, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(NotAuthenticated):
+        await verifier.verify(issuer.token(**changes))
+
+
+async def test_tokens_signed_by_nobody_or_somebody_else_are_refused(issuer: Issuer, verifier: TokenVerifier) -> None:
+    forger = Issuer()
+    claims = jwt.decode(issuer.token(), options={"verify_signature": False})
+    unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": "one"})
+    symmetric = jwt.encode(claims, "x" * 32, algorithm="HS256", headers={"kid": "one"})
+    for token in ("", "rubbish", "a.b.c", forger.token(), unsigned, symmetric, issuer.token()[:-4] + "AAAA"):
+        with pytest.raises(NotAuthenticated):
+            await verifier.verify(token)
+
+
+async def test_keys_are_fetched_once_and_again_for_a_new_key(
+    issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await verifier.verify(issuer.token())
+    assert issuer.fetches == 1
+    issuer.keys["two"] = Ed25519PrivateKey.generate()
+    with pytest.raises(NotAuthenticated):  # asked a moment ago
+        await verifier.verify(issuer.token("two"))
+    monkeypatch.setattr(auth, "REFETCH_AFTER_S", 0.0)
+    await verifier.verify(issuer.token("two"))
+    assert issuer.fetches == 2
+
+
+async def test_without_keys_the_answer_is_try_again_and_recovers(issuer: Issuer, verifier: TokenVerifier) -> None:
+    issuer.is_away = True
+    for _ in range(2):
+        with pytest.raises(TlimError) as refused:
+            await verifier.verify(issuer.token())
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+    issuer.is_away = False
+    assert (await verifier.verify(issuer.token())).user_id == "alice"
+
+
+async def test_known_keys_serve_on_while_the_issuer_is_away(
+    issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await verifier.verify(issuer.token())
+    monkeypatch.setattr(auth, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(auth, "REFETCH_AFTER_S", 0.0)
+    issuer.is_away = True
+    assert (await verifier.verify(issuer.token())).user_id == "alice"
+
+
+@asynccontextmanager
+async def nothing(_app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+async def ask(verifier: TokenVerifier, path: str, token: str | None) -> Response:
+    router = APIRouter()
+
+    @router.get("/me")
+    async def me(user: Annotated[CurrentUser, Depends(current_user)]) -> str:
+        return user.user_id
+
+    @router.get("/admin")
+    async def admin(user: Annotated[CurrentUser, Depends(admin_user)]) -> str:
+        return user.user_id
+
+    @router.get("/legacy")
+    async def legacy(user: Annotated[CurrentUser | None, Depends(token_user)]) -> str:
+        return user.user_id if user else "nobody"
+
+    app = build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
+    app.state.tokens = verifier
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        return await client.get(path, headers=headers)
+
+
+async def test_endpoints_ask_for_a_token(issuer: Issuer, verifier: TokenVerifier) -> None:
+    assert (await ask(verifier, "/me", None)).status_code == 401
+    assert (await ask(verifier, "/me", "rubbish")).status_code == 401
+    assert (await ask(verifier, "/me", issuer.token())).json() == "alice"
+    assert (await ask(verifier, "/admin", issuer.token())).status_code == 403
+    assert (await ask(verifier, "/admin", issuer.token(scope="admin"))).json() == "alice"
+    assert (await ask(verifier, "/legacy", None)).json() == "nobody"
+    assert (await ask(verifier, "/legacy", issuer.token())).json() == "alice"
+    assert (await ask(verifier, "/legacy", "rubbish")).status_code == 401
+
+
+async def test_endpoints_answer_503_without_keys(issuer: Issuer, verifier: TokenVerifier) -> None:
+    issuer.is_away = True
+    assert (await ask(verifier, "/me", issuer.token())).status_code == 503
+
+
+def settings(*, trusting: bool) -> ServiceSettings:
+    return ServiceSettings.placeholder().model_copy(update={"trust_request_user": trusting})
+
+
+def test_a_named_user_counts_only_where_that_is_trusted_and_no_token_says_otherwise() -> None:
+    alice = CurrentUser("alice", frozenset({"admin"}))
+    assert caller(alice, "bob", settings(trusting=True)) is alice
+    assert caller(None, "Bob", settings(trusting=True)) == CurrentUser("bob")
+    for named, trusting in (("bob", False), (None, True), ("", True)):
+        with pytest.raises(NotAuthenticated):
+            caller(None, named, settings(trusting=trusting))
+    with pytest.raises(TlimError):
+        caller(None, "no@id", settings(trusting=True))
