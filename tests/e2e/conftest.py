@@ -12,20 +12,8 @@ from tlim_devstack.stack import Stack
 
 from tests.e2e.clients.people import People
 
-XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")
+XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
 MANY = "100000/minute"  # all people of all tests log in from one address
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "ejabberd_only: tells what only ejabberd does (TLIM_E2E_XMPP chooses the server)"
-    )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("ejabberd_only") and XMPP != "ejabberd":
-            item.add_marker(pytest.mark.skip(reason=f"not a story of {XMPP}"))
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def disturbed_stack(stack: Stack) -> Iterator[Stack]:
     """The stack, to do harm to; the next test finds it whole again."""
     yield stack
-    for name in ("nats", "postgres", *SERVICES, GATEWAY):
+    for name in ("nats", "postgres", "s3", XMPP, *SERVICES, GATEWAY):
         stack.wait_ready(name)
 
 

@@ -1,12 +1,16 @@
-"""NATS, PostgreSQL or the XMPP server goes away while messages flow, and comes back: the system goes on by itself."""
+"""A server goes away while people work, and comes back: the system goes on by itself."""
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from tlim_client.failures import RefusedError
+from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
+from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.flow import Flow, assert_all_kept
+from tests.e2e.clients.flow import Flow, assert_all_kept, assert_stored
 from tests.e2e.clients.people import People
 
 WAYS: dict[str, Callable[[Stack, str], None]] = {"killed": Stack.kill, "restarted": Stack.restart}
@@ -25,6 +29,18 @@ async def test_messages_flow_on_after_a_server_was_away(
     await assert_all_kept(flow, alice, bob, receiver)
 
 
+async def test_messages_flow_on_after_the_xmpp_server_was_away(people: People, disturbed_stack: Stack) -> None:
+    alice, bob = await people("alice", "bob")
+    flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
+
+    await flow.disturbed_by(lambda: disturbed_stack.restart(disturbed_stack.xmpp_name))
+
+    await assert_stored(flow, bob, alice)
+    last = alice.text_to(bob, "are you there again?")
+    await flow.device.send_until_stored(last)
+    await receiver.expect(Delivered, lambda event: event.envelope == last)
+
+
 async def test_http_answers_again_after_postgresql_was_away(people: People, disturbed_stack: Stack) -> None:
     alice, bob = await people("alice", "bob")
     client = await alice.http()
@@ -37,3 +53,23 @@ async def test_http_answers_again_after_postgresql_was_away(people: People, dist
     after = await client.add_session([bob.user_id])
     assert [one["session_id"] for one in await client.sessions()] == [after["session_id"], before["session_id"]]
     assert await client.history(bob.user_id) == []
+
+
+async def test_files_come_and_go_again_after_s3_was_away(
+    people: People, disturbed_stack: Stack, tmp_path: Path
+) -> None:
+    (alice,) = await people("alice")
+    client = await alice.http()
+    source = tmp_path / "notes.txt"
+    source.write_text("kept")
+    kept = await client.upload(source)
+
+    await asyncio.to_thread(disturbed_stack.stop_service, "s3")
+    with pytest.raises(RefusedError) as refusal:
+        await client.upload(source)
+    await asyncio.to_thread(disturbed_stack.start_service, "s3")
+    again = await client.upload(source)
+
+    assert (refusal.value.status, refusal.value.code) == (503, ErrorCode.UNAVAILABLE)
+    for file_id in (kept, again):
+        assert (await client.download(file_id, tmp_path / file_id)).path.read_text() == "kept"

@@ -18,7 +18,7 @@ class Flow:
     """Sends messages, each until it is acknowledged, AT_ONCE under way at any time."""
 
     def __init__(self, sender: Person, device: XmppClient, receiver: Person) -> None:
-        self._sender, self._device, self._receiver = sender, device, receiver
+        self._sender, self.device, self._receiver = sender, device, receiver
         self._numbers = itertools.count(1)
         self._is_over = False
         self._progress = asyncio.Condition()
@@ -43,22 +43,29 @@ class Flow:
     async def _keep_sending(self) -> None:
         while not self._is_over:
             envelope = self._sender.text_to(self._receiver, f"number {next(self._numbers)}")
-            stored = await self._device.send_until_stored(envelope, retry_after=2, give_up=90)
+            stored = await self.device.send_until_stored(envelope, retry_after=2, give_up=90)
             async with self._progress:
                 self.acknowledged[envelope.msg_id] = stored
                 self._progress.notify_all()
 
 
-async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> None:
-    """Assert that history is exactly what was acknowledged, and that the receiver got every message at least once."""
-    history = await (await sender.http()).history(receiver.user_id, after=0)
-    assert [message["seq"] for message in history] == sorted(stored.seq for stored in flow.acknowledged.values())
+async def assert_stored(flow: Flow, reader: Person, peer: Person) -> list[str]:
+    """Assert that history is exactly what was acknowledged, and return its msg_ids in their order."""
+    history = await (await reader.http()).history(peer.user_id, after=0)
+    seqs = [message["seq"] for message in history]
+    assert seqs == sorted(stored.seq for stored in flow.acknowledged.values())
     assert {message["msg_id"]: message["seq"] for message in history} == {
         msg_id: stored.seq for msg_id, stored in flow.acknowledged.items()
     }
-    missing = set(flow.acknowledged)
+    return [message["msg_id"] for message in history]
+
+
+async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> None:
+    """Assert that what was acknowledged is stored, each once, and was delivered, each at least once and in order."""
+    stored = await assert_stored(flow, sender, receiver)
+    missing = set(stored)
     while missing:
         delivered = await device.expect(Delivered, timeout=30)
         missing.discard(delivered.envelope.msg_id)
     firsts = list(dict.fromkeys(event.envelope.msg_id for event in device.inbox.all(Delivered)))
-    assert firsts == [message["msg_id"] for message in history], "first deliveries are not in the order of seq"
+    assert firsts == stored, "first deliveries are not in the order of seq"

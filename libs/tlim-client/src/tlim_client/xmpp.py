@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,9 @@ logging.getLogger("slixmpp").addHandler(logging.NullHandler())  # its errors rea
 
 STORED_TIMEOUT = 5.0
 """Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
+
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+"""Seconds between attempts to connect again, doubling: a restarted server is met soon, a dead one is not hammered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class XmppClient:
         self._ready: asyncio.Future[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._attempts = 0
 
     @property
     def jid(self) -> str:
@@ -214,7 +218,10 @@ class XmppClient:
             self.inbox.put(event)
 
     def _on_session(self, _: object) -> None:
-        task = asyncio.ensure_future(self._announce())
+        self._do(self._announce())
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -228,6 +235,7 @@ class XmppClient:
         except (IqError, IqTimeout):
             logging.getLogger(__name__).info("the server has no carbons")  # works without: other devices see less
         stream.send_presence()
+        self._attempts = 0
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
 
@@ -237,17 +245,26 @@ class XmppClient:
     def _on_unreachable(self, reason: object) -> None:
         where = f"{self.server.host}:{self.server.port}"
         self._fail(NotReachableError(f"no XMPP server answers at {where} ({reason})"))
+        self._connected().cancel_connection_attempt()  # the next one is ours to time
+        self._connect_again()
 
     def _on_bad_certificate(self, reason: object) -> None:
         self._fail(NotReachableError(f"the XMPP server's certificate is not trusted ({reason}); see --ca-file"))
 
     def _on_disconnected(self, reason: object) -> None:
-        if self._closing:
+        self._fail(NotReachableError(f"the XMPP server ended the connection ({reason or 'no reason given'})"))
+        self._connect_again()
+
+    def _connect_again(self) -> None:
+        if self._closing or self._ready is None or not self._ready.done() or self._ready.exception() is not None:
             return
-        if self._ready is not None and self._ready.done():
-            self._connected().connect(self.server.host, self.server.port)
-        else:
-            self._fail(NotReachableError(f"the XMPP server ended the connection ({reason or 'no reason given'})"))
+        delay = min(FIRST_DELAY * 2**self._attempts, LONGEST_DELAY) if self._attempts else 0.0
+        self._attempts += 1
+        self._do(self._connect_after(delay))
+
+    async def _connect_after(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._connected().connect(self.server.host, self.server.port)
 
     def _fail(self, error: ClientError) -> None:
         if self._ready is not None and not self._ready.done():
