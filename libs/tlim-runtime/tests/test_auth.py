@@ -1,3 +1,5 @@
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from jwt.algorithms import OKPAlgorithm
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime import auth
 from tlim_runtime.app import build_app
-from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, token_user
+from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, http_jwks, token_user
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.settings import ServiceSettings
 
@@ -122,6 +124,26 @@ async def test_known_keys_serve_on_while_the_issuer_is_away(
     monkeypatch.setattr(auth, "REFETCH_AFTER_S", 0.0)
     issuer.is_away = True
     assert (await verifier.verify(issuer.token())).user_id == "alice"
+
+
+async def test_keys_are_fetched_over_http(issuer: Issuer) -> None:
+    document = json.dumps(await issuer.jwks()).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + document)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    verifier = TokenVerifier(http_jwks(f"http://{host}:{port}/keys"), "tlim", "tlim")
+    assert (await verifier.verify(issuer.token())).user_id == "alice"
+    server.close()
+    away = TokenVerifier(http_jwks(f"http://{host}:{port}/keys"), "tlim", "tlim")
+    with pytest.raises(TlimError) as refused:
+        await away.verify(issuer.token())
+    assert refused.value.code is ErrorCode.UNAVAILABLE
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics, MetricsMiddleware
-from tlim_runtime.openapi import describe_problems
+from tlim_runtime.openapi import DescribedApp
 from tlim_runtime.requests import REQUEST_ID, FailureBoundary, RequestIdMiddleware
 from tlim_runtime.settings import ServiceSettings
 
@@ -38,7 +38,7 @@ def build_app(
     `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier).
     """
     app_metrics = Metrics()
-    app = FastAPI(
+    app = DescribedApp(
         title=title,
         version=version,
         lifespan=_announced(settings, lifespan),
@@ -64,7 +64,6 @@ def build_app(
     install_error_handlers(app)
     for router in (*routers, health.router, metrics.router):
         app.include_router(router)
-    describe_problems(app)
     return app
 
 

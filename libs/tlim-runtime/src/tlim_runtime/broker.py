@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,11 @@ class Broker:
         """Have `callback` awaited after each reconnection (not after the first connection)."""
         self._reconnected.append(callback)
 
+    def forget_reconnect(self, callback: Callback) -> None:
+        """Undo `on_reconnect`."""
+        if callback in self._reconnected:
+            self._reconnected.remove(callback)
+
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called as soon as a connection is lost."""
         self._disconnected.append(callback)
@@ -292,7 +298,7 @@ class Broker:
 
     async def _on_reconnect(self) -> None:
         logger.info("connected to NATS again")
-        for callback in self._reconnected:
+        for callback in tuple(self._reconnected):
             try:
                 await callback()
             except Exception:
@@ -321,7 +327,9 @@ _ERROR_HEADER = "Tlim-Error"
 
 async def _answer(handler: Responder, message: Msg) -> None:
     try:
-        await message.respond(await handler(message.data))
+        answer = await handler(message.data)
     except Exception as error:
         logger.exception("a request could not be answered", subject=message.subject)
-        await message._client.publish(message.reply, headers={_ERROR_HEADER: type(error).__name__})
+        answer, message.headers = b"", {_ERROR_HEADER: type(error).__name__}  # nats-py answers with these headers
+    with contextlib.suppress(nats.errors.Error):  # nobody waits for an answer, or the connection is gone
+        await message.respond(answer)

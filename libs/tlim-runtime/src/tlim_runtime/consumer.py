@@ -119,6 +119,7 @@ class BatchConsumer:
         self._wake.set()
         if self._session is not None:
             self._session.close()
+        self._broker.forget_reconnect(self._on_reconnect)
         if self._task is not None:
             await asyncio.wait([self._task])
             self._task = None

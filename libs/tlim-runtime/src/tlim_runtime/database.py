@@ -22,6 +22,15 @@ _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
 """SQLSTATE classes that pass by themselves: connection, resources, operator, system, rollback; lock not available."""
 
 
+_DRIVER_ERRORS = (
+    sqlalchemy.exc.SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
+
+
 class Database:
     """The connection pool of one database; give it the URL `postgresql+asyncpg://…`."""
 
@@ -102,17 +111,20 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    # asyncpg raises InterfaceError and InternalClientError both for misuse and for a connection that went away.
-    gone = isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
-    cause = error.__cause__
-    return gone or isinstance(error, ConnectionError) or (cause is not None and is_unavailable(cause))
+    # asyncpg raises InterfaceError both for misuse and for a connection that has been closed; InternalClientError
+    # when the server's goodbye came between two statements and the connection is of no use any more.
+    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
+        return True
+    if isinstance(error, asyncpg.InternalClientError | ConnectionError):
+        return True
+    return error.__cause__ is not None and is_unavailable(error.__cause__)
 
 
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+    except _DRIVER_ERRORS as error:
         if is_unavailable(error):
             raise DatabaseUnavailable(str(error).splitlines()[0]) from error
         raise

@@ -18,15 +18,14 @@ from tlim_runtime.errors import Problem
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Make the application's OpenAPI document tell the truth: errors are problem documents."""
+class DescribedApp(FastAPI):
+    """An application whose OpenAPI document tells the truth: errors are problem documents."""
 
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _corrected(get_openapi(title=app.title, version=app.version, routes=app.routes))
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend the document
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _corrected(get_openapi(title=self.title, version=self.version, routes=self.routes))
+        return self.openapi_schema
 
 
 def _corrected(document: dict[str, Any]) -> dict[str, Any]:

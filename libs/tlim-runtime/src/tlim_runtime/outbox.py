@@ -69,6 +69,7 @@ class OutboxRelay:
 
     async def stop(self) -> None:
         """Stop; what is not published yet stays in the table."""
+        self._broker.forget_reconnect(self._on_reconnect)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

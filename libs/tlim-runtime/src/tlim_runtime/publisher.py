@@ -105,8 +105,9 @@ class Publisher:
             try:
                 await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
             except (nats.errors.Error, OSError) as error:
-                self._fail(token, BrokerUnavailable(str(error)))
-            except Exception as error:  # noqa: BLE001 - a subject or id that NATS cannot carry fails this message only
+                self._fail(token, BrokerUnavailable(str(error) or type(error).__name__))
+            except Exception as error:  # a subject or id that NATS cannot carry: fail this message, serve the others
+                logger.exception("a message could not be sent", subject=subject)
                 self._fail(token, error)
 
     async def _on_ack(self, message: Msg) -> None:

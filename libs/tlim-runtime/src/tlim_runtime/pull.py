@@ -125,7 +125,7 @@ class PullSession:
             self._watch.cancel()
         if self._subscription is not None:
             await self._broker.unsubscribe(self._subscription)
-        if self._lost is None:
+        if self._lost is None and self._acknowledged:
             await self._settle()
 
     async def _settle(self) -> None:

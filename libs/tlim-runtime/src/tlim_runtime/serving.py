@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Collection
 from importlib import import_module
+from types import ModuleType
+from typing import cast
 
 _UNUSED = frozenset({"aiohttp", "rich"})
 """What our libraries load when it happens to be installed, and no service uses: aiohttp for NATS over WebSocket, rich
@@ -17,5 +19,5 @@ def serve(package: str, *, needs: Collection[str] = ()) -> None:
     0. A setting that is missing or a start that fails ends it with another status and a line that says why.
     """
     for name in _UNUSED.difference(needs):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # makes `import name` fail, as if not installed
+        sys.modules.setdefault(name, cast("ModuleType", None))  # makes `import name` fail, as if it were not installed
     import_module("tlim_runtime.server").run(package)  # only now: it imports what has just been kept out

@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 from enum import Enum
 from types import UnionType
-from typing import Annotated, ClassVar, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Self, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,7 +37,7 @@ class EnvironmentSettings(BaseSettings):
             else field.get_default(call_default_factory=True)
             for name, field in cls.model_fields.items()
         }
-        return cls.model_construct(None, **values)  # type: ignore[return-value]
+        return cast("Self", cls.model_construct(None, **values))
 
 
 class ServiceSettings(EnvironmentSettings):
