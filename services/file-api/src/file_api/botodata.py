@@ -1,28 +1,38 @@
 """botocore's own data files, read without what one S3 client never uses: 4 MiB of memory instead of 12."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import botocore
-from botocore.loaders import JSONFileLoader, Loader
+from botocore.loaders import Loader
 
 _SERVICE = "s3"
+_OPENERS: dict[str, Callable[[Path, str], Any]] = {".json": Path.open, ".json.gz": gzip.open}
 
 
 def lean_loader() -> Loader:
     """Return a loader for `Session.register_component("data_loader", …)` that knows S3 only, without its manual."""
     data = str(Path(botocore.__file__).parent / "data")
-    return Loader(extra_search_paths=[data], file_loader=_LeanFiles(), include_default_search_paths=False)
+    files: Any = _LeanFiles()
+    return Loader(extra_search_paths=[data], file_loader=files, include_default_search_paths=False)
 
 
-class _LeanFiles(JSONFileLoader):
-    def _load_file(self, full_path: str, open_method: Callable[[str, str], BinaryIO]) -> Any:  # noqa: ANN401 - JSON
-        if not Path(full_path).is_file():
-            return None
-        with open_method(full_path, "rb") as file:
-            return json.load(file, object_pairs_hook=_without_ballast)
+class _LeanFiles:
+    """What a Loader asks of its `file_loader`; paths come without their extension."""
+
+    def exists(self, file_path: str) -> bool:
+        return any(Path(file_path + extension).is_file() for extension in _OPENERS)
+
+    def load_file(self, file_path: str) -> Any:  # noqa: ANN401 - JSON
+        for extension, opener in _OPENERS.items():
+            path = Path(file_path + extension)
+            if path.is_file():
+                with opener(path, "rb") as file:
+                    return json.load(file, object_pairs_hook=_without_ballast)
+        return None
 
 
 def _without_ballast(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
