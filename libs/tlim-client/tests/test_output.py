@@ -1,3 +1,5 @@
+"""What is printed for people and for programs."""
+
 import pytest
 from tlim_client.cli.output import clock, json_of_event, line_of_event, printable, size
 from tlim_client.compose import file_message, new_envelope, text_message

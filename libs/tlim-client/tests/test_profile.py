@@ -1,3 +1,5 @@
+"""Profiles: private files, one person per terminal."""
+
 import stat
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Reading stanzas: what each means, and what a forger cannot make them mean."""
+
 import pytest
 from slixmpp.xmlstream import ET
 from tlim_client.compose import text_message

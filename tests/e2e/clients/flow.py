@@ -65,7 +65,7 @@ async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: 
     stored = await assert_stored(flow, sender, receiver)
     missing = set(stored)
     while missing:
-        delivered = await device.expect(Delivered, timeout=30)
+        delivered = await device.expect(Delivered, within=30)
         missing.discard(delivered.envelope.msg_id)
     firsts = list(dict.fromkeys(event.envelope.msg_id for event in device.inbox.all(Delivered)))
     assert firsts == stored, "first deliveries are not in the order of seq"

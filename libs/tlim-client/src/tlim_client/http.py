@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote, unquote
 
 import httpx
@@ -17,6 +17,19 @@ from tlim_protocol.errors import ErrorCode
 from tlim_client.failures import NotReachableError, RefusedError
 
 Json = dict[str, Any]
+
+
+class Parts(TypedDict, total=False):
+    """What a request may carry besides method and path, in httpx's words."""
+
+    params: Mapping[str, str | int]
+    headers: Mapping[str, str]
+    json: object
+    data: Mapping[str, str]
+    content: bytes
+    files: Mapping[str, tuple[str, BinaryIO] | tuple[str, BinaryIO, str]]
+
+
 Form = Literal["get", "form", "json"]
 """The three ways in which the specification's session endpoints take their parameters."""
 
@@ -61,11 +74,14 @@ class HttpClient:
     # --- any request -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, method: str, path: str, **parts: Any) -> AsyncIterator[httpx.Response]:  # noqa: ANN401  # httpx's own
+    async def open(self, method: str, path: str, **parts: Unpack[Parts]) -> AsyncIterator[httpx.Response]:
         """Send any request and give its answer, whatever the status, with the body not yet read."""
-        headers = {**({"Authorization": f"Bearer {self.token}"} if self.token else {}), **parts.pop("headers", {})}
+        parts["headers"] = {
+            **({"Authorization": f"Bearer {self.token}"} if self.token else {}),
+            **parts.get("headers", {}),
+        }
         try:
-            async with self._http.stream(method, path, headers=headers, **parts) as answer:
+            async with self._http.stream(method, path, **parts) as answer:
                 yield answer
         except httpx.TransportError as error:
             where = self._http.base_url
@@ -73,13 +89,13 @@ class HttpClient:
                 f"the server at {where} does not answer ({error or type(error).__name__})"
             ) from error
 
-    async def ask(self, method: str, path: str, **parts: Any) -> httpx.Response:  # noqa: ANN401  # httpx's own
+    async def ask(self, method: str, path: str, **parts: Unpack[Parts]) -> httpx.Response:
         """Send any request and return its answer, whatever the status, with the body read."""
         async with self.open(method, path, **parts) as answer:
             await answer.aread()
         return answer
 
-    async def call(self, method: str, path: str, **parts: Any) -> Json:  # noqa: ANN401  # httpx's own
+    async def call(self, method: str, path: str, **parts: Unpack[Parts]) -> Json:
         """Send a request and return the JSON object of its answer; RefusedError for a problem or a `fail`."""
         answer = await self.ask(method, path, **parts)
         raise_refusal(answer)
@@ -100,7 +116,7 @@ class HttpClient:
 
     # --- sessions: the specification's endpoints ----------------------------------------------------------------
 
-    async def legacy(self, operation: str, form: Form = "form", *, root: str = "plugin", **fields: Any) -> Json:  # noqa: ANN401  # as the caller likes
+    async def legacy(self, operation: str, form: Form = "form", *, root: str = "plugin", **fields: object) -> Json:
         """Call `addSession`, `modifySession` or `deleteSession` in one of the three forms (protocol section 6).
 
         Lists are sent as JSON text in query and form, as they are in JSON. RefusedError for `result: "fail"`.
@@ -124,9 +140,22 @@ class HttpClient:
             "POST", "/v1/sessions", json={"session_type": session_type, "subscribers": list(subscribers)}
         )
 
-    async def change_session(self, session_id: str, **changes: Any) -> Json:  # noqa: ANN401  # as the caller likes
-        """Change a session: `session_name`, `add`, `remove`."""
-        return await self.call("PATCH", f"/v1/sessions/{quote(session_id, safe='')}", json=changes)
+    async def change_session(
+        self,
+        session_id: str,
+        *,
+        session_name: str | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+    ) -> Json:
+        """Rename a session, add users, remove users, as one step."""
+        named = {} if session_name is None else {"session_name": session_name}
+        changes = {"add": list(add), "remove": list(remove)}
+        return await self.call(
+            "PATCH",
+            f"/v1/sessions/{quote(session_id, safe='')}",
+            json={**named, **{name: users for name, users in changes.items() if users}},
+        )
 
     async def delete_session(self, session_id: str) -> Json:
         """Delete a session one has created."""
@@ -214,6 +243,11 @@ def attachment_name(headers: Mapping[str, str]) -> str:
         name = reader.get_filename() or ""
     name = Path(name.replace("\\", "/")).name
     return "" if name in {".", ".."} else "".join(char for char in name if char.isprintable())
+
+
+def _opened(path: Path, mode: Literal["rb", "wb"]) -> BinaryIO:
+    # a local disk, read or written one chunk at a time: not worth a thread
+    return path.open(mode)
 
 
 def _place(target: Path, name: str) -> Path:

@@ -102,27 +102,27 @@ class Inbox:
         """Every event of that kind so far, taken or not, oldest first."""
         return [event for event in self.history if isinstance(event, kind)]
 
-    async def take(self, kind: type[R], where: Callable[[R], bool] = anything, timeout: float | None = 20) -> R:  # noqa: ASYNC109  # callers say it inline
-        """Return the oldest untaken event of `kind` for which `where` holds, waiting for it up to `timeout` seconds.
+    async def take(self, kind: type[R], where: Callable[[R], bool] = anything, within: float | None = 20) -> R:
+        """Return the oldest untaken event of `kind` for which `where` holds, waiting for it up to `within` seconds.
 
-        Raises NotReceivedError, which lists what came instead. Without `timeout` it waits for ever.
+        Raises NotReceivedError, which lists what came instead. Without a limit it waits for ever.
         """
         try:
-            return await self.pick(lambda event: event if isinstance(event, kind) and where(event) else None, timeout)
+            return await self.pick(lambda event: event if isinstance(event, kind) and where(event) else None, within)
         except NotReceivedError as error:
             raise NotReceivedError(f"no {kind.__name__} as expected: {error}") from None
 
-    async def pick(self, choose: Callable[[Received], T | None], timeout: float | None) -> T:  # noqa: ASYNC109
+    async def pick(self, choose: Callable[[Received], T | None], within: float | None) -> T:
         """Return what `choose` makes of the oldest untaken event for which it is not None; waits like `take`."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 while (chosen := self._pop(choose)) is None:
                     self._news.clear()
                     await self._news.wait()
                 return chosen
         except TimeoutError:
             came = ", ".join(map(repr, self._waiting[-5:])) or "nothing"
-            raise NotReceivedError(f"waited {timeout:g} s; unread: {came}") from None
+            raise NotReceivedError(f"waited {within:g} s; unread: {came}") from None
 
     async def next(self) -> Received:
         """Return the oldest untaken event of any kind, waiting for it without limit."""

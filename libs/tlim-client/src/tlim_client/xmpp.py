@@ -85,17 +85,17 @@ class XmppClient:
     ) -> None:
         await self.close()
 
-    async def connect(self, timeout: float = 20) -> None:  # noqa: ASYNC109  # callers say it inline
+    async def connect(self, within: float = 20) -> None:
         """Log in and announce this device; raises LoginRefusedError or NotReachableError."""
         self._closing = False
         self._ready = asyncio.get_running_loop().create_future()
         self._stream = self._make_stream()
         self._stream.connect(self.server.host, self.server.port)
         try:
-            await asyncio.wait_for(self._ready, timeout)
+            await asyncio.wait_for(self._ready, within)
         except TimeoutError:
             await self.close()
-            raise NotReachableError(f"the XMPP server did not let {self.user} in within {timeout:g} s") from None
+            raise NotReachableError(f"the XMPP server did not let {self.user} in within {within:g} s") from None
         except ClientError:
             await self.close()
             raise
@@ -150,9 +150,9 @@ class XmppClient:
             raise NotReachableError("the XMPP connection is down")
         stream.send_raw(text)
 
-    async def expect(self, kind: type[R], where: Callable[[R], bool] = anything, timeout: float = 20) -> R:  # noqa: ASYNC109
-        """Return the next event of `kind` for which `where` holds; NotReceivedError after `timeout` seconds."""
-        return await self.inbox.take(kind, where, timeout)
+    async def expect(self, kind: type[R], where: Callable[[R], bool] = anything, within: float = 20) -> R:
+        """Return the next event of `kind` for which `where` holds; NotReceivedError after `within` seconds."""
+        return await self.inbox.take(kind, where, within)
 
     async def send_until_stored(
         self, envelope: Envelope, *, to: str | None = None, retry_after: float = STORED_TIMEOUT, give_up: float = 60
