@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlim_devstack.failures import StackError
 from tlim_devstack.layout import program
 
 FILES_BUCKET = "tlim-files"
@@ -83,10 +84,16 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
 
 
 def remove_sockets(s3_port: int, inner_ports: Sequence[int]) -> None:
-    """Remove the Unix sockets that a killed `weed` leaves in /tmp; it has no option to put them elsewhere."""
+    """Remove the Unix sockets that a killed `weed` leaves in /tmp; it has no option to put them elsewhere.
+
+    Raises StackError for one of another user's: with it there, `weed` would wait for itself for ever.
+    """
     for port in (s3_port, *inner_ports):
         for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # weed's choice
-            socket.unlink(missing_ok=True)
+            try:
+                socket.unlink(missing_ok=True)
+            except PermissionError as error:
+                raise StackError(f"{socket} is another user's: remove it, or change TLIM_PORT_S3_*") from error
 
 
 @contextmanager

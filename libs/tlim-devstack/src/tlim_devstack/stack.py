@@ -94,6 +94,7 @@ class Stack:
     def start(self, *, background: bool = False) -> None:
         """Start everything and return when every part says that it is ready; StackError (and nothing left) if not."""
         self.ports.check_free()
+        s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         try:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
             xmpp_programs = self.xmpp.prepare()
@@ -113,8 +114,8 @@ class Stack:
             names = set(self.supervisor.states())
             for group in ({GATEWAY}, set(SERVICES), names - {GATEWAY, *SERVICES}):
                 self.supervisor.stop(sorted(group))
+            s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         self.supervisor.shutdown()
-        s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
 
     def migrate(self) -> None:
         """Run the migrations that a running stack's databases have not seen."""
