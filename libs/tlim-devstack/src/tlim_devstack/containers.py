@@ -6,8 +6,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
+
+from testcontainers.core.container import DockerContainer
 
 from tlim_devstack import nats, postgres, s3
 from tlim_devstack.failures import StackError
@@ -35,12 +36,6 @@ def wanted() -> bool:
     return choice == "always" or (choice == "auto" and _docker_answers())
 
 
-def _container(image: str) -> Any:  # noqa: ANN401  # a class that is not imported yet
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415  # slow to load, rarely needed
-
-    return DockerContainer(image)
-
-
 def _docker_answers() -> bool:
     where = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     family = socket.AF_UNIX if where.scheme == "unix" else socket.AF_INET
@@ -59,7 +54,7 @@ def running_nats(directory: Path) -> Iterator[NatsServer]:
     """Run the NATS image until the block ends; `directory` takes the generated configuration."""
     passwords = nats_passwords()
     config = nats.write_config(directory, passwords)
-    container = _container(NATS_IMAGE).with_exposed_ports(4222)
+    container = DockerContainer(NATS_IMAGE).with_exposed_ports(4222)
     for path in (config, config.with_name("users.conf")):
         container.with_copy_into_container(path, f"/etc/tlim/{path.name}", 0o644)
     container.with_command("-c /etc/tlim/nats.conf -sd /tmp/nats")
@@ -70,10 +65,11 @@ def running_nats(directory: Path) -> Iterator[NatsServer]:
 
 
 @contextmanager
-def running_postgres(directory: Path) -> Iterator[PostgresServer]:  # noqa: ARG001  # same signature as its twin
-    """Run the PostgreSQL image until the block ends."""
+def running_postgres(directory: Path) -> Iterator[PostgresServer]:
+    """Run the PostgreSQL image until the block ends; `directory` is not needed."""
+    del directory
     password = secrets.token_hex(16)
-    container = _container(POSTGRES_IMAGE).with_exposed_ports(5432).with_env("POSTGRES_PASSWORD", password)
+    container = DockerContainer(POSTGRES_IMAGE).with_exposed_ports(5432).with_env("POSTGRES_PASSWORD", password)
     container.with_command(["postgres", *(word for setting in UNSAFE_BUT_FAST for word in ("-c", setting))])
     with container:
         host, port = container.get_container_host_ip(), container.get_exposed_port(5432)
@@ -91,7 +87,7 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     admin, tests = test_keys()
     identities = directory / "identities.json"
     identities.write_text(s3.identities_document([admin, tests]))
-    container = _container(S3_IMAGE).with_exposed_ports(8333).with_envs(**s3.ENVIRONMENT)
+    container = DockerContainer(S3_IMAGE).with_exposed_ports(8333).with_envs(**s3.ENVIRONMENT)
     container.with_copy_into_container(identities, "/etc/tlim/identities.json", 0o644)
     container.with_command(
         "server -dir=/data -filer -s3 -s3.port=8333 -s3.iam=false -s3.config=/etc/tlim/identities.json "

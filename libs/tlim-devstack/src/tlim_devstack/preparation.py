@@ -1,6 +1,5 @@
 """What must be there before the services start: streams, roles, databases, tables, bucket; done once, then skipped."""
 
-import asyncio
 import hashlib
 import importlib.util
 import os
@@ -26,29 +25,22 @@ def together(*steps: Callable[[], None]) -> None:
 
 def provision_streams(ports: Ports, credentials: Credentials) -> None:
     """Create or update the JetStream streams and consumers."""
-    from nats.aio.client import Client  # noqa: PLC0415  # half a second that `status` and the like need not pay
-    from tlim_protocol.streams import inbox_prefix  # noqa: PLC0415
-    from tlim_runtime.logging import configure_logging  # noqa: PLC0415
-    from tlim_runtime.provision import provision  # noqa: PLC0415
+    user = "provision"
+    environment = {
+        "TLIM_NATS_URL": f"nats://127.0.0.1:{ports.nats}",
+        "TLIM_NATS_USER": user,
+        "TLIM_NATS_PASSWORD": credentials.nats[user],
+    }
+    _run("provisioning of NATS", ["tlim_runtime.provision"], environment)
 
-    configure_logging("provision", "WARNING")
 
-    async def connect_and_provision() -> None:
-        client = Client()
-        user = "provision"
-        await client.connect(
-            f"nats://127.0.0.1:{ports.nats}",
-            user=user,
-            password=credentials.nats[user],
-            inbox_prefix=inbox_prefix(user).encode(),
-            allow_reconnect=False,
-        )
-        try:
-            await provision(client)
-        finally:
-            await client.close()
-
-    asyncio.run(connect_and_provision())
+def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
+    """Run a Python module as a command; StackError with its last words when it fails."""
+    command = [sys.executable, "-m", *module]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        raise StackError(f"the {what} failed: {words[-1]}")
 
 
 def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: Path) -> None:
@@ -65,12 +57,8 @@ def _migrate(package: str, services: ServicePrograms, stamps: Path) -> None:
     stamp = stamps / f"migrated-{package}"
     if stamp.exists() and stamp.read_text() == state:
         return
-    command = [sys.executable, "-m", "tlim_runtime.migrations", package]
-    environment = {**os.environ, "TLIM_DATABASE_URL": services.migration_url(package.replace("_", "-"))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-        raise StackError(f"the migrations of {package} failed: {lines[-1]}")
+    url = services.migration_url(package.replace("_", "-"))
+    _run(f"migration of {package}", ["tlim_runtime.migrations", package], {"TLIM_DATABASE_URL": url})
     stamps.mkdir(parents=True, exist_ok=True)
     stamp.write_text(state)
 

@@ -11,19 +11,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from nats.aio.client import Client
+from tlim_runtime.broker import Broker
+from tlim_runtime.provision import provision
 
 from tlim_devstack import containers, nats, postgres, s3, servers
 from tlim_devstack.servers import NatsServer, PostgresServer, S3Server
 
-if TYPE_CHECKING:  # a session of unit tests loads this plugin too, and should not pay for the broker's libraries
-    from tlim_runtime.broker import Broker
-
 MakeDatabase = Callable[[str], str]
-ConnectBroker = Callable[[str], Awaitable["Broker"]]
+ConnectBroker = Callable[[str], Awaitable[Broker]]
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,9 @@ def s3_bucket(s3_server: S3Server) -> S3Bucket:
 @pytest_asyncio.fixture
 async def connect_broker(nats_server: NatsServer) -> AsyncIterator[ConnectBroker]:
     """Return a function: NATS user (a service's name, `provision`, `tests`) → Broker, closed after the test."""
-    from tlim_runtime.broker import Broker  # noqa: PLC0415
-
     async with AsyncExitStack() as stack:
 
-        async def connect(user: str) -> "Broker":
+        async def connect(user: str) -> Broker:
             broker = await Broker.connect(nats_server.url, user, nats_server.passwords[user], name=f"test of {user}")
             stack.push_async_callback(broker.close)
             return broker
@@ -165,9 +162,6 @@ async def connect_broker(nats_server: NatsServer) -> AsyncIterator[ConnectBroker
 @pytest_asyncio.fixture
 async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
     """Return the NATS server with empty streams and fresh consumers, as the provisioning command makes them."""
-    from nats.aio.client import Client  # noqa: PLC0415
-    from tlim_runtime.provision import provision  # noqa: PLC0415
-
     client = Client()
     await client.connect(nats_server.url, user=nats.TEST_USER, password=nats_server.passwords[nats.TEST_USER])
     try:
@@ -181,7 +175,7 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
 
 
 @pytest_asyncio.fixture
-async def broker(clean_jetstream: NatsServer, connect_broker: ConnectBroker) -> "Broker":
+async def broker(clean_jetstream: NatsServer, connect_broker: ConnectBroker) -> Broker:
     """Return a connected Broker that may do everything, on a clean JetStream."""
     del clean_jetstream  # needed before, not here
     return await connect_broker(nats.TEST_USER)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import program
 
@@ -99,9 +103,6 @@ def remove_sockets(s3_port: int, inner_ports: Sequence[int]) -> None:
 @contextmanager
 def client(endpoint: str, access_key: str, secret_key: str) -> Iterator[Any]:
     """Lend a synchronous S3 client for set-up work (boto3, which has no types of its own)."""
-    import boto3  # noqa: PLC0415  # half a second that most commands need not pay
-    from botocore.config import Config  # noqa: PLC0415
-
     s3 = boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -125,8 +126,6 @@ def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
 
 def takes_writes(endpoint: str, key: S3Key, bucket: str) -> bool:
     """Whether S3 and the volume server behind it work: an object can be written into that bucket, made if needed."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
     try:
         ensure_bucket(endpoint, key, bucket)
         with client(endpoint, key.access_key, key.secret_key) as s3:
