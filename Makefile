@@ -10,7 +10,7 @@ SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 
 .PHONY: help ready ready-xmpp run up down status demo-users clean-data \
-	test lint types unit integration e2e e2e-prosody drift format migrate docs openapi lock
+	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,7 +54,7 @@ lint: ready ## ruff: rules and format; import-linter: who may import whom
 
 types: ready ## mypy, strict
 	@echo "== types"
-	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src
+	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests
 
 drift: ready ## what is generated (openapi.json, docs/protocol.md) is up to date
 	@echo "== generated files"
@@ -68,6 +68,9 @@ unit: ready ## rules, without servers
 integration: ready-xmpp ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
 	@$(PYTEST) -q -m integration libs services
+
+coverage: ready-xmpp ## what the unit and integration tests run of our code, by line and branch
+	@$(PYTEST) -q --cov --cov-report=term:skip-covered libs services
 
 e2e: ready-xmpp ## user stories on the whole system, with ejabberd
 	@echo "== end-to-end tests"
