@@ -6,6 +6,14 @@ import pytest
 from message_store.history_service import conversation_with, read_page
 from message_store.models import Message
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.registry import MsgType
+
+
+def row(seq: int) -> Message:
+    return Message(
+        seq=seq, conversation_id="u:alice:bob", sender="alice", recipient="bob", msg_id=str(seq),
+        msg_type=MsgType.TEXT, version="2.0.0", body=[{"text": "hi"}], msg_time="1", location="web", stored_at=1,
+    )  # fmt: skip
 
 
 class FakeReader:
@@ -18,11 +26,11 @@ class FakeReader:
     async def messages_before(self, conversation_id: str, before: int | None, limit: int) -> Sequence[Message]:
         self.asked.append(conversation_id)
         older = [seq for seq in reversed(self.seqs) if before is None or seq < before]
-        return [Message(seq=seq) for seq in older[:limit]]
+        return [row(seq) for seq in older[:limit]]
 
     async def messages_after(self, conversation_id: str, after: int, limit: int) -> Sequence[Message]:
         self.asked.append(conversation_id)
-        return [Message(seq=seq) for seq in self.seqs if seq > after][:limit]
+        return [row(seq) for seq in self.seqs if seq > after][:limit]
 
 
 async def seqs(reader: FakeReader, *, before: int | None = None, after: int | None = None) -> tuple[object, ...]:

@@ -12,10 +12,18 @@ class StoreMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._stored = metrics.counter("tlim_message_store_stored_total", "Messages stored, resends not counted")
         self._rejected = metrics.counter("tlim_message_store_rejected_total", "Messages refused, by code", ("code",))
-        self._dead = metrics.counter("tlim_message_store_dead_lettered_total", "Payloads that could not be stored at all")
-        self._batches = metrics.histogram("tlim_message_store_batch_messages", "Messages per batch", buckets=_BATCH_SIZES)
-        self._lag = metrics.gauge("tlim_message_store_publication_lag_messages", "Committed seqs that are not yet published")
-        self._leading = metrics.gauge("tlim_message_store_leading", "1 while this instance stores, 0 while it stands by")
+        self._dead = metrics.counter(
+            "tlim_message_store_dead_lettered_total", "Payloads that could not be stored at all"
+        )
+        self._batches = metrics.histogram(
+            "tlim_message_store_batch_messages", "Messages per batch", buckets=_BATCH_SIZES
+        )
+        self._lag = metrics.gauge(
+            "tlim_message_store_publication_lag_messages", "Committed seqs that are not yet published"
+        )
+        self._leading = metrics.gauge(
+            "tlim_message_store_leading", "1 while this instance stores, 0 while it stands by"
+        )
 
     def batch(self, size: int, dead: int) -> None:
         """Note a finished batch: its size, and how many of it were dead-lettered."""

@@ -78,7 +78,7 @@ def flaw_of(message: AcceptedMessage) -> str | None:
     envelope = message.envelope
     if envelope.msg_from != message.sender:
         return "the envelope names another sender"
-    if not all(user is None or _is_user_id(user) for user in (message.sender, envelope.msg_to)):
+    if not _is_user_id(message.sender) or not (envelope.msg_to is None or _is_user_id(envelope.msg_to)):
         return "the sender or the receiver is no user id"
     if not envelope.body:
         return "the body is empty"
@@ -140,7 +140,7 @@ def row_of(candidate: Candidate) -> NewMessage:
         sender=envelope.msg_from,
         recipient=envelope.msg_to,
         msg_id=envelope.msg_id,
-        msg_type=envelope.msg_type.value,
+        msg_type=envelope.msg_type,
         version=envelope.version,
         body=write_json(envelope.body),
         msg_time=envelope.msg_time or "",

@@ -53,10 +53,13 @@ def accepted_message(
     """A message as the bridge accepts it."""
     body = changes.pop("body", [{"text": f"text of {msg_id}"}])
     msg_time = changes.pop("msg_time", "1599218283837")
-    envelope = Envelope(
-        msg_from=sender, msg_to=to, msg_id=msg_id, msg_type=msg_type, msg_time=msg_time, body=body
-    )
-    known = {"reply_to": f"{sender}@im.example/web", "stanza_id": msg_id, "location": "web", "received_at": 1_700_000_000_000}
+    envelope = Envelope(msg_from=sender, msg_to=to, msg_id=msg_id, msg_type=msg_type, msg_time=msg_time, body=body)
+    known = {
+        "reply_to": f"{sender}@im.example/web",
+        "stanza_id": msg_id,
+        "location": "web",
+        "received_at": 1_700_000_000_000,
+    }
     return AcceptedMessage(sender=sender, envelope=envelope, **{**known, **changes})
 
 
@@ -108,9 +111,7 @@ class World:
         for message in messages:
             envelope = message.envelope
             message_id = in_message_id(message.sender, envelope.msg_id) + fresh_id
-            await self.send_raw(
-                subject_in(envelope.msg_type, envelope.conversation_id), message.to_bytes(), message_id
-            )
+            await self.send_raw(subject_in(envelope.msg_type, envelope.conversation_id), message.to_bytes(), message_id)
 
     async def send_raw(self, subject: str, payload: bytes, message_id: str) -> None:
         await self.bridge.publish(subject, payload, message_id)
@@ -211,8 +212,8 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
             stack.push_async_callback(broker.close)
             return broker
 
-        users = [await connect(user) for user in ("tests", "xmpp-bridge", "session-api")]
-        world = World(nats, database_url, connect, *users)
+        tests, bridge, session_api = [await connect(user) for user in ("tests", "xmpp-bridge", "session-api")]
+        world = World(nats, database_url, connect, tests, bridge, session_api)
         await world.session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
         await world.session_api.flush()
         yield world
@@ -332,7 +333,10 @@ class StoreProcess:
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "message_store"], env={**os.environ, **self.environment}, stdout=output, stderr=output
+                [sys.executable, "-m", "message_store"],
+                env={**os.environ, **self.environment},
+                stdout=output,
+                stderr=output,
             )
 
     def kill(self) -> None:

@@ -80,9 +80,7 @@ async def test_a_restart_of_postgresql_is_waited_for(
         await eventually(is_green)
 
 
-async def test_a_restart_of_nats_is_waited_for(
-    own_world: Any, own_nats: Any, accepted: Any, eventually: Any
-) -> None:
+async def test_a_restart_of_nats_is_waited_for(own_world: Any, own_nats: Any, accepted: Any, eventually: Any) -> None:
     messages = messages_of(accepted, 600)
     accepted_ids: dict[str, int] = {}
     async with own_world.running() as app:

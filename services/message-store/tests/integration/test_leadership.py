@@ -4,7 +4,9 @@ from typing import Any
 
 from message_store.leadership import Role
 
-LEADER = "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store leader' AND datname = current_database()"
+LEADER = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store leader' AND datname = current_database()"
+)
 
 
 async def roles(*apps: Any) -> list[Role]:

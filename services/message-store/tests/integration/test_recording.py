@@ -33,7 +33,9 @@ async def test_the_body_is_kept_to_the_letter(world: Any, accepted: Any) -> None
 
 
 async def test_two_senders_interleaved_keep_their_order(world: Any, accepted: Any) -> None:
-    messages = [accepted(f"m{i}", sender, to) for i in range(100) for sender, to in (("alice", "bob"), ("bob", "alice"))]
+    messages = [
+        accepted(f"m{i}", sender, to) for i in range(100) for sender, to in (("alice", "bob"), ("bob", "alice"))
+    ]
     await world.send(*messages)
     async with world.running():
         await world.settled(200)
@@ -67,7 +69,11 @@ async def test_copies_within_one_batch_are_stored_once(world: Any, accepted: Any
     async with world.running():
         await world.settled(2)
     out = await world.out()
-    assert [(event.envelope.msg_id, event.recipients) for event in out] == [("m1", ["bob"]), ("m1", []), ("m2", ["bob"])]
+    assert [(event.envelope.msg_id, event.recipients) for event in out] == [
+        ("m1", ["bob"]),
+        ("m1", []),
+        ("m2", ["bob"]),
+    ]
 
 
 async def test_a_message_to_nobody_is_refused_and_nothing_is_stored(world: Any, accepted: Any) -> None:
@@ -106,7 +112,9 @@ async def test_without_a_directory_first_messages_are_refused_and_others_flow(wo
     assert (stored.envelope.msg_id, stored.recipients) == ("m3", ["bob"])
 
 
-async def test_a_type_without_effect_yet_is_answered_with_the_reason(world: Any, accepted: Any, eventually: Any) -> None:
+async def test_a_type_without_effect_yet_is_answered_with_the_reason(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
     body = [{"session_id": "s1", "text": "hello"}]
     async with world.running():
         await world.send(accepted("m1", to=None, msg_type=MsgType.GROUP_TEXT, body=body))
@@ -126,7 +134,9 @@ async def test_what_is_no_message_goes_to_the_dead_letters_and_its_neighbours_ar
     subject = subject_in(MsgType.TEXT, "u:alice:bob")
     await world.send(accepted("m1"))
     await world.send_raw(subject, b"\xff no json", "bad1")
-    await world.send_raw(subject, accepted("m2", sender="bob", to="alice").to_bytes().replace(b"bob", b"eve", 1), "bad2")
+    await world.send_raw(
+        subject, accepted("m2", sender="bob", to="alice").to_bytes().replace(b"bob", b"eve", 1), "bad2"
+    )
     await world.send(accepted("m3"))
     async with world.running():
         await world.settled(2)

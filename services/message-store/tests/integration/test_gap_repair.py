@@ -1,4 +1,4 @@
-"""Table and stream after every kind of crash between them: nothing is lost, the order stays, history is not repeated."""
+"""Table and stream after every kind of crash between them: nothing is lost, order stays, no replay of history."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,9 +37,7 @@ async def commit_only(world: Any, *messages: Any, stored_at: int = 1_700_000_000
         await archive.record(rows, new_conversations=conversations, stored_at=stored_at, published=published)
 
 
-async def test_what_was_committed_and_not_published_is_published_first_after_a_start(
-    world: Any, accepted: Any
-) -> None:
+async def test_what_was_committed_and_not_published_is_published_first_after_a_start(world: Any, accepted: Any) -> None:
     messages = [accepted(f"m{i}") for i in range(3)]
     await world.send(*messages, accepted("m3"))
     await commit_only(world, *messages)
