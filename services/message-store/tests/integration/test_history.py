@@ -89,7 +89,7 @@ async def test_a_stranger_and_a_conversation_that_nobody_began_look_the_same(
 ) -> None:
     await world.send(accepted("m1"))
     await world.settled(1)
-    nothing = {"messages": [], "next": None, "more": False}
+    nothing: dict[str, Any] = {"messages": [], "next": None, "more": False}
     assert await read(client, "carol", "bob") == nothing
     assert await read(client, "carol", "nobody-at-all") == nothing
 
