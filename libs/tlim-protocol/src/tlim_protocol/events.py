@@ -89,6 +89,7 @@ class SessionEvent(Event):
     session_type: int
     session_user: str
     version: int  # rises by one with every change of the session
+    change: int = 0  # its place among the changes of all sessions, in the order of their commits; 0: not told
     actor: str
     at: int
     subscribers: list[str]
@@ -134,6 +135,19 @@ class FileVerdict(Event):
     allowed: bool
 
 
+class FilesQuestion(Event):
+    """Request of `tlim.rpc.file.check`: which of these files exist, and which belong to the user named with them?"""
+
+    asks: list[FileQuestion]
+
+
+class FilesAnswer(Event):
+    """Answer to FilesQuestion: the ids of complete files that may be sent, and the pairs whose user is the uploader."""
+
+    existing: list[str]
+    owned: list[FileQuestion]
+
+
 class FileSenders(Event):
     """Answer of `tlim.rpc.message.grants`: who shared the file with the user in a stored message; empty: nobody."""
 
@@ -150,3 +164,32 @@ class SessionAnswer(Event):
     """Answer of `tlim.rpc.session.get`: the session as its newest event told it, or None when there is none."""
 
     session: SessionEvent | None
+
+
+class SessionChangesQuestion(Event):
+    """Request of `tlim.rpc.session.changes`: what happened to any session after the change `after`?"""
+
+    after: int
+    limit: int = Field(gt=0)
+
+
+class SessionChanges(Event):
+    """Answer of `tlim.rpc.session.changes`: events in the order of their changes, and whether there are more.
+
+    At least the newest event of every session that changed; an answer may hold fewer than asked for, to stay small.
+    """
+
+    events: list[SessionEvent]
+    more: bool
+
+
+class SeqsQuestion(Event):
+    """Request of `tlim.rpc.message.recalled`: which of these messages have been recalled?"""
+
+    seqs: list[int]
+
+
+class SeqsAnswer(Event):
+    """Answer of `tlim.rpc.message.recalled`."""
+
+    seqs: list[int]

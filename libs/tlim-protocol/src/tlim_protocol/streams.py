@@ -83,7 +83,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
             publish=tuple(every_in(kind) for kind in _SESSION_TYPES),
-            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.USER_MEET),
+            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET),
             responds=True,
         ),
         "file-api": ClientPermissions(
@@ -98,12 +98,20 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 f"$JS.API.STREAM.INFO.{StreamName.OUT}",
                 f"$JS.API.STREAM.MSG.GET.{StreamName.OUT}",
                 Rpc.USER_MEET,
+                Rpc.SESSION_GET,
+                Rpc.SESSION_CHANGES,
+                Rpc.FILE_CHECK,
             ),
-            subscribe=_hearing("message-store", Rpc.MESSAGE_GRANTS),
+            subscribe=_hearing("message-store", Rpc.MESSAGE_GRANTS, Rpc.MESSAGE_RECALLED),
             responds=True,
         ),
         "xmpp-bridge": ClientPermissions(
-            publish=(*(every_in(kind) for kind in CLIENT_TYPES), *_consuming(BRIDGE_OUTBOX), Rpc.USER_MEET),
+            publish=(
+                *(every_in(kind) for kind in CLIENT_TYPES),
+                *_consuming(BRIDGE_OUTBOX),
+                Rpc.USER_MEET,
+                Rpc.MESSAGE_RECALLED,
+            ),
             subscribe=_hearing("xmpp-bridge"),
         ),
         "provision": ClientPermissions(publish=("$JS.API.>",), subscribe=_hearing("provision")),

@@ -17,9 +17,11 @@ class Rpc(StrEnum):
     """Request-reply subjects; the payloads stand in tlim_protocol.events."""
 
     SESSION_GET = "tlim.rpc.session.get"
+    SESSION_CHANGES = "tlim.rpc.session.changes"
     USER_MEET = "tlim.rpc.user.meet"
     FILE_CHECK = "tlim.rpc.file.check"
     MESSAGE_GRANTS = "tlim.rpc.message.grants"
+    MESSAGE_RECALLED = "tlim.rpc.message.recalled"
 
 
 def subject_in(msg_type: MsgType, conversation_id: str) -> str:
