@@ -12,9 +12,9 @@ from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.errors import NotAuthenticated, TooManyRequests
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from tlim_runtime.throttle import Throttle
 from xmpp_bridge.sasl import LoginUnavailable, WrongPasswordError
 from xmpp_bridge.service import TokenDesk
-from xmpp_bridge.throttle import Throttle
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 
 

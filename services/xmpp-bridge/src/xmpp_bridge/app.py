@@ -9,6 +9,7 @@ from tlim_protocol.streams import BRIDGE_OUTBOX
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer
+from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import Component
 from xmpp_bridge.endpoints import router
@@ -16,7 +17,6 @@ from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import Inbox, TokenDesk
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.throttle import Throttle
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 from xmpp_bridge.translate import Addresses
 

@@ -18,9 +18,9 @@ from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.sasl import WrongPasswordError
-from xmpp_bridge.throttle import Throttle
 from xmpp_bridge.tokens import TokenIssuer
 from xmpp_bridge.translate import Addresses, Arrival, read_arrival, write_error
 
@@ -212,12 +212,12 @@ class TokenDesk:
         Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
         TooManyRequests, or Unavailable when the XMPP server or the directory cannot be asked.
         """
-        await self._per_address.hit(address)
+        self._per_address.hit(address)
         try:
             user_id = normalize_user_id(username)
         except TlimError:
             raise NotAuthenticated("wrong user or password") from None
-        await self._per_user.hit(user_id)
+        self._per_user.hit(user_id)
         # The server refuses an unknown user a round trip earlier than a wrong password.
         not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
         try:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.throttle import Rate
 
 _TLIM = "tlim"
 
@@ -39,8 +40,8 @@ class Settings(ServiceSettings, TokenSettings):
     in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000
 
     token_lifetime: timedelta = timedelta(hours=1)
-    token_attempts_per_user: str = Field(default="10/minute")  # in the notation of the library `limits`
-    token_attempts_per_address: str = Field(default="60/minute")  # an office behind one address comes to work at nine
+    token_attempts_per_user: Rate = Field(default="10/minute")
+    token_attempts_per_address: Rate = Field(default="60/minute")  # an office behind one address comes to work at nine
     logins_at_once: int = Field(default=8, ge=1)
     login_timeout: timedelta = timedelta(seconds=10)
     login_failure_delay: timedelta = timedelta(milliseconds=500)

@@ -1,0 +1,53 @@
+"""How often somebody may do something: one token bucket for each key, in this process's memory."""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
+
+from tlim_runtime.errors import TooManyRequests
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+_RATE = r"([1-9][0-9]{0,8})/(second|minute|hour|day)"
+_SWEEP_ABOVE = 1_024  # keys, and twice as many as were left last time: so it costs next to nothing for each hit
+
+Rate = Annotated[str, Field(pattern=f"^{_RATE}$")]
+"""The type of a setting such as `10/minute`."""
+
+
+class Throttle:
+    """Lets each key do something as often as `rate` says: that many at once, then evenly spaced.
+
+    `of_whom` is named in the refusal. A bucket is one number, the time at which it will be full again (the generic
+    cell rate algorithm, ITU-T I.371), and only buckets that are not full are remembered. Several processes count on
+    their own. `clock` gives seconds.
+    """
+
+    def __init__(self, rate: str, of_whom: str, clock: Callable[[], float] = time.monotonic) -> None:
+        matched = re.fullmatch(_RATE, rate)
+        if matched is None:
+            raise ValueError(f"{rate!r} is not a rate such as 10/minute")
+        self._period = float(_SECONDS[matched[2]])
+        self._spacing = self._period / int(matched[1])
+        self._of_whom = of_whom
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+        self._sweep_above = _SWEEP_ABOVE
+
+    def hit(self, key: str) -> None:
+        """Count one; raises TooManyRequests, which says after how many seconds the next one will do."""
+        now = self._clock()
+        if len(self._full_at) > self._sweep_above:
+            self._forget_those_at_rest(now)
+        full_at = max(self._full_at.get(key, now), now) + self._spacing
+        over = full_at - now - self._period
+        if over > self._spacing / 1_000:  # not 0: sums of fractions miss by a little
+            raise TooManyRequests(f"this {self._of_whom} asks too often", retry_after=max(1, math.ceil(over)))
+        self._full_at[key] = full_at
+
+    def _forget_those_at_rest(self, now: float) -> None:
+        self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
+        self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._full_at))
