@@ -136,7 +136,7 @@ class FileVerdict(Event):
 
 
 class FilesQuestion(Event):
-    """Request of `tlim.rpc.file.check`: which of these files exist, and which belong to the user named with them?"""
+    """Request of `tlim.rpc.file.check`: which files exist, and which are uploads of the user named."""
 
     asks: list[FileQuestion]
 
@@ -167,7 +167,7 @@ class SessionAnswer(Event):
 
 
 class SessionChangesQuestion(Event):
-    """Request of `tlim.rpc.session.changes`: what happened to any session after the change `after`?"""
+    """Request of `tlim.rpc.session.changes`: what happened to any session after change `after`."""
 
     after: int
     limit: int = Field(gt=0)
@@ -184,7 +184,7 @@ class SessionChanges(Event):
 
 
 class SeqsQuestion(Event):
-    """Request of `tlim.rpc.message.recalled`: which of these messages have been recalled?"""
+    """Request of `tlim.rpc.message.recalled`: which of these messages are recalled."""
 
     seqs: list[int]
 

@@ -70,7 +70,16 @@ async def _migrate(url: str, metadata: MetaData) -> None:
 
 
 def _run(connection: Connection, metadata: MetaData) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True, compare_server_default=True)
+    # A partition belongs to its table: the models know only that one.
+    partitions = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
+    connection.rollback()
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_type=True,
+        compare_server_default=True,
+        include_name=lambda name, kind, _parents: kind != "table" or name not in partitions,
+    )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         context.run_migrations()

@@ -21,25 +21,46 @@ _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
 
 _INSERT_CONVERSATIONS = """
-    INSERT INTO conversations (conversation_id, created_at)
-    SELECT conversation_id, $2 FROM unnest($1::text[]) AS new (conversation_id)
-    ON CONFLICT DO NOTHING"""
+    WITH made AS (
+        INSERT INTO conversations (conversation_id, created_at)
+        SELECT conversation_id, $2 FROM unnest($1::text[]) AS new (conversation_id)
+        ON CONFLICT DO NOTHING
+        RETURNING conversation_id)
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    SELECT DISTINCT conversation_id, split_part(conversation_id, ':', side), 0
+    FROM made, unnest(ARRAY[2, 3]) AS side"""
 
-# seq is an identity column: it is drawn after the sort, so the order of a batch is the order of its seqs.
+# The ids come first: what they do not take is a resend. Their seqs are drawn after the sort, so the order of a batch is
+# the order of its seqs.
 _INSERT_MESSAGES = """
+    WITH new AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                             $8::text[], $9::text[]) WITH ORDINALITY
+            AS new (conversation_id, sender, recipient, msg_id, msg_type, version, body, msg_time, location, position)),
+    fresh AS (
+        INSERT INTO message_ids (msg_id, sender, seq)
+        SELECT msg_id, sender, nextval('message_seq') FROM (SELECT msg_id, sender FROM new ORDER BY position) AS sorted
+        ON CONFLICT DO NOTHING
+        RETURNING msg_id, sender, seq),
+    firsts AS (SELECT DISTINCT ON (sender, msg_id) * FROM new ORDER BY sender, msg_id, position)
     INSERT INTO messages
-        (conversation_id, sender, recipient, msg_id, msg_type, version, body, msg_time, location, stored_at)
-    SELECT conversation_id, sender, recipient, msg_id, msg_type, version, body::json, msg_time, location, $10
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[]) WITH ORDINALITY
-        AS new (conversation_id, sender, recipient, msg_id, msg_type, version, body, msg_time, location, position)
-    ORDER BY position
-    ON CONFLICT (sender, msg_id) DO NOTHING
+        (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
+         location, stored_at)
+    SELECT seq, conversation_id, sender, recipient, 1, msg_id, msg_type, true, version, body::json, msg_time, location,
+           $10
+    FROM firsts JOIN fresh USING (sender, msg_id)
     RETURNING seq, sender, msg_id"""
 
+_TOUCH_CONVERSATIONS = """
+    UPDATE conversations SET last_seq = newest.seq
+    FROM (SELECT conversation_id, max(seq) AS seq
+          FROM unnest($1::text[], $2::bigint[]) AS new (conversation_id, seq) GROUP BY 1) AS newest
+    WHERE newest.conversation_id = conversations.conversation_id"""
+
 _FIND_MESSAGES = """
-    SELECT seq, stored_at, sender, msg_id
-    FROM unnest($1::text[], $2::text[]) AS asked (sender, msg_id) JOIN messages USING (sender, msg_id)"""
+    SELECT messages.seq, stored_at, messages.sender, messages.msg_id
+    FROM unnest($1::text[], $2::text[]) AS asked (sender, msg_id)
+    JOIN message_ids USING (sender, msg_id) JOIN messages ON messages.seq = message_ids.seq"""
 
 _INSERT_FILES = """
     INSERT INTO message_files (file_id, seq)
@@ -179,6 +200,11 @@ class Archive:
             columns = [list(column) for column in list(zip(*messages, strict=True))[:9]]
             inserted = await self._connection.fetch(_INSERT_MESSAGES, *columns, stored_at)
             fresh = {(sender, msg_id): seq for seq, sender, msg_id in inserted}
+            touched = [(one.conversation_id, fresh[one.sender, one.msg_id]) for one in messages
+                       if (one.sender, one.msg_id) in fresh]  # fmt: skip
+            await self._connection.execute(
+                _TOUCH_CONVERSATIONS, *([list(column) for column in zip(*touched, strict=True)] or [[], []])
+            )
             files = [
                 (file_id, fresh[message.sender, message.msg_id])
                 for message in messages if message.file_ids and (message.sender, message.msg_id) in fresh
@@ -249,14 +275,16 @@ class Reader:
 
     async def messages_before(self, conversation_id: str, before: int | None, limit: int) -> Sequence[Message]:
         """Return up to `limit` messages of a conversation older than seq `before` (None: its end), newest first."""
-        query = select(Message).where(Message.conversation_id == conversation_id)
+        query = select(Message).where(Message.conversation_id == conversation_id, col(Message.is_chat))
         if before is not None:
             query = query.where(col(Message.seq) < before)
         return (await self._session.scalars(query.order_by(col(Message.seq).desc()).limit(limit))).all()
 
     async def messages_after(self, conversation_id: str, after: int, limit: int) -> Sequence[Message]:
         """Return up to `limit` messages of a conversation newer than seq `after`, oldest first."""
-        query = select(Message).where(Message.conversation_id == conversation_id, col(Message.seq) > after)
+        query = select(Message).where(
+            Message.conversation_id == conversation_id, col(Message.is_chat), col(Message.seq) > after
+        )
         return (await self._session.scalars(query.order_by(col(Message.seq)).limit(limit))).all()
 
     async def senders_of_file(self, file_id: str, user_id: str) -> Sequence[str]:
