@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from tlim_protocol.envelope import MAX_STANZA_BYTES, write_envelope
-from tlim_protocol.errors import TlimError
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.identity import is_plain_text
 
@@ -28,6 +28,7 @@ PRESENCE = f"{_COMPONENT}presence"
 _TLIM = f"{{{TLIM_NS}}}tlim"
 _FORWARDED = "{urn:xmpp:forward:0}forwarded"
 _MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
+_PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 # XML 1.0 section 2.2; anything else would end the whole stream, not only this stanza.
@@ -133,13 +134,19 @@ def _write_stored(event: StoredMessage, reply_to: str, addresses: Addresses) -> 
 
 
 def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addresses) -> str:
-    """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines."""
+    """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines.
+
+    Smack takes every `<error>` in a message, ours too, for a stanza error (RFC 6120 section 8.3.2), and breaks off the
+    connection when it has no `type` or no condition; so ours has both.
+    """
     named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
     attributes = "".join(f" {name}={_quote(value)}" for name, value in named.items() if value is not None)
+    kind, condition = ("wait", "resource-constraint") if error.code in _PASSING else ("modify", "not-acceptable")
     return (
         f"<message type='chat' from='{addresses.domain}' to={_quote(reply_to)}{_id(stanza_id)}>"
         f"<body>{error.code.value}</body><tlim xmlns='{TLIM_NS}' location='server'/>"
-        f"<error xmlns='{TLIM_NS}'{attributes}>{_escape(error.detail)}</error></message>"
+        f"<error xmlns='{TLIM_NS}'{attributes} type='{kind}'>{_escape(error.detail)}"
+        f"<{condition} xmlns='{_STANZAS}'/></error></message>"
     )
 
 
