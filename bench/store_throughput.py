@@ -43,8 +43,8 @@ BATCH = 500
 
 BASELINE = """
     INSERT INTO messages
-        (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time, location,
-         stored_at)
+        (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
+         location, stored_at)
     SELECT nextval('message_seq'), conversation_id, sender, recipient, 1, msg_id, msg_type, true, '2.0.0', body::json,
            '1599218283837', 'web', 0
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
