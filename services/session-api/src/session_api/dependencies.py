@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_runtime.auth import CurrentUser, current_user
 from tlim_runtime.database import session_dependency
 
+from session_api.changes_repository import ChangeRepository
 from session_api.repository import SessionRepository
 from session_api.service import Caller, SessionService
 from session_api.settings import Settings
@@ -22,7 +23,9 @@ def settings_of(request: Request) -> Settings:
 
 def session_service(session: AsyncSession, settings: Settings) -> SessionService:
     """Return the rules of sessions in a transaction; also for doors that are not HTTP."""
-    return SessionService(SessionRepository(session), UserRepository(session), settings.session_max_subscribers)
+    return SessionService(
+        SessionRepository(session), ChangeRepository(session), UserRepository(session), settings.session_max_subscribers
+    )
 
 
 def user_service(session: AsyncSession) -> UserService:

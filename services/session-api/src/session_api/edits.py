@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import MAX_ID, is_plain_text
+from tlim_protocol.registry import MsgType
 
 from session_api.errors import VersionConflictError
 from session_api.models import Session
@@ -50,6 +51,13 @@ def checked_session_id(session_id: str) -> str:
     if len(session_id) > MAX_ID or not is_plain_text(session_id):
         raise TlimError(ErrorCode.FIELD_INVALID, f"{quoted(session_id)} is not a session_id", field="session_id")
     return session_id
+
+
+def type_of_change(version: int, *, deleted: bool) -> MsgType:
+    """Return how a version of a session is told: its first one, its last one, or one between."""
+    if deleted:
+        return MsgType.SESSION_DELETED
+    return MsgType.SESSION_ADDED if version == 1 else MsgType.SESSION_CHANGED
 
 
 def leader_of(session: Session, subscribers: Sequence[str]) -> str:

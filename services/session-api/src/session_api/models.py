@@ -1,4 +1,4 @@
-"""The tables: users, sessions, and who is or was a subscriber of which session. Times are epoch milliseconds."""
+"""The tables: users, sessions, who is or was a subscriber, and the log of changes. Times are epoch milliseconds."""
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
@@ -69,3 +69,21 @@ class Subscriber(Table, table=True):
     joined_at: int = Field(sa_type=_BIG)
     removed_version: int | None = None
     left_at: int | None = Field(default=None, sa_type=_BIG)
+
+
+class SessionChange(Table, table=True):
+    """One version of one session, in the log of all changes: `change` rises by one, in the order of the commits.
+
+    Who was in the session then is not copied here: the membership periods tell it for any version.
+    """
+
+    __tablename__ = "session_changes"
+    __table_args__ = (sa.UniqueConstraint("session_id", "version"),)
+
+    change: int = Field(primary_key=True, sa_type=_BIG, sa_column_kwargs={"autoincrement": False})
+    session_id: str = Field(foreign_key="sessions.session_id", sa_type=_ID)
+    version: int
+    session_name: str = Field(sa_type=sa.Text)
+    actor: str = Field(sa_type=_ID)
+    at: int = Field(sa_type=_BIG)
+    deleted: bool

@@ -6,10 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from tlim_protocol.events import SessionEvent
-from tlim_protocol.subjects import session_event_id, subject_in
 
-from session_api.models import OUTBOX, Session, Subscriber
+from session_api.models import Session, Subscriber
 
 _TEXTS = ARRAY(sa.Text)
 _STILL_IN = col(Subscriber.left_at).is_(None)
@@ -48,18 +46,6 @@ class SessionRepository:
             .order_by(col(Subscriber.added_version), col(Subscriber.position))
         )
         return list(await self._session.scalars(question))
-
-    async def changed_at(self, session_id: str, version: int) -> tuple[list[str], list[str]]:
-        """Return who was added and who was removed by one version of a session."""
-        question = (
-            sa.select(col(Subscriber.user_id), col(Subscriber.added_version))
-            .where(col(Subscriber.session_id) == session_id)
-            .where((col(Subscriber.added_version) == version) | (col(Subscriber.removed_version) == version))
-            .order_by(col(Subscriber.added_version), col(Subscriber.position))
-        )
-        rows = (await self._session.execute(question)).all()
-        added = [row.user_id for row in rows if row.added_version == version]
-        return added, [row.user_id for row in rows if row.added_version != version]
 
     async def add_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
         """Open a membership period for each of `ids`, keeping their order, in one statement."""
@@ -101,8 +87,3 @@ class SessionRepository:
         if before is not None:
             question = question.where(place < before)
         return (await self._session.scalars(question)).all()
-
-    async def tell(self, event: SessionEvent) -> None:
-        """Put an event into the outbox: it is published if, and only if, this transaction commits."""
-        subject = subject_in(event.msg_type, event.session_id)
-        await OUTBOX.add(self._session, subject, event.to_bytes(), session_event_id(event.session_id, event.version))

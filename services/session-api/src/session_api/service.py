@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import SessionEvent
-from tlim_protocol.registry import MsgType
+from tlim_protocol.events import SessionChanges, SessionChangesQuestion, SessionEvent
 
+from session_api.changes_repository import ChangeRepository
 from session_api.edits import (
     MAX_SESSION_TYPE,
     Change,
@@ -21,6 +21,7 @@ from session_api.edits import (
     leader_of,
     no_such_session,
     plan_edit,
+    type_of_change,
     who_is_in,
 )
 from session_api.models import Session
@@ -52,7 +53,7 @@ def event_of(
     """Return what the other services are told about the session's newest version."""
     at = session.deleted_at or session.modified_at or session.created_at
     return SessionEvent(
-        msg_type=_type_of_newest(session),
+        msg_type=type_of_change(session.version, deleted=session.deleted_at is not None),
         session_id=session.session_id,
         session_name=session.session_name,
         session_type=session.session_type,
@@ -67,17 +68,27 @@ def event_of(
     )
 
 
-def _type_of_newest(session: Session) -> MsgType:
-    if session.deleted_at is not None:
-        return MsgType.SESSION_DELETED
-    return MsgType.SESSION_ADDED if session.version == 1 else MsgType.SESSION_CHANGED
+MAX_CHANGES = 1_000
+"""Events in one answer of the log: those of small groups, 300 KB."""
+
+MAX_CHANGES_BYTES = 2 * 1024 * 1024
+"""After so much an answer of the log ends. With the largest event as its last (10,000 ids of 64 letters, twice: 1.4 MB,
+in four-byte letters 5 MB) it still fits into the broker's 8 MB."""
 
 
 class SessionService:
     """Sessions as their doors use them; the caller's transaction decides when it takes effect."""
 
-    def __init__(self, sessions: SessionRepository, users: UserRepository, limit: int, clock: Clock = now_ms) -> None:
+    def __init__(
+        self,
+        sessions: SessionRepository,
+        changes: ChangeRepository,
+        users: UserRepository,
+        limit: int,
+        clock: Clock = now_ms,
+    ) -> None:
         self._sessions = sessions
+        self._changes = changes
         self._users = users
         self._limit = limit
         self._clock = clock
@@ -108,7 +119,7 @@ class SessionService:
         )
         await self._sessions.add(session)
         await self._sessions.add_subscribers(session.session_id, inside, session.version, now)
-        await self._sessions.tell(event_of(session, inside, added=inside, removed=()))
+        await self._changes.tell(event_of(session, inside, added=inside, removed=()))
         return SessionView(session, inside, tuple(one for one in listed if one not in known))
 
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
@@ -137,7 +148,7 @@ class SessionService:
         session.version += 1
         session.changed_by = caller.user_id
         session.deleted_at = self._clock()
-        await self._sessions.tell(event_of(session, subscribers, added=(), removed=()))
+        await self._changes.tell(event_of(session, subscribers, added=(), removed=()))
         return SessionView(session, subscribers)
 
     async def get(self, caller: Caller, session_id: str) -> SessionView:
@@ -155,12 +166,22 @@ class SessionService:
 
     async def newest_event(self, session_id: str) -> SessionEvent | None:
         """Return what the newest event of a session told, deleted or not; None when there never was one."""
-        session = await self._sessions.find(session_id)
-        if session is None:
-            return None
-        subscribers = await self._sessions.subscribers(session)
-        added, removed = await self._sessions.changed_at(session_id, session.version)
-        return event_of(session, subscribers, added, removed)
+        return await self._changes.newest(session_id)
+
+    async def changes(self, question: SessionChangesQuestion) -> SessionChanges:
+        """Return what happened to any session after a change, in the order of the commits, each as it was told then.
+
+        Never a change before one that was committed earlier: a reader who goes on from the last one misses nothing.
+        """
+        events: list[SessionEvent] = []
+        size = 0
+        limit = min(question.limit, MAX_CHANGES)
+        async for event in self._changes.after(question.after, limit + 1):
+            if len(events) == limit or size >= MAX_CHANGES_BYTES:
+                return SessionChanges(events=events, more=True)
+            events.append(event)
+            size += len(event.to_bytes())
+        return SessionChanges(events=events, more=False)
 
     async def _locked(self, session_id: str) -> Session:
         session = await self._sessions.lock(checked_session_id(session_id))
@@ -181,5 +202,5 @@ class SessionService:
             await self._sessions.add_subscribers(session.session_id, change.added, session.version, session.modified_at)
         gone = set(change.removed)
         now_inside = [*(one for one in subscribers if one not in gone), *change.added]
-        await self._sessions.tell(event_of(session, now_inside, change.added, change.removed))
+        await self._changes.tell(event_of(session, now_inside, change.added, change.removed))
         return now_inside

@@ -37,6 +37,7 @@ async def test_each_change_is_told_before_its_answer_with_all_subscribers(
         "session_type": 7,
         "session_user": "alice",
         "version": 1,
+        "change": 1,
         "actor": "alice",
         "at": created.json()["created_at"],
         "subscribers": ["alice", "bob", "carol"],

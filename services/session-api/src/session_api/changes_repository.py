@@ -1,0 +1,93 @@
+"""All SQL of the log of changes: what happened to any session, in the order of the commits."""
+
+from collections.abc import AsyncIterator
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.subjects import session_event_id, subject_in
+
+from session_api.edits import type_of_change
+from session_api.models import OUTBOX, Session, SessionChange, Subscriber
+
+_TEXTS = ARRAY(sa.Text)
+_IN_ORDER = (col(Subscriber.added_version), col(Subscriber.position))
+
+_READ_AHEAD = 8
+"""Events in memory at a time: those of 10,000 subscribers are large, and the reader stops after some megabytes."""
+
+
+class ChangeRepository:
+    """The log, in the caller's transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def tell(self, event: SessionEvent) -> None:
+        """Give a change its place in the log and put its event into the outbox; the last thing a transaction does.
+
+        From here to the commit all other changes wait. So numbers appear in their order and without gaps, and events
+        leave in the order of numbers: a sequence would show 8 before 7 is committed.
+        """
+        await self._session.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(SessionChange.__tablename__)))
+        )
+        # A statement of its own: it must see what the transaction we have just waited for committed.
+        newest = await self._session.scalar(sa.select(sa.func.max(col(SessionChange.change))))
+        numbered = event.model_copy(update={"change": (newest or 0) + 1})
+        columns = {"change", "session_id", "version", "session_name", "actor", "at", "deleted"}
+        await self._session.execute(sa.insert(SessionChange).values(numbered.model_dump(include=columns)))
+        subject = subject_in(event.msg_type, event.session_id)
+        message_id = session_event_id(event.session_id, event.version)
+        await OUTBOX.add(self._session, subject, numbered.to_bytes(), message_id)
+
+    async def newest(self, session_id: str) -> SessionEvent | None:
+        """Return the newest event of a session, deleted or not; None where there never was one."""
+        is_it = col(SessionChange.session_id) == session_id
+        question = _events().where(is_it).order_by(col(SessionChange.version).desc()).limit(1)
+        row = (await self._session.execute(question)).one_or_none()
+        return None if row is None else _event_of(row)
+
+    async def after(self, change: int, limit: int) -> AsyncIterator[SessionEvent]:
+        """Give up to `limit` events of the changes after `change`, in their order, built as they are read."""
+        question = _events().where(col(SessionChange.change) > change).order_by(col(SessionChange.change)).limit(limit)
+        rows = await self._session.stream(question, execution_options={"yield_per": _READ_AHEAD})
+        try:
+            async for row in rows:
+                yield _event_of(row)
+        finally:
+            await rows.close()
+
+
+def _events() -> sa.Select[SessionChange, str, int, list[str], list[str], list[str]]:
+    version = col(SessionChange.version)
+    added, removed = col(Subscriber.added_version), col(Subscriber.removed_version)
+    return sa.select(
+        SessionChange,
+        col(Session.creator),
+        col(Session.session_type),
+        _people((added <= version) & (removed.is_(None) | (removed > version))).label("subscribers"),
+        _people(added == version).label("added"),
+        _people(removed == version).label("removed"),
+    ).join(Session, col(Session.session_id) == col(SessionChange.session_id))
+
+
+def _people(which: sa.ColumnElement[bool]) -> sa.ColumnElement[list[str]]:
+    is_there = col(Subscriber.session_id) == col(SessionChange.session_id)
+    ids = sa.select(col(Subscriber.user_id)).where(is_there, which).order_by(*_IN_ORDER).correlate(SessionChange)
+    return sa.func.array(ids.scalar_subquery(), type_=_TEXTS)
+
+
+def _event_of(row: sa.Row[SessionChange, str, int, list[str], list[str], list[str]]) -> SessionEvent:
+    change, creator, session_type, subscribers, added, removed = row
+    return SessionEvent(
+        **change.model_dump(),
+        msg_type=type_of_change(change.version, deleted=change.deleted),
+        session_type=session_type,
+        session_user=creator,
+        subscribers=subscribers,
+        added=added,
+        removed=removed,
+    )
