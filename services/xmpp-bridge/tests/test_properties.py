@@ -9,7 +9,8 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
-from xmpp_bridge.translate import Addresses, answer_iq, read_arrival, write_error, write_event
+from xmpp_bridge.iq import answer_iq
+from xmpp_bridge.translate import Addresses, read_arrival, write_error, write_event
 
 ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
 

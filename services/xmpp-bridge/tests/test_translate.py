@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from tlim_protocol.envelope import MAX_STANZA_BYTES
 from tlim_protocol.events import read_out_event
-from xmpp_bridge.translate import Addresses, answer_iq, read_arrival, read_pong, write_event, write_ping
+from xmpp_bridge.translate import Addresses, read_arrival, write_event
 
 GOLDEN = Path(__file__).parent / "golden"
 ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
@@ -40,36 +40,6 @@ def test_an_event_is_written_as_its_golden_file_says(path: Path) -> None:
     expected = path.with_suffix(".xml").read_text(encoding="utf-8")
     assert "".join(f"{stanza}\n" for stanza in stanzas) == expected
     assert len(as_stream("".join(stanzas))) == len(stanzas)
-
-
-@pytest.mark.parametrize("path", cases("iq", ".xml"), ids=lambda path: path.stem)
-def test_a_request_is_answered_as_its_golden_file_says(path: Path) -> None:
-    answer = answer_iq(read(path))
-    expected = path.with_suffix(".answer").read_text(encoding="utf-8")
-    assert f"{answer or ''}\n" == expected
-
-
-def test_a_request_without_sender_is_not_answered() -> None:
-    assert answer_iq(ET.XML("<iq type='get'/>")) is None
-
-
-@pytest.mark.parametrize("kind", ["result", "error"])
-def test_any_answer_of_the_domain_to_a_ping_is_its_pong(kind: str) -> None:
-    ping = as_stream(write_ping("barrier-1", ADDRESSES))[0]
-    pong = ET.XML(f"<iq type='{kind}' id='{ping.get('id')}' from='{ping.get('to')}' to='{ping.get('from')}'/>")
-    assert read_pong(pong, ADDRESSES) == "barrier-1"
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        "<iq type='result' id='barrier-1' from='mallory@im.itonglian.com/x'/>",
-        "<iq type='result' id='barrier-1'/>",
-        "<iq type='get' id='barrier-1' from='im.itonglian.com'/>",
-    ],
-)
-def test_nobody_else_can_answer_a_ping(forged: str) -> None:
-    assert read_pong(ET.XML(forged), ADDRESSES) is None
 
 
 def of_size(characters: str) -> ET.Element:

@@ -13,7 +13,8 @@ from slixmpp.stanza import StreamError
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
-from xmpp_bridge.translate import IQ, MESSAGE, Addresses, answer_iq, read_pong, write_ping
+from xmpp_bridge.iq import answer_iq, read_pong, write_ping
+from xmpp_bridge.translate import IQ, MESSAGE, Addresses
 from xmpp_bridge.wire import Wire
 
 logger = get_logger(__name__)

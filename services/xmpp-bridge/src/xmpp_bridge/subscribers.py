@@ -1,10 +1,10 @@
 """Committed facts in, stanzas out: what the store says is delivered, and acknowledged once the XMPP server has it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
-from tlim_protocol.events import read_out_event
+from tlim_protocol.events import OutEvent, read_out_event
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 
@@ -23,23 +23,27 @@ class OutboxSubscriber:
     def __init__(self, component: Deliverer, addresses: Addresses, metrics: Metrics) -> None:
         self._component = component
         self._addresses = addresses
-        self._delivered = metrics.counter("tlim_bridge_stanzas_total", "Stanzas that the XMPP server took over")
+        self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Deliver a batch; what is no out event is poison. Raises XmppUnavailable when it must come again."""
-        stanzas: list[str] = []
-        verdicts: list[Verdict] = []
-        for incoming in batch:
-            try:
-                event = read_out_event(incoming.data)
-            except ValidationError as error:
-                problem = error.errors(include_url=False, include_input=False)[0]
-                verdicts.append(Poison(f"no out event: {problem['loc']} {problem['msg']}"))
-                continue
-            stanzas.extend(write_event(event, self._addresses))
-            verdicts.append(DONE)
+        read = [_read(incoming.data) for incoming in batch]
         with self._seconds.time():
-            await self._component.deliver(stanzas)
-        self._delivered.inc(len(stanzas))
-        return verdicts
+            await self._component.deliver(self._stanzas(event for event in read if not isinstance(event, Poison)))
+        return [event if isinstance(event, Poison) else DONE for event in read]
+
+    def _stanzas(self, events: Iterable[OutEvent]) -> Iterator[str]:
+        """Write stanzas only when they are sent: a batch of messages to big groups is millions of them."""
+        for event in events:
+            for stanza in write_event(event, self._addresses):
+                self._sent.inc()
+                yield stanza
+
+
+def _read(data: bytes) -> OutEvent | Poison:
+    try:
+        return read_out_event(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return Poison(f"no out event: {problem['loc']} {problem['msg']}")

@@ -1,25 +1,22 @@
 """Pure translation between XMPP stanzas and what the services say; golden files in tests/golden show every case."""
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
-from tlim_protocol.envelope import MAX_STANZA_BYTES, write_envelope
+from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.identity import is_plain_text
+from tlim_protocol.registry import REGISTRY, MsgType
+
+from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 
 TLIM_NS = "im.itonglian.com"
 """The namespace of our elements: fixed by the protocol, whatever the domain is called."""
 
 _COMPONENT = "{jabber:component:accept}"
 _CLIENT = "{jabber:client}"
-_DISCO_INFO = "http://jabber.org/protocol/disco#info"
-_DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
-_PING = "urn:xmpp:ping"
-_STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 MESSAGE = f"{_COMPONENT}message"
 IQ = f"{_COMPONENT}iq"
@@ -30,11 +27,6 @@ _FORWARDED = "{urn:xmpp:forward:0}forwarded"
 _MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
-
-# XML 1.0 section 2.2; anything else would end the whole stream, not only this stanza.
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# As they are, line breaks and tabs in an attribute are read back as spaces (XML 1.0 section 3.3.3).
-_QUOTED = {'"': "&quot;", "'": "&apos;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
 class Addresses(NamedTuple):
@@ -115,20 +107,33 @@ def write_event(event: OutEvent, addresses: Addresses) -> Iterator[str]:
 
 
 def _write_deliveries(event: StoredMessage, addresses: Addresses) -> Iterator[str]:
-    sender = _quote(f"{event.envelope.msg_from}@{addresses.domain}")
+    # Everything but the receiver is written once: a group may have 10,000 of them.
+    envelope = event.envelope
+    # What only the server can say, a notice, comes from the server; whose doing it was stands in the envelope.
+    is_notice = not REGISTRY[envelope.msg_type].sent_by_clients
+    sender = quote(addresses.domain if is_notice else f"{envelope.msg_from}@{addresses.domain}")
     rest = (
-        f" id={_quote(event.envelope.msg_id)}><body>{_escape(write_envelope(event.envelope))}</body>"
-        f"<tlim xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/></message>"
+        f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
+        f"<tlim xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
+        f"{_recalled(envelope)}</message>"
     )
     for recipient in event.recipients:
-        yield f"<message type='chat' from={sender} to={_quote(f'{recipient}@{addresses.domain}')}{rest}"
+        yield f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
+
+
+def _recalled(envelope: Envelope) -> str:
+    # For the XMPP server: it drops its undelivered copies of these messages (deploy/ejabberd, deploy/prosody).
+    if envelope.msg_type is not MsgType.RECALL:
+        return ""
+    msg_ids = dict.fromkeys(element.get("msg_id") for element in envelope.body)
+    return "".join(f"<recalled xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)
 
 
 def _write_stored(event: StoredMessage, reply_to: str, addresses: Addresses) -> str:
     # A headline goes to that resource or nowhere (RFC 6121 section 8.5): another device has no use for it.
     return (
-        f"<message type='headline' from='{addresses.domain}' to={_quote(reply_to)}{_id(event.stanza_id)}>"
-        f"<stored xmlns='{TLIM_NS}' msg_id={_quote(event.envelope.msg_id)} seq='{event.seq}' time='{event.stored_at}'/>"
+        f"<message type='headline' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(event.stanza_id)}>"
+        f"<stored xmlns='{TLIM_NS}' msg_id={quote(event.envelope.msg_id)} seq='{event.seq}' time='{event.stored_at}'/>"
         "<no-store xmlns='urn:xmpp:hints'/></message>"
     )
 
@@ -140,61 +145,11 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addr
     connection when it has no `type` or no condition; so ours has both.
     """
     named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
-    attributes = "".join(f" {name}={_quote(value)}" for name, value in named.items() if value is not None)
+    attributes = "".join(f" {name}={quote(value)}" for name, value in named.items() if value is not None)
     kind, condition = ("wait", "resource-constraint") if error.code in _PASSING else ("modify", "not-acceptable")
     return (
-        f"<message type='chat' from='{addresses.domain}' to={_quote(reply_to)}{_id(stanza_id)}>"
+        f"<message type='chat' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(stanza_id)}>"
         f"<body>{error.code.value}</body><tlim xmlns='{TLIM_NS}' location='server'/>"
-        f"<error xmlns='{TLIM_NS}'{attributes} type='{kind}'>{_escape(error.detail)}"
-        f"<{condition} xmlns='{_STANZAS}'/></error></message>"
+        f"<error xmlns='{TLIM_NS}'{attributes} type='{kind}'>{escape_text(error.detail)}"
+        f"<{condition} xmlns='{STANZAS_NS}'/></error></message>"
     )
-
-
-def write_ping(ping_id: str, addresses: Addresses) -> str:
-    """Return an XEP-0199 ping from the component to the domain."""
-    return (
-        f"<iq type='get' id={_quote(ping_id)} from='{addresses.component}' to='{addresses.domain}'>"
-        f"<ping xmlns='{_PING}'/></iq>"
-    )
-
-
-def read_pong(iq: ET.Element, addresses: Addresses) -> str | None:
-    """Return the id of the ping that this `<iq>` answers, or None; an error is as good an answer as a result."""
-    is_answer = iq.get("type") in {"result", "error"} and iq.get("from") == addresses.domain
-    return iq.get("id") if is_answer else None
-
-
-def answer_iq(iq: ET.Element) -> str | None:
-    """Return the answer to a request: disco#info, disco#items (XEP-0030) and ping (XEP-0199), else service-unavailable.
-
-    None for what is no request. RFC 6120 section 8.2.3 asks for an answer to every get and set.
-    """
-    asker, kind = iq.get("from"), iq.get("type")
-    if asker is None or kind not in {"get", "set"}:
-        return None
-    payload = _DISCOVERABLE.get((kind, iq[0].tag, iq[0].get("node"))) if len(iq) else None
-    outcome = "error" if payload is None else "result"
-    addressed = f" from={_quote(iq.get('to', ''))} to={_quote(asker)}{_id(iq.get('id'))}"
-    return f"<iq type='{outcome}'{addressed}>{_REFUSED if payload is None else payload}</iq>"
-
-
-_REFUSED = f"<error type='cancel'><service-unavailable xmlns='{_STANZAS}'/></error>"
-_FEATURES = "".join(f"<feature var='{feature}'/>" for feature in (_DISCO_INFO, _DISCO_ITEMS, _PING, TLIM_NS))
-_IDENTITY = "<identity category='component' type='generic' name='tlim bridge'/>"
-_DISCOVERABLE: dict[tuple[str, str, str | None], str] = {
-    ("get", f"{{{_DISCO_INFO}}}query", None): f"<query xmlns='{_DISCO_INFO}'>{_IDENTITY}{_FEATURES}</query>",
-    ("get", f"{{{_DISCO_ITEMS}}}query", None): f"<query xmlns='{_DISCO_ITEMS}'/>",
-    ("get", f"{{{_PING}}}ping", None): "",
-}
-
-
-def _id(stanza_id: str | None) -> str:
-    return f" id={_quote(stanza_id)}" if stanza_id else ""
-
-
-def _escape(text: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
-
-
-def _quote(value: str) -> str:
-    return "'" + escape(_NOT_XML.sub("\ufffd", value), _QUOTED) + "'"

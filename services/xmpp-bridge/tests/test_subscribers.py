@@ -1,0 +1,73 @@
+"""A batch becomes stanzas in stream order, however many receivers a message has, and poison does not stop it."""
+
+import tracemalloc
+from collections.abc import Iterable
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import subject_out
+from tlim_runtime.consumer import DONE, Incoming, Poison
+from tlim_runtime.metrics import Metrics
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.translate import Addresses
+
+ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+BIGGEST_GROUP = 10_000
+MIB = 1024 * 1024
+
+
+class FakeComponent:
+    """Takes stanzas as the real one does, one after the other, and keeps only what a test looks at."""
+
+    def __init__(self) -> None:
+        self.receivers: list[str] = []
+        self.characters = 0
+
+    async def deliver(self, stanzas: Iterable[str]) -> None:
+        for stanza in stanzas:
+            self.receivers.append(stanza.partition(" to='")[2].partition("@")[0])
+            self.characters += len(stanza)
+
+
+def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
+    envelope = Envelope(
+        msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=[{"session_id": "s-1", "text": text}]
+    )
+    recipients = [f"user{number}" for number in range(members)]
+    return StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
+
+
+def incoming(data: bytes) -> Incoming:
+    return Incoming(subject_out(MsgType.GROUP_TEXT, "s-1"), data, stream_seq=1, deliveries=1)
+
+
+async def test_each_receiver_gets_each_message_in_stream_order() -> None:
+    component = FakeComponent()
+    batch = [incoming(group_message(seq, members).to_bytes()) for seq, members in ((1, 2), (2, 3))]
+    assert await OutboxSubscriber(component, ADDRESSES, Metrics()).handle(batch) == [DONE, DONE]
+    assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
+
+
+async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
+    component = FakeComponent()
+    batch = [incoming(b"nonsense"), incoming(group_message(2, 1).to_bytes())]
+    first, second = await OutboxSubscriber(component, ADDRESSES, Metrics()).handle(batch)
+    assert isinstance(first, Poison)
+    assert second == DONE
+    assert component.receivers == ["user0"]
+
+
+async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
+    component = FakeComponent()
+    batch = [incoming(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())]
+    subscriber = OutboxSubscriber(component, ADDRESSES, Metrics())
+    tracemalloc.start()
+    try:
+        await subscriber.handle(batch)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(component.receivers) == BIGGEST_GROUP
+    assert component.characters > 150 * MIB
+    assert peak < 10 * MIB
