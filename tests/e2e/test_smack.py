@@ -1,0 +1,113 @@
+"""Smack, the client library that the specification names, talks with everybody else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from tlim_client.inbox import Carbon, Delivered, Refused, Stored
+from tlim_client.xmpp import XmppServer
+from tlim_devstack.stack import Stack
+from tlim_protocol.errors import ErrorCode
+
+from tests.e2e.clients import smack as smack_project
+from tests.e2e.clients.people import People, Person, next_delivered
+from tests.e2e.clients.raw import raw_envelope
+from tests.e2e.clients.smack import SmackClient
+
+Smack = Callable[[Person], Awaitable[SmackClient]]
+
+
+@pytest.fixture(scope="session")
+def smack_target() -> Path:
+    return smack_project.build()
+
+
+@pytest.fixture
+async def smack(smack_target: Path, stack: Stack) -> AsyncIterator[Smack]:
+    """Logs people in with Smack."""
+    at = stack.addresses
+    server = XmppServer(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+    async with AsyncExitStack() as opened:
+
+        async def log_in(person: Person) -> SmackClient:
+            client = await SmackClient.start(smack_target, server, person.user_id, person.password)
+            opened.push_async_callback(client.close)
+            return client
+
+        yield log_in
+
+
+async def test_a_message_goes_from_smack_to_tlim_and_back(people: People, smack: Smack) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, terminal = await smack(alice), await bob.device()
+    question, answer = alice.text_to(bob, "你好 <&> 👋"), bob.text_to(alice, "hello")
+
+    stanza_id = await phone.send(question)
+    stored = await phone.expect(Stored)
+    delivered = await next_delivered(terminal)
+    answered = await terminal.send_until_stored(answer)
+    heard = await phone.expect(Delivered)
+
+    assert (stored.msg_id, delivered.envelope, delivered.seq) == (question.msg_id, question, stored.seq)
+    assert stanza_id
+    assert (heard.envelope, heard.seq, heard.from_jid) == (answer, answered.seq, bob.jid)
+    history = await (await bob.http()).history(alice.user_id, after=0)
+    assert [kept["msg_id"] for kept in history] == [question.msg_id, answer.msg_id]
+
+
+async def test_smack_hears_the_error_code_and_stays_connected(people: People, smack: Smack) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, terminal = await smack(alice), await bob.device()
+
+    stanza_id = await phone.send_body(raw_envelope(alice, bob, body=[]), bob.jid)
+    refused = await phone.expect(Refused)
+    message = alice.text_to(bob, "with a body now")
+    await phone.send(message)
+
+    assert (refused.body, refused.stanza_id) == (ErrorCode.BODY_EMPTY, stanza_id)
+    assert (await phone.expect(Stored)).msg_id == message.msg_id
+    assert (await next_delivered(terminal)).envelope == message
+
+
+async def test_a_second_smack_sees_what_the_first_one_sends_and_receives(people: People, smack: Smack) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, laptop = await asyncio.gather(smack(alice), smack(alice))
+    terminal = await bob.device()
+    question, answer = alice.text_to(bob, "from my phone"), bob.text_to(alice, "to all your devices")
+
+    await phone.send(question)
+    copy = await laptop.expect(Carbon)
+    await phone.expect(Stored)
+    await terminal.send_until_stored(answer)
+
+    assert isinstance(copy.message, Delivered)
+    assert (copy.sent, copy.message.envelope) == (True, question)
+    assert laptop.inbox.all(Stored) == []
+    for device in (phone, laptop):
+        await device.inbox.pick(lambda event: _is_or_copies(event, answer.msg_id), 20)
+
+
+async def test_smack_resumes_its_stream_and_misses_nothing(people: People, smack: Smack) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, terminal = await smack(alice), await bob.device()
+    sent = [bob.text_to(alice, f"number {number}") for number in range(3)]
+
+    await phone.drop()
+    for message in sent:
+        await terminal.send_until_stored(message)
+    resumed = await phone.resume()
+    delivered = [await phone.expect(Delivered) for _ in sent]
+    answer = alice.text_to(bob, "back again")
+    await phone.send(answer)
+
+    assert resumed
+    assert [event.envelope for event in delivered] == sent
+    assert (await phone.expect(Stored)).msg_id == answer.msg_id
+    assert (await next_delivered(terminal)).envelope == answer
+
+
+def _is_or_copies(event: object, msg_id: str) -> Delivered | None:
+    inner = event.message if isinstance(event, Carbon) and not event.sent else event
+    return inner if isinstance(inner, Delivered) and inner.envelope.msg_id == msg_id else None
