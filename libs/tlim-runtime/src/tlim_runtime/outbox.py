@@ -7,6 +7,7 @@ Order is that of the row ids. Two transactions that change the same thing must l
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,6 +23,9 @@ POLL_S = 5.0
 """How soon the rows of another instance that crashed are found; our own are published at once."""
 
 BATCH = 200
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""The events of the largest groups are over 1 MB each: 200 of them would be more memory than a service may take."""
 
 FLUSH_TIMEOUT_S = 2.0
 """How long an answer waits for its event: the row is safe already, a client should not wait for NATS."""
@@ -97,7 +101,7 @@ class OutboxRelay:
             self._wake.clear()
             waiters, self._waiters = self._waiters, []  # they committed before this pass: it sees their rows
             try:
-                while await self._publish_some() == BATCH:
+                while await self._publish_some():
                     pass
             except Unavailable as error:
                 self._fail(str(error))
@@ -112,19 +116,27 @@ class OutboxRelay:
             await asyncio.sleep(_RETRY_S)
             self._wake.set()
 
-    async def _publish_some(self) -> int:
-        """Publish and delete the oldest rows in one transaction; return how many."""
+    async def _publish_some(self) -> bool:
+        """Publish and delete the oldest rows in one transaction; return whether there may be more."""
         async with self._database.session() as session:
             # Held until the commit: two instances publishing at once would mix up the order.
             await session.execute(
                 sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self._table.name} relay")))
             )
-            rows = (await session.execute(sa.select(self._table).order_by(self._table.c.id).limit(BATCH))).all()
+            rows = (await session.execute(self._oldest())).all()
             if not rows:
-                return 0
+                return False
             await self._publish(rows)
             await session.execute(sa.delete(self._table).where(self._table.c.id.in_([row.id for row in rows])))
-        return len(rows)
+        return len(rows) == BATCH or sum(len(row.payload) for row in rows) >= BATCH_BYTES
+
+    def _oldest(self) -> sa.Select[*tuple[Any, ...]]:
+        """Ask for the oldest rows: at most BATCH, and none after the one with which BATCH_BYTES are reached."""
+        oldest = sa.select(self._table).order_by(self._table.c.id).limit(BATCH).subquery()
+        size = sa.func.octet_length(oldest.c.payload)
+        before = sa.func.sum(size).over(order_by=oldest.c.id) - size
+        measured = sa.select(oldest, before.label("before")).subquery()
+        return sa.select(measured).where(measured.c.before < BATCH_BYTES).order_by(measured.c.id)
 
     async def _publish(self, rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
         await self._broker.publish_batch([Outgoing(row.subject, row.payload, row.message_id) for row in rows])

@@ -1,6 +1,6 @@
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Protocol
 
 import pytest
@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
-from tlim_runtime.broker import Broker
+from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.database import Database, session_dependency
-from tlim_runtime.outbox import Outbox, OutboxRelay
+from tlim_runtime.outbox import BATCH_BYTES, Outbox, OutboxRelay
 from tlim_runtime.tables import new_metadata
 
 SUBJECT = subject_in(MsgType.SESSION_ADDED, "a session")
@@ -61,6 +61,28 @@ async def test_flush_publishes_in_order_and_empties_the_table(database: Database
     assert await relay.flush()
     assert await published(broker) == list(range(450))
     assert await left(database) == 0
+    await relay.stop()
+
+
+async def test_large_events_are_published_a_few_at_a_time(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    publish_batch = broker.publish_batch
+
+    async def note(items: Sequence[Outgoing]) -> None:
+        batches.append(len(items))
+        await publish_batch(items)
+
+    monkeypatch.setattr(broker, "publish_batch", note)
+    async with database.session() as session:
+        for number in range(8):
+            await OUTBOX.add(session, SUBJECT, b" " * (BATCH_BYTES // 3) + str(number).encode(), f"id-{number}")
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush()
+    assert batches == [3, 3, 2]
+    assert await published(broker) == list(range(8))
     await relay.stop()
 
 

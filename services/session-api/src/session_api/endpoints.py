@@ -10,10 +10,18 @@ from session_api.dependencies import CallerDep, SessionsDep
 from session_api.edits import Edit, NewSession
 from session_api.models import Session
 from session_api.paging import Cursor, PageSize, bad_cursor, read_cursor, write_cursor
-from session_api.schemas import SessionCreate, SessionPage, SessionRead, SessionSummary, SessionUpdate
+from session_api.schemas import (
+    SessionCreate,
+    SessionPage,
+    SessionRead,
+    SessionSummary,
+    SessionUpdate,
+    SubscriberPage,
+    SubscriberRead,
+)
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""10,000 subscribers as the specification writes them are under 1 MB, or 3 MB where every character is escaped."""
+"""10,000 subscribers as the specification writes them are 1 MB, or 3 MB where every character is escaped."""
 
 IfMatch = Annotated[str | None, Header(description='the ETag that was read, as `"7"`; another version there: 412')]
 
@@ -63,6 +71,21 @@ async def read_session(caller: CallerDep, sessions: SessionsDep, session_id: str
     return SessionRead.of(view)
 
 
+@router.get(
+    "/{session_id}/subscribers", responses=problem_responses(*_ALWAYS, ErrorCode.SESSION_UNKNOWN, statuses=(401,))
+)
+async def list_subscribers(
+    caller: CallerDep, sessions: SessionsDep, session_id: str, cursor: Cursor = None, limit: PageSize = 50
+) -> SubscriberPage:
+    """List who is in a session of the caller's, in the order they came: for groups too large to read at once."""
+    after = (0, 0) if cursor is None else _read_two(cursor)
+    found = await sessions.people(caller, session_id, after, limit + 1)
+    items = [SubscriberRead(user_id=one.user_id, name=name, joined_at=one.joined_at) for one, name in found[:limit]]
+    last = found[limit - 1][0] if len(found) > limit else None
+    more = None if last is None else write_cursor(f"{last.added_version}:{last.position}")
+    return SubscriberPage(items=items, next_cursor=more)
+
+
 @router.patch(
     "/{session_id}",
     responses=problem_responses(
@@ -110,6 +133,15 @@ def _place(session: Session) -> str:
 
 def _read_place(cursor: str) -> tuple[int, str]:
     created_at, _, session_id = read_cursor(cursor).partition(":")
-    if not (created_at.isascii() and created_at.isdigit() and len(created_at) < 19):
+    return _read_number(created_at, digits=18), session_id
+
+
+def _read_two(cursor: str) -> tuple[int, int]:
+    version, _, position = read_cursor(cursor).partition(":")
+    return _read_number(version, digits=9), _read_number(position, digits=9)
+
+
+def _read_number(text: str, *, digits: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
         raise bad_cursor()
-    return int(created_at), session_id
+    return int(text)

@@ -60,6 +60,7 @@ class Subscriber(Table, table=True):
         sa.Index(
             "uq_subscribers_open", "user_id", "session_id", unique=True, postgresql_where=sa.text("left_at IS NULL")
         ),
+        sa.Index("ix_subscribers_in_order", "session_id", "added_version", "position"),  # a page of a large group
     )
 
     session_id: str = Field(primary_key=True, foreign_key="sessions.session_id", sa_type=_ID)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from session_api.models import Session, Subscriber
+from session_api.models import Session, Subscriber, User
 
 _TEXTS = ARRAY(sa.Text)
 _STILL_IN = col(Subscriber.left_at).is_(None)
@@ -46,6 +46,23 @@ class SessionRepository:
             .order_by(col(Subscriber.added_version), col(Subscriber.position))
         )
         return list(await self._session.scalars(question))
+
+    async def is_in(self, session_id: str, user_id: str) -> bool:
+        """Tell whether a person is in a session now."""
+        is_he = (col(Subscriber.session_id) == session_id) & (col(Subscriber.user_id) == user_id)
+        return bool(await self._session.scalar(sa.select(sa.exists().where(is_he, _STILL_IN))))
+
+    async def people(self, session_id: str, after: tuple[int, int], limit: int) -> list[tuple[Subscriber, str]]:
+        """Return up to `limit` who are in a session, with their names, in the order they came, from after a place."""
+        place = (col(Subscriber.added_version), col(Subscriber.position))
+        question = (
+            sa.select(Subscriber, col(User.name))
+            .join(User, col(User.user_id) == col(Subscriber.user_id))
+            .where(col(Subscriber.session_id) == session_id, _STILL_IN, sa.tuple_(*place) > after)
+            .order_by(*place)
+            .limit(limit)
+        )
+        return [(subscriber, name) for subscriber, name in await self._session.execute(question)]
 
     async def add_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
         """Open a membership period for each of `ids`, keeping their order, in one statement."""

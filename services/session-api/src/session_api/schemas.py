@@ -154,6 +154,21 @@ class SessionPage(BaseModel):
     next_cursor: str | None
 
 
+class SubscriberRead(BaseModel):
+    """Somebody who is in a session."""
+
+    user_id: str
+    name: str
+    joined_at: EpochMs
+
+
+class SubscriberPage(BaseModel):
+    """One page of subscribers, in the order they came; `next_cursor` is null on the last one."""
+
+    items: list[SubscriberRead]
+    next_cursor: str | None
+
+
 class UserPut(_Request):
     """A user to import; without a name his id serves as one."""
 

@@ -24,7 +24,7 @@ from session_api.edits import (
     type_of_change,
     who_is_in,
 )
-from session_api.models import Session
+from session_api.models import Session, Subscriber
 from session_api.repository import SessionRepository
 from session_api.users_repository import UserRepository
 from session_api.users_service import Clock, now_ms, plain_name, user_ids
@@ -159,6 +159,15 @@ class SessionService:
         subscribers = await self._sessions.subscribers(session)
         check_inside(session, subscribers, caller.user_id, version=None)
         return SessionView(session, subscribers)
+
+    async def people(
+        self, caller: Caller, session_id: str, after: tuple[int, int], limit: int
+    ) -> list[tuple[Subscriber, str]]:
+        """Return who is in a session of the caller's, with names, page by page; raises SESSION_UNKNOWN."""
+        session = await self._sessions.find(checked_session_id(session_id))
+        if session is None or session.deleted_at or not await self._sessions.is_in(session_id, caller.user_id):
+            raise no_such_session(session_id)
+        return await self._sessions.people(session_id, after, limit)
 
     async def mine(self, caller: Caller, before: tuple[int, str] | None, limit: int) -> Sequence[Session]:
         """Return up to `limit` of the caller's sessions, newest first, from before a place (created_at, session_id)."""
