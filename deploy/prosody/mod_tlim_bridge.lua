@@ -1,7 +1,7 @@
 -- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114
 -- component, wrapped in XEP-0297: outer from= is this host (a client cannot forge that), inner
 -- from= is the authenticated full JID, inner to= is the original to=.  Load on the VirtualHost.
-local st, jid_bare = require "util.stanza", require "util.jid".bare;
+local st, jid_bare, jid_node = require "util.stanza", require "util.jid".bare, require "util.jid".node;
 local sha1 = require "util.hashes".sha1;
 local hosts = prosody.hosts;
 local ns = module:get_option_string("tlim_bridge_namespace", "im.itonglian.com");
@@ -37,6 +37,27 @@ end
 for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, prio);
 end
+
+-- A recall overtakes what it recalls: before the notice is stored for somebody who is away, the undelivered copies
+-- (id = msg_id, from = the recalling author) go. Only the bridge can get a tlim message this far: those of clients are
+-- diverted. Works with every store that mod_offline can use.
+local undelivered = module:open_store("offline", "archive");
+module:hook("message/offline/handle", function(event)
+	local origin, stanza = event.origin, event.stanza;
+	if not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
+	local user = stanza.attr.to and jid_node(stanza.attr.to) or origin.username;
+	local author, recalled, keys = jid_bare(stanza.attr.from), {}, {};
+	for element in stanza:childtags("recalled", ns) do recalled[element.attr.msg_id or ""] = true; end
+	local kept, problem = undelivered:find(user);
+	if not kept then
+		module:log("error", "recalled messages may be left in the storage of %s: %s", user, problem);
+		return;
+	end
+	for key, message in kept do
+		if recalled[message.attr.id or false] and jid_bare(message.attr.from) == author then keys[#keys + 1] = key; end
+	end
+	for _, key in ipairs(keys) do undelivered:delete(user, { key = key }); end
+end, 1);
 
 local function send_presence(p, h)
 	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));

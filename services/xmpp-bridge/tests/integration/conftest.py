@@ -20,6 +20,7 @@ from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.ports import Ports
 from tlim_devstack.processes import ServerProcess
+from tlim_devstack.prosody import Prosody
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
 from tlim_protocol.envelope import Envelope
@@ -52,19 +53,21 @@ def eventually() -> Callable[..., Awaitable[None]]:
 
 
 class XmppServerProcess:
-    """ejabberd as the development stack runs it, with users alice and bob; tests may stop, freeze and start it."""
+    """An XMPP server as the development stack runs it, with alice and bob; tests may stop, freeze and start it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, kind: type[Ejabberd | Prosody] = Ejabberd) -> None:
         authority, certificate = ensure_certificates(home / "certificates", DOMAIN)
         self.credentials = load_or_generate(home / "secrets")
         self.key_file = token_key_file(home / "secrets")
         self.ports = Ports.random()
         self.authority = authority
         self.client_side = XmppServer("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
-        self._server = Ejabberd(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
+        self._server = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
         self._log = home / "output.log"
-        mapper, self._program = self._server.prepare()
-        self._mapper = ServerProcess("epmd", mapper.command, home / "epmd.log", env=mapper.environment)
+        *helpers, self._program = self._server.prepare()
+        self._helpers = [
+            ServerProcess(one.name, one.command, home / f"{one.name}.log", env=one.environment) for one in helpers
+        ]
         self.start()
         self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
         for user, password in PASSWORDS.items():
@@ -86,12 +89,16 @@ class XmppServerProcess:
 
     def close(self) -> None:
         self.stop()
-        self._mapper.stop()
+        for helper in self._helpers:
+            helper.stop()
 
 
 @pytest.fixture(scope="session")
-def xmpp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XmppServerProcess]:
-    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"))
+def xmpp_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[XmppServerProcess]:
+    """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`."""
+    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), getattr(request, "param", Ejabberd))
     yield server
     server.close()
 

@@ -1,0 +1,57 @@
+"""A recall overtakes the copies that wait for somebody who is away: he gets the notice and never the text."""
+
+from typing import Any
+
+import pytest
+from tlim_client.inbox import Delivered, Plain
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.prosody import Prosody
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.registry import MsgType
+
+both_servers = pytest.mark.parametrize(
+    "xmpp_server", [Ejabberd, Prosody], indirect=True, ids=lambda kind: kind.package, scope="session"
+)
+
+
+def recall(*msg_ids: str, author: str = "alice") -> Envelope:
+    body = [{"msg_id": msg_id} for msg_id in msg_ids]
+    return Envelope(msg_from=author, msg_to="bob", msg_id=f"recall-{msg_ids[0]}", msg_type=MsgType.RECALL, body=body)
+
+
+@both_servers
+async def test_who_was_away_gets_the_notice_and_not_the_text(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        await world.publish(*(stored(number) for number in range(5)))
+        await world.publish(stored(5, envelope=recall("m1", "m3")))
+        await eventually(world.all_acknowledged)
+        bob = await world.login("bob")
+        arrived = [await bob.expect(Delivered) for _ in range(4)]
+        assert [message.envelope.msg_id for message in arrived] == ["m0", "m2", "m4", "recall-m1"]
+
+
+@both_servers
+async def test_another_authors_message_with_the_same_id_stays(
+    world: Any, envelope: Any, stored: Any, eventually: Any
+) -> None:
+    async with world.ready_bridge():
+        await world.publish(stored(0, envelope=envelope("m0", msg_from="carol")), stored(1, envelope=recall("m0")))
+        await eventually(world.all_acknowledged)
+        bob = await world.login("bob")
+        assert [(await bob.expect(Delivered)).envelope.msg_from for _ in range(2)] == ["carol", "alice"]
+
+
+@both_servers
+async def test_a_user_cannot_take_anything_out_of_a_storage_himself(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        alice = await world.login("alice")
+        await world.publish(stored(0))
+        await eventually(world.all_acknowledged)
+        alice.send_xml(
+            f"<message type='chat' to='{alice.address_of('bob')}'><body>forged</body>"
+            f"<recalled xmlns='{alice.server.domain}' msg_id='m0'/></message>"
+        )
+        alice.send_body("marker", "bob", location=None)
+        bob = await world.login("bob")
+        await bob.expect(Plain, lambda message: message.body == "marker")
+        assert [message.envelope.msg_id for message in bob.inbox.all(Delivered)] == ["m0"]
