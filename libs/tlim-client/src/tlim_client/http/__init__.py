@@ -1,0 +1,24 @@
+"""A tlim client over HTTP, through the gateway: tokens, users, sessions, files, and reading what was said."""
+
+from urllib.parse import quote
+
+from tlim_client.http.files import Download, Files, attachment_name
+from tlim_client.http.gateway import Gateway, Json, Parts, raise_refusal
+from tlim_client.http.reading import Reading
+from tlim_client.http.sessions import Form, Sessions
+
+__all__ = ["Download", "Form", "Gateway", "HttpClient", "Json", "Parts", "attachment_name", "raise_refusal"]
+
+
+class HttpClient(Sessions, Files, Reading):
+    """One user (or nobody, without `token`) at the gateway; every refusal is a RefusedError with its code."""
+
+    async def log_in(self, user: str, password: str) -> Json:
+        """Exchange XMPP user and password for a token (protocol section 7), keep it, and return the answer."""
+        answer = await self.call("POST", "/v1/tokens", json={"username": user, "password": password})
+        self.token = answer["access_token"]
+        return answer
+
+    async def put_user(self, user: str, name: str | None = None) -> Json:
+        """Create or rename a user of the directory; needs the admin scope."""
+        return await self.call("PUT", f"/v1/users/{quote(user, safe='')}", json={"name": name or user})
