@@ -47,8 +47,8 @@ class Storage:
     """The objects of one bucket; open it with `open_storage`."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
-        self._client = client
-        self._bucket = bucket
+        self.client = client
+        self.bucket = bucket
 
     async def put(self, key: str, data: AsyncIterator[bytes]) -> None:
         """Store what `data` gives out under `key`; one request up to 8 MiB, a multipart upload above.
@@ -59,26 +59,26 @@ class Storage:
         buffer = io.BytesIO()
         more = await _fill(buffer, data)
         if not more:
-            async with _translated():
-                await self._client.put_object(Bucket=self._bucket, Key=key, Body=buffer)
+            async with translated():
+                await self.client.put_object(Bucket=self.bucket, Key=key, Body=buffer)
             return
-        async with _translated():
-            upload = await self._client.create_multipart_upload(Bucket=self._bucket, Key=key)
+        async with translated():
+            upload = await self.client.create_multipart_upload(Bucket=self.bucket, Key=key)
         done: list[CompletedPartTypeDef] = []
         while buffer.getbuffer().nbytes:
             done.append(await self._put_part(key, upload["UploadId"], len(done) + 1, buffer))
             if not more:
                 break
             more = await _fill(buffer, data)
-        async with _translated():
-            await self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload["UploadId"], MultipartUpload={"Parts": done}
+        async with translated():
+            await self.client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload["UploadId"], MultipartUpload={"Parts": done}
             )
 
     async def _put_part(self, key: str, upload_id: str, number: int, part: io.BytesIO) -> "CompletedPartTypeDef":
-        async with _translated():
-            sent = await self._client.upload_part(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
+        async with translated():
+            sent = await self.client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
             )
         return {"PartNumber": number, "ETag": sent["ETag"]}
 
@@ -89,25 +89,25 @@ class Storage:
         (`aclose`) when it is not read to its end.
         """
         wanted: dict[str, Any] = {} if span is None else {"Range": f"bytes={span.start}-{span.end}"}
-        async with _translated():
-            found = await self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
+        async with translated():
+            found = await self.client.get_object(Bucket=self.bucket, Key=key, **wanted)
         opened = _read(found["Body"])
         await anext(opened)  # to its first yield: from there on closing the iterator closes the connection
         return opened
 
     async def discard(self, key: str) -> None:
         """Remove the object and every unfinished upload of it; does nothing where there is none."""
-        async with _translated():
-            unfinished = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+        async with translated():
+            unfinished = await self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=key)
             for upload in unfinished.get("Uploads", []):
                 if upload.get("Key") == key:
-                    await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
-            await self._client.delete_object(Bucket=self._bucket, Key=key)
+                    await self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
+            await self.client.delete_object(Bucket=self.bucket, Key=key)
 
     async def ping(self) -> None:
         """Ask for the bucket; raises StorageUnavailable."""
-        async with _translated():
-            await self._client.head_bucket(Bucket=self._bucket)
+        async with translated():
+            await self.client.head_bucket(Bucket=self.bucket)
 
 
 @asynccontextmanager
@@ -145,7 +145,7 @@ async def _fill(buffer: io.BytesIO, data: AsyncIterator[bytes]) -> bool:
 async def _read(body: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - the proxy that aiobotocore returns has no type
     try:
         yield b""
-        async with _translated():
+        async with translated():
             while chunk := await body.content.readany():
                 for start in range(0, len(chunk), _CHUNK_BYTES):
                     yield chunk[start : start + _CHUNK_BYTES]
@@ -154,7 +154,8 @@ async def _read(body: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - the
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
+    """Turn whatever S3 and the way to it raise into StorageUnavailable."""
     try:
         yield
     except (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
