@@ -1,0 +1,111 @@
+"""Looking into files with worker processes: a few at a time, each with its limits, fed as the bytes come from S3."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
+
+from file_api.inspection import (
+    MAX_THUMBNAIL_BYTES,
+    MAX_WORKER_SECONDS,
+    Facts,
+    Inspected,
+    Kind,
+    Thumbnail,
+    ThumbnailSize,
+    UnsuitableError,
+)
+
+logger = get_logger(__name__)
+
+_MAX_SECONDS = 3 * MAX_WORKER_SECONDS
+"""By the clock, for one file with its way from S3: the kernel counts processor time only."""
+
+_MAX_WAIT_SECONDS = 10
+"""How long a request waits for a free worker before it is told to come again."""
+
+
+class WorkersBusy(Unavailable):
+    """All workers have enough to do."""
+
+
+class Inspector:
+    """Runs at most `workers` workers at once."""
+
+    def __init__(self, workers: int) -> None:
+        self._free = asyncio.Semaphore(workers)
+
+    async def inspect(self, kind: Kind, data: AsyncIterator[bytes], size: ThumbnailSize | None = None) -> Inspected:
+        """Return what a worker finds in a file of at most MAX_INSPECTED_BYTES.
+
+        Raises UnsuitableError when the file cannot be read, or not within the limits; WorkersBusy; what `data` raises.
+        """
+        try:
+            async with asyncio.timeout(_MAX_WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise WorkersBusy("too many files are being looked into") from None
+        try:
+            async with asyncio.timeout(_MAX_SECONDS), _worker(kind, size) as worker:
+                answer = await _converse(worker, data)
+        except TimeoutError:
+            raise UnsuitableError("it takes too long to read") from None
+        finally:
+            self._free.release()
+        return _read(answer)
+
+
+@asynccontextmanager
+async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Process]:
+    arguments = [kind.value, *([] if size is None else [str(size.value)])]
+    # No environment: there are passwords in ours. -I: nothing but what is installed is imported.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-m", "file_api.worker", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
+    assert worker.stdin is not None and worker.stdout is not None  # noqa: S101, PT018 - both are pipes
+    answering = asyncio.create_task(_all_of(worker.stdout))
+    try:
+        with suppress(ConnectionError):  # it gave up early; its answer, or its end, says why
+            async for chunk in data:
+                worker.stdin.write(chunk)
+                await worker.stdin.drain()
+        worker.stdin.close()
+        answer = await answering
+    finally:
+        answering.cancel()
+    if await worker.wait() != 0:
+        logger.warning("a worker did not survive a file", status=worker.returncode)
+        raise UnsuitableError("it cannot be read within the limits")
+    return answer
+
+
+async def _all_of(stream: asyncio.StreamReader) -> bytes:
+    answer = b""
+    while chunk := await stream.read(2**16):
+        answer += chunk
+        if len(answer) > 2 * MAX_THUMBNAIL_BYTES:
+            raise UnsuitableError("its thumbnail is too large")
+    return answer
+
+
+def _read(answer: bytes) -> Inspected:
+    head, _, thumbnail = answer.partition(b"\n")
+    found = json.loads(head)
+    if "unsuitable" in found:
+        raise UnsuitableError(found["unsuitable"])
+    facts = Facts(found["width"], found["height"], found["duration_ms"])
+    return Inspected(facts, Thumbnail(thumbnail, found["media_type"]) if "media_type" in found else None)
