@@ -13,7 +13,8 @@ from tlim_protocol.events import StoredMessage, read_out_event
 from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
-from xmpp_bridge.service import Inbox
+from tlim_runtime.throttle import Throttle
+from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.translate import Addresses, write_event
 from xmpp_bridge.wire import Wire
 
@@ -68,7 +69,8 @@ def diverted(number: int) -> str:
 
 async def inbound(count: int) -> float:
     """Return messages per second from the socket's bytes to what is handed to NATS."""
-    inbox = Inbox(ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), in_flight_limit=1_000_000)
+    pace = Pace(Throttle("999999999/second", "user"), Throttle("999999999/second", "user"))
+    inbox = Inbox(ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), pace=pace, in_flight_limit=1_000_000)
     wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)
     wire.init_parser()
     data = "".join(diverted(number) for number in range(count)).encode()

@@ -15,11 +15,13 @@ from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from xmpp_bridge.service import Inbox
+from tlim_runtime.throttle import Throttle
+from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.translate import Addresses
 
 DOMAIN = "im.itonglian.com"
 LIMIT = 10
+PACE = 15
 
 
 @dataclass
@@ -88,7 +90,9 @@ def door() -> FakeDoor:
 
 @pytest.fixture
 async def inbox(publisher: FakePublisher, door: FakeDoor) -> Inbox:
-    return Inbox(Addresses(DOMAIN, f"bridge.{DOMAIN}"), publisher, door, Metrics(), LIMIT)
+    addresses = Addresses(DOMAIN, f"bridge.{DOMAIN}")
+    pace = Pace(Throttle(f"{PACE}/hour", "user"), Throttle(f"{2 * PACE}/hour", "user"))
+    return Inbox(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT)
 
 
 def text(number: int = 1, sender: str = "alice", **changes: object) -> str:
@@ -254,3 +258,41 @@ async def test_an_unexpected_failure_refuses_this_message_only(
     inbox.take(addressed(text(2)))
     assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
     assert len(publisher.published) == 2
+
+
+def receipt(number: int) -> str:
+    return text(number, msg_type=MsgType.RECEIVED, body=[{"msg_id": f"of bob {number}"}])
+
+
+async def test_who_sends_too_much_is_refused_until_later(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    for number in range(PACE + 2):
+        inbox.take(addressed(text(number)))
+    assert len(publisher.published) == PACE
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, f"m{PACE + over}", "s1") for over in range(2)]
+
+
+async def test_one_users_flood_does_not_hurt_another(inbox: Inbox, publisher: FakePublisher) -> None:
+    for number in range(PACE + 2):
+        inbox.take(addressed(text(number)))
+    inbox.take(addressed(text(sender="bob"), sender=f"bob@{DOMAIN}/phone"))
+    assert AcceptedMessage.from_bytes(publisher.published[-1].payload).sender == "bob"
+
+
+async def test_receipts_are_counted_apart(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
+    for number in range(2 * PACE):
+        inbox.take(addressed(receipt(number)))
+    for number in range(PACE):
+        inbox.take(addressed(text(1000 + number)))
+    assert (len(publisher.published), door.sent) == (3 * PACE, [])
+    inbox.take(addressed(receipt(3000)))
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m3000", "s1")]
+
+
+async def test_nonsense_is_counted_too(inbox: Inbox, door: FakeDoor) -> None:
+    for _ in range(PACE + 1):
+        inbox.take(addressed("nonsense"))
+    *before, last = [code for code, _, _ in refusals(door)]
+    assert before == [ErrorCode.JSON_INVALID] * PACE
+    assert last == ErrorCode.TOO_MANY_REQUESTS

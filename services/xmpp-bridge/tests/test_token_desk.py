@@ -14,7 +14,7 @@ from tlim_runtime.errors import NotAuthenticated, TooManyRequests
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge.sasl import LoginUnavailable, WrongPasswordError
-from xmpp_bridge.service import TokenDesk
+from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 
 

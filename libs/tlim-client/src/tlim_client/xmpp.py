@@ -18,6 +18,9 @@ __all__ = ["STORED_TIMEOUT", "XmppClient", "XmppServer"]
 STORED_TIMEOUT = 5.0
 """Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
 
+_PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}
+"""Refusals of this moment, not of this message."""
+
 
 class XmppClient(Connection):
     """One device of one user that talks tlim; what is received lands in `inbox`."""
@@ -60,8 +63,8 @@ class XmppClient(Connection):
     ) -> Stored:
         """Send, and send again with the same msg_id until the server has stored it (protocol section 5).
 
-        Silence for `retry_after` seconds and "try again" (error-010, or a bounce while the bridge is away) lead to
-        another try. Raises RefusedError at once for any other refusal, NotReceivedError after `give_up` seconds.
+        Silence for `retry_after` seconds and "try again" (error-010, error-017, or a bounce while the bridge is away)
+        lead to another try. Raises RefusedError at once for any other refusal, NotReceivedError after `give_up` s.
         """
         trouble = "no answer"
         try:
@@ -98,6 +101,6 @@ def _worth_another_try(answer: Refused | Bounced) -> str:
     """Return what to say of an answer that may be different next time; raises RefusedError for a final one."""
     if isinstance(answer, Bounced):
         return f"{answer.condition} {answer.text}"
-    if answer.code is not ErrorCode.UNAVAILABLE:
+    if answer.code not in _PASSING:
         raise RefusedError(answer.code, answer.text, field=answer.field)
     return answer.text

@@ -14,9 +14,10 @@ from tlim_runtime.throttle import Throttle
 from xmpp_bridge.component import Component
 from xmpp_bridge.endpoints import router
 from xmpp_bridge.sasl import SaslLogin
-from xmpp_bridge.service import Inbox, TokenDesk
+from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 from xmpp_bridge.translate import Addresses
 
@@ -66,7 +67,8 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         settings.xmpp_component_port,
         timeout=settings.xmpp_timeout,
     )
-    inbox = Inbox(addresses, broker, component, app.state.metrics, settings.in_flight_limit)
+    pace = Pace(Throttle(settings.messages_per_user, "user"), Throttle(settings.receipts_per_user, "user"))
+    inbox = Inbox(addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit)
     outbox = OutboxSubscriber(component, addresses, app.state.metrics)
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from xmpp_bridge.service import TokenDesk
+from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer
 
 

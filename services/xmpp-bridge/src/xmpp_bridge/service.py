@@ -1,30 +1,29 @@
-"""The rules: what clients send is taken over or refused, and who proves who he is gets a token."""
+"""The rules for what clients send: it is taken over, or refused with one code."""
 
 import asyncio
 import time
 import uuid
-from datetime import timedelta
 from functools import partial
 from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
 from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage, UserMeet
+from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.subjects import Rpc, in_message_id, subject_in
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
-from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.throttle import Throttle
 
-from xmpp_bridge.sasl import WrongPasswordError
-from xmpp_bridge.tokens import TokenIssuer
 from xmpp_bridge.translate import Addresses, Arrival, read_arrival, write_error
 
 logger = get_logger(__name__)
+
+RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
 
 RED_SECONDS = 10
 """How long a failed publish keeps readiness red when nothing was published since."""
@@ -44,6 +43,13 @@ class Door(Protocol):
     def resume(self) -> None: ...
 
 
+class Pace(NamedTuple):
+    """How much each user may send: receipts are counted apart, as a device that comes online sends hundreds at once."""
+
+    messages: Throttle
+    receipts: Throttle
+
+
 class Inbox:
     """Takes over what clients send: validated, published in order, many at a time but never more than the bound.
 
@@ -52,11 +58,19 @@ class Inbox:
     """
 
     def __init__(
-        self, addresses: Addresses, publisher: Publisher, door: Door, metrics: Metrics, in_flight_limit: int
+        self,
+        addresses: Addresses,
+        publisher: Publisher,
+        door: Door,
+        metrics: Metrics,
+        *,
+        pace: Pace,
+        in_flight_limit: int,
     ) -> None:
         self._addresses = addresses
         self._publisher = publisher
         self._door = door
+        self._pace = pace
         self._limit = in_flight_limit
         self._in_flight = 0
         self._is_paused = False
@@ -80,7 +94,7 @@ class Inbox:
             self._ignored.inc()
             return
         try:
-            self._publish(arrival, _accept(arrival))
+            self._publish(arrival, self._accept(arrival))
         except TlimError as error:
             self._refuse(arrival, error)
         except Exception:
@@ -95,6 +109,18 @@ class Inbox:
         """Raise while publishing fails: until the next success, or for RED_SECONDS when there is no next message."""
         if time.monotonic() - self._failed_at < RED_SECONDS:
             raise Unavailable("messages could not be published")
+
+    def _accept(self, arrival: Arrival) -> AcceptedMessage:
+        """Count the message and return it; what is refused counts as well, or nonsense could be sent without end."""
+        sender = normalize_user_id(arrival.sender)
+        try:
+            message = _check(arrival, sender)
+        except TlimError as error:
+            _count(self._pace.messages, sender, error.msg_id)
+            raise
+        kind, msg_id = message.envelope.msg_type, message.envelope.msg_id
+        _count(self._pace.receipts if kind in RECEIPTS else self._pace.messages, sender, msg_id)
+        return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
         message_id = in_message_id(message.sender, message.envelope.msg_id)
@@ -151,8 +177,7 @@ class Inbox:
             logger.debug("a refusal could not be sent", code=error.code)
 
 
-def _accept(arrival: Arrival) -> AcceptedMessage:
-    sender = normalize_user_id(arrival.sender)
+def _check(arrival: Arrival, sender: str) -> AcceptedMessage:
     if arrival.is_oversized:
         raise TlimError(ErrorCode.FIELD_INVALID, f"the stanza is over {MAX_STANZA_BYTES} bytes", field="body")
     return AcceptedMessage(
@@ -165,67 +190,9 @@ def _accept(arrival: Arrival) -> AcceptedMessage:
     )
 
 
-class Logins(Protocol):
-    """Whoever can tell whether a password is right: the XMPP server (sasl.SaslLogin)."""
-
-    async def check(self, user_id: str, password: str) -> None: ...
-
-
-class Directory(Protocol):
-    """How the users directory is told of somebody: the broker's request-reply."""
-
-    async def request(self, subject: str, payload: bytes) -> bytes: ...
-
-
-class IssuedToken(NamedTuple):
-    """A token and how long it is valid."""
-
-    access_token: str
-    lifetime: timedelta
-
-
-class TokenDesk:
-    """Gives a token to whoever has the XMPP password, and makes him known to the users directory."""
-
-    def __init__(
-        self,
-        logins: Logins,
-        directory: Directory,
-        issuer: TokenIssuer,
-        *,
-        per_user: Throttle,
-        per_address: Throttle,
-        lifetime: timedelta,
-        failure_delay: timedelta,
-    ) -> None:
-        self._logins = logins
-        self._directory = directory
-        self._issuer = issuer
-        self._per_user = per_user
-        self._per_address = per_address
-        self._lifetime = lifetime
-        self._failure_delay = failure_delay.total_seconds()
-
-    async def issue(self, username: str, password: str, address: str) -> IssuedToken:
-        """Return a token for the user; `address` is the client's.
-
-        Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
-        TooManyRequests, or Unavailable when the XMPP server or the directory cannot be asked.
-        """
-        self._per_address.hit(address)
-        try:
-            user_id = normalize_user_id(username)
-        except TlimError:
-            raise NotAuthenticated("wrong user or password") from None
-        self._per_user.hit(user_id)
-        # The server refuses an unknown user a round trip earlier than a wrong password.
-        not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
-        try:
-            await self._logins.check(user_id, password)
-        except WrongPasswordError:
-            await not_before
-            raise NotAuthenticated("wrong user or password") from None
-        finally:
-            not_before.cancel()
-        await self._directory.request(Rpc.USER_MEET, UserMeet(seen=[user_id], ask=[]).to_bytes())
-        return IssuedToken(self._issuer.issue(user_id, self._lifetime), self._lifetime)
+def _count(throttle: Throttle, sender: str, msg_id: str | None) -> None:
+    try:
+        throttle.hit(sender)
+    except TlimError as refusal:
+        refusal.msg_id = msg_id
+        raise

@@ -39,6 +39,9 @@ class Settings(ServiceSettings, TokenSettings):
     component_secret: SecretStr
     in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000
 
+    messages_per_user: Rate = Field(default="3000/minute")  # no person writes that much; a program may, for a while
+    receipts_per_user: Rate = Field(default="30000/minute")
+
     token_lifetime: timedelta = timedelta(hours=1)
     token_attempts_per_user: Rate = Field(default="10/minute")
     token_attempts_per_address: Rate = Field(default="60/minute")  # an office behind one address comes to work at nine

@@ -8,8 +8,9 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 from tlim_protocol.events import AcceptedMessage
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.throttle import Throttle
 from xmpp_bridge.component import Component
-from xmpp_bridge.service import Inbox
+from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.translate import Addresses
 
 LIMIT = 5
@@ -50,7 +51,8 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
     addresses = Addresses(DOMAIN, COMPONENT)
     ports, secret = world.xmpp.ports, world.xmpp.credentials.component
     component = Component(addresses, secret, "127.0.0.1", ports.component, timeout=timedelta(seconds=10))
-    inbox = Inbox(addresses, publisher, component, Metrics(), LIMIT)
+    unlimited = Throttle("999999999/second", "user")
+    inbox = Inbox(addresses, publisher, component, Metrics(), pace=Pace(unlimited, unlimited), in_flight_limit=LIMIT)
     component.start(inbox.take)
     try:
         await component.connected()

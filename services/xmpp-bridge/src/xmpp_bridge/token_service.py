@@ -1,0 +1,81 @@
+"""The rules for tokens: who proves who he is gets one, and nobody learns from a refusal who exists."""
+
+import asyncio
+from datetime import timedelta
+from typing import NamedTuple, Protocol
+
+from tlim_protocol.errors import TlimError
+from tlim_protocol.events import UserMeet
+from tlim_protocol.identity import normalize_user_id
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.errors import NotAuthenticated
+from tlim_runtime.throttle import Throttle
+
+from xmpp_bridge.sasl import WrongPasswordError
+from xmpp_bridge.tokens import TokenIssuer
+
+
+class Logins(Protocol):
+    """Whoever can tell whether a password is right: the XMPP server (sasl.SaslLogin)."""
+
+    async def check(self, user_id: str, password: str) -> None: ...
+
+
+class Directory(Protocol):
+    """How the users directory is told of somebody: the broker's request-reply."""
+
+    async def request(self, subject: str, payload: bytes) -> bytes: ...
+
+
+class IssuedToken(NamedTuple):
+    """A token and how long it is valid."""
+
+    access_token: str
+    lifetime: timedelta
+
+
+class TokenDesk:
+    """Gives a token to whoever has the XMPP password, and makes him known to the users directory."""
+
+    def __init__(
+        self,
+        logins: Logins,
+        directory: Directory,
+        issuer: TokenIssuer,
+        *,
+        per_user: Throttle,
+        per_address: Throttle,
+        lifetime: timedelta,
+        failure_delay: timedelta,
+    ) -> None:
+        self._logins = logins
+        self._directory = directory
+        self._issuer = issuer
+        self._per_user = per_user
+        self._per_address = per_address
+        self._lifetime = lifetime
+        self._failure_delay = failure_delay.total_seconds()
+
+    async def issue(self, username: str, password: str, address: str) -> IssuedToken:
+        """Return a token for the user; `address` is the client's.
+
+        Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
+        TooManyRequests, or Unavailable when the XMPP server or the directory cannot be asked.
+        """
+        self._per_address.hit(address)
+        try:
+            user_id = normalize_user_id(username)
+        except TlimError:
+            raise NotAuthenticated("wrong user or password") from None
+        self._per_user.hit(user_id)
+        # The server refuses an unknown user a round trip earlier than a wrong password.
+        not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
+        try:
+            await self._logins.check(user_id, password)
+        except WrongPasswordError:
+            await not_before
+            raise NotAuthenticated("wrong user or password") from None
+        finally:
+            not_before.cancel()
+        await self._directory.request(Rpc.USER_MEET, UserMeet(seen=[user_id], ask=[]).to_bytes())
+        return IssuedToken(self._issuer.issue(user_id, self._lifetime), self._lifetime)
