@@ -31,9 +31,12 @@ class MigrationSettings(EnvironmentSettings):
     database_url: SecretStr
 
 
-def upgrade(package: str, url: str) -> None:
-    """Bring the database at `url` (postgresql+asyncpg://…) to the newest migration of `package`; blocks."""
-    command.upgrade(_config(package, url), "head")
+def upgrade(package: str, url: str, revision: str = "head") -> None:
+    """Bring the database at `url` (postgresql+asyncpg://…) to the newest migration of `package`; blocks.
+
+    Give a `revision` to stop there, as tests of a migration that moves rows do.
+    """
+    command.upgrade(_config(package, url), revision)
 
 
 def check(package: str, url: str) -> None:

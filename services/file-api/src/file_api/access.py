@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from tlim_protocol.errors import ErrorCode, TlimError
 
 from file_api.files import Share, StoredFile, is_file_id
-from file_api.repository import FileRepository, Transaction
+from file_api.repository import Transaction
+from file_api.repository.files import FileRepository
 
 MAX_QUESTIONS = 32
 """A file that was forwarded from hand to hand more often, none of which we heard of, has to be sent again."""
@@ -28,9 +29,9 @@ class Access:
         when it cannot be found out, never a false refusal.
         """
         if is_file_id(file_id):
-            async with self._transaction() as files:
-                file = await files.find(file_id)
-                allowed = file is not None and await _is_reader(files, file, user_id)
+            async with self._transaction() as tables:
+                file = await tables.files.find(file_id)
+                allowed = file is not None and await _is_reader(tables.files, file, user_id)
             if file is None:
                 # Asked for nothing, so that neither the time taken nor an outage tells unknown files from foreign ones.
                 await self._ask_senders(file_id, user_id)
@@ -51,10 +52,10 @@ class Access:
 
         A sender who may not read a file himself gives nobody anything; repeating it changes nothing.
         """
-        async with self._transaction() as files:
-            owners = await files.owners({share.file_id for share in shares if is_file_id(share.file_id)})
+        async with self._transaction() as tables:
+            owners = await tables.files.owners({share.file_id for share in shares if is_file_id(share.file_id)})
             readers = set(owners.items())
-            readers |= await files.granted({(share.file_id, share.sender) for share in shares})
+            readers |= await tables.files.granted({(share.file_id, share.sender) for share in shares})
             given = []
             for share in shares:
                 if (share.file_id, share.sender) in readers:
@@ -62,19 +63,19 @@ class Access:
                     readers.update(received)  # he may have sent it on later in this very batch
                     given.extend(received)
             if given:
-                await files.grant(given)
+                await tables.files.grant(given)
 
     async def _learn(self, file: StoredFile, user_id: str, asked: set[str]) -> bool:
         """Ask who sent the file to the user, and on from them to a reader; the grants on the way are recorded."""
         asked.add(user_id)
         for sender in await self._ask_senders(file.file_id, user_id):
-            async with self._transaction() as files:
-                is_reader = await _is_reader(files, file, sender)
+            async with self._transaction() as tables:
+                is_reader = await _is_reader(tables.files, file, sender)
             if not is_reader and sender not in asked and len(asked) < MAX_QUESTIONS:
                 is_reader = await self._learn(file, sender, asked)
             if is_reader:
-                async with self._transaction() as files:
-                    await files.grant([(file.file_id, user_id)])
+                async with self._transaction() as tables:
+                    await tables.files.grant([(file.file_id, user_id)])
                 return True
         return False
 

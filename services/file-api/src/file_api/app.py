@@ -14,6 +14,7 @@ from tlim_runtime.outbox import OutboxRelay
 
 from file_api import endpoints, legacy_endpoints
 from file_api.access import Access
+from file_api.disposal import Disposal
 from file_api.models import OUTBOX
 from file_api.repository import transactions
 from file_api.service import FileService
@@ -50,17 +51,19 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await relay.start()
         stack.push_async_callback(relay.stop)
 
-        files = _files(settings, database, storage, relay)
+        disposal = Disposal(transactions(database), storage)
+        files = _files(settings, database, storage, disposal, relay)
         access = Access(transactions(database), senders_asker(broker))
         await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
         grants = BatchConsumer(broker, FILE_GRANTS, grants_handler(access))
         await grants.start()
         stack.push_async_callback(grants.stop)
-        sweeper = Sweeper(files, settings.sweep_interval)
+        sweeper = Sweeper(disposal, settings.sweep_interval)
         await sweeper.start()
         stack.push_async_callback(sweeper.stop)
 
         app.state.files = files
+        app.state.disposal = disposal
         app.state.access = access
         app.state.health.add("database", database.ping)
         app.state.health.add("storage", storage.ping)
@@ -80,10 +83,13 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
     )
 
 
-def _files(settings: Settings, database: Database, storage: Storage, relay: OutboxRelay) -> FileService:
+def _files(
+    settings: Settings, database: Database, storage: Storage, disposal: Disposal, relay: OutboxRelay
+) -> FileService:
     return FileService(
         transactions(database),
         storage,
+        disposal,
         lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
         max_upload_bytes=settings.max_upload_bytes,
         upload_timeout=settings.upload_timeout,

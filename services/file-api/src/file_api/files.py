@@ -1,24 +1,66 @@
-"""What a stored file is, and what the rules say to each other about it."""
+"""What a file is, and what the rules say to each other about it."""
 
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
+from enum import StrEnum
 from typing import NamedTuple
 from uuid import uuid4
 
 _FILE_ID = re.compile(r"[0-9a-f]{32}")
 
 
+class Scan(StrEnum):
+    """What the virus scanner says of a blob. SKIPPED: it came while no scanner was configured."""
+
+    SKIPPED = "skipped"
+    WAITING = "waiting"
+    CLEAN = "clean"
+    INFECTED = "infected"
+
+
+class Blob(NamedTuple):
+    """Bytes in S3, which several files may have: `size` in bytes, `sha256` in hex; `width` and `height` in pixels."""
+
+    blob_id: str
+    sha256: str
+    size: int
+    scan: str = Scan.SKIPPED
+    width: int | None = None
+    height: int | None = None
+    duration_ms: int | None = None
+    thumbnail_key: str | None = None
+
+    @property
+    def object_key(self) -> str:
+        """Where its bytes are."""
+        return object_key(self.blob_id)
+
+    @property
+    def object_keys(self) -> list[str]:
+        """All objects that go when it goes."""
+        return [key for key in (self.object_key, self.thumbnail_key) if key is not None]
+
+
 class StoredFile(NamedTuple):
-    """A file whose bytes are in S3: `size` in bytes, `sha256` in hex, `name` safe for headers and maybe empty."""
+    """A file whose bytes are in S3; `name` is safe for headers and maybe empty."""
 
     file_id: str
     owner_id: str
     name: str
     media_type: str
-    size: int
-    sha256: str
     stored_at: datetime
+    blob: Blob
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.blob.size
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its bytes, in hex."""
+        return self.blob.sha256
 
 
 class Upload(NamedTuple):
@@ -27,6 +69,17 @@ class Upload(NamedTuple):
     name: str | None
     media_type: str | None
     data: AsyncIterator[bytes]
+
+
+class Received(NamedTuple):
+    """An upload whose bytes are all in S3 under its object key: `size` in bytes, `sha256` in hex."""
+
+    upload_id: str
+    owner_id: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
 
 
 class Share(NamedTuple):
@@ -47,6 +100,6 @@ def is_file_id(text: str) -> bool:
     return _FILE_ID.fullmatch(text) is not None
 
 
-def object_key(file_id: str) -> str:
-    """Return where the bytes of a file are; made from the id alone, never from anything a client wrote."""
-    return f"files/{file_id[:2]}/{file_id}"
+def object_key(blob_id: str) -> str:
+    """Return where the bytes of a blob, or of an upload, are; made from the id alone, never from a client's text."""
+    return f"files/{blob_id[:2]}/{blob_id}"

@@ -1,7 +1,6 @@
-"""The tables: files, who may read them besides their owners, and the outbox."""
+"""The tables. Every object in S3 has a row in exactly one of `uploads`, `blobs` and `discarded`."""
 
 from datetime import datetime
-from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.orm import registry
@@ -16,41 +15,101 @@ _ID = sa.Text(collation="C")
 _TIME = sa.DateTime(timezone=True)
 
 
-class FileState(StrEnum):
-    """How far an upload is. PENDING: bytes may or may not be in S3; STORED: they are, complete."""
-
-    PENDING = "pending"
-    STORED = "stored"
-
-
 class Table(SQLModel, registry=registry(metadata=METADATA)):
     """The base of this service's tables; metadata of their own, because the tests of all services share a process."""
 
 
+class UploadRow(Table, table=True):
+    """An upload that has begun: there may be bytes or parts under the object key that belongs to `upload_id`.
+
+    Its row is committed before the first byte goes to S3 and becomes a row of `blobs` or of `discarded`, in one
+    transaction, when it ends; past `expires_at` it belongs to nobody. `upload_id` will be the id of the file, and of
+    the blob where the bytes are new.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        sa.CheckConstraint("kind IN ('stream', 'direct')", name="kind"),
+        sa.CheckConstraint("state IN ('open', 'completing')", name="state"),
+        sa.Index("ix_uploads_expires_at", "expires_at"),
+        sa.Index("ix_uploads_owner_id", "owner_id"),
+    )
+
+    upload_id: str = Field(primary_key=True, sa_type=_ID)
+    owner_id: str = Field(sa_type=_ID)
+    kind: str = Field(default="stream", sa_type=sa.Text)
+    state: str = Field(default="open", sa_type=sa.Text)
+    began_at: datetime = Field(sa_type=_TIME)
+    expires_at: datetime = Field(sa_type=_TIME)
+    reserved_bytes: int = Field(default=0, sa_type=sa.BigInteger)  # of the owner's quota; direct: the declared size
+    name: str | None = Field(default=None, sa_type=sa.Text)
+    media_type: str | None = Field(default=None, sa_type=sa.Text)
+    s3_upload_id: str | None = Field(default=None, sa_type=sa.Text)  # of a multipart upload
+    part_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class BlobRow(Table, table=True):
+    """Bytes that are complete in S3, kept once however many files have them; gone when no file points here.
+
+    `scan_due_at` and `facts_due_at` say when a background task shall look at it (again); null: nothing to do. Only an
+    infected blob has no object any more: its row stays, so that the same bytes are refused.
+    """
+
+    __tablename__ = "blobs"
+    __table_args__ = (
+        sa.CheckConstraint("size > 0", name="size"),
+        sa.CheckConstraint("scan IN ('skipped', 'waiting', 'clean', 'infected')", name="scan"),
+        sa.CheckConstraint("(scan = 'waiting') = (scan_due_at IS NOT NULL)", name="scan_due"),
+        sa.Index("ix_blobs_scan_due_at", "scan_due_at", postgresql_where=sa.text("scan_due_at IS NOT NULL")),
+        sa.Index("ix_blobs_facts_due_at", "facts_due_at", postgresql_where=sa.text("facts_due_at IS NOT NULL")),
+        sa.Index("ix_blobs_infected", "blob_id", postgresql_where=sa.text("scan = 'infected'")),
+    )
+
+    blob_id: str = Field(primary_key=True, sa_type=_ID)
+    sha256: str = Field(sa_type=_ID, unique=True)
+    size: int = Field(sa_type=sa.BigInteger)
+    stored_at: datetime = Field(sa_type=_TIME)
+    scan: str = Field(sa_type=sa.Text)
+    scan_due_at: datetime | None = Field(default=None, sa_type=_TIME)
+    finding: str | None = Field(default=None, sa_type=sa.Text)  # the name of the virus
+    facts_due_at: datetime | None = Field(default=None, sa_type=_TIME)
+    width: int | None = Field(default=None, sa_type=sa.Integer)
+    height: int | None = Field(default=None, sa_type=sa.Integer)
+    duration_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
+    thumbnail_key: str | None = Field(default=None, sa_type=sa.Text)
+
+
 class FileRow(Table, table=True):
-    """A file. What is known only after its last byte is null until then."""
+    """A file: what somebody uploaded under a name. Its size is repeated here, because quotas add it up by owner."""
 
     __tablename__ = "files"
     __table_args__ = (
-        sa.CheckConstraint("state IN ('pending', 'stored')", name="state"),
-        sa.CheckConstraint(
-            "state = 'pending' OR (size > 0 AND sha256 IS NOT NULL AND media_type IS NOT NULL"
-            " AND name IS NOT NULL AND stored_at IS NOT NULL)",
-            name="complete",
-        ),
-        # What the sweeper looks for: few rows at any time, however many files there are.
-        sa.Index("ix_files_pending", "created_at", postgresql_where=sa.text("state = 'pending'")),
+        sa.Index("ix_files_blob_id", "blob_id"),
+        sa.Index("ix_files_owner_id", "owner_id", postgresql_include=["size", "blob_id"]),
+        sa.Index("ix_files_unsent", "stored_at", postgresql_where=sa.text("sent_at IS NULL")),
     )
 
     file_id: str = Field(primary_key=True, sa_type=_ID)
     owner_id: str = Field(sa_type=_ID)
-    state: str = Field(default=FileState.PENDING.value, sa_type=sa.Text)
-    created_at: datetime = Field(sa_type=_TIME)
-    name: str | None = Field(default=None, sa_type=sa.Text)
-    media_type: str | None = Field(default=None, sa_type=sa.Text)
-    size: int | None = Field(default=None, sa_type=sa.BigInteger)
-    sha256: str | None = Field(default=None, sa_type=sa.Text)
-    stored_at: datetime | None = Field(default=None, sa_type=_TIME)
+    blob_id: str = Field(sa_type=_ID, foreign_key="blobs.blob_id")
+    name: str = Field(sa_type=sa.Text)
+    media_type: str = Field(sa_type=sa.Text)
+    size: int = Field(sa_type=sa.BigInteger)
+    stored_at: datetime = Field(sa_type=_TIME)
+    sent_at: datetime | None = Field(default=None, sa_type=_TIME)  # first asked for by a message that carries it
+
+
+class DiscardedRow(Table, table=True):
+    """An object that belongs to nobody: what is left is to remove it from S3, at `not_before` or later.
+
+    `not_before` is for keys to which somebody may still write, for example with a presigned URL.
+    """
+
+    __tablename__ = "discarded"
+    __table_args__ = (sa.Index("ix_discarded_not_before", "not_before"),)
+
+    object_key: str = Field(primary_key=True, sa_type=_ID)
+    not_before: datetime = Field(sa_type=_TIME)
 
 
 class Grant(Table, table=True):

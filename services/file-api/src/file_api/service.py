@@ -1,7 +1,8 @@
 """The rules of file-api: rows and objects never disagree, whatever fails or is killed in between.
 
-A row is committed as pending before the first byte goes to S3, and as stored after the last one arrived there. So every
-object has a row, every stored row has an object, and what is pending for too long belongs to nobody.
+An upload's row is committed before its first byte goes to S3; when the last one has arrived there, one transaction ends
+the upload and says whose its object is: a blob's, or, where the same bytes are kept already, nobody's. So every object
+has a row, every blob has an object, and an upload that takes too long belongs to nobody.
 """
 
 import asyncio
@@ -14,8 +15,9 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
+from file_api.disposal import Disposal
 from file_api.errors import UploadTooSlow
-from file_api.files import StoredFile, Upload, new_file_id, object_key
+from file_api.files import Blob, Received, StoredFile, Upload, new_file_id, object_key
 from file_api.intake import Intake
 from file_api.media import media_type_of
 from file_api.names import safe_name
@@ -27,7 +29,7 @@ logger = get_logger(__name__)
 
 
 class FileService:
-    """Uploads, downloads and the removal of what was left behind.
+    """Uploads and downloads.
 
     `announced` is called after each commit that put an event into the outbox; it must not wait for the broker.
     """
@@ -36,6 +38,7 @@ class FileService:
         self,
         transaction: Transaction,
         storage: Storage,
+        disposal: Disposal,
         announced: Callable[[], Awaitable[object]],
         *,
         max_upload_bytes: int,
@@ -44,6 +47,7 @@ class FileService:
     ) -> None:
         self._transaction = transaction
         self._storage = storage
+        self._disposal = disposal
         self._announced = announced
         self.max_upload_bytes = max_upload_bytes
         self._upload_timeout = upload_timeout
@@ -55,49 +59,70 @@ class FileService:
         Raises FIELD_INVALID for an empty file, PayloadTooLarge over the limit, Unavailable, or what the data raises;
         then neither row nor object remains, at once or, where S3 or the database is away, after the next sweep.
         """
-        file_id = new_file_id()
-        async with self._transaction() as files:
-            await files.add_pending(file_id, owner_id, _now())
+        upload_id, now = new_file_id(), _now()
+        async with self._transaction() as tables:
+            await tables.uploads.begin(upload_id, owner_id, now, now + self._pending_expiry)
         try:
-            file = await self._receive(file_id, owner_id, upload)
+            received = await self._receive(upload_id, owner_id, upload)
         except Unavailable:
             # S3 may still be working on a request that we gave up: only later can its object be removed for good.
             raise
         except Exception:
-            await self._give_up(file_id)
+            await self._give_up(upload_id)
             raise
-        await self._complete(file)
-        return file
+        return await self.finish(received)
 
-    async def _receive(self, file_id: str, owner_id: str, upload: Upload) -> StoredFile:
+    async def _receive(self, upload_id: str, owner_id: str, upload: Upload) -> Received:
         intake = Intake(self.max_upload_bytes)
         try:
             async with asyncio.timeout(self._upload_timeout.total_seconds()):
-                await self._storage.put(object_key(file_id), intake.through(upload.data))
+                await self._storage.put(object_key(upload_id), intake.through(upload.data))
         except TimeoutError:
             raise UploadTooSlow from None
         name = safe_name(upload.name)
         media_type = media_type_of(intake.head, upload.media_type, name)
-        return StoredFile(file_id, owner_id, name, media_type, intake.size, intake.sha256, _now())
+        return Received(upload_id, owner_id, name, media_type, intake.size, intake.sha256)
 
-    async def _complete(self, file: StoredFile) -> None:
-        async with self._transaction() as files:
-            stored = await files.mark_stored(file)
-            if stored:
-                await files.announce(_event(MsgType.FILE_UPLOADED, file, file.owner_id))
-        if not stored:  # swept meanwhile: somebody set pending_expiry below upload_timeout
-            await self._storage.discard(object_key(file.file_id))
+    async def finish(self, received: Received) -> StoredFile:
+        """Make a file of what has been uploaded and announce it; where its bytes are known, they are not kept again.
+
+        Raises UNAVAILABLE when the upload expired meanwhile, Unavailable.
+        """
+        file = await self._file_away(received)
+        if file is not None:
+            await self._announced()
+        if file is None or file.blob.blob_id != received.upload_id:
+            await self._disposal.remove(object_key(received.upload_id))
+        if file is None:  # swept meanwhile: somebody set pending_expiry below upload_timeout
             raise TlimError(ErrorCode.UNAVAILABLE, "the upload took too long and was given up")
-        await self._announced()
+        return file
 
-    async def _give_up(self, file_id: str) -> None:
+    async def _file_away(self, received: Received) -> StoredFile | None:
+        """Say in one transaction whose the uploaded object is; None when the upload is not known any more."""
+        upload_id, owner_id, name, media_type, size, sha256 = received
+        now = _now()
+        async with self._transaction() as tables:
+            if not await tables.uploads.end(upload_id):
+                await tables.discarded.add([object_key(upload_id)], now)
+                return None
+            blob = await tables.blobs.keep(Blob(upload_id, sha256, size), now)
+            if blob.blob_id != upload_id:
+                await tables.discarded.add([object_key(upload_id)], now)
+            file = StoredFile(upload_id, owner_id, name, media_type, now, blob)
+            await tables.files.add(file)
+            await tables.announce(_event(MsgType.FILE_UPLOADED, file, owner_id))
+        return file
+
+    async def _give_up(self, upload_id: str) -> None:
+        key = object_key(upload_id)
         try:
-            async with self._transaction() as files:
-                if await files.lock_pending(file_id):
-                    await self._storage.discard(object_key(file_id))
-                    await files.forget(file_id)
+            async with self._transaction() as tables:
+                if await tables.uploads.end(upload_id):
+                    await tables.discarded.add([key], _now())
         except Unavailable as error:
-            logger.warning("an upload is left to the sweeper", file_id=file_id, reason=str(error))
+            logger.warning("an upload is left to the sweeper", upload_id=upload_id, reason=str(error))
+        else:
+            await self._disposal.remove(key)
 
     async def open(self, file: StoredFile, user_id: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:
         """Return the bytes of a file, or of one range, for a user who may read it.
@@ -105,36 +130,16 @@ class FileService:
         The download is announced when it begins at the first byte: further ranges belong to the same download. Raises
         Unavailable. Close the iterator (`aclose`) when it is not read to its end.
         """
-        data = await self._storage.get(object_key(file.file_id), span)
+        data = await self._storage.get(file.blob.object_key, span)
         if span is None or span.start == 0:
             try:
-                async with self._transaction() as files:
-                    await files.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
+                async with self._transaction() as tables:
+                    await tables.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
             except BaseException:
                 await data.aclose()
                 raise
             await self._announced()
         return data
-
-    async def sweep(self) -> int:
-        """Remove what uploads of killed processes left behind; returns how many. Several processes may do it at once.
-
-        Raises Unavailable; what was removed before stays removed.
-        """
-        removed = 0
-        while await self._sweep_one(_now() - self._pending_expiry):
-            removed += 1
-        return removed
-
-    async def _sweep_one(self, before: datetime) -> bool:
-        async with self._transaction() as files:
-            file_id = await files.lock_abandoned(before)
-            if file_id is None:
-                return False
-            await self._storage.discard(object_key(file_id))
-            await files.forget(file_id)
-        logger.info("removed an abandoned upload", file_id=file_id)
-        return True
 
 
 def _event(msg_type: MsgType, file: StoredFile, user_id: str) -> FileEvent:

@@ -1,4 +1,4 @@
-"""The background task that removes what killed processes left behind."""
+"""The background task that removes what belongs to nobody."""
 
 import asyncio
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
-from file_api.service import FileService
+from file_api.disposal import Disposal
 
 logger = get_logger(__name__)
 
@@ -14,8 +14,8 @@ logger = get_logger(__name__)
 class Sweeper:
     """Sweeps at start and then regularly; an outage costs one round."""
 
-    def __init__(self, service: FileService, interval: timedelta) -> None:
-        self._service = service
+    def __init__(self, disposal: Disposal, interval: timedelta) -> None:
+        self._disposal = disposal
         self._interval = interval.total_seconds()
         self._task: asyncio.Task[None] | None = None
 
@@ -33,7 +33,7 @@ class Sweeper:
     async def _run(self) -> None:
         while True:
             try:
-                await self._service.sweep()
+                await self._disposal.sweep()
             except Unavailable as error:
                 logger.warning("sweep put off", reason=str(error))
             except Exception:

@@ -139,7 +139,8 @@ class World:
             await connection.close()
 
     async def nothing_left(self) -> None:
-        assert await self.rows("SELECT * FROM files") == []
+        for table in ("files", "blobs", "uploads", "discarded"):
+            assert await self.rows(f"SELECT * FROM {table}") == []  # noqa: S608 - our own names
         assert (self.bucket.objects(), self.bucket.unfinished()) == ([], [])
 
     async def store_message(self, seq: int, sender: str, recipients: list[str], file_id: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from file_api.app import create_app
+from file_api.disposal import Disposal
 from file_api.files import Upload, new_file_id, object_key
-from file_api.repository import transactions
+from file_api.repository import Transaction, transactions
 from file_api.service import FileService
-from file_api.storage import open_storage
+from file_api.settings import Settings
+from file_api.storage import Storage, open_storage
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import FileEvent
 from tlim_protocol.registry import MsgType
@@ -26,8 +28,11 @@ def changed_settings() -> dict[str, Any]:
     return {"sweep_interval": timedelta(seconds=0.1)}
 
 
+Process = tuple[FileService, Disposal]
+
+
 @asynccontextmanager
-async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIterator[list[FileService]]:
+async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIterator[list[Process]]:
     """The rules alone, as `count` processes would have them."""
     settings = servers.settings(**changes)
     database = Database(servers.database_url)
@@ -35,18 +40,14 @@ async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIter
         endpoint_url=settings.s3_endpoint_url, bucket=settings.s3_bucket, region=settings.s3_region,
         access_key=settings.s3_access_key, secret_key=settings.s3_secret_key.get_secret_value(),
     ) as storage:  # fmt: skip
-        yield [
-            FileService(
-                transactions(database),
-                storage,
-                _nobody_hears,
-                max_upload_bytes=settings.max_upload_bytes,
-                upload_timeout=settings.upload_timeout,
-                pending_expiry=settings.pending_expiry,
-            )
-            for _ in range(count)
-        ]
+        yield [_process(settings, transactions(database), storage) for _ in range(count)]
     await database.close()
+
+
+def _process(settings: Settings, transaction: Transaction, storage: Storage) -> Process:
+    disposal = Disposal(transaction, storage)
+    limits = settings.model_dump(include={"max_upload_bytes", "upload_timeout", "pending_expiry"})
+    return FileService(transaction, storage, disposal, _nobody_hears, **limits), disposal
 
 
 async def _nobody_hears() -> None:
@@ -57,8 +58,8 @@ async def leave_behind(servers: Any, began: datetime) -> str:
     """Do what `upload` does first, then nothing: as a process that is killed."""
     file_id = new_file_id()
     database = Database(servers.database_url)
-    async with transactions(database)() as files:
-        await files.add_pending(file_id, "alice", began)
+    async with transactions(database)() as tables:
+        await tables.uploads.begin(file_id, "alice", began, began + timedelta(hours=12))
     await database.close()
     return file_id
 
@@ -70,13 +71,13 @@ async def test_a_row_without_an_object_is_swept(servers: Any, world: Any, eventu
 
 async def test_an_object_whose_row_is_still_pending_is_swept(servers: Any, world: Any, eventually: Any) -> None:
     world.bucket.put(object_key(await leave_behind(servers, datetime.now(UTC))))
-    await world.rows("UPDATE files SET created_at = $1", LONG_AGO)
+    await world.rows("UPDATE uploads SET expires_at = $1", LONG_AGO)
     await eventually(world.nothing_left)
 
 
 async def test_parts_of_an_unfinished_upload_are_swept(servers: Any, world: Any, eventually: Any) -> None:
     world.bucket.begin(object_key(await leave_behind(servers, datetime.now(UTC))))
-    await world.rows("UPDATE files SET created_at = $1", LONG_AGO)
+    await world.rows("UPDATE uploads SET expires_at = $1", LONG_AGO)
     await eventually(world.nothing_left)
 
 
@@ -91,27 +92,28 @@ async def test_running_uploads_and_stored_files_are_left_alone(servers: Any, wor
     running = await leave_behind(servers, datetime.now(UTC))
     async with world.client("alice") as alice:
         stored = (await alice.post("/v1/files", content=b"stored")).json()["file_id"]
-        await world.rows("UPDATE files SET created_at = $1 WHERE state = 'stored'", LONG_AGO)
-        assert await world.app.state.files.sweep() == 0
+        await world.rows("UPDATE files SET stored_at = $1", LONG_AGO)
+        assert await world.app.state.disposal.sweep() == 0
         assert (await alice.get(f"/v1/files/{stored}")).content == b"stored"
-    assert {row["file_id"] for row in await world.rows("SELECT file_id FROM files")} == {running, stored}
+    assert [row["upload_id"] for row in await world.rows("SELECT upload_id FROM uploads")] == [running]
+    assert world.bucket.objects() == [object_key(stored)]
 
 
 async def test_several_sweepers_share_the_work(servers: Any) -> None:
     for _ in range(6):
         servers.bucket.put(object_key(await leave_behind(servers, LONG_AGO)))
-    async with create_services(servers, 2) as (one, other):
+    async with create_services(servers, 2) as ((_, one), (_, other)):
         assert sum(await asyncio.gather(one.sweep(), other.sweep())) == 6
     await servers.nothing_left()
 
 
 async def test_an_upload_that_was_swept_meanwhile_is_refused_and_leaves_no_object(servers: Any) -> None:
-    async with create_services(servers, 1) as (service,):
+    async with create_services(servers, 1) as ((service, disposal),):
 
         async def slow() -> AsyncIterator[bytes]:
             yield b"first"
-            await servers.rows("UPDATE files SET created_at = $1", LONG_AGO)
-            assert await service.sweep() == 1
+            await servers.rows("UPDATE uploads SET expires_at = $1", LONG_AGO)
+            assert await disposal.sweep() == 1
             yield b"second"
 
         with pytest.raises(Exception, match=ErrorCode.UNAVAILABLE):
@@ -124,7 +126,7 @@ async def test_an_upload_that_takes_too_long_is_given_up(servers: Any) -> None:
         yield b"first"
         await asyncio.Event().wait()
 
-    async with create_services(servers, 1, upload_timeout=timedelta(seconds=0.2)) as (service,):
+    async with create_services(servers, 1, upload_timeout=timedelta(seconds=0.2)) as ((service, _),):
         with pytest.raises(Exception, match="too long"):
             await service.upload("alice", Upload(None, None, never_ending()))
     await servers.nothing_left()
@@ -138,8 +140,9 @@ class TestWithoutS3:
     async def test_uploads_and_downloads_are_503_and_readiness_is_red(self, world: Any) -> None:
         stored = new_file_id()
         await world.rows(
-            "INSERT INTO files (file_id, owner_id, state, created_at, name, media_type, size, sha256, stored_at)"
-            " VALUES ($1, 'alice', 'stored', now(), '', 'text/plain', 5, 'digest', now())",
+            "WITH blob AS (INSERT INTO blobs (blob_id, sha256, size, stored_at, scan)"
+            " VALUES ($1, 'digest', 5, now(), 'skipped')) INSERT INTO files (file_id, owner_id, blob_id, name,"
+            " media_type, size, stored_at) VALUES ($1, 'alice', $1, '', 'text/plain', 5, now())",
             stored,
         )
         async with world.client("alice") as alice:
@@ -153,7 +156,7 @@ class TestWithoutS3:
         assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, ErrorCode.UNAVAILABLE)] * 4
         assert ready.status_code == 503
         assert ready.json()["checks"]["storage"] != "ok"
-        assert await world.rows("SELECT * FROM files WHERE state = 'stored' AND file_id <> $1", stored) == []
+        assert [row["file_id"] for row in await world.rows("SELECT file_id FROM files")] == [stored]
         assert await world.rows("SELECT * FROM outbox") == []
 
 

@@ -134,7 +134,7 @@ async def test_an_upload_that_is_broken_off_leaves_nothing(world: Any, eventuall
     await writer.drain()
 
     async def begun() -> None:
-        assert len(await world.rows("SELECT * FROM files")) == 1
+        assert len(await world.rows("SELECT * FROM uploads")) == 1
         assert len(world.bucket.unfinished()) == (1 if sent > 10_000_000 else 0)
 
     await eventually(begun)

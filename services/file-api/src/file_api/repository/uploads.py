@@ -1,0 +1,36 @@
+"""SQL about uploads that have begun."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from file_api.models import UploadRow
+
+
+class UploadRepository:
+    """Uploads inside one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def begin(self, upload_id: str, owner_id: str, now: datetime, expires_at: datetime) -> None:
+        """Note that an upload begins: from now on its bytes will be found, whatever happens to this process."""
+        self._session.add(UploadRow(upload_id=upload_id, owner_id=owner_id, began_at=now, expires_at=expires_at))
+
+    async def end(self, upload_id: str) -> bool:
+        """Forget an upload, to say in the same transaction whose its object is; False when there is no such upload."""
+        gone = sa.delete(UploadRow).where(col(UploadRow.upload_id) == upload_id).returning(col(UploadRow.upload_id))
+        return (await self._session.scalars(gone)).first() is not None
+
+    async def end_expired(self, now: datetime, limit: int) -> Sequence[str]:
+        """Forget up to `limit` uploads that expired before `now`, those that somebody ends already left out."""
+        expired = sa.select(col(UploadRow.upload_id)).where(col(UploadRow.expires_at) < now)
+        oldest = expired.order_by(col(UploadRow.expires_at)).limit(limit).with_for_update(skip_locked=True)
+        # As an array: a plan may run a sub-select with SKIP LOCKED more than once, and then end more than `limit`.
+        ids = (await self._session.scalars(oldest)).all()
+        if ids:
+            await self._session.execute(sa.delete(UploadRow).where(col(UploadRow.upload_id).in_(ids)))
+        return ids
