@@ -17,7 +17,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # what may go from a stranger in
 
 
 class RequestIdMiddleware:
-    """Takes the gateway's request id, or makes one; binds it to the log context and answers with it."""
+    """Takes the gateway's request id, or makes one; logs and answers carry it, and it is `request.state.request_id`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,6 +28,7 @@ class RequestIdMiddleware:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def tag(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -9,7 +9,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 
-from session_api import endpoints, legacy_endpoints, users_endpoints
+from session_api import audit_endpoints, endpoints, legacy_endpoints, users_endpoints
 from session_api.errors import install_import_errors
 from session_api.models import OUTBOX
 from session_api.settings import Settings
@@ -23,7 +23,7 @@ def create_app(settings: Settings) -> FastAPI:
         "0.1.0",
         settings,
         lifespan,
-        [legacy_endpoints.router, endpoints.router, users_endpoints.router],
+        [legacy_endpoints.router, endpoints.router, users_endpoints.router, audit_endpoints.router],
     )
     install_import_errors(app)
     return app

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
-from tlim_runtime.auth import CurrentUser, current_user
+from tlim_runtime.auth import CurrentUser, admin_user, current_user
 from tlim_runtime.database import session_dependency
 
+from session_api.audit import Admin, AuditService
+from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import ChangeRepository
 from session_api.repository import SessionRepository
 from session_api.service import Caller, SessionService
@@ -30,7 +32,7 @@ def session_service(session: AsyncSession, settings: Settings) -> SessionService
 
 def user_service(session: AsyncSession) -> UserService:
     """Return the rules of the directory in a transaction; also for doors that are not HTTP."""
-    return UserService(UserRepository(session))
+    return UserService(UserRepository(session), AuditService(AuditRepository(session)))
 
 
 SettingsDep = Annotated[Settings, Depends(settings_of)]
@@ -52,6 +54,16 @@ def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
     return Caller(user.user_id)
 
 
+def _audit(session: TransactionDep) -> AuditService:
+    return AuditService(AuditRepository(session))
+
+
+def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
+    return Admin(user.user_id, request.state.request_id)
+
+
 SessionsDep = Annotated[SessionService, Depends(_sessions)]
 UsersDep = Annotated[UserService, Depends(_users)]
 CallerDep = Annotated[Caller, Depends(_caller)]
+AuditDep = Annotated[AuditService, Depends(_audit)]
+AdminDep = Annotated[Admin, Depends(_admin)]

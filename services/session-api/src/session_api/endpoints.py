@@ -9,7 +9,7 @@ from tlim_runtime.errors import problem_responses
 from session_api.dependencies import CallerDep, SessionsDep
 from session_api.edits import Edit, NewSession
 from session_api.models import Session
-from session_api.paging import Cursor, PageSize, bad_cursor, read_cursor, write_cursor
+from session_api.paging import Cursor, PageSize, read_cursor, read_number, write_cursor
 from session_api.schemas import (
     SessionCreate,
     SessionPage,
@@ -133,15 +133,9 @@ def _place(session: Session) -> str:
 
 def _read_place(cursor: str) -> tuple[int, str]:
     created_at, _, session_id = read_cursor(cursor).partition(":")
-    return _read_number(created_at, digits=18), session_id
+    return read_number(created_at, digits=18), session_id
 
 
 def _read_two(cursor: str) -> tuple[int, int]:
     version, _, position = read_cursor(cursor).partition(":")
-    return _read_number(version, digits=9), _read_number(position, digits=9)
-
-
-def _read_number(text: str, *, digits: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= digits):
-        raise bad_cursor()
-    return int(text)
+    return read_number(version, digits=9), read_number(position, digits=9)

@@ -1,6 +1,8 @@
-"""The tables: users, sessions, who is or was a subscriber, and the log of changes. Times are epoch milliseconds."""
+"""The tables: users, sessions, who is or was a subscriber, logs. Times are epoch milliseconds."""
 
 import sqlalchemy as sa
+from pydantic import JsonValue
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 from tlim_runtime.outbox import Outbox
 from tlim_runtime.tables import new_metadata
@@ -88,3 +90,18 @@ class SessionChange(Table, table=True):
     actor: str = Field(sa_type=_ID)
     at: int = Field(sa_type=_BIG)
     deleted: bool
+
+
+class AuditEntry(Table, table=True):
+    """What an administrator did, written in the transaction in which it was done. Rows are never changed."""
+
+    __tablename__ = "audit"
+    __table_args__ = (sa.Index("ix_audit_actor_id", "actor", "id"),)
+
+    id: int | None = Field(default=None, sa_column=sa.Column(_BIG, sa.Identity(always=True), primary_key=True))
+    at: int = Field(sa_type=_BIG)
+    actor: str = Field(sa_type=_ID)
+    action: str = Field(sa_type=sa.Text)
+    target: str | None = Field(default=None, sa_type=_ID)
+    detail: dict[str, JsonValue] = Field(sa_type=JSONB)
+    request_id: str = Field(sa_type=sa.Text)

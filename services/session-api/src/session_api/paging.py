@@ -28,6 +28,13 @@ def read_cursor(cursor: str) -> str:
     return place
 
 
+def read_number(text: str, *, digits: int) -> int:
+    """Return a number within a place; raises FIELD_INVALID for more than so many digits, or none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise bad_cursor()
+    return int(text)
+
+
 def bad_cursor() -> TlimError:
     """Return the refusal of a cursor that did not come from here."""
     return TlimError(ErrorCode.FIELD_INVALID, "this is not a cursor of this list", field="cursor")

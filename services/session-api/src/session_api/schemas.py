@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.identity import MAX_ID
 
-from session_api.models import Session, User
+from session_api.audit import AuditAction
+from session_api.models import AuditEntry, Session, User
 from session_api.service import SessionView
 from session_api.users_service import MAX_NAME
 
@@ -214,4 +215,28 @@ class UserPage(BaseModel):
     """One page of users in the order of their ids; `next_cursor` is null on the last one."""
 
     items: list[UserRead]
+    next_cursor: str | None
+
+
+class AuditRead(BaseModel):
+    """What an administrator did: `actor` to `target` (a user id), and what else is worth knowing in `detail`."""
+
+    id: int
+    at: EpochMs
+    actor: str
+    action: AuditAction
+    target: str | None
+    detail: dict[str, JsonValue]
+    request_id: str = Field(description="as in the logs, and in the answer's X-Request-ID")
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        """Tell an entry."""
+        return cls(**entry.model_dump())
+
+
+class AuditPage(BaseModel):
+    """One page of the audit log, newest first; `next_cursor` is null on the last one."""
+
+    items: list[AuditRead]
     next_cursor: str | None

@@ -8,6 +8,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import SessionChanges, SessionChangesQuestion, SessionEvent
 
 from session_api.changes_repository import ChangeRepository
+from session_api.clock import Clock, now_ms
 from session_api.edits import (
     MAX_SESSION_TYPE,
     Change,
@@ -27,7 +28,7 @@ from session_api.edits import (
 from session_api.models import Session, Subscriber
 from session_api.repository import SessionRepository
 from session_api.users_repository import UserRepository
-from session_api.users_service import Clock, now_ms, plain_name, user_ids
+from session_api.users_service import plain_name, user_ids
 
 
 @dataclass(frozen=True, slots=True)

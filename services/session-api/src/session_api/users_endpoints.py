@@ -7,7 +7,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.auth import admin_user
 from tlim_runtime.errors import PROBLEM_JSON, problem_responses
 
-from session_api.dependencies import UsersDep
+from session_api.dependencies import AdminDep, UsersDep
 from session_api.endpoints import MAX_BODY_BYTES
 from session_api.errors import import_problem_schema
 from session_api.paging import Cursor, PageSize, read_cursor, write_cursor
@@ -29,15 +29,15 @@ _ROWS_REFUSED: dict[int | str, dict[str, Any]] = {
     "/{user_id}",
     responses=problem_responses(*_ALWAYS, ErrorCode.JSON_INVALID, ErrorCode.USER_UNKNOWN, statuses=(401, 413)),
 )
-async def put_user(users: UsersDep, user_id: str, user: UserPut) -> UserRead:
+async def put_user(admin: AdminDep, users: UsersDep, user_id: str, user: UserPut) -> UserRead:
     """Create a user, rename him, or activate him again."""
-    return UserRead.of(await users.put(Person(user_id, user.name)))
+    return UserRead.of(await users.put(admin, Person(user_id, user.name)))
 
 
 @router.post("", responses=problem_responses(*_ALWAYS, ErrorCode.JSON_INVALID, statuses=(401, 413)) | _ROWS_REFUSED)
-async def import_users(users: UsersDep, people: UsersImport) -> UsersImported:
+async def import_users(admin: AdminDep, users: UsersDep, people: UsersImport) -> UsersImported:
     """Import many users, all or none: an answer of 422 names every row that is wrong."""
-    done = await users.put_many([Person(row.user_id, row.name) for row in people.users])
+    done = await users.put_many(admin, [Person(row.user_id, row.name) for row in people.users])
     return UsersImported(created=done.created, updated=done.updated)
 
 
@@ -57,6 +57,6 @@ async def list_users(
 @router.delete(
     "/{user_id}", status_code=204, responses=problem_responses(*_ALWAYS, ErrorCode.USER_UNKNOWN, statuses=(401,))
 )
-async def deactivate_user(users: UsersDep, user_id: str) -> None:
+async def deactivate_user(admin: AdminDep, users: UsersDep, user_id: str) -> None:
     """Deactivate a user: nobody knows him any more; what he wrote and where he was stays. Again is no error."""
-    await users.deactivate(user_id)
+    await users.deactivate(admin, user_id)

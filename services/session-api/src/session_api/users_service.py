@@ -1,26 +1,20 @@
 """The rules of the users directory: who is known, and how people are imported. No SQL, no HTTP, no NATS."""
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_protocol.identity import is_plain_text, normalize_user_id
 
+from session_api.audit import Admin, AuditAction, AuditService
+from session_api.clock import Clock, now_ms
 from session_api.errors import RowsRefusedError
 from session_api.models import User
 from session_api.users_repository import UserRepository
 
 MAX_NAME = 128
 """A session's name is made of user names, and the specification gives it 128 characters (section 2)."""
-
-Clock = Callable[[], int]
-
-
-def now_ms() -> int:
-    """Return the server's time in epoch milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def user_ids(raw: Iterable[str]) -> tuple[str, ...]:
@@ -94,28 +88,34 @@ def _comes_twice(checked_id: str) -> TlimError:
 
 
 class UserService:
-    """The directory as its doors use it; the caller's transaction decides when it takes effect."""
+    """The directory as its doors use it; the caller's transaction decides when it takes effect, audit entry and all."""
 
-    def __init__(self, users: UserRepository, clock: Clock = now_ms) -> None:
+    def __init__(self, users: UserRepository, audit: AuditService, clock: Clock = now_ms) -> None:
         self._users = users
+        self._audit = audit
         self._clock = clock
 
-    async def put(self, person: Person) -> User:
+    async def put(self, admin: Admin, person: Person) -> User:
         """Import one person: create, rename or activate again. Raises USER_UNKNOWN or FIELD_INVALID."""
         checked_id, name = checked_person(person)
-        await self._users.upsert({checked_id: name}, self._clock())
+        created = await self._users.upsert({checked_id: name}, self._clock())
+        await self._audit.note(admin, AuditAction.USER_PUT, checked_id, {"name": name, "created": bool(created)})
         return await self._users.get(checked_id)
 
-    async def put_many(self, people: Sequence[Person]) -> Imported:
+    async def put_many(self, admin: Admin, people: Sequence[Person]) -> Imported:
         """Import people, all or none; raises RowsRefusedError."""
         names = checked_people(people)
         created = await self._users.upsert(names, self._clock())
-        return Imported(created=created, updated=len(names) - created)
+        done = Imported(created=created, updated=len(names) - created)
+        await self._audit.note(admin, AuditAction.USERS_IMPORTED, detail=asdict(done))
+        return done
 
-    async def deactivate(self, raw_id: str) -> None:
+    async def deactivate(self, admin: Admin, raw_id: str) -> None:
         """Make a person unknown: nobody can add or write to him from now on. Raises USER_UNKNOWN for a stranger."""
-        if not await self._users.deactivate(user_id(raw_id), self._clock()):
+        checked_id = user_id(raw_id)
+        if not await self._users.deactivate(checked_id, self._clock()):
             raise TlimError(ErrorCode.USER_UNKNOWN, f"user {quoted(raw_id)} is not in the directory", field="user_id")
+        await self._audit.note(admin, AuditAction.USER_DEACTIVATED, checked_id)
 
     async def search(self, prefix: str, after: str, limit: int) -> Sequence[User]:
         """Return up to `limit` users with an id above `after` whose id or name starts with `prefix`, ordered by id."""

@@ -1,0 +1,60 @@
+"""What administrators did: every action that needs the admin scope leaves an entry, in its own transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from pydantic import JsonValue
+
+from session_api.audit_repository import AuditRepository
+from session_api.clock import Clock, now_ms
+from session_api.models import AuditEntry
+
+
+class AuditAction(StrEnum):
+    """What an administrator can do here; append-only, because entries are kept for ever."""
+
+    USER_PUT = "user.put"
+    USER_DEACTIVATED = "user.deactivated"
+    USERS_IMPORTED = "users.imported"
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Who acts: the subject of a token with scope admin, and the request, as logs and the answer's header name it."""
+
+    user_id: str
+    request_id: str
+
+
+class AuditService:
+    """The log as rules and doors use it; an entry takes effect with the transaction of what it tells."""
+
+    def __init__(self, entries: AuditRepository, clock: Clock = now_ms) -> None:
+        self._entries = entries
+        self._clock = clock
+
+    async def note(
+        self,
+        admin: Admin,
+        action: AuditAction,
+        target: str | None = None,
+        detail: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Write down what an administrator has just done, to whom, and what else is worth knowing."""
+        entry = AuditEntry(
+            at=self._clock(),
+            actor=admin.user_id,
+            action=action,
+            target=target,
+            detail=dict(detail),
+            request_id=admin.request_id,
+        )
+        await self._entries.add(entry)
+
+    async def newest(
+        self, before: int | None, limit: int, actor: str | None, action: AuditAction | None
+    ) -> Sequence[AuditEntry]:
+        """Return up to `limit` entries, newest first, older than the entry `before`, of one actor or action only."""
+        return await self._entries.newest(before, limit, actor, action)

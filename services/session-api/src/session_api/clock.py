@@ -1,0 +1,12 @@
+"""The server's clock, as rules are given it: tests give another one."""
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Returns epoch milliseconds."""
+
+
+def now_ms() -> int:
+    """Return the server's time in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
