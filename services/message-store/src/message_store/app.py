@@ -17,10 +17,10 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable
 
 from message_store.directory import UserDirectory
-from message_store.endpoints import router
 from message_store.leadership import Leadership, Role
 from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
+from message_store.reading.endpoints import router
 from message_store.repository import Archive, Connection
 from message_store.service import Recorder
 from message_store.settings import Settings

@@ -273,20 +273,6 @@ class Reader:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def messages_before(self, conversation_id: str, before: int | None, limit: int) -> Sequence[Message]:
-        """Return up to `limit` messages of a conversation older than seq `before` (None: its end), newest first."""
-        query = select(Message).where(Message.conversation_id == conversation_id, col(Message.is_chat))
-        if before is not None:
-            query = query.where(col(Message.seq) < before)
-        return (await self._session.scalars(query.order_by(col(Message.seq).desc()).limit(limit))).all()
-
-    async def messages_after(self, conversation_id: str, after: int, limit: int) -> Sequence[Message]:
-        """Return up to `limit` messages of a conversation newer than seq `after`, oldest first."""
-        query = select(Message).where(
-            Message.conversation_id == conversation_id, col(Message.is_chat), col(Message.seq) > after
-        )
-        return (await self._session.scalars(query.order_by(col(Message.seq)).limit(limit))).all()
-
     async def senders_of_file(self, file_id: str, user_id: str) -> Sequence[str]:
         """Return who sent the file to the user in a stored message, each once, in alphabetical order."""
         query = (

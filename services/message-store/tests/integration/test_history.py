@@ -55,9 +55,10 @@ async def test_both_members_read_the_same_messages_newest_first(
     assert page == await read(client, "Bob", "ALICE")
     assert (page["more"], page["next"]) == (False, oldest["seq"])
     assert page["messages"][0] == {
-        "seq": newest[1]["seq"], "stored_at": str(newest[1]["stored_at"]), "compress": "0", "encode": "1",
-        "encrypt": "0", "version": "2.0.0", "from": "bob", "to": "alice", "msg_id": "m2",
-        "msg_type": accepted("m2").envelope.msg_type, "msg_time": "1700000000000", "body": [{"text": "\x00 你"}],
+        "seq": newest[1]["seq"], "stored_at": str(newest[1]["stored_at"]), "recalled": False,
+        "compress": "0", "encode": "1", "encrypt": "0", "version": "2.0.0", "from": "bob", "to": "alice",
+        "msg_id": "m2", "msg_type": accepted("m2").envelope.msg_type, "msg_time": "1700000000000",
+        "body": [{"text": "\x00 你"}],
     }  # fmt: skip
 
 

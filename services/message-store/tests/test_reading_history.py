@@ -1,36 +1,43 @@
 """Whose conversation it is, and how pages follow each other."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import pytest
-from message_store.history_service import conversation_with, read_page
 from message_store.models import Message
+from message_store.reading.history_service import find_conversation, read_page
+from message_store.reading.slice_repository import Slice
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.registry import MsgType
 
 
 def row(seq: int) -> Message:
     return Message(
-        seq=seq, conversation_id="u:alice:bob", sender="alice", recipient="bob", msg_id=str(seq),
-        msg_type=MsgType.TEXT, version="2.0.0", body=[{"text": "hi"}], msg_time="1", location="web", stored_at=1,
+        seq=seq, conversation_id="u:alice:bob", sender="alice", recipient="bob", audience=1, is_chat=True,
+        msg_id=str(seq), msg_type=MsgType.TEXT, version="2.0.0", body=[{"text": "hi"}], msg_time="1",
+        location="web", stored_at=1,
     )  # fmt: skip
 
 
 class FakeReader:
     """A conversation of seqs 1 to `size`; remembers which conversation was asked for."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, memberships: Collection[str] = ()) -> None:
         self.seqs = range(1, size + 1)
-        self.asked: list[str] = []
+        self.memberships = memberships
+        self.asked: list[tuple[str, str]] = []
 
-    async def messages_before(self, conversation_id: str, before: int | None, limit: int) -> Sequence[Message]:
-        self.asked.append(conversation_id)
+    async def conversations_of(self, _user_id: str, conversation_ids: Collection[str]) -> set[str]:
+        return set(self.memberships).intersection(conversation_ids)
+
+    async def messages_before(self, user_id: str, conversation_id: str, before: int | None, limit: int) -> Slice:
+        self.asked.append((user_id, conversation_id))
         older = [seq for seq in reversed(self.seqs) if before is None or seq < before]
-        return [row(seq) for seq in older[:limit]]
+        return Slice([row(seq) for seq in older[:limit]], len(older) > limit)
 
-    async def messages_after(self, conversation_id: str, after: int, limit: int) -> Sequence[Message]:
-        self.asked.append(conversation_id)
-        return [row(seq) for seq in self.seqs if seq > after][:limit]
+    async def messages_after(self, user_id: str, conversation_id: str, after: int, limit: int) -> Slice:
+        self.asked.append((user_id, conversation_id))
+        newer = [seq for seq in self.seqs if seq > after]
+        return Slice([row(seq) for seq in newer[:limit]], len(newer) > limit)
 
 
 async def seqs(reader: FakeReader, *, before: int | None = None, after: int | None = None) -> tuple[object, ...]:
@@ -69,11 +76,22 @@ async def test_both_cursors_at_once_are_refused() -> None:
 async def test_only_a_conversation_with_oneself_in_it_is_ever_read() -> None:
     reader = FakeReader(1)
     await read_page(reader, "alice", "BOB", before=None, after=None, limit=1)
-    assert reader.asked == ["u:alice:bob"]
+    assert reader.asked == [("alice", "u:alice:bob")]
 
 
-@pytest.mark.parametrize("peer", ["u:bob:carol", "bob@im.example", "x" * 65, " "])
-def test_what_cannot_be_a_user_is_no_conversation(peer: str) -> None:
+SESSION = "6f1c5e0a-9d6b-4a53-8a3e-0d6c1b7f2a10"
+
+
+async def test_a_session_that_one_was_in_is_meant_by_its_id() -> None:
+    assert await find_conversation(FakeReader(0, [SESSION, f"u:{SESSION}:alice"]), "alice", SESSION) == SESSION
+
+
+async def test_a_user_whose_id_looks_like_a_session_is_meant_where_one_has_talked_to_him() -> None:
+    assert await find_conversation(FakeReader(0, [f"u:{SESSION}:alice"]), "alice", SESSION) == f"u:{SESSION}:alice"
+
+
+@pytest.mark.parametrize("name", ["u:alice:bob", "u:bob:carol", "bob@im.example", "x" * 65, " ", "\x00", SESSION])
+async def test_what_can_be_no_conversation_of_mine_is_refused(name: str) -> None:
     with pytest.raises(TlimError) as refused:
-        conversation_with("alice", peer)
+        await find_conversation(FakeReader(1, ["u:alice:bob"]), "alice", name)
     assert refused.value.code is ErrorCode.SESSION_UNKNOWN

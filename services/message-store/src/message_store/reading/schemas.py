@@ -1,11 +1,11 @@
-"""The HTTP shapes of message-store."""
+"""The HTTP shapes of what is read: messages, and pages of them."""
 
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from message_store.history_service import Page
 from message_store.models import Message
+from message_store.reading.history_service import Page
 
 
 class HistoryMessage(BaseModel):
@@ -15,6 +15,7 @@ class HistoryMessage(BaseModel):
 
     seq: int = Field(description="place in the record; rises within a conversation")
     stored_at: str = Field(description="epoch milliseconds on the server's clock")
+    recalled: bool = Field(description="the sender took it back: a tombstone, its `body` is empty")
     compress: str = "0"
     encode: str = "1"
     encrypt: str = "0"
@@ -30,8 +31,9 @@ class HistoryMessage(BaseModel):
     def of(cls, message: Message) -> Self:
         """Return the shape of a row."""
         return cls(
-            seq=message.seq or 0,
+            seq=message.seq,
             stored_at=str(message.stored_at),
+            recalled=message.recalled_at is not None,
             version=message.version,
             msg_from=message.sender,
             msg_to=message.recipient,

@@ -1,0 +1,41 @@
+"""The HTTP door of reading (protocol.md section 7)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.errors import problem_responses
+
+from message_store.dependencies import CurrentUserDep
+from message_store.reading.dependencies import HistoryReaderDep
+from message_store.reading.history_service import read_page
+from message_store.reading.schemas import HistoryPage
+
+router = APIRouter(prefix="/v1", tags=["reading"])
+
+_MAX_SEQ = 2**63 - 1  # PostgreSQL's bigint
+
+Seq = Annotated[int | None, Query(ge=0, le=_MAX_SEQ)]
+
+
+@router.get(
+    "/conversations/{conversation}/messages",
+    responses=problem_responses(
+        ErrorCode.SESSION_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)
+    ),
+)
+async def read_messages(
+    conversation: Annotated[str, Path(description="user id of the other person, or session_id")],
+    *,
+    user: CurrentUserDep,
+    reader: HistoryReaderDep,
+    before: Seq = None,
+    after: Seq = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> HistoryPage:
+    """Return a conversation of mine, newest first (page on with `before`), or oldest first with `after`.
+
+    Of a group only what was written while I was in it. A page may hold fewer messages than asked for, when they are
+    large: `more` tells whether to go on.
+    """
+    return HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
