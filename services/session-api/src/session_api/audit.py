@@ -40,7 +40,7 @@ class AuditService:
         admin: Admin,
         action: AuditAction,
         target: str | None = None,
-        detail: Mapping[str, JsonValue] | None = None,
+        detail: Mapping[str, JsonValue] = MappingProxyType({}),
     ) -> None:
         """Write down what an administrator has just done, to whom, and what else is worth knowing."""
         entry = AuditEntry(
