@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tlim_client.cli.app import app
 from tlim_client.cli.context import Doors
-from tlim_client.compose import file_message, text_message
+from tlim_client.compose import about, file_message, new_envelope, text_message
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Received, Refused, Stored
 from tlim_client.profile import Profile, Profiles
@@ -168,7 +168,47 @@ def test_send_wants_exactly_one_thing_to_send(as_alice: Terminal, content: list[
     assert result.exit_code == 2
 
 
-def test_listen_prints_each_message_once_and_sends_nothing(as_alice: Terminal) -> None:
+@pytest.mark.parametrize("where", [[], ["--to", "bob", "--session", "s1"]])
+def test_send_wants_exactly_one_place_to_send_to(as_alice: Terminal, where: list[str]) -> None:
+    assert as_alice("send", *where, "hi").exit_code == 2
+
+
+def test_send_into_a_session_names_it_and_no_receiver(as_alice: Terminal) -> None:
+    assert "on its way to s1" in as_alice.ok("send", "--session", "s1", "hi")
+    (sent,) = as_alice.doors.clients[0].sent
+    assert (sent.msg_type, sent.msg_to, sent.body) == (
+        MsgType.GROUP_TEXT,
+        None,
+        [{"session_id": "s1", "text": "hi"}],
+    )
+
+
+@pytest.mark.parametrize(("command", "kind"), [("read", MsgType.READ), ("recall", MsgType.RECALL)])
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        ({"from": "bob", "to": "alice"}, ("bob", None)),
+        ({"from": "alice", "to": "bob"}, ("bob", None)),
+        ({"from": "bob", "to": None, "session_id": "s1"}, (None, "s1")),
+    ],
+)
+def test_read_and_recall_find_out_whom_they_go_to(
+    as_alice: Terminal, command: str, kind: MsgType, message: dict[str, str | None], where: tuple[str | None, ...]
+) -> None:
+    as_alice.doors.http_answers["/v1/messages/m1"] = httpx.Response(200, json=message)
+    as_alice.ok(command, "m1")
+    (sent,) = as_alice.doors.clients[0].sent
+    assert (sent.msg_type, (sent.msg_to, sent.session_id)) == (kind, where)
+    assert [element["msg_id"] for element in sent.body] == ["m1"]
+
+
+def test_read_takes_several_messages_of_one_session_without_asking(as_alice: Terminal) -> None:
+    as_alice.ok("read", "m1", "m2", "--session", "s1")
+    (sent,) = as_alice.doors.clients[0].sent
+    assert sent.body == [{"session_id": "s1", "msg_id": "m1"}, {"session_id": "s1", "msg_id": "m2"}]
+
+
+def test_listen_prints_each_message_once_and_reports_it_as_received(as_alice: Terminal) -> None:
     delivered = Delivered(TEXT, "bob@d", "s", seq=1, time=1)
     last = Delivered(text_message("bob", "alice", "bye"), "bob@d", "s", seq=2, time=2)
     as_alice.doors.waiting = [delivered, Stored("m", 1, 2), delivered, last]
@@ -177,7 +217,27 @@ def test_listen_prints_each_message_once_and_sends_nothing(as_alice: Terminal) -
 
     assert [line.partition("bob: ")[2] for line in result.stdout.splitlines()] == ["hi, 你好", "bye"]
     assert result.stderr == "Listening as alice; Ctrl-C ends.\n"
+    receipts = as_alice.doors.clients[0].sent
+    assert [(sent.msg_type, sent.msg_to) for sent in receipts] == [(MsgType.RECEIVED, "bob")] * 2
+    assert [sent.body for sent in receipts] == [[{"msg_id": TEXT.msg_id}], [{"msg_id": last.envelope.msg_id}]]
+
+
+def test_listen_sends_nothing_when_told_so(as_alice: Terminal) -> None:
+    as_alice.doors.waiting = [Delivered(TEXT, "bob@d", "s", seq=1, time=1)]
+    as_alice("listen", "--count", "1", "--no-receipts")
     assert as_alice.doors.clients[0].sent == []
+
+
+def test_listen_shows_receipts_and_notices_but_neither_counts_nor_answers_them(as_alice: Terminal) -> None:
+    read = about("bob", MsgType.READ, ["m1"], session_id="s1")
+    renamed = new_envelope("bob", None, MsgType.SESSION_CHANGED, {"session_id": "s1", "session_name": "X"})
+    as_alice.doors.waiting = [Delivered(one, "bob@d", "s", seq=1, time=1) for one in (read, renamed, TEXT)]
+
+    lines = as_alice("listen", "--count", "1").stdout.splitlines()
+
+    shown = ["[read receipt] m1", "[session changed] s1 X", "hi, 你好"]
+    assert [line.partition("bob: ")[2] for line in lines] == shown
+    assert len(as_alice.doors.clients[0].sent) == 1
 
 
 def test_listen_saves_what_is_shared_and_a_lost_file_does_not_end_it(as_alice: Terminal, tmp_path: Path) -> None:
@@ -207,6 +267,25 @@ def test_history_is_printed_oldest_first(as_alice: Terminal) -> None:
     )
     assert [line[-8:] for line in as_alice.ok("history", "bob").splitlines()] == ["number 1", "number 2"]
     assert [json.loads(line)["seq"] for line in as_alice.ok("history", "bob", "--json").splitlines()] == [1, 2]
+
+
+def test_a_recalled_message_is_shown_as_such(as_alice: Terminal) -> None:
+    row = {"stored_at": "1", "from": "bob", "msg_type": MsgType.TEXT, "body": [], "recalled": True}
+    as_alice.doors.http_answers["/v1/conversations/bob/messages"] = httpx.Response(
+        200, json={"messages": [row], "next": None, "more": False}
+    )
+    assert as_alice.ok("history", "bob").endswith("bob: [recalled]\n")
+
+
+def test_sync_ends_with_the_place_to_go_on_from(as_alice: Terminal) -> None:
+    row = {"seq": 7, "stored_at": "1", "from": "bob", "msg_type": MsgType.RECEIVED, "body": [{"msg_id": "m1"}]}
+    as_alice.doors.http_answers["/v1/sync"] = httpx.Response(200, json={"items": [row], "next": 7, "more": False})
+
+    shown, last = as_alice.ok("sync", "--after", "3").splitlines()
+
+    assert shown.endswith("bob: [received receipt] m1")
+    assert last == "--after 7"
+    assert as_alice.doors.requests[-1].url.params["after"] == "3"
 
 
 def test_sessions_are_shown_with_their_people_and_the_unknown_ones_named(as_alice: Terminal) -> None:
@@ -252,7 +331,13 @@ def test_an_answer_nobody_understands_is_one_line_too(as_alice: Terminal) -> Non
     assert "not understood" in as_alice.failing("session", "list")
 
 
-@pytest.mark.parametrize("command", ["login", "logout", "send", "listen", "history", "download", "session"])
+COMMANDS = [
+    *("login", "logout", "session", "send", "listen", "read", "recall"),
+    *("history", "sync", "conversations", "search", "message", "download"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(tlim: Terminal, command: str) -> None:
     help_text = tlim.ok(command, "--help")
     assert "Example" in help_text or command == "session"

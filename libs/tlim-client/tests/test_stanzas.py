@@ -2,11 +2,12 @@
 
 import pytest
 from slixmpp.xmlstream import ET
-from tlim_client.compose import text_message
+from tlim_client.compose import new_envelope, text_message
 from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Refused, Stored
 from tlim_client.stanzas import TLIM_NS, message_stanza, read_stanza
 from tlim_protocol.envelope import write_envelope
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
 
 ME, DOMAIN = "alice@example.org", "example.org"
 FROM_BOB = text_message("bob", "alice", "hi")
@@ -37,6 +38,13 @@ def test_a_delivery_out_of_offline_storage_is_delayed() -> None:
 
 def test_a_delivery_whose_envelope_names_another_sender_is_no_delivery() -> None:
     assert isinstance(_read(_delivery("mallory@example.org")), Plain)
+
+
+def test_a_notice_comes_from_the_domain_and_names_who_caused_it() -> None:
+    notice = new_envelope("bob", None, MsgType.SESSION_DELETED, {"session_id": "s1"})
+    inside = f"<body>{write_envelope(notice)}</body><tlim xmlns='{TLIM_NS}' location='server' seq='7' time='99'/>"
+    assert _read(_message(inside, DOMAIN)) == Delivered(notice, DOMAIN, "s1", seq=7, time=99)
+    assert isinstance(_read(_message(inside, "mallory@example.org")), Plain)
 
 
 def test_stored_is_read_from_the_domain_and_not_from_a_user() -> None:

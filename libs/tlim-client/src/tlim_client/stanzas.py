@@ -44,7 +44,7 @@ def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
     `stored` and refusals count only from the domain itself, carbons only from our own account (XEP-0280 section 11):
     anybody else could forge them.
     """
-    carbon = _read_carbon(stanza, me)
+    carbon = _read_carbon(stanza, me, domain)
     if carbon is not None:
         return carbon
     if stanza.get("type") == "error":
@@ -53,14 +53,14 @@ def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
         answer = _read_stored(stanza) or _read_refusal(stanza)
         if answer is not None:
             return answer
-    return _read_message(stanza)
+    return _read_message(stanza, domain)
 
 
-def _read_carbon(stanza: Element, me: str) -> Carbon | None:
+def _read_carbon(stanza: Element, me: str, domain: str) -> Carbon | None:
     for name in ("sent", "received"):
         inner = stanza.find(f"{{{CARBONS_NS}}}{name}/{{{FORWARD_NS}}}forwarded/{{{CLIENT_NS}}}message")
         if inner is not None and stanza.get("from") == me:
-            message = _read_message(inner)
+            message = _read_message(inner, domain)
             return None if message is None else Carbon(sent=name == "sent", message=message)
     return None
 
@@ -90,7 +90,7 @@ def _read_refusal(stanza: Element) -> Refused | None:
     return Refused(code, details.get("msg_id"), details.get("field"), details.text or "", stanza.get("id", ""), body)
 
 
-def _read_message(stanza: Element) -> Delivered | Plain | None:
+def _read_message(stanza: Element, domain: str) -> Delivered | Plain | None:
     body = stanza.findtext(f"{{{CLIENT_NS}}}body")
     if body is None:
         return None
@@ -99,22 +99,29 @@ def _read_message(stanza: Element) -> Delivered | Plain | None:
     if mark is None:
         return Plain(from_jid, body, stanza_id)
     try:
-        envelope = _read_envelope(body, from_jid, from_server=mark.get("location") == "server")
+        if mark.get("location") == "server":
+            envelope = _read_delivery(body, None if from_jid == domain else from_jid)
+        else:
+            envelope = read_envelope(body, _user_of(from_jid))
     except (TlimError, ValidationError):
         return Plain(from_jid, body, stanza_id)
     delayed = stanza.find(f"{{{DELAY_NS}}}delay") is not None
     return Delivered(envelope, from_jid, stanza_id, _number(mark.get("seq")), _number(mark.get("time")), delayed)
 
 
-def _read_envelope(body: str, from_jid: str, *, from_server: bool) -> Envelope:
-    """Return the envelope; what the server writes is strict, and longer than a stanza may be where it was unpacked."""
-    sender = normalize_user_id(from_jid.partition("@")[0])
-    if not from_server:
-        return read_envelope(body, sender)
+def _read_delivery(body: str, from_jid: str | None) -> Envelope:
+    """Return an envelope as the server writes it: strictly, and longer than a stanza may be where it was unpacked.
+
+    A notice comes from the domain itself (`from_jid` None) and names in `from` whoever caused it.
+    """
     envelope = Envelope.model_validate_json(body)
-    if envelope.msg_from != sender:
+    if from_jid is not None and envelope.msg_from != _user_of(from_jid):
         raise TlimError(ErrorCode.FROM_NOT_SENDER, "the envelope names another sender than the stanza", field="from")
     return envelope
+
+
+def _user_of(jid: str) -> str:
+    return normalize_user_id(jid.partition("@")[0])
 
 
 def _number(text: str | None) -> int | None:

@@ -26,7 +26,7 @@ class XmppClient(Connection):
     """One device of one user that talks tlim; what is received lands in `inbox`."""
 
     def send(self, envelope: Envelope, *, to: str | None = None) -> str:
-        """Send an envelope to its receiver, or to the JID `to`; returns the stanza id."""
+        """Send an envelope to its receiver (a group's: to the domain), or to the JID `to`; returns the stanza id."""
         return self.send_body(write_envelope(envelope), to or envelope.msg_to or self.server.domain)
 
     def send_body(

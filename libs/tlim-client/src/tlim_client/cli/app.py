@@ -2,7 +2,7 @@
 
 import typer
 
-from tlim_client.cli import account, files, messages, sessions
+from tlim_client.cli import account, files, listening, reading, sending, sessions
 from tlim_client.cli.context import As, doors
 
 app = typer.Typer(
@@ -24,8 +24,14 @@ def tlim(context: typer.Context, *, user: As = None) -> None:
 
 app.command()(account.login)
 app.command()(account.logout)
-app.command()(messages.send)
-app.command()(messages.listen)
-app.command()(messages.history)
+app.command()(sending.send)
+app.command()(listening.listen)
+app.command()(sending.read)
+app.command()(sending.recall)
+app.command()(reading.history)
+app.command()(reading.sync)
+app.command()(reading.conversations)
+app.command()(reading.search)
+app.command()(reading.message)
 app.command()(files.download)
 app.add_typer(sessions.commands, name="session")

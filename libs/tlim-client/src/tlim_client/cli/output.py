@@ -31,6 +31,14 @@ def line_of_envelope(envelope: Mapping[str, Any], time: object) -> str:
     return f"{clock(time)} {printable(str(envelope['from']))}: {printable(_content(envelope))}"
 
 
+def line_of_conversation(conversation: Mapping[str, Any]) -> str:
+    """Return one line for an entry of the list of conversations: `bob (2 unread)  14:03:11 bob: hi`."""
+    name = conversation.get("session_name") or conversation.get("session_id") or conversation["peer"]
+    unread, last = conversation["unread"], conversation["last"]
+    news = f" ({unread} unread)" if unread else ""
+    return f"{printable(str(name))}{news}  {line_of_envelope(last, last['stored_at']) if last else ''}".rstrip()
+
+
 def line_of_event(event: Received) -> str | None:
     """Return one line for a received message or plain chat, None for what is no message to this person."""
     match event:
@@ -69,11 +77,21 @@ def size(count: int) -> str:
 def _content(envelope: Mapping[str, Any]) -> str:
     kind = REGISTRY[MsgType(envelope["msg_type"])]
     elements = envelope["body"]
+    if envelope.get("recalled"):
+        return "[recalled]"
+    if not kind.is_chat:
+        return f"[{kind.title}] {' '.join(map(_subject, elements))}".rstrip()
     if kind.carries_file:
         files = " ".join(str(element["file_id"]) for element in elements)
         return f"[{kind.title}] {files}"
     texts = [str(element["text"]) for element in elements if "text" in element]
     return "\n".join(texts) if texts else f"[{kind.title}] {json_line(elements)}"
+
+
+def _subject(element: Mapping[str, Any]) -> str:
+    """Return what a receipt or recall is about, or which session a notice is about."""
+    name = element.get("session_name")
+    return str(element.get("msg_id") or f"{element.get('session_id', '')}{f' {name}' if name else ''}")
 
 
 def _wire(envelope: Envelope) -> dict[str, Any]:

@@ -80,11 +80,11 @@ class Gateway:
         content: Json = answer.json() if answer.content else {}
         return content
 
-    async def pages(self, path: str) -> AsyncIterator[Json]:
-        """Give the items of all pages of a list that is paged by an opaque cursor."""
+    async def pages(self, path: str, **which: str) -> AsyncIterator[Json]:
+        """Give the items of all pages of a list that is paged by an opaque cursor; `which` are query parameters."""
         cursor: dict[str, str] = {}
         while True:
-            page = await self.call("GET", path, params={"limit": PAGE, **cursor})
+            page = await self.call("GET", path, params={"limit": PAGE, **which, **cursor})
             for item in page["items"]:
                 yield item
             if not page["next_cursor"]:

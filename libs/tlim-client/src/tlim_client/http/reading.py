@@ -1,5 +1,6 @@
 """What was said: history, sync, the list of conversations, search, and the ledger of a message."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from tlim_client.http.gateway import PAGE, Gateway, Json
@@ -9,7 +10,7 @@ class Reading(Gateway):
     """What a user may read of his conversations."""
 
     async def history(self, peer: str, *, limit: int | None = None, after: int | None = None) -> list[Json]:
-        """Return up to `limit` messages with `peer`: newest first, or those after a seq, oldest first."""
+        """Return up to `limit` messages with a user or in a session: newest first, or after a seq, oldest first."""
         path, found = f"/v1/conversations/{quote(peer, safe='')}/messages", list[Json]()
         place: dict[str, int] = {} if after is None else {"after": after}
         while True:
@@ -18,3 +19,37 @@ class Reading(Gateway):
             if not page["more"] or (limit is not None and len(found) >= limit):
                 return found[:limit]
             place = {"before" if after is None else "after": page["next"]}
+
+    async def sync(self, after: int = 0, *, limit: int | None = None) -> tuple[list[Json], int]:
+        """Return up to `limit` things addressed to this user after a cursor, in order, and the cursor to go on from.
+
+        Messages, receipts, recalls and notices; without `limit` all there is.
+        """
+        found: list[Json] = []
+        while True:
+            left = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = await self.call("GET", "/v1/sync", params={"after": after, "limit": left})
+            found += page["items"]
+            after = page["next"] if page["next"] is not None else after
+            if not page["more"] or (limit is not None and len(found) >= limit):
+                return found, after
+
+    async def conversations(self, *, limit: int | None = None) -> list[Json]:
+        """Return this user's conversations, the one with the newest message first, each with its unread count."""
+        return await self._first("/v1/conversations", limit, {})
+
+    async def search(self, text: str, *, limit: int | None = None, **only: str) -> list[Json]:
+        """Return messages that hold `text`, newest first; `only` narrows it by the query parameters of /v1/search."""
+        return await self._first("/v1/search", limit, {"q": text, **only})
+
+    async def message(self, msg_id: str, **which: str) -> Json:
+        """Return a message with its ledger: when stored, and who has received and read it."""
+        return await self.call("GET", f"/v1/messages/{quote(msg_id, safe='')}", params=which)
+
+    async def _first(self, path: str, limit: int | None, which: Mapping[str, str]) -> list[Json]:
+        found: list[Json] = []
+        async for item in self.pages(path, **which):
+            found.append(item)
+            if len(found) == limit:
+                break
+        return found
