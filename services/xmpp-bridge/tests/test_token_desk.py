@@ -69,6 +69,7 @@ def desk(logins: FakeLogins, directory: FakeDirectory, issuer: TokenIssuer) -> T
         issuer,
         per_user=Throttle("3/minute", "user"),
         per_address=Throttle("5/minute", "address"),
+        per_session=Throttle("2/minute", "user"),
         lifetime=timedelta(hours=1),
         failure_delay=timedelta(0),
     )
@@ -143,3 +144,20 @@ async def test_a_token_says_who_issued_it_and_until_when(desk: TokenDesk) -> Non
     claims = jwt.decode(token.access_token, options={"verify_signature": False})
     assert claims["exp"] - claims["iat"] == 3600
     assert (claims["iss"], claims["aud"], claims["sub"]) == ("tlim", "tlim", "alice")
+
+
+async def test_who_is_logged_in_at_the_xmpp_server_needs_no_password(
+    desk: TokenDesk, directory: FakeDirectory, logins: FakeLogins
+) -> None:
+    token = await desk.issue_to("Alice")
+    claims = jwt.decode(token.access_token, options={"verify_signature": False})
+    assert (claims["sub"], claims["scope"]) == ("alice", "")
+    assert (directory.seen, logins.asked) == (["alice"], [])
+
+
+async def test_tokens_for_who_is_logged_in_are_limited_on_their_own(desk: TokenDesk) -> None:
+    for _ in range(2):
+        await desk.issue_to("alice")
+    with pytest.raises(TooManyRequests):
+        await desk.issue_to("ALICE")
+    await desk.issue("alice", "secret", "10.0.0.1")

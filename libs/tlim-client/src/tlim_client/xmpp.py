@@ -5,18 +5,22 @@ import uuid
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
+from slixmpp import JID, Iq
+from slixmpp.exceptions import IqError, IqTimeout
 from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode
 
 from tlim_client.connection import Connection, XmppServer
-from tlim_client.failures import NotReachableError, NotReceivedError, RefusedError
+from tlim_client.failures import ClientError, NotReachableError, NotReceivedError, RefusedError
 from tlim_client.inbox import Bounced, R, Received, Refused, Stored, anything
-from tlim_client.stanzas import message_stanza
+from tlim_client.stanzas import TLIM_NS, message_stanza
 
 __all__ = ["STORED_TIMEOUT", "XmppClient", "XmppServer"]
 
 STORED_TIMEOUT = 5.0
 """Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
+
+_TOKEN = f"{{{TLIM_NS}}}token"
 
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}
 """Refusals of this moment, not of this message."""
@@ -79,6 +83,29 @@ class XmppClient(Connection):
                         await asyncio.sleep(retry_after / 10)
         except TimeoutError:
             raise NotReceivedError(f"not stored within {give_up:g} s: {trouble}") from None
+
+    async def fetch_token(self, within: float = 20) -> str:
+        """Ask the bridge for a bearer token for the HTTP API: who is logged in needs no password for it.
+
+        Raises ClientError, with the error condition of RFC 6120, when it is refused or not answered.
+        """
+        request: Iq = self._connected().make_iq_get(ito=f"bridge.{self.server.domain}")
+        request.append(Element(_TOKEN))
+        try:
+            answer: Iq = await request.send(timeout=within)  # type: ignore[no-untyped-call] # slixmpp has not annotated it
+        except IqError as error:
+            raise ClientError(f"no token: {error.condition}") from error
+        except IqTimeout as error:
+            raise NotReceivedError(f"no token within {within:g} s") from error
+        return answer.xml.findtext(_TOKEN) or ""
+
+    async def features_of(self, jid: str, within: float = 20) -> set[str]:
+        """Return what service discovery (XEP-0030) says that somebody can do; raises ClientError."""
+        try:
+            answer = await self._connected().plugin["xep_0030"].get_info(jid=JID(jid), timeout=within)
+        except (IqError, IqTimeout) as error:
+            raise ClientError(f"{jid} does not say what it can do: {error.condition}") from error
+        return set(answer["disco_info"]["features"])
 
     async def _answer(self, msg_id: str, stanza_id: str, within: float) -> Stored | Refused | Bounced | None:
         def about_it(event: Received) -> Stored | Refused | Bounced | None:

@@ -17,6 +17,7 @@ from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.token_requests import TokenRequests
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 from xmpp_bridge.translate import Addresses
@@ -74,7 +75,8 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", inbox.ping)
     app.state.health.add("deliveries", consumer.ping)
-    component.start(inbox.take)
+    requests = TokenRequests(app.state.token_desk, component, addresses)
+    component.start(inbox.take, requests.take)
     await consumer.start()
     try:
         yield
@@ -82,6 +84,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         # Without a connection there is no batch that could be finished, only one that waits for a connection.
         await (consumer.stop() if component.is_connected else consumer.abort())
         await component.close()
+        await requests.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_grace.total_seconds()):
                 await inbox.drained()
@@ -102,6 +105,7 @@ def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> Toke
         issuer,
         per_user=Throttle(settings.token_attempts_per_user, "user"),
         per_address=Throttle(settings.token_attempts_per_address, "address"),
+        per_session=Throttle(settings.token_attempts_per_user, "user"),
         lifetime=settings.token_lifetime,
         failure_delay=settings.login_failure_delay,
     )

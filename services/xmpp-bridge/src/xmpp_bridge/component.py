@@ -48,6 +48,7 @@ class Component:
         self._addresses = addresses
         self._host, self._port = host, port
         self._on_message: Callable[[Element], None] = _ignore
+        self._on_request: Callable[[Element], bool] = _decline
         self._timeout = timeout.total_seconds()
         self._wire = Wire(addresses.component, secret, host, port, self._on_stanza)
         for event, handler in {
@@ -65,9 +66,13 @@ class Component:
         self._numbers = itertools.count(1)
         self._keeper: asyncio.Task[None] | None = None
 
-    def start(self, on_message: Callable[[Element], None]) -> None:
-        """Begin to connect, and to connect again whenever the connection is lost, until `close`."""
+    def start(self, on_message: Callable[[Element], None], on_request: Callable[[Element], bool] | None = None) -> None:
+        """Begin to connect, and to connect again whenever the connection is lost, until `close`.
+
+        `on_request` gets each `<iq>` first; it returns False for those it leaves to service discovery.
+        """
         self._on_message = on_message
+        self._on_request = on_request or _decline
         self._keeper = asyncio.create_task(self._keep_connected())
 
     async def close(self) -> None:
@@ -154,6 +159,8 @@ class Component:
         if pong is not None and not pong.done():
             pong.set_result(None)
             return
+        if self._on_request(iq):
+            return
         answer = answer_iq(iq)
         if answer is not None:
             with contextlib.suppress(XmppUnavailable):  # whoever asked sees the connection go as well
@@ -215,6 +222,11 @@ class Component:
 
 def _ignore(_message: Element) -> None:
     """Take messages until somebody else does."""
+
+
+def _decline(_iq: Element) -> bool:
+    """Leave all requests to service discovery."""
+    return False
 
 
 def _delays() -> Iterator[float]:

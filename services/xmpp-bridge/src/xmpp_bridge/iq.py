@@ -1,13 +1,28 @@
-"""Requests between the bridge and others (`<iq>`): pings, service discovery; golden files in tests/golden/iq."""
+"""Requests between the bridge and others (`<iq>`): pings, discovery, tokens; golden files in tests/golden/iq."""
 
+from datetime import timedelta
+from enum import Enum
 from xml.etree import ElementTree as ET
 
-from xmpp_bridge.markup import STANZAS_NS, id_attribute, quote
+from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 from xmpp_bridge.translate import TLIM_NS, Addresses
 
 _DISCO_INFO = "http://jabber.org/protocol/disco#info"
 _DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
 _PING = "urn:xmpp:ping"
+_TOKEN = f"{{{TLIM_NS}}}token"
+
+TOKEN_FEATURE = f"{TLIM_NS}#token"
+"""What service discovery says of whoever answers `<token/>`."""
+
+
+class Refusal(Enum):
+    """How a request is refused: the error's type and condition (RFC 6120 section 8.3)."""
+
+    NOT_SUPPORTED = ("cancel", "service-unavailable")
+    FORBIDDEN = ("auth", "forbidden")
+    TOO_OFTEN = ("wait", "resource-constraint")
+    NOT_NOW = ("wait", "recipient-unavailable")
 
 
 def write_ping(ping_id: str, addresses: Addresses) -> str:
@@ -29,17 +44,38 @@ def answer_iq(iq: ET.Element) -> str | None:
 
     None for what is no request. RFC 6120 section 8.2.3 asks for an answer to every get and set.
     """
-    asker, kind = iq.get("from"), iq.get("type")
-    if asker is None or kind not in {"get", "set"}:
+    kind = iq.get("type", "")
+    if iq.get("from") is None or kind not in {"get", "set"}:
         return None
     payload = _DISCOVERABLE.get((kind, iq[0].tag, iq[0].get("node"))) if len(iq) else None
-    outcome = "error" if payload is None else "result"
-    addressed = f" from={quote(iq.get('to', ''))} to={quote(asker)}{id_attribute(iq.get('id'))}"
-    return f"<iq type='{outcome}'{addressed}>{_REFUSED if payload is None else payload}</iq>"
+    return refuse_iq(iq, Refusal.NOT_SUPPORTED) if payload is None else _answer(iq, "result", payload)
 
 
-_REFUSED = f"<error type='cancel'><service-unavailable xmlns='{STANZAS_NS}'/></error>"
-_FEATURES = "".join(f"<feature var='{feature}'/>" for feature in (_DISCO_INFO, _DISCO_ITEMS, _PING, TLIM_NS))
+def refuse_iq(iq: ET.Element, refusal: Refusal) -> str:
+    """Return the error that answers a request."""
+    kind, condition = refusal.value
+    return _answer(iq, "error", f"<error type='{kind}'><{condition} xmlns='{STANZAS_NS}'/></error>")
+
+
+def is_token_request(iq: ET.Element) -> bool:
+    """Tell whether somebody asks for a token: `<iq type='get'><token xmlns='im.itonglian.com'/></iq>`."""
+    return iq.get("type") == "get" and iq.get("from") is not None and len(iq) > 0 and iq[0].tag == _TOKEN
+
+
+def write_token(iq: ET.Element, token: str, lifetime: timedelta) -> str:
+    """Return the answer to a token request."""
+    seconds = int(lifetime.total_seconds())
+    return _answer(iq, "result", f"<token xmlns='{TLIM_NS}' expires_in='{seconds}'>{escape_text(token)}</token>")
+
+
+def _answer(iq: ET.Element, outcome: str, payload: str) -> str:
+    addressed = f" from={quote(iq.get('to', ''))} to={quote(iq.get('from', ''))}{id_attribute(iq.get('id'))}"
+    return f"<iq type='{outcome}'{addressed}>{payload}</iq>"
+
+
+_FEATURES = "".join(
+    f"<feature var='{feature}'/>" for feature in (_DISCO_INFO, _DISCO_ITEMS, _PING, TLIM_NS, TOKEN_FEATURE)
+)
 _IDENTITY = "<identity category='component' type='generic' name='tlim bridge'/>"
 _DISCOVERABLE: dict[tuple[str, str, str | None], str] = {
     ("get", f"{{{_DISCO_INFO}}}query", None): f"<query xmlns='{_DISCO_INFO}'>{_IDENTITY}{_FEATURES}</query>",

@@ -68,8 +68,8 @@ def read_arrival(stanza: ET.Element, addresses: Addresses) -> Arrival | None:
 def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> Arrival | None:
     mark = message.find(_TLIM)
     sender_jid = message.get("from", "")
-    localpart, at, domain = sender_jid.partition("/")[0].partition("@")
-    if mark is None or not localpart or not at or domain.lower() != addresses.domain:
+    localpart = read_user(sender_jid, addresses)
+    if mark is None or localpart is None:
         return None
     location = mark.get("location", "")
     return Arrival(
@@ -80,6 +80,15 @@ def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> 
         text=message.findtext(f"{namespace}body"),
         is_oversized=_is_oversized(message),
     )
+
+
+def read_user(jid: str, addresses: Addresses) -> str | None:
+    """Return the localpart of a user's JID, full or bare, as the server wrote it, or None for anybody off the domain.
+
+    To be trusted in a stanza's own `from`: the XMPP server stamps that, a client cannot forge it.
+    """
+    localpart, _, domain = jid.partition("/")[0].partition("@")
+    return localpart if localpart and domain.lower() == addresses.domain else None
 
 
 def _is_oversized(message: ET.Element) -> bool:

@@ -1,0 +1,67 @@
+"""The XMPP door to tokens: whoever is logged in asks with an IQ (protocol.md section 7)."""
+
+import asyncio
+from typing import Protocol
+from xml.etree.ElementTree import Element
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
+
+from xmpp_bridge.iq import Refusal, is_token_request, refuse_iq, write_token
+from xmpp_bridge.token_service import TokenDesk
+from xmpp_bridge.translate import Addresses, read_user
+
+logger = get_logger(__name__)
+
+
+class Answers(Protocol):
+    """Where answers go: the component."""
+
+    def send(self, stanzas: str) -> None: ...
+
+
+class TokenRequests:
+    """Answers token requests, each in a task of its own; only users of the domain get one."""
+
+    def __init__(self, desk: TokenDesk, answers: Answers, addresses: Addresses) -> None:
+        self._desk = desk
+        self._answers = answers
+        self._addresses = addresses
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, iq: Element) -> bool:
+        """Begin to answer a token request; returns False for anything else."""
+        if not is_token_request(iq):
+            return False
+        task = asyncio.create_task(self._answer(iq))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def close(self) -> None:
+        """Give up what is not answered yet; whoever asked asks again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer(self, iq: Element) -> None:
+        answer = await self._decide(iq)
+        try:
+            self._answers.send(answer)
+        except Unavailable:  # no connection: without an answer he asks again
+            logger.debug("a token request could not be answered", asker=iq.get("from"))
+
+    async def _decide(self, iq: Element) -> str:
+        user = read_user(iq.get("from", ""), self._addresses)
+        if user is None:
+            return refuse_iq(iq, Refusal.FORBIDDEN)
+        try:
+            token = await self._desk.issue_to(user)
+        except TlimError as error:
+            too_often = error.code is ErrorCode.TOO_MANY_REQUESTS
+            return refuse_iq(iq, Refusal.TOO_OFTEN if too_often else Refusal.FORBIDDEN)
+        except Unavailable as error:
+            logger.warning("no token now", reason=str(error))
+            return refuse_iq(iq, Refusal.NOT_NOW)
+        return write_token(iq, token.access_token, token.lifetime)
