@@ -10,7 +10,7 @@ SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 
 .PHONY: help ready ready-xmpp run up down status demo-users clean-data \
-	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs openapi lock
+	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs proofs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ migrate: ready ## run the migrations on the running system's databases
 
 docs: ready ## write docs/protocol.md from the registries
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
+
+proofs: ready ## write docs/proofs.md from the marks of the stories
+	@$(PYTHON) -m tests.e2e.proofs
 
 openapi: ready ## write services/*/openapi.json
 	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service || exit 1; done

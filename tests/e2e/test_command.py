@@ -94,6 +94,7 @@ async def test_two_people_talk_and_share_a_picture(people: People, terminal: Ter
     assert (terminal.folder / "again.png").read_bytes() == picture.read_bytes()
 
 
+@pytest.mark.proves("POST /v1/sessions", "PATCH /v1/sessions/{session_id}", "DELETE /v1/sessions/{session_id}")
 async def test_sessions_are_made_and_edited(people: People, terminal: Terminal) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
     await _log_in(terminal, alice)

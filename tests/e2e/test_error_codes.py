@@ -131,6 +131,9 @@ OVER_HTTP = {
     ),
 }
 
+OVER_XMPP_CODES = sorted({over.code for over in OVER_XMPP.values()} | {code for code, _ in TEXTS.values()})
+OVER_HTTP_CODES = sorted({over.code for over in OVER_HTTP.values()})
+
 BY_OTHER_STORIES = {ErrorCode.RECALL_TOO_LATE}
 """Codes whose effect comes with a later issue."""
 
@@ -141,12 +144,12 @@ async def _log_in_too_often(client: HttpClient, person: Person) -> None:
 
 
 def test_every_code_is_triggered_here_or_comes_later() -> None:
-    triggered = {over.code for over in OVER_XMPP.values()} | {code for code, _ in TEXTS.values()}
-    triggered |= {over.code for over in OVER_HTTP.values()}
+    triggered = {*OVER_XMPP_CODES, *OVER_HTTP_CODES}
     assert triggered | BY_OTHER_STORIES == set(ErrorCode)
     assert not triggered & BY_OTHER_STORIES
 
 
+@pytest.mark.proves(*OVER_XMPP_CODES)
 async def test_over_xmpp_the_sender_hears_the_code_and_nothing_is_stored_or_delivered(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -168,6 +171,7 @@ async def test_over_xmpp_the_sender_hears_the_code_and_nothing_is_stored_or_deli
     assert receiver.inbox.all(Refused) == []
 
 
+@pytest.mark.proves(*OVER_HTTP_CODES)
 async def test_over_http_the_caller_gets_the_code_in_the_shape_of_the_address(people: People) -> None:
     alice, bob = await people("alice", "bob")
     client, other = await alice.http(), await bob.http()
@@ -188,6 +192,7 @@ async def test_over_http_the_caller_gets_the_code_in_the_shape_of_the_address(pe
     }
 
 
+@pytest.mark.proves(ErrorCode.UNAVAILABLE)
 async def test_while_a_dependency_is_down_the_sender_is_told_to_try_again_and_then_succeeds(
     people: People, disturbed_stack: Stack
 ) -> None:

@@ -8,6 +8,15 @@ from tests.e2e.clients.people import People, next_delivered
 from tests.e2e.clients.raw import packed, raw_envelope
 
 
+@pytest.mark.proves(
+    MsgType.TEXT,
+    "field from",
+    "field to",
+    "field msg_id",
+    "field msg_type",
+    "field body",
+    "GET /v1/conversations/{conversation}/messages",
+)
 async def test_a_message_is_stored_then_delivered_and_both_sides_read_it_in_history(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -40,6 +49,7 @@ async def test_an_answer_goes_back_in_the_same_conversation(people: People) -> N
     assert [message["seq"] for message in history] == [answer.seq, question.seq]
 
 
+@pytest.mark.proves(MsgType.TEXT, "field encode", "field encrypt", "field version", "field msg_time")
 async def test_the_specification_s_own_notation_is_read_and_strict_json_is_delivered(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -67,6 +77,7 @@ async def test_the_specification_s_own_notation_is_read_and_strict_json_is_deliv
     assert delivered.envelope.body == [REGISTRY[MsgType.TEXT].example]
 
 
+@pytest.mark.proves("field compress")
 async def test_a_compressed_body_is_delivered_and_stored_unpacked(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -90,6 +101,7 @@ async def test_a_message_addressed_to_the_bridge_itself_is_taken_too(people: Peo
     assert (delivered.envelope, delivered.seq, delivered.from_jid) == (sent, stored.seq, alice.jid)
 
 
+@pytest.mark.proves("field from", "field to")
 @pytest.mark.parametrize("spelling", [str.upper, str.title])
 async def test_user_ids_are_compared_as_xmpp_compares_them(people: People, spelling: object) -> None:
     assert callable(spelling)

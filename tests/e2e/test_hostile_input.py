@@ -36,6 +36,7 @@ async def test_garbage_is_answered_with_one_code_each_and_harms_nobody(people: P
     await assert_next_is(receiver, device, mallory.text_to(bob, "sorry"))
 
 
+@pytest.mark.proves(ErrorCode.FIELD_INVALID)
 async def test_a_stanza_over_the_limit_is_refused_and_one_just_below_it_is_delivered(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -50,6 +51,7 @@ async def test_a_stanza_over_the_limit_is_refused_and_one_just_below_it_is_deliv
     assert len((await next_delivered(receiver)).envelope.body[0]["text"]) == room
 
 
+@pytest.mark.proves("field compress", ErrorCode.FIELD_INVALID)
 async def test_a_small_message_that_unpacks_to_a_giant_is_refused_without_unpacking_it(people: People) -> None:
     mallory, bob = await people("mallory", "bob")
     device, receiver = await mallory.device(), await bob.device()
@@ -84,6 +86,7 @@ async def test_a_stream_that_is_no_xml_ends_and_only_for_that_client(people: Peo
     await assert_next_is(receiver, device, mallory.text_to(bob, "back again"), retry_after=1)
 
 
+@pytest.mark.proves("field body")
 async def test_unknown_keys_are_kept_in_elements_and_dropped_from_the_envelope(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()

@@ -24,6 +24,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.proves(MsgType.IMAGE, ErrorCode.FILE_UNKNOWN, "POST /v1/files", "GET /v1/files/{file_id}")
 async def test_the_receiver_downloads_what_was_sent_and_a_stranger_does_not(people: People, picture: Path) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
     phone, receiver = await alice.device(), await bob.device()
@@ -55,6 +56,7 @@ async def test_before_it_was_sent_a_file_is_its_uploader_s_alone(people: People,
     assert (await one.download(file_id, picture.parent / "mine.png")).path.read_bytes() == PNG
 
 
+@pytest.mark.proves(ErrorCode.FILE_UNKNOWN)
 async def test_nobody_gains_access_by_sending_on_a_file_he_cannot_read(people: People, picture: Path) -> None:
     alice, mallory = await people("alice", "mallory")
     file_id = await (await alice.http()).upload(picture)
@@ -68,6 +70,13 @@ async def test_nobody_gains_access_by_sending_on_a_file_he_cannot_read(people: P
     assert refusal.value.code is ErrorCode.FILE_UNKNOWN
 
 
+@pytest.mark.proves(
+    MsgType.IMAGE,
+    MsgType.FILE,
+    MsgType.VOICE,
+    "POST /{project_name}/upload/mobileFileUpload",
+    "GET /{project_name}/upload/mobileFileDownload",
+)
 @pytest.mark.parametrize("kind", DIRECT_FILE_TYPES)
 async def test_every_direct_file_type_shares_its_file_over_the_specification_s_addresses(
     people: People, kind: MsgType

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from tlim_client.inbox import Refused, Stored
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
@@ -9,6 +10,7 @@ from tlim_protocol.errors import ErrorCode
 from tests.e2e.clients.people import People, assert_next_is, ids_in_history, next_delivered
 
 
+@pytest.mark.proves("field msg_id")
 async def test_a_resend_is_confirmed_with_the_first_seq_and_neither_stored_nor_delivered_again(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -39,6 +41,7 @@ async def test_resends_at_the_same_moment_are_all_confirmed_and_stored_once(peop
     assert await ids_in_history(await alice.http(), bob) == [message.msg_id, marker.msg_id]
 
 
+@pytest.mark.proves("field msg_id")
 async def test_the_same_msg_id_of_another_sender_is_another_message(people: People) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
     message = alice.text_to(carol, "from alice")

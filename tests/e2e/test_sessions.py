@@ -17,6 +17,9 @@ def _members(*people: Person, **each: str) -> list[dict[str, str]]:
     return [{"user_id": person.user_id, **each} for person in people]
 
 
+@pytest.mark.proves(
+    *(f"{method} /plugin/tlim/{name}Session" for method in ("GET", "POST") for name in ("add", "modify", "delete"))
+)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("root", ["plugin", "plugins"])
 async def test_a_session_lives_from_add_to_delete_in_the_specification_s_words(
@@ -80,6 +83,7 @@ async def test_unknown_people_are_left_out_and_named(people: People) -> None:
     assert added["unknown_subscribers"] == [{"user_id": "nobody-here"}]
 
 
+@pytest.mark.proves("GET /v1/sessions", "POST /v1/sessions", "PATCH /v1/sessions/{session_id}")
 async def test_removing_somebody_from_one_session_leaves_his_others_alone(people: People) -> None:
     creator, second = await people("creator", "second")
     client = await creator.http()
@@ -91,6 +95,7 @@ async def test_removing_somebody_from_one_session_leaves_his_others_alone(people
     assert [session["session_id"] for session in his] == [other["session_id"]]
 
 
+@pytest.mark.proves("GET /v1/sessions/{session_id}", ErrorCode.SESSION_UNKNOWN)
 async def test_who_is_not_in_a_session_cannot_tell_it_from_one_that_does_not_exist(people: People) -> None:
     creator, stranger = await people("creator", "stranger")
     session = await (await creator.http()).add_session([creator.user_id])
@@ -106,6 +111,7 @@ async def test_who_is_not_in_a_session_cannot_tell_it_from_one_that_does_not_exi
     assert refusal.value.code is ErrorCode.SESSION_UNKNOWN
 
 
+@pytest.mark.proves("PATCH /v1/sessions/{session_id}", ErrorCode.NOT_ALLOWED)
 async def test_everybody_may_leave_and_only_the_creator_removes_others(people: People) -> None:
     creator, second, third = await people("creator", "second", "third")
     session = await (await creator.http()).add_session([second.user_id, third.user_id])

@@ -10,6 +10,7 @@ from tlim_client.inbox import Carbon, Delivered, Refused, Stored
 from tlim_client.xmpp import XmppServer
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients import smack as smack_project
 from tests.e2e.clients.people import People, Person, next_delivered
@@ -39,6 +40,7 @@ async def smack(smack_target: Path, stack: Stack) -> AsyncIterator[Smack]:
         yield log_in
 
 
+@pytest.mark.proves(MsgType.TEXT)
 async def test_a_message_goes_from_smack_to_tlim_and_back(people: People, smack: Smack) -> None:
     alice, bob = await people("alice", "bob")
     phone, terminal = await smack(alice), await bob.device()
@@ -57,6 +59,7 @@ async def test_a_message_goes_from_smack_to_tlim_and_back(people: People, smack:
     assert [kept["msg_id"] for kept in history] == [question.msg_id, answer.msg_id]
 
 
+@pytest.mark.proves(ErrorCode.BODY_EMPTY)
 async def test_smack_hears_the_error_code_and_stays_connected(people: People, smack: Smack) -> None:
     alice, bob = await people("alice", "bob")
     phone, terminal = await smack(alice), await bob.device()

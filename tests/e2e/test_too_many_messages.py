@@ -1,5 +1,6 @@
 """One user's flood is refused with error-017, passes, and hurts nobody else."""
 
+import pytest
 from tlim_client.inbox import Refused
 from tlim_protocol.errors import ErrorCode
 
@@ -9,6 +10,7 @@ FLOOD = 3_600
 """Well over what a user may send at once (TLIM_MESSAGES_PER_USER), with what the time of sending adds to it."""
 
 
+@pytest.mark.proves(ErrorCode.TOO_MANY_REQUESTS)
 async def test_who_floods_hears_error_017_and_others_go_on(people: People) -> None:
     mallory, alice, bob = await people("mallory", "alice", "bob")
     flooding, phone, receiver = await mallory.device(), await alice.device(), await bob.device()

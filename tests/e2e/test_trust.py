@@ -21,6 +21,7 @@ async def _assert_bob_only_hears_mallory(
     assert [event.envelope.msg_from for event in receiver.inbox.all(Delivered)] == [mallory.user_id]
 
 
+@pytest.mark.proves("field from", ErrorCode.FROM_NOT_SENDER)
 async def test_a_forged_from_in_the_json_is_refused(people: People) -> None:
     mallory, alice, bob = await people("mallory", "alice", "bob")
     device, receiver = await mallory.device(), await bob.device()
@@ -90,6 +91,7 @@ async def test_a_stranger_reads_no_history_and_without_a_token_nobody_reads_anyt
             assert refusal.value.status == 401
 
 
+@pytest.mark.proves("POST /v1/tokens")
 async def test_who_logs_in_with_a_wrong_password_gets_no_token(people: People) -> None:
     alice, bob = await people("alice", "bob")
     client = await bob.http()
@@ -100,6 +102,7 @@ async def test_who_logs_in_with_a_wrong_password_gets_no_token(people: People) -
         assert refusal.value.status == 401
 
 
+@pytest.mark.proves("PUT /v1/users/{user_id}", ErrorCode.NOT_ALLOWED)
 async def test_only_an_administrator_reaches_the_users_directory(people: People) -> None:
     (alice,) = await people("alice")
 
