@@ -6,6 +6,7 @@ from fastapi import Depends
 
 from message_store.dependencies import SessionDep
 from message_store.reading.history_repository import HistoryReader
+from message_store.reading.sync_repository import SyncReader
 
 
 def history_reader(session: SessionDep) -> HistoryReader:
@@ -13,4 +14,10 @@ def history_reader(session: SessionDep) -> HistoryReader:
     return HistoryReader(session)
 
 
+def sync_reader(session: SessionDep) -> SyncReader:
+    """Give the repository of sync."""
+    return SyncReader(session)
+
+
 HistoryReaderDep = Annotated[HistoryReader, Depends(history_reader)]
+SyncReaderDep = Annotated[SyncReader, Depends(sync_reader)]

@@ -7,9 +7,10 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
 from message_store.dependencies import CurrentUserDep
-from message_store.reading.dependencies import HistoryReaderDep
+from message_store.reading.dependencies import HistoryReaderDep, SyncReaderDep
 from message_store.reading.history_service import read_page
-from message_store.reading.schemas import HistoryPage
+from message_store.reading.schemas import HistoryPage, SyncPage
+from message_store.reading.sync_service import read_changes
 
 router = APIRouter(prefix="/v1", tags=["reading"])
 
@@ -39,3 +40,19 @@ async def read_messages(
     large: `more` tells whether to go on.
     """
     return HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
+
+
+@router.get("/sync", responses=problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)))
+async def sync(
+    *,
+    user: CurrentUserDep,
+    reader: SyncReaderDep,
+    after: Annotated[int, Query(ge=0, le=_MAX_SEQ, description="`next` of the last page; 0: from the beginning")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> SyncPage:
+    """Return everything that concerns me after a cursor: messages, receipts, recalls and notices, oldest first.
+
+    What I sent is in it, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
+    device begins with `sync_from` of `GET /v1/conversations`.
+    """
+    return SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit))

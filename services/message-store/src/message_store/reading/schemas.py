@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from message_store.models import Message
 from message_store.reading.history_service import Page
+from message_store.reading.sync_service import Changes, Kind, conversation_name, kind_of
 
 
 class HistoryMessage(BaseModel):
@@ -55,3 +56,30 @@ class HistoryPage(BaseModel):
     def of(cls, page: Page) -> Self:
         """Return the shape of a page."""
         return cls(messages=[HistoryMessage.of(message) for message in page.messages], next=page.next, more=page.more)
+
+
+class LogItem(HistoryMessage):
+    """Anything of the log that concerns me: a message, a receipt, a recall, or a notice about a session."""
+
+    kind: Kind
+    conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
+
+    @classmethod
+    def seen_by(cls, me: str, message: Message) -> Self:
+        """Return the shape of a row for a reader; a notice is from who did what it tells."""
+        actor = message.sender or message.body[0].get("actor", "")
+        fields = HistoryMessage.of(message).model_dump() | {"msg_from": actor}
+        return cls(**fields, kind=kind_of(message), conversation=conversation_name(message.conversation_id, me))
+
+
+class SyncPage(BaseModel):
+    """What concerns me after a cursor, in the order in which it was stored."""
+
+    items: list[LogItem]
+    next: int = Field(description="the `after` of the next question, now or later: keep it")
+    more: bool = Field(description="whether the next page holds anything now")
+
+    @classmethod
+    def of(cls, me: str, changes: Changes) -> Self:
+        """Return the shape of a page for a reader."""
+        return cls(items=[LogItem.seen_by(me, one) for one in changes.items], next=changes.next, more=changes.more)

@@ -1,53 +1,36 @@
 """History over HTTP: pages, members only, every refusal; and that a long history costs no more than a short one."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
-import httpx
-import jwt
 import pytest
 import pytest_asyncio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from message_store.app import create_app
 from tlim_protocol.errors import ErrorCode
-from tlim_runtime.auth import TokenVerifier
+from tlim_protocol.registry import MsgType
 
-KEY = Ed25519PrivateKey.generate()
-
-
-def token(user: str) -> dict[str, str]:
-    now = int(time.time())
-    claims = {"sub": user, "iss": "tlim", "aud": "tlim", "iat": now, "exp": now + 60}
-    return {"Authorization": f"Bearer {jwt.encode(claims, KEY, 'EdDSA', headers={'kid': 'test'})}"}
-
-
-async def keys() -> dict[str, Any]:
-    public = jwt.get_algorithm_by_name("EdDSA").to_jwk(KEY.public_key(), as_dict=True)
-    return {"keys": [{**public, "kid": "test"}]}
+GROUP = "6f1c5e0a-9d6b-4a53-8a3e-0d6c1b7f2a10"
 
 
 @pytest_asyncio.fixture
-async def client(world: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def client(world: Any, open_http: Any) -> AsyncIterator[Any]:
+    """A running instance of the whole application, and its HTTP door."""
     app = create_app(world.settings())
-    app.state.tokens = TokenVerifier(keys, "tlim", "tlim")
-    async with world.running(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://store") as client:
-            yield client
+    async with world.running(app), open_http(app) as opened:
+        yield opened
 
 
-async def read(client: httpx.AsyncClient, me: str, peer: str, **query: int) -> dict[str, Any]:
-    answer = await client.get(f"/v1/conversations/{peer}/messages", params=query, headers=token(me))
-    assert answer.status_code == 200, answer.text
-    page: dict[str, Any] = answer.json()
+async def read(http: Any, me: str, conversation: str, **query: int) -> dict[str, Any]:
+    page: dict[str, Any] = await http.read(me, f"conversations/{conversation}/messages", **query)
     return page
 
 
-async def test_both_members_read_the_same_messages_newest_first(
-    client: httpx.AsyncClient, world: Any, accepted: Any
-) -> None:
+async def seqs(http: Any, me: str, conversation: str, **query: int) -> list[int]:
+    return [message["seq"] for message in (await read(http, me, conversation, **query))["messages"]]
+
+
+async def test_both_members_read_the_same_messages_newest_first(client: Any, world: Any, accepted: Any) -> None:
     await world.send(accepted("m1"), accepted("m2", "bob", "alice", msg_time=None, body=[{"text": "\x00 你"}]))
     await world.settled(2)
     page = await read(client, "alice", "bob")
@@ -62,9 +45,7 @@ async def test_both_members_read_the_same_messages_newest_first(
     }  # fmt: skip
 
 
-async def test_pages_back_and_forth_show_each_message_once(
-    client: httpx.AsyncClient, world: Any, accepted: Any
-) -> None:
+async def test_pages_back_and_forth_show_each_message_once(client: Any, world: Any, accepted: Any) -> None:
     await world.send(*(accepted(f"m{i}") for i in range(7)), accepted("other", to="carol"))
     await world.settled(8)
     back: list[str] = []
@@ -86,7 +67,7 @@ async def test_pages_back_and_forth_show_each_message_once(
 
 
 async def test_a_stranger_and_a_conversation_that_nobody_began_look_the_same(
-    client: httpx.AsyncClient, world: Any, accepted: Any
+    client: Any, world: Any, accepted: Any
 ) -> None:
     await world.send(accepted("m1"))
     await world.settled(1)
@@ -109,15 +90,63 @@ async def test_a_stranger_and_a_conversation_that_nobody_began_look_the_same(
     ],
 )
 async def test_a_wrong_question_is_a_problem_document_with_its_code(
-    client: httpx.AsyncClient, path: str, status: int, code: ErrorCode
+    client: Any, path: str, status: int, code: ErrorCode
 ) -> None:
-    answer = await client.get(f"/v1/conversations/{path}", headers=token("alice"))
+    answer = await client.get("alice", f"conversations/{path}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}])
-async def test_without_a_valid_token_nothing_is_read(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    assert (await client.get("/v1/conversations/bob/messages", headers=headers)).status_code == 401
+async def test_without_a_valid_token_nothing_is_read(client: Any, headers: dict[str, str]) -> None:
+    assert (await client.client.get("/v1/conversations/bob/messages", headers=headers)).status_code == 401
+
+
+async def test_of_a_group_only_the_time_of_membership_is_read(http: Any, log: Any) -> None:
+    await log.group(GROUP, "bob", "carol")
+    before = await log.say("bob", GROUP)
+    await log.change(GROUP, actor="bob", added=("alice",))
+    inside = [await log.say("bob", GROUP), await log.say("alice", GROUP)]
+    await log.change(GROUP, actor="bob", removed=("alice",))
+    away = await log.say("bob", GROUP)
+    await log.change(GROUP, actor="bob", added=("alice",))
+    again = await log.say("bob", GROUP)
+    assert await seqs(http, "alice", GROUP) == [again, *reversed(inside)]
+    assert await seqs(http, "alice", GROUP, after=0, limit=2) == inside
+    assert await seqs(http, "alice", GROUP, before=again, limit=1) == inside[1:]
+    assert await seqs(http, "carol", GROUP) == [again, away, *reversed(inside), before]
+
+
+async def test_receipts_and_notices_are_not_history_and_a_recalled_message_is_a_tombstone(http: Any, log: Any) -> None:
+    await log.group(GROUP, "alice", "bob")
+    seq = await log.say("bob", GROUP)
+    await log.say("alice", GROUP, MsgType.READ)
+    await log.say("bob", GROUP, MsgType.RECALL)
+    await log.recall(seq)
+    (tombstone,) = (await read(http, "alice", GROUP))["messages"]
+    assert (tombstone["seq"], tombstone["recalled"], tombstone["body"]) == (seq, True, [])
+
+
+async def test_who_left_and_who_was_in_a_deleted_session_still_read_what_they_saw(http: Any, log: Any) -> None:
+    await log.group(GROUP, "alice", "bob")
+    seq = await log.say("bob", GROUP)
+    await log.change(GROUP, actor="bob", removed=("bob",))
+    await log.change(GROUP, MsgType.SESSION_DELETED, actor="alice", removed=("alice",))
+    assert await seqs(http, "alice", GROUP) == await seqs(http, "bob", GROUP) == [seq]
+
+
+async def test_a_session_that_one_was_never_in_looks_like_none(http: Any, log: Any) -> None:
+    await log.group(GROUP, "alice", "bob")
+    for session_id in (GROUP, GROUP.replace("6", "7")):
+        answer = await http.get("carol", f"conversations/{session_id}/messages")
+        assert (answer.status_code, answer.json()["code"]) == (404, ErrorCode.SESSION_UNKNOWN)
+
+
+async def test_large_messages_make_short_pages(http: Any, log: Any) -> None:
+    expected = [await log.direct("bob", "alice", body=[{"text": "x" * 600_000}]) for _ in range(3)]
+    page = await read(http, "alice", "bob")
+    assert [message["seq"] for message in page["messages"]] == expected[:0:-1]
+    assert (page["next"], page["more"]) == (expected[1], True)
+    assert await seqs(http, "alice", "bob", before=page["next"]) == expected[:1]
 
 
 PAGE = "SELECT * FROM messages WHERE is_chat AND conversation_id = 'u:alice:user7'"
@@ -146,13 +175,13 @@ async def test_a_page_of_a_long_history_is_one_range_of_an_index(
     assert "rows=51" in text
 
 
-async def test_the_counters_are_shown(client: httpx.AsyncClient, world: Any, accepted: Any) -> None:
+async def test_the_counters_are_shown(client: Any, world: Any, accepted: Any) -> None:
     world.directory.strangers.add("nobody")
     await world.send(accepted("m1"), accepted("m2", to="nobody"))
     await world.settled(1)
-    metrics = (await client.get("/metrics")).text
+    metrics = (await client.client.get("/metrics")).text
     assert "tlim_message_store_stored_total 1.0" in metrics
     assert f'tlim_message_store_rejected_total{{code="{ErrorCode.USER_UNKNOWN.value}"}} 1.0' in metrics
     assert "tlim_message_store_publication_lag_messages 0.0" in metrics
     assert "tlim_message_store_leading 1.0" in metrics
-    assert (await client.get("/readyz")).json()["ready"]
+    assert (await client.client.get("/readyz")).json()["ready"]

@@ -1,0 +1,44 @@
+"""The SQL of sync: whatever concerns somebody, in the order of the log."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from message_store.reading.slice_repository import Slice, read_slice, slice_statement
+
+# Four ways in which a row concerns somebody, each a range of an index that ends with the page: it was sent to him, by
+# him (from another device of his), to several of whom he is one, or to the members of a group while he was in it.
+# The last probes every group of his once: a probe takes microseconds, a column that says where to look would be one
+# more row to write with every receipt.
+_CANDIDATES = """
+    SELECT seq FROM (
+        (SELECT seq FROM messages WHERE recipient = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+        UNION
+        (SELECT seq FROM messages WHERE sender = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+        UNION
+        (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+        UNION
+        (SELECT told.seq
+         FROM members CROSS JOIN LATERAL (
+            SELECT seq FROM messages
+            WHERE messages.conversation_id = members.conversation_id AND audience = 2 AND seq > :after
+                AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807)
+            ORDER BY seq LIMIT :one_more) AS told
+         WHERE user_id = :user_id AND NOT starts_with(members.conversation_id, 'u:')
+            AND (left_seq IS NULL OR left_seq > :after)
+         ORDER BY told.seq LIMIT :one_more)) AS concerning
+    ORDER BY seq LIMIT :one_more"""
+
+_AFTER = slice_statement(_CANDIDATES)
+
+
+class SyncReader:
+    """What concerns somebody, on the session of a request."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def concerning(self, user_id: str, after: int, limit: int) -> Slice:
+        """Return up to `limit` rows of any kind that concern the user after seq `after`, oldest first.
+
+        Seqs become visible in their order, so that a row behind one that was returned is never a late one.
+        """
+        return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})

@@ -1,0 +1,59 @@
+"""The rules of sync: what each row of the log is to the one who catches up."""
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from tlim_protocol.registry import REGISTRY, MsgType
+
+from message_store.models import Message
+from message_store.reading.slice_repository import Slice
+
+_DIRECT = "u:"  # tlim_protocol.identity.conversation_of_users
+
+
+class Kind(StrEnum):
+    """What a row of the log is."""
+
+    MESSAGE = "message"
+    RECEIPT = "receipt"
+    RECALL = "recall"
+    NOTICE = "notice"
+
+
+class Reader(Protocol):
+    """Where the log is read (sync_repository.SyncReader)."""
+
+    async def concerning(self, user_id: str, after: int, limit: int, /) -> Slice:
+        """Return up to `limit` rows that concern the user after seq `after`, oldest first."""
+
+
+class Changes(NamedTuple):
+    """A page of what concerns somebody; `next` is the cursor of the page behind it."""
+
+    items: list[Message]
+    next: int
+    more: bool
+
+
+def kind_of(message: Message) -> Kind:
+    """Return what a row is: people wrote it, report about it, took something back, or the server tells of a session."""
+    msg_type = MsgType(message.msg_type)
+    if REGISTRY[msg_type].is_chat:
+        return Kind.MESSAGE
+    if not REGISTRY[msg_type].sent_by_clients:
+        return Kind.NOTICE
+    return Kind.RECALL if msg_type is MsgType.RECALL else Kind.RECEIPT
+
+
+def conversation_name(conversation_id: str, me: str) -> str:
+    """Return what `me` calls a conversation: the other one's user id, or the session_id."""
+    if not conversation_id.startswith(_DIRECT):
+        return conversation_id
+    _, one, other = conversation_id.split(":")
+    return other if one == me else one
+
+
+async def read_changes(reader: Reader, me: str, *, after: int, limit: int) -> Changes:
+    """Return up to `limit` things that concern `me` (normalised) after the cursor `after`, oldest first."""
+    found = await reader.concerning(me, after, limit)
+    return Changes(list(found.messages), found.messages[-1].seq if found.messages else after, found.more)
