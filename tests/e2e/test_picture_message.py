@@ -57,14 +57,16 @@ async def test_before_it_was_sent_a_file_is_its_uploader_s_alone(people: People,
 
 
 @pytest.mark.proves(ErrorCode.FILE_UNKNOWN)
-async def test_nobody_gains_access_by_sending_on_a_file_he_cannot_read(people: People, picture: Path) -> None:
+@pytest.mark.xfail(reason="message-store does not ask which files may be sent yet", strict=False)
+async def test_a_file_that_is_not_his_is_not_sent_and_nobody_gains_access(people: People, picture: Path) -> None:
     alice, mallory = await people("alice", "mallory")
     file_id = await (await alice.http()).upload(picture)
     device = await mallory.device()
 
-    await device.send_until_stored(file_message(mallory.user_id, mallory.user_id, MsgType.FILE, file_id))
-    await next_delivered(device)
-
+    for foreign in (file_id, "0" * 32, "no id"):
+        with pytest.raises(RefusedError) as refusal:
+            await device.send_until_stored(file_message(mallory.user_id, mallory.user_id, MsgType.FILE, foreign))
+        assert refusal.value.code is ErrorCode.FILE_UNKNOWN
     with pytest.raises(RefusedError) as refusal:
         await (await mallory.http()).download(file_id, picture.parent)
     assert refusal.value.code is ErrorCode.FILE_UNKNOWN

@@ -4,8 +4,8 @@ import pytest
 from tlim_protocol.docs import example
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
-from tlim_protocol.registry import FILE_TYPES, MsgType
-from tlim_protocol.streams import CONSUMERS, FILE_GRANTS, PERMISSIONS, STORE_INBOX, STREAMS, ConsumerSpec, inbox_prefix
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import CONSUMERS, PERMISSIONS, STORE_INBOX, STREAMS, ConsumerSpec, inbox_prefix
 from tlim_protocol.subjects import out_message_id, subject_dead, subject_in, subject_out
 
 
@@ -53,7 +53,6 @@ def test_nobody_hears_the_replies_of_another() -> None:
 
 
 def test_filters_follow_the_registry() -> None:
-    assert len(FILE_GRANTS.filter_subjects) == len(FILE_TYPES) == 6
     assert not any(covers(pattern, subject_in(MsgType.SESSION_ADDED, "s")) for pattern in STORE_INBOX.filter_subjects)
 
 

@@ -123,14 +123,14 @@ class UsersKnown(Event):
 
 
 class FileQuestion(Event):
-    """Request of `tlim.rpc.file.check` (may the user read the file?) and `tlim.rpc.message.grants` (who sent it?)."""
+    """Request of `tlim.rpc.message.grants`: whether the user may see a message with the file that is not recalled."""
 
     file_id: str
     user_id: str
 
 
 class FileVerdict(Event):
-    """Answer of `tlim.rpc.file.check`."""
+    """Answer of `tlim.rpc.message.grants`."""
 
     allowed: bool
 
@@ -146,12 +146,6 @@ class FilesAnswer(Event):
 
     existing: list[str]
     owned: list[FileQuestion]
-
-
-class FileSenders(Event):
-    """Answer of `tlim.rpc.message.grants`: who shared the file with the user in a stored message; empty: nobody."""
-
-    senders: list[str]
 
 
 class SessionQuestion(Event):

@@ -6,8 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tlim_protocol.registry import CLIENT_TYPES, FILE_TYPES, MsgType
-from tlim_protocol.subjects import ALL_DEAD, ALL_IN, ALL_OUT, Rpc, every_in, every_out
+from tlim_protocol.registry import CLIENT_TYPES, MsgType
+from tlim_protocol.subjects import ALL_DEAD, ALL_IN, ALL_OUT, Rpc, every_in
 
 
 class StreamName(StrEnum):
@@ -48,9 +48,8 @@ STREAMS = (
 
 STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", tuple(every_in(kind) for kind in CLIENT_TYPES))
 BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,))
-FILE_GRANTS = ConsumerSpec(StreamName.OUT, "file-api", tuple(every_out(kind) for kind in FILE_TYPES))
 
-CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX, FILE_GRANTS)
+CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)
 
 
 class ClientPermissions(NamedTuple):
@@ -87,7 +86,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
             responds=True,
         ),
         "file-api": ClientPermissions(
-            publish=(*(every_in(kind) for kind in _FILE_EVENT_TYPES), *_consuming(FILE_GRANTS), Rpc.MESSAGE_GRANTS),
+            publish=(*(every_in(kind) for kind in _FILE_EVENT_TYPES), Rpc.MESSAGE_GRANTS),
             subscribe=_hearing("file-api", Rpc.FILE_CHECK),
             responds=True,
         ),

@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOX, FILE_GRANTS, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import Rpc, subject_in, subject_out
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import BatchConsumer, Incoming, Poison, Verdict
@@ -102,7 +102,6 @@ async def test_answers_in_progress_do_not_block_each_other(broker: Broker) -> No
     [
         (STORE_INBOX, subject_in(MsgType.TEXT, CONVERSATION)),
         (BRIDGE_OUTBOX, subject_out(MsgType.TEXT, CONVERSATION)),
-        (FILE_GRANTS, subject_out(MsgType.IMAGE, CONVERSATION)),
     ],
 )
 async def test_each_service_may_do_all_that_its_consumer_needs(

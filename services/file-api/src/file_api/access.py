@@ -1,26 +1,23 @@
-"""Who may read a file: its owner, and everybody to whom a reader of it has sent it."""
+"""Who may read a file: its owner, and whoever may see a message that carries it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
 
 from tlim_protocol.errors import ErrorCode, TlimError
 
-from file_api.files import Share, StoredFile, is_file_id
+from file_api.files import StoredFile, is_file_id
 from file_api.repository import Transaction
-from file_api.repository.files import FileRepository
 
-MAX_QUESTIONS = 32
-"""A file that was forwarded from hand to hand more often, none of which we heard of, has to be sent again."""
-
-AskSenders = Callable[[str, str], Awaitable[Sequence[str]]]
-"""Takes file id and user id; returns who sent the file to the user; raises Unavailable when nobody can say."""
+SeesMessageWith = Callable[[str, str], Awaitable[bool]]
+"""Takes file id and user id; tells whether the user may see a message that carries the file; raises Unavailable."""
 
 
 class Access:
-    """The rules of reading, fed by stored messages; what was missed is asked for before anybody is refused."""
+    """The rules of reading. Nothing is kept here: message-store knows who is in which group and what was recalled."""
 
-    def __init__(self, transaction: Transaction, ask_senders: AskSenders) -> None:
+    def __init__(self, transaction: Transaction, sees_message_with: SeesMessageWith) -> None:
         self._transaction = transaction
-        self._ask_senders = ask_senders
+        self._sees_message_with = sees_message_with
 
     async def readable(self, file_id: str, user_id: str) -> StoredFile:
         """Return a file that the user may read.
@@ -31,54 +28,20 @@ class Access:
         if is_file_id(file_id):
             async with self._transaction() as tables:
                 file = await tables.files.find(file_id)
-                allowed = file is not None and await _is_reader(tables.files, file, user_id)
-            if file is None:
-                # Asked for nothing, so that neither the time taken nor an outage tells unknown files from foreign ones.
-                await self._ask_senders(file_id, user_id)
-            elif allowed or await self._learn(file, user_id, set()):
+            if file is not None and file.owner_id == user_id:
+                return file
+            # Asked for unknown files too: neither the time taken nor an outage tells them from foreign ones.
+            if await self._sees_message_with(file_id, user_id) and file is not None:
                 return file
         raise TlimError(ErrorCode.FILE_UNKNOWN, "there is no such file for you", field="file_id")
 
-    async def may_read(self, file_id: str, user_id: str) -> bool:
-        """Tell whether the user may read the file; raises Unavailable like `readable`."""
-        try:
-            await self.readable(file_id, user_id)
-        except TlimError:
-            return False
-        return True
+    async def owners(self, file_ids: Collection[str]) -> dict[str, str]:
+        """Return who uploaded each of these files, which somebody is about to send; unknown ones are left out.
 
-    async def share(self, shares: Sequence[Share]) -> None:
-        """Let the recipients of stored messages read, in the order of the messages, in one transaction.
-
-        A sender who may not read a file himself gives nobody anything; repeating it changes nothing.
+        They count as sent from now on: they are no orphans. Raises Unavailable.
         """
+        known = {file_id for file_id in file_ids if is_file_id(file_id)}
+        if not known:
+            return {}
         async with self._transaction() as tables:
-            owners = await tables.files.owners({share.file_id for share in shares if is_file_id(share.file_id)})
-            readers = set(owners.items())
-            readers |= await tables.files.granted({(share.file_id, share.sender) for share in shares})
-            given = []
-            for share in shares:
-                if (share.file_id, share.sender) in readers:
-                    received = [(share.file_id, user_id) for user_id in share.recipients]
-                    readers.update(received)  # he may have sent it on later in this very batch
-                    given.extend(received)
-            if given:
-                await tables.files.grant(given)
-
-    async def _learn(self, file: StoredFile, user_id: str, asked: set[str]) -> bool:
-        """Ask who sent the file to the user, and on from them to a reader; the grants on the way are recorded."""
-        asked.add(user_id)
-        for sender in await self._ask_senders(file.file_id, user_id):
-            async with self._transaction() as tables:
-                is_reader = await _is_reader(tables.files, file, sender)
-            if not is_reader and sender not in asked and len(asked) < MAX_QUESTIONS:
-                is_reader = await self._learn(file, sender, asked)
-            if is_reader:
-                async with self._transaction() as tables:
-                    await tables.files.grant([(file.file_id, user_id)])
-                return True
-        return False
-
-
-async def _is_reader(files: FileRepository, file: StoredFile, user_id: str) -> bool:
-    return user_id == file.owner_id or bool(await files.granted([(file.file_id, user_id)]))
+            return await tables.files.note_sent(known, datetime.now(UTC))

@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
-from tlim_protocol.streams import FILE_GRANTS
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
-from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 
@@ -20,7 +18,7 @@ from file_api.repository import transactions
 from file_api.service import FileService
 from file_api.settings import Settings
 from file_api.storage import Storage, open_storage
-from file_api.subscribers import check_responder, grants_handler, senders_asker
+from file_api.subscribers import check_responder, message_store_asker
 from file_api.sweeper import Sweeper
 
 
@@ -53,11 +51,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         disposal = Disposal(transactions(database), storage)
         files = _files(settings, database, storage, disposal, relay)
-        access = Access(transactions(database), senders_asker(broker))
+        access = Access(transactions(database), message_store_asker(broker))
         await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
-        grants = BatchConsumer(broker, FILE_GRANTS, grants_handler(access))
-        await grants.start()
-        stack.push_async_callback(grants.stop)
         sweeper = Sweeper(disposal, settings.sweep_interval)
         await sweeper.start()
         stack.push_async_callback(sweeper.stop)
@@ -69,7 +64,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)
-        app.state.health.add("grants", grants.ping)
         yield
 
 

@@ -82,14 +82,6 @@ class Received(NamedTuple):
     sha256: str
 
 
-class Share(NamedTuple):
-    """A stored message by which `sender` gives a file to `recipients`."""
-
-    file_id: str
-    sender: str
-    recipients: tuple[str, ...]
-
-
 def new_file_id() -> str:
     """Return an id that nobody can guess: 122 random bits as 32 hex digits (ids hold at most 64 characters)."""
     return uuid4().hex

@@ -110,12 +110,3 @@ class DiscardedRow(Table, table=True):
 
     object_key: str = Field(primary_key=True, sa_type=_ID)
     not_before: datetime = Field(sa_type=_TIME)
-
-
-class Grant(Table, table=True):
-    """Somebody may read a file: it was sent to him by a person who could read it."""
-
-    __tablename__ = "grants"
-
-    file_id: str = Field(primary_key=True, sa_type=_ID, foreign_key="files.file_id", ondelete="CASCADE")
-    user_id: str = Field(primary_key=True, sa_type=_ID)

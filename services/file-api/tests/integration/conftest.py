@@ -21,11 +21,9 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import NatsServer
-from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import FileEvent, FileQuestion, FileSenders, StoredMessage
-from tlim_protocol.registry import MsgType
+from tlim_protocol.events import FileEvent, FileQuestion, FileVerdict
 from tlim_protocol.streams import StreamName
-from tlim_protocol.subjects import Rpc, out_message_id, subject_out
+from tlim_protocol.subjects import Rpc
 from tlim_runtime.auth import CurrentUser
 from tlim_runtime.broker import Broker
 
@@ -44,15 +42,15 @@ async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30)
 
 @dataclass
 class MessageStore:
-    """message-store's side: who sent which file to whom."""
+    """message-store's side: who may see a message with which file."""
 
-    sent: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    sees: set[tuple[str, str]] = field(default_factory=set)
     questions: list[FileQuestion] = field(default_factory=list)
 
     async def answer(self, data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
         self.questions.append(question)
-        return FileSenders(senders=self.sent.get((question.file_id, question.user_id), [])).to_bytes()
+        return FileVerdict(allowed=(question.file_id, question.user_id) in self.sees).to_bytes()
 
 
 class Bucket:
@@ -143,25 +141,9 @@ class World:
             assert await self.rows(f"SELECT * FROM {table}") == []  # noqa: S608 - our own names
         assert (self.bucket.objects(), self.bucket.unfinished()) == ([], [])
 
-    async def store_message(self, seq: int, sender: str, recipients: list[str], file_id: str) -> None:
-        """Publish, as message-store does, that a picture was sent."""
-        envelope = Envelope(
-            msg_from=sender, msg_to=recipients[0], msg_id=f"m{seq}", msg_type=MsgType.IMAGE, body=[{"file_id": file_id}]
-        )
-        event = StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
-        subject = subject_out(envelope.msg_type, envelope.conversation_id)
-        await self.store_broker.publish(subject, event.to_bytes(), out_message_id(event))
-
     async def file_events(self) -> list[FileEvent]:
         """All that file-api has announced."""
         return [FileEvent.from_bytes(data) for data in await self._payloads(StreamName.IN)]
-
-    async def dead_letters(self) -> list[bytes]:
-        return await self._payloads(StreamName.DEAD)
-
-    async def grants_are_read(self) -> None:
-        info = await self.tests.api(f"CONSUMER.INFO.{StreamName.OUT}.file-api")
-        assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 
     async def _payloads(self, stream: StreamName) -> list[bytes]:
         state = await self.tests.stream_state(stream)

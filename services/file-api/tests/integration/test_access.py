@@ -1,12 +1,13 @@
 """Who may read a file."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest_asyncio
+from file_api.files import new_file_id
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import FileQuestion, FileVerdict
-from tlim_protocol.registry import MsgType
-from tlim_protocol.subjects import Rpc, subject_out
+from tlim_protocol.events import FileQuestion, FilesAnswer, FilesQuestion
+from tlim_protocol.subjects import Rpc
 
 
 @pytest_asyncio.fixture
@@ -24,15 +25,16 @@ async def status(world: Any, user_id: str, file_id: str) -> int:
     return code
 
 
-async def grants(world: Any) -> set[tuple[str, str]]:
-    return {(row["file_id"], row["user_id"]) for row in await world.rows("SELECT * FROM grants")}
-
-
-async def test_whom_a_stored_message_names_may_read(world: Any, eventually: Any, file_id: str) -> None:
-    await world.store_message(1, "alice", ["bob"], file_id)
-    await eventually(world.grants_are_read)
+async def test_whoever_may_see_a_message_with_the_file_may_read_it_and_only_as_long(world: Any, file_id: str) -> None:
+    assert await status(world, "bob", file_id) == 404
+    world.store.sees.add((file_id, "bob"))
     assert await status(world, "bob", file_id) == 200
-    assert await grants(world) == {(file_id, "bob")}
+    world.store.sees.clear()  # recalled, or bob has left the group
+    assert await status(world, "bob", file_id) == 404
+
+
+async def test_nobody_is_asked_about_the_uploader(world: Any, file_id: str) -> None:
+    assert await status(world, "alice", file_id) == 200
     assert world.store.questions == []
 
 
@@ -58,56 +60,34 @@ async def test_a_stranger_cannot_tell_them_apart_by_an_outage_either(world: Any,
     assert await status(world, "alice", file_id) == 200
 
 
-async def test_a_sender_who_may_not_read_gives_nobody_anything(world: Any, eventually: Any, file_id: str) -> None:
-    await world.store_message(1, "mallory", ["mallet"], file_id)
-    await world.store_message(2, "mallory", ["mallet"], "0" * 32)
-    await world.store_message(3, "mallory", ["mallet"], "no id")
-    await eventually(world.grants_are_read)
-    assert await status(world, "mallet", file_id) == 404
-    assert await grants(world) == set()
+async def test_a_message_about_a_file_that_does_not_exist_makes_none(world: Any) -> None:
+    world.store.sees.add(("0" * 32, "bob"))
+    assert await status(world, "bob", "0" * 32) == 404
 
 
-async def test_a_file_can_be_forwarded_also_within_one_batch(world: Any, eventually: Any, file_id: str) -> None:
-    await world.store_message(1, "alice", ["bob", "bill"], file_id)
-    await world.store_message(2, "bob", ["carol"], file_id)
-    await eventually(world.grants_are_read)
-    assert await grants(world) == {(file_id, "bob"), (file_id, "bill"), (file_id, "carol")}
+async def check(world: Any, *asks: tuple[str, str]) -> FilesAnswer:
+    question = FilesQuestion(asks=[FileQuestion(file_id=file_id, user_id=user_id) for file_id, user_id in asks])
+    return FilesAnswer.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes()))
 
 
-async def test_the_same_message_twice_changes_nothing(world: Any, eventually: Any, file_id: str) -> None:
-    for seq in (1, 2):
-        await world.store_message(seq, "alice", ["bob"], file_id)
-        await eventually(world.grants_are_read)
-    assert await grants(world) == {(file_id, "bob")}
+async def test_message_store_hears_which_files_exist_and_whose_they_are(world: Any, file_id: str) -> None:
+    answer = await check(world, (file_id, "alice"), (file_id, "mallory"), ("0" * 32, "alice"), ("no id", "alice"))
+    assert answer.existing == [file_id]
+    assert answer.owned == [FileQuestion(file_id=file_id, user_id="alice")]
+    assert world.store.questions == []
 
 
-async def test_a_grant_not_yet_seen_is_asked_for_before_anybody_is_refused(world: Any, file_id: str) -> None:
-    world.store.sent = {(file_id, "carol"): ["mallory", "bob"], (file_id, "bob"): ["alice"]}
-    assert await status(world, "carol", file_id) == 200
-    assert await grants(world) == {(file_id, "bob"), (file_id, "carol")}
-    asked = len(world.store.questions)
-    assert await status(world, "carol", file_id) == 200
-    assert len(world.store.questions) == asked
+async def test_a_question_without_files_has_an_answer(world: Any) -> None:
+    assert await check(world) == FilesAnswer(existing=[], owned=[])
 
 
-async def test_people_who_sent_it_in_a_circle_get_nothing(world: Any, file_id: str) -> None:
-    world.store.sent = {(file_id, "mallory"): ["mallet"], (file_id, "mallet"): ["mallory"]}
-    assert await status(world, "mallory", file_id) == 404
-
-
-async def test_others_may_ask_who_may_read(world: Any, file_id: str) -> None:
-    async def allowed(user_id: str) -> bool:
-        question = FileQuestion(file_id=file_id, user_id=user_id)
-        return FileVerdict.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes())).allowed
-
-    assert [await allowed(user_id) for user_id in ("alice", "mallory")] == [True, False]
-
-
-async def test_nonsense_among_the_messages_is_put_aside_and_stops_nobody(
-    world: Any, eventually: Any, file_id: str
-) -> None:
-    await world.tests.publish(subject_out(MsgType.IMAGE, "u:a:b"), b"nonsense", "nonsense-1")
-    await world.store_message(1, "alice", ["bob"], file_id)
-    await eventually(world.grants_are_read)
-    assert await world.dead_letters() == [b"nonsense"]
-    assert await grants(world) == {(file_id, "bob")}
+async def test_an_upload_in_progress_is_not_there_yet(world: Any) -> None:
+    now = datetime.now(UTC)
+    upload_id = new_file_id()
+    await world.rows(
+        "INSERT INTO uploads (upload_id, owner_id, kind, state, began_at, expires_at, reserved_bytes)"
+        " VALUES ($1, 'alice', 'stream', 'open', $2, $3, 0)",
+        upload_id, now, now + timedelta(hours=1),
+    )  # fmt: skip
+    assert (await check(world, (upload_id, "alice"))).existing == []
+    assert await status(world, "alice", upload_id) == 404

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
 import asyncpg
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from tlim_runtime.database import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 
-from message_store.models import Message, MessageFile
+from message_store.models import Member, Message, MessageFile
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -273,16 +274,22 @@ class Reader:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def senders_of_file(self, file_id: str, user_id: str) -> Sequence[str]:
-        """Return who sent the file to the user in a stored message, each once, in alphabetical order."""
+    async def sees_message_with_file(self, file_id: str, user_id: str) -> bool:
+        """Tell whether a message with the file, not recalled, is from a time when the user was a member."""
         query = (
-            select(Message.sender)
+            select(Message.seq)
             .join(MessageFile, col(MessageFile.seq) == col(Message.seq))
-            .where(MessageFile.file_id == file_id, Message.recipient == user_id)
-            .distinct()
-            .order_by(Message.sender)
+            .join(Member, col(Member.conversation_id) == col(Message.conversation_id))
+            .where(
+                MessageFile.file_id == file_id,
+                col(Message.recalled_at).is_(None),
+                Member.user_id == user_id,
+                col(Member.joined_seq) <= col(Message.seq),
+                func.coalesce(Member.left_seq, Message.seq) >= col(Message.seq),
+            )
+            .limit(1)
         )
-        return (await self._session.scalars(query)).all()
+        return (await self._session.scalars(query)).first() is not None
 
 
 def _blames_the_row(error: asyncpg.PostgresError | asyncpg.InterfaceError) -> bool:

@@ -1,9 +1,9 @@
-"""The NATS doors: batches of accepted messages, and the question who shared a file."""
+"""The NATS doors: batches of accepted messages, and the question who may read a file."""
 
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from tlim_protocol.events import AcceptedMessage, FileQuestion, FileSenders
+from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict
 from tlim_runtime.broker import Responder
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.database import Database
@@ -51,12 +51,12 @@ def _verdict(reason: str | None) -> Verdict:
 
 
 def grants_responder(database: Database) -> Responder:
-    """Return the answer to `tlim.rpc.message.grants`: who shared a file with a user."""
+    """Return the answer to `tlim.rpc.message.grants`: whether the user may see a message that carries the file."""
 
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
         async with database.session() as session:
-            senders = await Reader(session).senders_of_file(question.file_id, question.user_id)
-        return FileSenders(senders=list(senders)).to_bytes()
+            allowed = await Reader(session).sees_message_with_file(question.file_id, question.user_id)
+        return FileVerdict(allowed=allowed).to_bytes()
 
     return answer

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import FileQuestion, FileSenders, RejectedMessage, StoredMessage
+from tlim_protocol.events import FileQuestion, FileVerdict, RejectedMessage, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc, subject_in
 
@@ -163,20 +163,24 @@ async def test_a_row_that_postgresql_refuses_is_dead_lettered_and_its_neighbours
     assert all("the database refuses it" in reason for reason in reasons)
 
 
-async def test_who_shared_a_file_is_answered_for_its_receivers_only(world: Any, accepted: Any) -> None:
+async def test_who_sees_a_message_with_a_file_may_read_it_unless_it_was_recalled(world: Any, accepted: Any) -> None:
     picture = {"msg_type": MsgType.IMAGE, "body": [{"file_id": "f1"}]}
     async with world.running():
-        await world.send(accepted("m1", **picture), accepted("m2", "carol", "bob", **picture), accepted("m3"))
+        await world.send(accepted("m1", **picture), accepted("m2", "carol", "dave", **picture), accepted("m3"))
         await world.settled(3)
         file_api = await world.connect("file-api")
 
-        async def senders(file_id: str, user_id: str) -> list[str]:
-            question = FileQuestion(file_id=file_id, user_id=user_id)
-            return FileSenders.from_bytes(await file_api.request(Rpc.MESSAGE_GRANTS, question.to_bytes())).senders
+        async def allowed(file_id: str, *users: str) -> list[str]:
+            asked = [FileQuestion(file_id=file_id, user_id=user_id).to_bytes() for user_id in users]
+            answers = [await file_api.request(Rpc.MESSAGE_GRANTS, question) for question in asked]
+            return [user for user, data in zip(users, answers, strict=True) if FileVerdict.from_bytes(data).allowed]
 
-        assert await senders("f1", "bob") == ["alice", "carol"]
-        assert await senders("f1", "alice") == []
-        assert await senders("f2", "bob") == []
+        assert await allowed("f1", "alice", "bob", "carol", "dave", "eve") == ["alice", "bob", "carol", "dave"]
+        assert await allowed("f2", "bob") == []
+        await world.sql("UPDATE messages SET recalled_at = 1 WHERE msg_id = 'm1'")
+        assert await allowed("f1", "alice", "bob", "carol", "dave") == ["carol", "dave"]
+        await world.sql("UPDATE members SET joined_seq = (SELECT max(seq) FROM messages) WHERE user_id = 'dave'")
+        assert await allowed("f1", "carol", "dave") == ["carol"]
 
 
 def _incompressible(length: int) -> str:

@@ -1,23 +1,20 @@
-"""SQL about files and who may read them."""
+"""SQL about files."""
 
 from collections.abc import Collection
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from file_api.files import StoredFile
-from file_api.models import BlobRow, FileRow, Grant
+from file_api.files import Scan, StoredFile
+from file_api.models import BlobRow, FileRow
 from file_api.repository.blobs import as_blob
-
-Reader = tuple[str, str]
-"""A file id and a user id."""
 
 
 class FileRepository:
-    """Files and grants inside one transaction."""
+    """Files inside one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -42,37 +39,15 @@ class FileRepository:
         found = (await self._session.execute(query.where(col(FileRow.file_id) == file_id))).first()
         return None if found is None else _stored(*found)
 
-    async def owners(self, file_ids: Collection[str]) -> dict[str, str]:
-        """Return who uploaded each of these files; unknown ones are left out."""
-        query = sa.select(col(FileRow.file_id), col(FileRow.owner_id)).where(
-            col(FileRow.file_id) == sa.any_(_texts(file_ids))
-        )
-        return dict((await self._session.execute(query)).all())
-
-    async def granted(self, readers: Collection[Reader]) -> set[Reader]:
-        """Return those of `readers` that have a grant."""
-        asked = _pairs(readers)
-        query = sa.select(col(Grant.file_id), col(Grant.user_id)).join(
-            asked, (col(Grant.file_id) == asked.c.file_id) & (col(Grant.user_id) == asked.c.user_id)
-        )
-        return {(file_id, user_id) for file_id, user_id in await self._session.execute(query)}
-
-    async def grant(self, readers: Collection[Reader]) -> None:
-        """Let users read files; doing it again changes nothing."""
-        # One order for everybody: two transactions that grant the same rows then wait instead of deadlocking.
-        rows = sa.select(_pairs(sorted(set(readers))))
-        await self._session.execute(insert(Grant).from_select(["file_id", "user_id"], rows).on_conflict_do_nothing())
+    async def note_sent(self, file_ids: Collection[str], now: datetime) -> dict[str, str]:
+        """Note that these files are being sent; return who uploaded each. Unknown and infected ones are left out."""
+        there = col(FileRow.file_id) == sa.any_(sa.literal(list(file_ids), ARRAY(sa.Text)))
+        await self._session.execute(sa.update(FileRow).where(there, col(FileRow.sent_at).is_(None)).values(sent_at=now))
+        query = sa.select(col(FileRow.file_id), col(FileRow.owner_id))
+        query = query.join(BlobRow, col(BlobRow.blob_id) == col(FileRow.blob_id))
+        sendable = query.where(there, col(BlobRow.scan) != Scan.INFECTED)
+        return dict((await self._session.execute(sendable)).all())
 
 
 def _stored(file: FileRow, blob: BlobRow) -> StoredFile:
     return StoredFile(file.file_id, file.owner_id, file.name, file.media_type, file.stored_at, as_blob(blob))
-
-
-def _texts(values: Collection[str]) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.literal(list(values), ARRAY(sa.Text)), ARRAY(sa.Text))
-
-
-def _pairs(readers: Collection[Reader]) -> sa.TableValuedAlias:
-    # Two array parameters, however many rows: a statement takes 32,767 parameters, a group has more readers.
-    columns = _texts([file_id for file_id, _ in readers]), _texts([user_id for _, user_id in readers])
-    return sa.func.unnest(*columns).table_valued("file_id", "user_id").render_derived()
