@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from tlim_client.compose import file_message
 from tlim_client.failures import RefusedError
+from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import FILE_TYPES, REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, next_delivered
+from tests.e2e.clients.stream import event_in_stream
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6260606000000000050001"
@@ -98,3 +100,34 @@ async def test_every_direct_file_type_shares_its_file_over_the_specification_s_a
         "GET", "/app/upload/mobileFileDownload", params={"fileId": uploaded.text}, headers={"Range": "bytes=1-3"}
     )
     assert (part.status_code, part.content) == (206, b"PNG")
+
+
+@pytest.mark.proves(
+    "GET /v1/files/{file_id}/info",
+    "HEAD /v1/files/{file_id}",
+    "HEAD /{project_name}/upload/mobileFileDownload",
+    MsgType.FILE_UPLOADED,
+    MsgType.FILE_DOWNLOADED,
+)
+async def test_a_file_is_described_without_its_bytes_and_what_happens_to_it_is_told_for_audit(
+    people: People, picture: Path, stack: Stack
+) -> None:
+    (alice,) = await people("alice")
+    client = await alice.http()
+
+    file_id = await client.upload(picture, media_type="image/png")
+    info = await client.call("GET", f"/v1/files/{file_id}/info")
+    heads = [
+        await client.ask("HEAD", f"/v1/files/{file_id}"),
+        await client.ask("HEAD", "/app/upload/mobileFileDownload", params={"fileId": file_id}),
+    ]
+    await client.download(file_id, picture.parent)
+
+    size = len(PNG)
+    assert (info["owner"], info["size"], info["media_type"]) == (alice.user_id, size, "image/png")
+    for head in heads:
+        assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(size))
+    told = [
+        await event_in_stream(stack, kind, file_id=file_id) for kind in (MsgType.FILE_UPLOADED, MsgType.FILE_DOWNLOADED)
+    ]
+    assert [event["user_id"] for event in told] == [alice.user_id] * 2

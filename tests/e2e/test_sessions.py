@@ -124,3 +124,29 @@ async def test_everybody_may_leave_and_only_the_creator_removes_others(people: P
     assert refusal.value.code is ErrorCode.NOT_ALLOWED
     left = await (await creator.http()).session(session["session_id"])
     assert left["subscribers"] == [creator.user_id, third.user_id]
+
+
+@pytest.mark.proves("GET /v1/sessions/{session_id}/subscribers")
+async def test_the_members_of_a_session_are_read_page_by_page(people: People) -> None:
+    creator, second, third = await people("creator", "second", "third")
+    client = await creator.http()
+    session_id = (await client.add_session([second.user_id, third.user_id]))["session_id"]
+
+    pages = [one["user_id"] async for one in client.pages(f"/v1/sessions/{session_id}/subscribers", limit="2")]
+
+    assert pages == [creator.user_id, second.user_id, third.user_id]
+
+
+@pytest.mark.proves("DELETE /v1/sessions/{session_id}", ErrorCode.SESSION_UNKNOWN)
+async def test_only_the_creator_deletes_and_then_nobody_finds_it(people: People) -> None:
+    creator, second = await people("creator", "second")
+    client, other = await creator.http(), await second.http()
+    session_id = (await client.add_session([second.user_id]))["session_id"]
+
+    with pytest.raises(RefusedError) as not_his:
+        await other.delete_session(session_id)
+    await client.delete_session(session_id)
+    with pytest.raises(RefusedError) as gone:
+        await other.session(session_id)
+
+    assert (not_his.value.code, gone.value.code) == (ErrorCode.NOT_ALLOWED, ErrorCode.SESSION_UNKNOWN)

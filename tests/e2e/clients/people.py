@@ -39,15 +39,15 @@ class Person:
         await client.log_in(self.user_id, self.password)
         return client
 
-    def text_to(self, other: Self, text: str) -> Envelope:
-        return text_message(self.user_id, other.user_id, text)
+    def text_to(self, other: Self | str, text: str) -> Envelope:
+        return text_message(self.user_id, other if isinstance(other, str) else other.user_id, text)
 
 
 class People:
     """Makes people; `admin` is an HTTP client with the admin scope."""
 
     def __init__(self, stack: Stack, admin: HttpClient, opened: AsyncExitStack) -> None:
-        self._stack, self._admin, self._open = stack, admin, opened
+        self._stack, self.admin, self._open = stack, admin, opened
 
     async def __call__(self, *names: str) -> list[Person]:
         """Return one new person for each name, with that name in the directory."""
@@ -56,7 +56,7 @@ class People:
     async def _make(self, name: str) -> Person:
         user_id = f"{name if name.isascii() else 'user'}-{secrets.token_hex(4)}".lower()
         password = await asyncio.to_thread(self._stack.register_user, user_id)
-        await self._admin.put_user(user_id, name)
+        await self.admin.put_user(user_id, name)
         return Person(user_id, password, self._stack, self._open)
 
 

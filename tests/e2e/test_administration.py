@@ -1,0 +1,74 @@
+"""What an administrator does over HTTP: the users directory, and the log of his own actions."""
+
+import secrets
+
+import jwt
+import pytest
+from jwt import PyJWKSet
+from tlim_client.failures import RefusedError
+from tlim_client.http import HttpClient
+from tlim_devstack.stack import Stack
+from tlim_protocol.errors import ErrorCode
+
+from tests.e2e.clients.people import People
+
+
+@pytest.fixture
+def admin(people: People) -> HttpClient:
+    return people.admin
+
+
+@pytest.mark.proves(
+    "POST /v1/users", "GET /v1/users", "PUT /v1/users/{user_id}", "DELETE /v1/users/{user_id}", ErrorCode.USER_UNKNOWN
+)
+async def test_users_are_imported_found_renamed_and_deactivated(people: People, admin: HttpClient) -> None:
+    (alice,) = await people("alice")
+    phone = await alice.device()
+    start = f"hired-{secrets.token_hex(4)}"
+    rows = [{"user_id": f"{start}-{number}", "name": f"员工 {number}"} for number in range(3)]
+
+    done = [await admin.call("POST", "/v1/users", json={"users": rows}) for _ in range(2)]
+    await admin.put_user(f"{start}-1", "李四")
+    await admin.call("DELETE", f"/v1/users/{start}-2")
+    found = [user async for user in admin.pages("/v1/users", prefix=start)]
+
+    assert [answer["created"] for answer in done] == [3, 0]
+    assert [(user["user_id"], user["name"], user["active"]) for user in found] == [
+        (f"{start}-0", "员工 0", True),
+        (f"{start}-1", "李四", True),
+        (f"{start}-2", "员工 2", False),
+    ]
+    await phone.send_until_stored(alice.text_to(f"{start}-0", "welcome"))
+    with pytest.raises(RefusedError) as refusal:
+        await phone.send_until_stored(alice.text_to(f"{start}-2", "are you still there?"))
+    assert refusal.value.code is ErrorCode.USER_UNKNOWN
+
+
+@pytest.mark.proves("GET /v1/audit", ErrorCode.NOT_ALLOWED)
+async def test_what_an_administrator_did_is_written_down_and_only_administrators_read_it(
+    people: People, admin: HttpClient
+) -> None:
+    (alice,) = await people("alice")
+    client = await alice.http()
+
+    await admin.put_user(alice.user_id, "Alice the Second")
+    newest = next(iter((await admin.call("GET", "/v1/audit", params={"limit": 1}))["items"]))
+    with pytest.raises(RefusedError) as refusal:
+        await client.call("GET", "/v1/audit")
+
+    assert newest["target"] == alice.user_id
+    assert (refusal.value.status, refusal.value.code) == (403, ErrorCode.NOT_ALLOWED)
+
+
+@pytest.mark.proves("GET /.well-known/jwks.json", "POST /v1/tokens")
+async def test_anybody_can_check_a_token_with_the_published_keys(people: People, stack: Stack) -> None:
+    (alice,) = await people("alice")
+    client = await alice.http()
+    assert client.token is not None
+
+    async with HttpClient(stack.addresses.gateway) as nobody:
+        keys = PyJWKSet.from_dict(await nobody.call("GET", "/.well-known/jwks.json"))
+    header = jwt.get_unverified_header(client.token)
+    claims = jwt.decode(client.token, keys[header["kid"]], algorithms=[header["alg"]], options={"verify_aud": False})
+
+    assert (header["alg"], claims["sub"]) == ("EdDSA", alice.user_id)
