@@ -5,13 +5,8 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
 import asyncpg
-from sqlalchemy import func
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 from tlim_runtime.database import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
-
-from message_store.models import Member, Message, MessageFile
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -266,30 +261,6 @@ class Archive:
         """Ask the server for an answer on the connection that holds the lock."""
         async with _translated():
             await self._connection.execute("SELECT 1")
-
-
-class Reader:
-    """What readers ask, each question answered by an index, on the session of their request."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
-
-    async def sees_message_with_file(self, file_id: str, user_id: str) -> bool:
-        """Tell whether a message with the file, not recalled, is from a time when the user was a member."""
-        query = (
-            select(Message.seq)
-            .join(MessageFile, col(MessageFile.seq) == col(Message.seq))
-            .join(Member, col(Member.conversation_id) == col(Message.conversation_id))
-            .where(
-                MessageFile.file_id == file_id,
-                col(Message.recalled_at).is_(None),
-                Member.user_id == user_id,
-                col(Member.joined_seq) <= col(Message.seq),
-                func.coalesce(Member.left_seq, Message.seq) >= col(Message.seq),
-            )
-            .limit(1)
-        )
-        return (await self._session.scalars(query)).first() is not None
 
 
 def _blames_the_row(error: asyncpg.PostgresError | asyncpg.InterfaceError) -> bool:

@@ -9,7 +9,7 @@ from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.database import Database
 
 from message_store.metrics import StoreMetrics
-from message_store.repository import Reader
+from message_store.reading.file_access_repository import FileAccess
 from message_store.service import Recorder, flaw_of
 
 MAX_PAYLOAD = 7 * 1024 * 1024
@@ -56,7 +56,7 @@ def grants_responder(database: Database) -> Responder:
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
         async with database.session() as session:
-            allowed = await Reader(session).sees_message_with_file(question.file_id, question.user_id)
+            allowed = await FileAccess(session).may_read_file(question.file_id, question.user_id)
         return FileVerdict(allowed=allowed).to_bytes()
 
     return answer
