@@ -22,9 +22,11 @@ from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
 from message_store.reading.endpoints import router
 from message_store.repository import Archive, Connection
+from message_store.search.endpoints import router as search_router
 from message_store.service import Recorder
 from message_store.settings import Settings
 from message_store.subscribers import Inbox, grants_responder
+from message_store.upkeep import upkeep
 
 logger = get_logger(__name__)
 
@@ -34,7 +36,7 @@ NOTE_EVERY_S = 1.0
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; opens nothing."""
-    return build_app("message-store", version("message-store"), settings, lifespan, [router])
+    return build_app("message-store", version("message-store"), settings, lifespan, [router, search_router])
 
 
 @asynccontextmanager
@@ -48,7 +50,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         broker = await Broker.connect(settings.nats_url, settings.nats_user, password, settings.service)
         stack.push_async_callback(broker.close)
         await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(database), settings.service)
-        duty = Duty(settings, broker, StoreMetrics(app.state.metrics))
+        duty = Duty(settings, broker, database, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
         await stack.enter_async_context(_running(leadership))
         app.state.database, app.state.leadership = database, leadership
@@ -73,9 +75,10 @@ async def _running(leadership: Leadership) -> AsyncIterator[None]:
 class Duty:
     """What the leader does: consume, store, publish, on the connection that holds the lock."""
 
-    def __init__(self, settings: Settings, broker: Broker, metrics: StoreMetrics) -> None:
+    def __init__(self, settings: Settings, broker: Broker, database: Database, metrics: StoreMetrics) -> None:
         self._settings = settings
         self._broker = broker
+        self._database = database
         self._metrics = metrics
         self._consumer: BatchConsumer | None = None
 
@@ -92,6 +95,12 @@ class Duty:
 
     @asynccontextmanager
     async def lead(self, connection: Connection) -> AsyncIterator[None]:
+        """Store, and look after what has been stored, while entered."""
+        async with upkeep(self._database, self._metrics, self._settings.partition_span), self._storing(connection):
+            yield
+
+    @asynccontextmanager
+    async def _storing(self, connection: Connection) -> AsyncIterator[None]:
         """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
         archive = Archive(connection)
         publication = Publication(archive, self._broker, self._metrics)

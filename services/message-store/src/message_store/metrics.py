@@ -21,6 +21,9 @@ class StoreMetrics:
         self._lag = metrics.gauge(
             "tlim_message_store_publication_lag_messages", "Committed seqs that are not yet published"
         )
+        self._unindexed = metrics.gauge(
+            "tlim_message_store_search_lag_messages", "Committed seqs that search does not find yet"
+        )
         self._leading = metrics.gauge(
             "tlim_message_store_leading", "1 while this instance stores, 0 while it stands by"
         )
@@ -41,6 +44,10 @@ class StoreMetrics:
     def lag(self, seqs: int) -> None:
         """Note how far the published seq is behind the newest committed one."""
         self._lag.set(seqs)
+
+    def unindexed(self, seqs: int) -> None:
+        """Note how far the search index is behind the log."""
+        self._unindexed.set(seqs)
 
     def leading(self, leads: bool) -> None:
         """Note whether this instance is the leader."""

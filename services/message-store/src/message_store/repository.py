@@ -11,7 +11,7 @@ from tlim_runtime.outages import DatabaseUnavailable
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _LEADER_LOCK = 0x746C_696D_0001  # advisory locks are plain numbers; these begin with "tlim"
-_SEQ_LOCK = 0x746C_696D_0002
+SEQ_LOCK = 0x746C_696D_0002
 
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
@@ -169,7 +169,7 @@ class Archive:
         outcomes: list[Kept | Refused] = []
         async with self._connection.transaction():
             # Whoever draws a seq holds this until the commit: seqs become visible in their order, none later.
-            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", _SEQ_LOCK)
+            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             for messages, new_conversations in parts:
                 if isolate:
                     outcomes += await self._insert_in_savepoint(messages, new_conversations, stored_at)

@@ -40,7 +40,13 @@ class Reading(Gateway):
 
     async def search(self, text: str, *, limit: int | None = None, **only: str) -> list[Json]:
         """Return messages that hold `text`, newest first; `only` narrows it by the query parameters of /v1/search."""
-        return await self._first("/v1/search", limit, {"q": text, **only})
+        found, place = list[Json](), dict[str, int]()
+        while True:
+            page = await self.call("GET", "/v1/search", params={"q": text, "limit": PAGE, **only, **place})
+            found += page["messages"]
+            if not page["more"] or (limit is not None and len(found) >= limit):
+                return found[:limit]
+            place = {"before": page["next"]}
 
     async def message(self, msg_id: str, **which: str) -> Json:
         """Return a message with its ledger: when stored, and who has received and read it."""

@@ -39,7 +39,7 @@ def slice_statement(candidates: str, *, newest_first: bool = False) -> Executabl
 
 
 async def read_slice(
-    session: AsyncSession, statement: Executable, limit: int, parameters: Mapping[str, int | str]
+    session: AsyncSession, statement: Executable, limit: int, parameters: Mapping[str, int | str | list[int]]
 ) -> Slice:
     """Run a statement of `slice_statement` for at most `limit` rows."""
     bounds = {"max_rows": limit, "one_more": limit + 1}

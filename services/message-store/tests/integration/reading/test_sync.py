@@ -115,18 +115,18 @@ async def test_a_message_that_commits_late_is_not_skipped(
     http: Any, log: Any, database_url: str, eventually: Any
 ) -> None:
     """Two leaders at once, at a change of leadership: the second cannot get a seq before the first has committed."""
-    from message_store.repository import _SEQ_LOCK  # noqa: PLC0415 - the lock is what is tested
+    from message_store.repository import SEQ_LOCK  # noqa: PLC0415 - the lock is what is tested
 
     other = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     late, early = log, type(log)(other)
     transaction = late.connection.transaction()
     await transaction.start()
-    await late.connection.execute("SELECT pg_advisory_xact_lock($1)", _SEQ_LOCK)
+    await late.connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
     first = await late.direct("bob", "alice", msg_id="late")
 
     async def write_early() -> int:
         async with other.transaction():
-            await other.execute("SELECT pg_advisory_xact_lock($1)", _SEQ_LOCK)
+            await other.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             seq: int = await early.direct("carol", "alice", msg_id="early")
             return seq
 

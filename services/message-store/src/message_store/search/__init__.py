@@ -1,0 +1,1 @@
+"""Search: what a message can be found by, the index behind the log, and the questions it answers."""

@@ -1,0 +1,83 @@
+"""The HTTP door of search (protocol.md section 7)."""
+
+import time
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.identity import MAX_ID
+from tlim_runtime.errors import problem_responses
+
+from message_store.dependencies import CurrentUserDep, SessionDep
+from message_store.models import Message
+from message_store.reading.schemas import HistoryMessage
+from message_store.reading.sync_service import conversation_name
+from message_store.search.repository import SearchReader
+from message_store.search.service import Hits, Question, checked, search
+
+router = APIRouter(prefix="/v1/search", tags=["search"])
+
+_MAX_BIGINT = 2**63 - 1  # PostgreSQL's
+_MAX_TIME = 2**53  # epoch milliseconds, as JSON's readers take them
+
+Time = Annotated[int | None, Query(ge=0, le=_MAX_TIME, description="epoch milliseconds on the server's clock")]
+
+
+def search_reader(session: SessionDep) -> SearchReader:
+    """Give search's repository on the request's session."""
+    return SearchReader(session)
+
+
+class Hit(HistoryMessage):
+    """A message that was found, and where."""
+
+    conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
+
+    @classmethod
+    def found_by(cls, user_id: str, message: Message) -> Self:
+        """Return the shape of a row for the one who found it."""
+        where = conversation_name(message.conversation_id, user_id)
+        return cls(**HistoryMessage.of(message).model_dump(), conversation=where)
+
+
+class SearchPage(BaseModel):
+    """A page of what was found, newest first."""
+
+    messages: list[Hit]
+    next: int | None = Field(description="the `before` of the next page; null: there is none")
+    more: bool = Field(
+        description="whether there is a next page; where searching is slow, this one may hold few messages or none"
+    )
+
+    @classmethod
+    def of(cls, user_id: str, hits: Hits) -> Self:
+        """Return the shape of a page."""
+        messages = [Hit.found_by(user_id, message) for message in hits.messages]
+        return cls(messages=messages, next=hits.next, more=hits.next is not None)
+
+
+@router.get(
+    "",
+    responses=problem_responses(
+        ErrorCode.FIELD_INVALID, ErrorCode.MSG_TYPE_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)
+    ),
+)
+async def search_messages(
+    q: Annotated[str, Query(min_length=1, max_length=200, description="part of a text; case and width do not matter")],
+    *,
+    user: CurrentUserDep,
+    reader: Annotated[SearchReader, Depends(search_reader)],
+    conversation: Annotated[str | None, Query(max_length=MAX_ID, description="a user id or a session id")] = None,
+    sender: Annotated[str | None, Query(max_length=MAX_ID, description="a user id")] = None,
+    msg_type: Annotated[str | None, Query(max_length=20, description="one of the types of chat")] = None,
+    since: Time = None,
+    until: Time = None,
+    before: Annotated[int | None, Query(ge=0, le=_MAX_BIGINT, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SearchPage:
+    """Search the messages of my conversations for a part of their text, newest first."""
+    question = checked(Question(q, conversation, sender, msg_type, since, until, before))
+    started = time.monotonic()
+    hits = await search(reader, user.user_id, question, limit=limit, elapsed=lambda: time.monotonic() - started)
+    return SearchPage.of(user.user_id, hits)

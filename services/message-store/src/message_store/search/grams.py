@@ -1,0 +1,120 @@
+"""What a message can be found by: its text as it is compared, and numbers that an index can look up.
+
+A text is found by the pairs of neighbouring characters in it, as numbers of 32 bits: two characters are a whole word in
+Chinese, and any longer text is the pairs in it. Numbers may coincide and pairs may stand in another order, so the index
+gives candidates, and the text decides. Beside the pairs stand a number for each thing that a search is narrowed by.
+"""
+
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from tlim_protocol.registry import REGISTRY, MsgType
+
+_PRIME = 4_294_967_291  # the largest below 2**32
+_OFFSET = 2**31  # PostgreSQL's integer has a sign
+_CODE_BITS = 21  # of a Unicode code point
+_ALONE = 0x110000  # one more than the last code point: stands before a single character
+_FIRST_IDEOGRAPHIC = 0x2E80  # from here on, and in emoji, one character alone says something
+
+BLOCK_BITS = (13, 16, 19, 22, 25, 28, 31)
+"""The sizes, as powers of two, of the blocks of seqs that a search goes through: first 8,192 messages, then eight times
+as many with each step. A common word is found in the first, a rare one is looked for in seven steps."""
+
+_NAME_KEYS = ("name", "file_name")
+_ID_KEYS = frozenset({"session_id", "file_id", "msg_id"})
+
+
+def folded(text: str) -> str:
+    """Return a text as it is compared: NFKC, without case, every run of white space one blank, none at the ends."""
+    once = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", once).split())
+
+
+def text_of(msg_type: str, body: Sequence[dict[str, Any]]) -> str:
+    """Return what is searched of a message, folded, its parts on lines of their own; empty: it cannot be found.
+
+    That is the text of texts, every text of a to-do, and of files the name, where a client has given one.
+    """
+    parts = (folded(part) for element in body for part in _parts(MsgType(msg_type), element))
+    return "\n".join(part for part in parts if part)
+
+
+def _parts(msg_type: MsgType, element: dict[str, Any]) -> Iterator[str]:
+    kind = REGISTRY[msg_type]
+    if kind.carries_file:
+        yield from _strings([element.get(key) for key in _NAME_KEYS])
+    elif any(field.name == "text" for field in kind.element):
+        yield from _strings(element.get("text"))
+    elif kind.is_chat:
+        yield from _strings(element)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _ID_KEYS:
+                yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def grams_of_text(text: str) -> set[int]:
+    """Return the numbers by which a folded text is found: its pairs, and its characters that are words alone."""
+    codes = [ord(char) for char in text]
+    pairs = {((one << _CODE_BITS) + two) % _PRIME - _OFFSET for one, two in pairwise(codes)}
+    return pairs.union(_alone(code) for code in codes if code >= _FIRST_IDEOGRAPHIC)
+
+
+def grams_of_query(text: str) -> set[int]:
+    """Return numbers that every message has which contains the folded text; none for a single letter."""
+    return grams_of_text(text) if len(text) > 1 else {_alone(ord(char)) for char in text if _stands_alone(char)}
+
+
+def _stands_alone(char: str) -> bool:
+    return ord(char) >= _FIRST_IDEOGRAPHIC
+
+
+def _alone(code: int) -> int:
+    return ((_ALONE << _CODE_BITS) + code) % _PRIME - _OFFSET
+
+
+def gram_of_group(session_id: str) -> int:
+    """Return the number of all messages of a session."""
+    return _gram_of("group", session_id)
+
+
+def gram_of_person(user_id: str) -> int:
+    """Return the number of all messages that are to or from somebody in conversations of two."""
+    return _gram_of("person", user_id)
+
+
+def gram_of_sender(user_id: str) -> int:
+    """Return the number of all messages of somebody."""
+    return _gram_of("sender", user_id)
+
+
+def gram_of_block(bits: int, seq: int) -> int:
+    """Return the number of all messages in the block of 2**bits seqs that holds `seq`."""
+    return _gram_of(f"block {bits}", str(seq >> bits))
+
+
+def _gram_of(kind: str, name: str) -> int:
+    return zlib.crc32(f"{kind}:{name}".encode()) - _OFFSET
+
+
+def grams_of_message(seq: int, conversation_id: str, sender: str, recipient: str | None, text: str) -> set[int]:
+    """Return all numbers by which a message with that folded text is found."""
+    grams = grams_of_text(text)
+    grams.update(gram_of_block(bits, seq) for bits in BLOCK_BITS)
+    grams.add(gram_of_sender(sender))
+    if recipient is None:
+        grams.add(gram_of_group(conversation_id))
+    else:
+        grams.update((gram_of_person(sender), gram_of_person(recipient)))
+    return grams

@@ -1,0 +1,173 @@
+"""All SQL of search: looking candidates up by their numbers, and keeping the index behind the log."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+from tlim_runtime.database import Database
+
+from message_store.models import Member
+from message_store.reading.slice_repository import Slice, read_slice, slice_statement
+from message_store.repository import SEQ_LOCK
+from message_store.search.service import Candidates, Lookup
+
+STATEMENT_TIMEOUT_MS = 2_000
+"""A statement of a search takes milliseconds; one that does not is given up, with error-010."""
+
+_GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
+
+# Materialized, so that the newest are picked out of what the index gave; in the order of seq itself the planner would
+# rather walk back through the whole table. The block's number bounds the seqs already: `+ 0` keeps their index out.
+_CANDIDATES = """
+    WITH hits AS MATERIALIZED (
+        SELECT seq FROM search_documents
+        WHERE grams @> CAST(:required AS int[]) {any_of} AND seq + 0 < CAST(:before AS bigint)),
+    newest AS (SELECT seq FROM hits ORDER BY seq DESC LIMIT :limit)
+    SELECT newest.seq, found.seq IS NOT NULL AS visible
+    FROM newest LEFT JOIN LATERAL (
+        SELECT messages.seq FROM messages
+        WHERE messages.seq = newest.seq AND is_chat AND recalled_at IS NULL
+            AND (CAST(:conversation_id AS text) IS NULL OR conversation_id = :conversation_id)
+            AND (CAST(:sender AS text) IS NULL OR sender = :sender)
+            AND (CAST(:msg_type AS text) IS NULL OR msg_type = :msg_type)
+            AND (CAST(:since AS bigint) IS NULL OR stored_at >= :since)
+            AND (CAST(:until AS bigint) IS NULL OR stored_at <= :until)
+            AND EXISTS (
+                SELECT FROM members
+                WHERE members.conversation_id = messages.conversation_id AND user_id = :user_id
+                    AND joined_seq <= messages.seq AND (left_seq IS NULL OR left_seq >= messages.seq))
+    ) AS found ON true
+    ORDER BY newest.seq DESC"""
+
+_IN_ONE = text(_CANDIDATES.format(any_of=""))
+_IN_SEVERAL = text(_CANDIDATES.format(any_of="AND grams && CAST(:any_of AS int[])"))
+
+_MESSAGES = slice_statement(
+    "SELECT seq FROM unnest(CAST(:seqs AS bigint[])) AS asked (seq) ORDER BY seq DESC LIMIT :one_more",
+    newest_first=True,
+)
+
+_FIRST_AFTER = text("""
+    WITH RECURSIVE halves (low, high) AS (
+        SELECT CAST(:first AS bigint), CAST(:last AS bigint) + 1
+        UNION ALL
+        SELECT CASE WHEN is_after THEN low ELSE middle + 1 END, CASE WHEN is_after THEN middle ELSE high END
+        FROM (
+            SELECT low, high, (low + high) / 2 AS middle, coalesce(
+                (SELECT stored_at FROM messages WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1)
+                > CAST(:stored_at AS bigint), true) AS is_after
+            FROM halves WHERE low < high) AS step)
+    SELECT low FROM halves WHERE low >= high""")
+
+_UNINDEXED = """
+    SELECT seq, conversation_id, sender, recipient, msg_type,
+           CASE WHEN is_chat AND recalled_at IS NULL THEN body::text END AS body
+    FROM messages WHERE seq > $1 ORDER BY seq LIMIT $2"""
+
+_INSERT_DOCUMENTS = """
+    INSERT INTO search_documents (seq, grams)
+    SELECT seq, grams::int[] FROM unnest($1::bigint[], $2::text[]) AS new (seq, grams)
+    ON CONFLICT DO NOTHING"""
+
+_DROP_RECALLED = """
+    DELETE FROM search_documents WHERE seq IN (SELECT seq FROM recalls WHERE seq > $1 AND seq <= $2)"""
+
+
+class SearchReader:
+    """What a search asks, on the session of its request."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def groups_of(self, user_id: str) -> Collection[str]:
+        """Return the ids of the sessions that somebody is or was in; bounds the time of this search's statements."""
+        await self._session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+        return set(await self._session.scalars(_GROUPS.where(Member.user_id == user_id)))
+
+    async def span(self) -> tuple[int, int]:
+        """Return the first and the last indexed seq; (0, 0): none."""
+        statement = text("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM search_documents")
+        first, last = (await self._session.execute(statement)).one()
+        return int(first), int(last)
+
+    async def first_after(self, stored_at: int, first: int, last: int) -> int:
+        """Return the first seq from `first` to `last` + 1 behind which everything was stored after a time.
+
+        By halves, as seqs rise with the time: some twenty look-ups in the primary key, in one statement.
+        """
+        values = {"stored_at": stored_at, "first": first, "last": last}
+        return int((await self._session.execute(_FIRST_AFTER, values)).scalar_one())
+
+    async def candidates(self, lookup: Lookup, block: int, before: int, limit: int) -> Candidates:
+        """Return the newest messages before a seq, in the block of that number, that the index gives for a look-up."""
+        values: dict[str, Any] = {
+            **lookup.filters._asdict(),
+            "user_id": lookup.user_id,
+            "required": [*lookup.required, block],
+            "before": before,
+            "limit": limit,
+        }
+        if lookup.any_of:
+            values["any_of"] = list(lookup.any_of)
+        rows = (await self._session.execute(_IN_SEVERAL if lookup.any_of else _IN_ONE, values)).all()
+        return Candidates(len(rows), rows[-1].seq if rows else 0, [row.seq for row in rows if row.visible])
+
+    async def messages(self, seqs: Sequence[int]) -> Slice:
+        """Return messages, newest first, as many of them as are not too large together."""
+        return await read_slice(self._session, _MESSAGES, len(seqs), {"seqs": list(seqs)})
+
+
+class Unindexed(NamedTuple):
+    """A row of the log to be indexed; `body` is JSON text, None for what cannot be found: no chat, or recalled."""
+
+    seq: int
+    conversation_id: str
+    sender: str
+    recipient: str | None
+    msg_type: str
+    body: str | None
+
+
+class SearchIndex:
+    """The index behind the log, written by the leader on connections of the pool; every step may be repeated."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def position(self) -> tuple[int, int]:
+        """Return up to which seq the log is indexed, and the newest seq that was given out."""
+        async with self._database.hot_transaction() as connection:
+            row = await connection.fetchrow(
+                "SELECT indexed_seq, (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM message_seq)"
+                " FROM publication"
+            )
+        return (int(row[0]), int(row[1])) if row is not None else (0, 0)
+
+    async def after(self, seq: int, limit: int) -> list[Unindexed]:
+        """Return the next rows of the log, oldest first."""
+        async with self._database.hot_transaction() as connection:
+            return [Unindexed(*row) for row in await connection.fetch(_UNINDEXED, seq, limit)]
+
+    async def add(self, documents: Sequence[tuple[int, Collection[int]]]) -> None:
+        """Make messages findable, each by its numbers; those that are findable already stay as they are."""
+        if not documents:
+            return
+        seqs = [seq for seq, _ in documents]
+        grams = ["{" + ",".join(map(str, numbers)) + "}" for _, numbers in documents]
+        async with self._database.hot_transaction() as connection:
+            await connection.execute("SET LOCAL synchronous_commit = off")  # what a crash undoes is done again
+            await connection.execute(_INSERT_DOCUMENTS, seqs, grams)
+
+    async def finish(self, after: int, seq: int) -> None:
+        """Note that the log is indexed up to `seq`, and leave out what was recalled since it was read behind `after`.
+
+        Under the lock of the log's writer: a recall that did not see the documents yet is committed by then, and one
+        that comes later sees and removes them.
+        """
+        async with self._database.hot_transaction() as connection:
+            await connection.execute("SET LOCAL synchronous_commit = off")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
+            await connection.execute(_DROP_RECALLED, after, seq)
+            await connection.execute("UPDATE publication SET indexed_seq = $1 WHERE indexed_seq < $1", seq)
