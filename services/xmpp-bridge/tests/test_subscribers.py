@@ -9,6 +9,7 @@ from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Poison
 from tlim_runtime.metrics import Metrics
+from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Addresses
 
@@ -45,14 +46,14 @@ def incoming(data: bytes) -> Incoming:
 async def test_each_receiver_gets_each_message_in_stream_order() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(seq, members).to_bytes()) for seq, members in ((1, 2), (2, 3))]
-    assert await OutboxSubscriber(component, ADDRESSES, Metrics()).handle(batch) == [DONE, DONE]
+    assert await OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics()).handle(batch) == [DONE, DONE]
     assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
 
 
 async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
     component = FakeComponent()
     batch = [incoming(b"nonsense"), incoming(group_message(2, 1).to_bytes())]
-    first, second = await OutboxSubscriber(component, ADDRESSES, Metrics()).handle(batch)
+    first, second = await OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics()).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
     assert component.receivers == ["user0"]
@@ -61,7 +62,7 @@ async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())]
-    subscriber = OutboxSubscriber(component, ADDRESSES, Metrics())
+    subscriber = OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics())
     tracemalloc.start()
     try:
         await subscriber.handle(batch)

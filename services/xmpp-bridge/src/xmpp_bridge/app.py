@@ -11,12 +11,14 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.throttle import Throttle
 
+from xmpp_bridge import endpoints, message_endpoints
+from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.component import Component
-from xmpp_bridge.endpoints import router
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.system_service import SystemSender
 from xmpp_bridge.token_requests import TokenRequests
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
@@ -28,7 +30,7 @@ _ONE_BUFFER = 1_000
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the service's application; nothing is opened before its lifespan begins."""
-    return build_app("tlim xmpp-bridge", "0.1.0", settings, _lifespan, [router])
+    return build_app("tlim xmpp-bridge", "0.1.0", settings, _lifespan, [endpoints.router, message_endpoints.router])
 
 
 @asynccontextmanager
@@ -70,7 +72,9 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     )
     pace = Pace(Throttle(settings.messages_per_user, "user"), Throttle(settings.receipts_per_user, "user"))
     inbox = Inbox(addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit)
-    outbox = OutboxSubscriber(component, addresses, app.state.metrics)
+    awaited = Awaited()
+    app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
+    outbox = OutboxSubscriber(component, addresses, awaited, app.state.metrics)
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", inbox.ping)

@@ -3,7 +3,9 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
+from tlim_runtime.auth import CurrentUser, admin_user
 
+from xmpp_bridge.system_service import SystemSender
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer
 
@@ -18,6 +20,11 @@ def _token_issuer(request: Request) -> TokenIssuer:
     return issuer
 
 
+def _system_sender(request: Request) -> SystemSender:
+    sender: SystemSender = request.app.state.system_sender
+    return sender
+
+
 def _client_address(request: Request) -> str:
     # uvicorn has already put in what a gateway in FORWARDED_ALLOW_IPS (127.0.0.1 by default) says in X-Forwarded-For.
     return request.client.host if request.client is not None else "unknown"
@@ -26,3 +33,5 @@ def _client_address(request: Request) -> str:
 TokenDeskDep = Annotated[TokenDesk, Depends(_token_desk)]
 TokenIssuerDep = Annotated[TokenIssuer, Depends(_token_issuer)]
 ClientAddress = Annotated[str, Depends(_client_address)]
+SystemSenderDep = Annotated[SystemSender, Depends(_system_sender)]
+AdminDep = Annotated[CurrentUser, Depends(admin_user)]

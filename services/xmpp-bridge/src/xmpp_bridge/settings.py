@@ -42,6 +42,9 @@ class Settings(ServiceSettings, TokenSettings):
     messages_per_user: Rate = Field(default="3000/minute")  # no person writes that much; a program may, for a while
     receipts_per_user: Rate = Field(default="30000/minute")
 
+    system_users: list[str] = ["system"]  # in whose names POST /v1/messages may send
+    system_send_timeout: timedelta = timedelta(seconds=5)  # a healthy store answers in milliseconds
+
     token_lifetime: timedelta = timedelta(hours=1)
     token_attempts_per_user: Rate = Field(default="10/minute")
     token_attempts_per_address: Rate = Field(default="60/minute")  # an office behind one address comes to work at nine

@@ -8,6 +8,7 @@ from tlim_protocol.events import OutEvent, read_out_event
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 
+from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.translate import Addresses, write_event
 
 
@@ -20,17 +21,21 @@ class Deliverer(Protocol):
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them."""
 
-    def __init__(self, component: Deliverer, addresses: Addresses, metrics: Metrics) -> None:
+    def __init__(self, component: Deliverer, addresses: Addresses, awaited: Awaited, metrics: Metrics) -> None:
         self._component = component
         self._addresses = addresses
+        self._awaited = awaited
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Deliver a batch; what is no out event is poison. Raises XmppUnavailable when it must come again."""
         read = [_read(incoming.data) for incoming in batch]
+        events = [event for event in read if not isinstance(event, Poison)]
+        for event in events:
+            self._awaited.settle(event)
         with self._seconds.time():
-            await self._component.deliver(self._stanzas(event for event in read if not isinstance(event, Poison)))
+            await self._component.deliver(self._stanzas(events))
         return [event if isinstance(event, Poison) else DONE for event in read]
 
     def _stanzas(self, events: Iterable[OutEvent]) -> Iterator[str]:

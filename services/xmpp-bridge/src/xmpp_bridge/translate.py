@@ -15,6 +15,9 @@ from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 TLIM_NS = "im.itonglian.com"
 """The namespace of our elements: fixed by the protocol, whatever the domain is called."""
 
+NO_JID = "/"
+"""How a `reply_to` begins that is no JID (its domain would be empty): an HTTP request waits for the answer."""
+
 _COMPONENT = "{jabber:component:accept}"
 _CLIENT = "{jabber:client}"
 
@@ -105,14 +108,20 @@ def _is_oversized(message: ET.Element) -> bool:
 
 def write_event(event: OutEvent, addresses: Addresses) -> Iterator[str]:
     """Yield the stanzas of an out event: a delivery for each recipient, then what the sender hears, stored or error."""
+    hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
-        refusal = TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
-        yield write_error(refusal, event.reply_to, event.stanza_id, addresses)
+        if hears is not None:
+            yield write_error(read_refusal(event), hears, event.stanza_id, addresses)
         return
     if event.recipients:
         yield from _write_deliveries(event, addresses)
-    if event.reply_to is not None:
-        yield _write_stored(event, event.reply_to, addresses)
+    if hears is not None:
+        yield _write_stored(event, hears, addresses)
+
+
+def read_refusal(event: RejectedMessage) -> TlimError:
+    """Return what the store says against a message as the refusal it is."""
+    return TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
 
 
 def _write_deliveries(event: StoredMessage, addresses: Addresses) -> Iterator[str]:
