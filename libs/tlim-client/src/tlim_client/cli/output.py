@@ -33,9 +33,9 @@ def line_of_envelope(envelope: Mapping[str, Any], time: object) -> str:
 
 def line_of_conversation(conversation: Mapping[str, Any]) -> str:
     """Return one line for an entry of the list of conversations: `bob (2 unread)  14:03:11 bob: hi`."""
-    name = conversation.get("session_name") or conversation.get("session_id") or conversation["peer"]
+    name = conversation["session_name"] or conversation["conversation"]
     unread, last = conversation["unread"], conversation["last"]
-    news = f" ({unread} unread)" if unread else ""
+    news = f" ({unread}{'+' if conversation['unread_capped'] else ''} unread)" if unread else ""
     return f"{printable(str(name))}{news}  {line_of_envelope(last, last['stored_at']) if last else ''}".rstrip()
 
 

@@ -4,26 +4,48 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.identity import MAX_ID
 from tlim_runtime.errors import problem_responses
 
 from message_store.dependencies import CurrentUserDep
-from message_store.reading.dependencies import HistoryReaderDep, SyncReaderDep
+from message_store.reading.conversations_service import read_conversations
+from message_store.reading.dependencies import ConversationsReaderDep, HistoryReaderDep, LedgerReaderDep, SyncReaderDep
 from message_store.reading.history_service import read_page
-from message_store.reading.schemas import HistoryPage, SyncPage
+from message_store.reading.ledger_service import ReadState, read_ledger
+from message_store.reading.schemas import ConversationPage, HistoryPage, MessageDetails, SyncPage
 from message_store.reading.sync_service import read_changes
 
 router = APIRouter(prefix="/v1", tags=["reading"])
 
 _MAX_SEQ = 2**63 - 1  # PostgreSQL's bigint
 
+_ANY = (ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE)
+
 Seq = Annotated[int | None, Query(ge=0, le=_MAX_SEQ)]
+
+
+@router.get("/conversations", responses=problem_responses(*_ANY, statuses=(401,)))
+async def list_conversations(
+    *,
+    user: CurrentUserDep,
+    reader: ConversationsReaderDep,
+    cursor: Annotated[
+        str | None, Query(pattern="^[0-9]{1,18}$", description="`next_cursor` of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> ConversationPage:
+    """Return my conversations, the one with the newest message first.
+
+    A session that I left is shown as it was then. A page may hold fewer than asked for, when messages are large.
+    """
+    before = None if cursor is None else int(cursor)
+    page = await read_conversations(reader, user.user_id, before=before, limit=limit)
+    return ConversationPage.of(user.user_id, page)
 
 
 @router.get(
     "/conversations/{conversation}/messages",
-    responses=problem_responses(
-        ErrorCode.SESSION_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)
-    ),
+    responses=problem_responses(ErrorCode.SESSION_UNKNOWN, *_ANY, statuses=(401,)),
 )
 async def read_messages(
     conversation: Annotated[str, Path(description="user id of the other person, or session_id")],
@@ -56,3 +78,22 @@ async def sync(
     device begins with `sync_from` of `GET /v1/conversations`.
     """
     return SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit))
+
+
+@router.get("/messages/{msg_id:path}", responses=problem_responses(ErrorCode.MSG_ID_UNKNOWN, *_ANY, statuses=(401,)))
+async def read_message(
+    msg_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)],
+    *,
+    user: CurrentUserDep,
+    reader: LedgerReaderDep,
+    sender: Annotated[str | None, Query(description="user id; msg_ids are unique for a sender only")] = None,
+    state: Annotated[ReadState | None, Query(description="only these receivers")] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> MessageDetails:
+    """Return a message that I may see, and who has received and read it.
+
+    Without `sender` the newest one with that msg_id.
+    """
+    ledger = await read_ledger(reader, user.user_id, msg_id, sender=sender, state=state, after=cursor, limit=limit)
+    return MessageDetails.told(user.user_id, ledger)

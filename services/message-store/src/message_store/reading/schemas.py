@@ -1,12 +1,14 @@
 """The HTTP shapes of what is read: messages, and pages of them."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from message_store.models import Message
+from message_store.reading.conversations_service import UNREAD_CAP, Overview, Overviews
 from message_store.reading.history_service import Page
-from message_store.reading.sync_service import Changes, Kind, conversation_name, kind_of
+from message_store.reading.ledger_service import Ledger
+from message_store.reading.sync_service import Changes, Kind, conversation_name, is_direct, kind_of
 
 
 class HistoryMessage(BaseModel):
@@ -58,18 +60,33 @@ class HistoryPage(BaseModel):
         return cls(messages=[HistoryMessage.of(message) for message in page.messages], next=page.next, more=page.more)
 
 
+class Place(TypedDict):
+    """Which conversation something belongs to, in the words of a reader."""
+
+    conversation: str
+    session_id: str | None
+
+
+def place_of(conversation_id: str, me: str) -> Place:
+    """Return the conversation as `me` knows it."""
+    direct = is_direct(conversation_id)
+    return Place(conversation=conversation_name(conversation_id, me), session_id=None if direct else conversation_id)
+
+
 class LogItem(HistoryMessage):
     """Anything of the log that concerns me: a message, a receipt, a recall, or a notice about a session."""
 
     kind: Kind
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
+    session_id: str | None = Field(description="null: between two people")
 
     @classmethod
     def seen_by(cls, me: str, message: Message) -> Self:
         """Return the shape of a row for a reader; a notice is from who did what it tells."""
-        actor = message.sender or message.body[0].get("actor", "")
-        fields = HistoryMessage.of(message).model_dump() | {"msg_from": actor}
-        return cls(**fields, kind=kind_of(message), conversation=conversation_name(message.conversation_id, me))
+        fields = HistoryMessage.of(message).model_dump()
+        if not message.sender and message.body:
+            fields["msg_from"] = message.body[0].get("actor", "")
+        return cls(**fields, **place_of(message.conversation_id, me), kind=kind_of(message))
 
 
 class SyncPage(BaseModel):
@@ -83,3 +100,79 @@ class SyncPage(BaseModel):
     def of(cls, me: str, changes: Changes) -> Self:
         """Return the shape of a page for a reader."""
         return cls(items=[LogItem.seen_by(me, one) for one in changes.items], next=changes.next, more=changes.more)
+
+
+class ConversationItem(BaseModel):
+    """A conversation in my list."""
+
+    conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
+    session_id: str | None = Field(description="null: between two people")
+    session_name: str | None = Field(description="null: between two people")
+    last: HistoryMessage | None = Field(description="the newest message that I may see; null: there is none")
+    unread: int = Field(ge=0, le=UNREAD_CAP, description="messages of others behind `read_seq` that are not recalled")
+    unread_capped: bool = Field(description="there are more than `unread` says")
+    read_seq: int = Field(description="the newest message that I reported as read; 0: none")
+    left: bool = Field(description="I am not in it any more: it ends with my leaving")
+    deleted: bool = Field(description="the session is deleted")
+
+    @classmethod
+    def of(cls, me: str, overview: Overview) -> Self:
+        """Return the shape of a conversation for a reader."""
+        return cls(
+            **place_of(overview.conversation_id, me),
+            session_name=overview.name,
+            last=None if overview.last is None else HistoryMessage.of(overview.last),
+            unread=min(overview.unread, UNREAD_CAP),
+            unread_capped=overview.unread > UNREAD_CAP,
+            read_seq=overview.read_seq,
+            left=overview.left,
+            deleted=overview.deleted,
+        )
+
+
+class ConversationPage(BaseModel):
+    """One page of my conversations, newest first; `next_cursor` is null on the last one."""
+
+    items: list[ConversationItem]
+    next_cursor: str | None
+    sync_from: int = Field(description="the `after` of GET /v1/sync with which a new device begins")
+
+    @classmethod
+    def of(cls, me: str, page: Overviews) -> Self:
+        """Return the shape of a page for a reader."""
+        cursor = None if page.next is None else str(page.next)
+        items = [ConversationItem.of(me, one) for one in page.overviews]
+        return cls(items=items, next_cursor=cursor, sync_from=page.sync_from)
+
+
+class ReceiptItem(BaseModel):
+    """One receiver of a message: when he received and read it, on the server's clock; null: not yet."""
+
+    user_id: str
+    delivered_at: str | None = Field(description="epoch milliseconds")
+    read_at: str | None = Field(description="epoch milliseconds")
+
+
+class MessageDetails(LogItem):
+    """A message with its ledger; `receipts` is a page, `next_cursor` is null on the last one."""
+
+    kind: Literal[Kind.MESSAGE]
+    members: int = Field(description="for how many it was: who was in the conversation, without the sender")
+    delivered: int = Field(description="how many of them have received it")
+    read: int = Field(description="how many of them have read it")
+    receipts: list[ReceiptItem] = Field(description="in the order of user ids")
+    next_cursor: str | None
+
+    @classmethod
+    def told(cls, me: str, ledger: Ledger) -> Self:
+        """Return the shape of a message and its receivers for a reader."""
+        receipts = [
+            ReceiptItem(user_id=line.user_id, delivered_at=_time(line.delivered_at), read_at=_time(line.read_at))
+            for line in ledger.lines
+        ]
+        item = LogItem.seen_by(me, ledger.message).model_dump()
+        return cls(**item, **ledger.counts._asdict(), receipts=receipts, next_cursor=ledger.next)
+
+
+def _time(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else str(milliseconds)

@@ -45,9 +45,14 @@ def kind_of(message: Message) -> Kind:
     return Kind.RECALL if msg_type is MsgType.RECALL else Kind.RECEIPT
 
 
+def is_direct(conversation_id: str) -> bool:
+    """Tell a conversation of two people from a session."""
+    return conversation_id.startswith(_DIRECT)
+
+
 def conversation_name(conversation_id: str, me: str) -> str:
     """Return what `me` calls a conversation: the other one's user id, or the session_id."""
-    if not conversation_id.startswith(_DIRECT):
+    if not is_direct(conversation_id):
         return conversation_id
     _, one, other = conversation_id.split(":")
     return other if one == me else one

@@ -56,7 +56,8 @@ async def test_an_item_has_the_fields_of_the_envelope(http: Any, log: Any) -> No
     seq = await log.direct("bob", "alice", body=[{"text": "\x00 你"}], msg_id="m-1")
     assert (await http.read("alice", "sync"))["items"] == [
         {
-            "seq": seq, "stored_at": str(seq), "recalled": False, "kind": Kind.MESSAGE, "conversation": "bob",
+            "seq": seq, "stored_at": str(seq), "recalled": False, "kind": Kind.MESSAGE,
+            "conversation": "bob", "session_id": None,
             "compress": "0", "encode": "1", "encrypt": "0", "version": "2.0.0", "from": "bob", "to": "alice",
             "msg_id": "m-1", "msg_type": MsgType.TEXT, "msg_time": "0", "body": [{"text": "\x00 你"}],
         }

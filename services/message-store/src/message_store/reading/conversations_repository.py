@@ -1,0 +1,93 @@
+"""The SQL of the list of conversations: where each has its place, its last message, what of it is unread."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from sqlalchemy import ARRAY, BigInteger, any_, func, literal, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from message_store.models import Message
+from message_store.reading.slice_repository import MAX_BYTES
+
+# The place of a conversation is the newest thing that happened in it to the reader: a message, his joining, or his
+# leaving, which is where it ends for him. Places are seqs of different rows, so that a cursor is one number. Only what
+# is on the page is looked at more closely; a time of membership is a range of ix_messages_history, which also holds
+# who sent a message and whether it is recalled.
+_PAGE = text("""
+    WITH latest AS (
+        SELECT DISTINCT ON (conversation_id) conversation_id, joined_seq, left_seq
+        FROM members WHERE user_id = :user_id ORDER BY conversation_id, joined_seq DESC),
+    placed AS (
+        SELECT conversation_id, session_name, deleted_at, left_seq,
+               coalesce(left_seq, greatest(last_seq, joined_seq)) AS place
+        FROM latest JOIN conversations USING (conversation_id)),
+    page AS MATERIALIZED (
+        SELECT placed.*, coalesce(read_seq, 0) AS read_seq
+        FROM (SELECT * FROM placed WHERE place > 0 AND place < :before ORDER BY place DESC LIMIT :one_more) AS placed
+        LEFT JOIN read_cursors
+            ON read_cursors.user_id = :user_id AND read_cursors.conversation_id = placed.conversation_id)
+    SELECT page.conversation_id, session_name, deleted_at, left_seq, place, read_seq, unread, last.seq AS last_seq,
+           coalesce(octet_length(body::text), 0) AS size
+    FROM page
+    LEFT JOIN LATERAL (
+        SELECT seen.seq FROM members CROSS JOIN LATERAL (
+            SELECT seq FROM messages
+            WHERE messages.conversation_id = page.conversation_id AND is_chat
+                AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
+            ORDER BY seq DESC LIMIT 1) AS seen
+        WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
+        ORDER BY seen.seq DESC LIMIT 1) AS last ON true
+    LEFT JOIN messages ON messages.seq = last.seq
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS unread FROM (
+            SELECT FROM members CROSS JOIN LATERAL (
+                SELECT FROM messages
+                WHERE messages.conversation_id = page.conversation_id AND is_chat AND seq > read_seq
+                    AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
+                    AND sender <> :user_id AND recalled_at IS NULL
+                LIMIT :count_to) AS waiting
+            WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
+            LIMIT :count_to) AS counted) AS counts
+    ORDER BY place DESC""")
+
+
+class Entry(NamedTuple):
+    """A conversation as the list has it: seqs, 0 or None for none; times in epoch milliseconds."""
+
+    conversation_id: str
+    session_name: str | None
+    deleted_at: int | None
+    left_seq: int | None
+    place: int
+    read_seq: int
+    unread: int
+    last_seq: int | None
+
+
+class ConversationsReader:
+    """The conversations of somebody, on the session of a request."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def newest_seq(self) -> int:
+        """Return the newest seq of the log; 0: it is empty."""
+        return int(await self._session.scalar(select(func.coalesce(func.max(Message.seq), 0))) or 0)
+
+    async def entries(self, user_id: str, before: int, limit: int, *, count_to: int) -> tuple[Sequence[Entry], bool]:
+        """Return up to `limit` conversations of the user that have their place before a seq, and whether more follow.
+
+        The newest first; fewer when their last messages are large. Unread messages are counted up to `count_to`.
+        """
+        asked = {"user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to}
+        rows = (await self._session.execute(_PAGE, asked)).all()
+        full_at = accumulate((row[-1] for row in rows), initial=0)
+        page = [Entry(*row[:-1]) for row, filled in zip(rows[:limit], full_at, strict=False) if filled < MAX_BYTES]
+        return page, len(rows) > len(page)
+
+    async def messages(self, seqs: Sequence[int]) -> dict[int, Message]:
+        """Return the rows of the log with these seqs."""
+        query = select(Message).where(col(Message.seq) == any_(literal(seqs, ARRAY(BigInteger))))
+        return {message.seq: message for message in await self._session.scalars(query)}

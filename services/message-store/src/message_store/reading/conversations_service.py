@@ -1,0 +1,74 @@
+"""The rules of the list of conversations: what each shows of itself, and to whom."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from tlim_protocol.registry import MsgType
+
+from message_store.models import Message
+from message_store.reading.conversations_repository import Entry
+
+UNREAD_CAP = 1000
+"""Nobody reads the difference between 1,000 and 50,000; counting ends here."""
+
+FROM_THE_START = 2**63 - 1
+
+
+class Reader(Protocol):
+    """Where conversations are read (conversations_repository.ConversationsReader)."""
+
+    async def newest_seq(self) -> int:
+        """Return the newest seq of the log."""
+
+    async def entries(self, user_id: str, before: int, limit: int, /, *, count_to: int) -> tuple[Sequence[Entry], bool]:
+        """Return conversations whose place is before a seq, the newest first, and whether more follow."""
+
+    async def messages(self, seqs: Sequence[int], /) -> Mapping[int, Message]:
+        """Return the rows of the log with these seqs."""
+
+
+class Overview(NamedTuple):
+    """A conversation in somebody's list; `name` and `deleted` as they were when he left it."""
+
+    conversation_id: str
+    name: str | None
+    last: Message | None
+    unread: int
+    read_seq: int
+    left: bool
+    deleted: bool
+
+
+class Overviews(NamedTuple):
+    """A page of the list; `next` is where the page behind it begins, None at the end."""
+
+    overviews: list[Overview]
+    next: int | None
+    sync_from: int
+
+
+async def read_conversations(reader: Reader, me: str, *, before: int | None, limit: int) -> Overviews:
+    """Return a page of the conversations of `me` (normalised), the newest first.
+
+    `unread` is UNREAD_CAP + 1 where there are more than UNREAD_CAP.
+    """
+    # asked first: what comes in meanwhile is told by the list and by sync, never by neither
+    sync_from = await reader.newest_seq()
+    start = FROM_THE_START if before is None else before
+    entries, more = await reader.entries(me, start, limit, count_to=UNREAD_CAP + 1)
+    needed = [seq for entry in entries for seq in (entry.last_seq, entry.left_seq) if seq is not None]
+    rows = await reader.messages(needed)
+    return Overviews([_overview(entry, rows) for entry in entries], entries[-1].place if more else None, sync_from)
+
+
+def _overview(entry: Entry, rows: Mapping[int, Message]) -> Overview:
+    last = None if entry.last_seq is None else rows.get(entry.last_seq)
+    name, deleted = entry.session_name, entry.deleted_at is not None
+    farewell = None if entry.left_seq is None else rows.get(entry.left_seq)
+    if farewell is not None and farewell.body:
+        # what the session was called later is not for those who had left
+        name = farewell.body[0].get("session_name", name)
+        deleted = farewell.msg_type == MsgType.SESSION_DELETED
+    return Overview(
+        entry.conversation_id, name, last, entry.unread, entry.read_seq, entry.left_seq is not None, deleted
+    )

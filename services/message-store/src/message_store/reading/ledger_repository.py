@@ -1,0 +1,85 @@
+"""The SQL of the ledger: a message by its msg_id, and who has received and read it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from message_store.models import Message
+
+_FIND = select(Message).from_statement(
+    text("""
+    SELECT messages.*
+    FROM message_ids JOIN messages ON messages.seq = message_ids.seq
+    JOIN members ON members.conversation_id = messages.conversation_id AND user_id = :user_id
+        AND messages.seq >= joined_seq AND messages.seq <= coalesce(left_seq, 9223372036854775807)
+    WHERE message_ids.msg_id = :msg_id AND is_chat
+        AND (CAST(:sender AS text) IS NULL OR message_ids.sender = :sender)
+    ORDER BY messages.seq DESC LIMIT 1""")
+)
+
+# Whom a message was for: the members at its seq but its sender. Who has no row in receipts has not received it.
+_READERS = """
+    FROM members LEFT JOIN receipts ON receipts.seq = :seq AND receipts.user_id = members.user_id
+    WHERE conversation_id = :conversation_id AND members.user_id <> :sender
+        AND :seq >= joined_seq AND :seq <= coalesce(left_seq, 9223372036854775807)"""
+
+_COUNTS = text(f"SELECT count(*), count(delivered_at), count(read_at) {_READERS}")
+
+_PAGES = {
+    state: text(f"""
+        SELECT members.user_id, delivered_at, read_at {_READERS} AND {condition} AND members.user_id > :after
+        ORDER BY members.user_id LIMIT :limit""")
+    for state, condition in {
+        None: "true",
+        "read": "read_at IS NOT NULL",
+        "unread": "read_at IS NULL",
+        "undelivered": "delivered_at IS NULL",
+    }.items()
+}
+
+
+class Counts(NamedTuple):
+    """For how many a message was, and how many of them have received and read it."""
+
+    members: int
+    delivered: int
+    read: int
+
+
+class LedgerLine(NamedTuple):
+    """When somebody received and read a message (epoch ms), None for not yet."""
+
+    user_id: str
+    delivered_at: int | None
+    read_at: int | None
+
+
+class LedgerReader:
+    """Messages with what is known of their receivers, on the session of a request."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find_message(self, user_id: str, msg_id: str, sender: str | None) -> Message | None:
+        """Return the newest message with that msg_id that the user may see; of one sender, or of any."""
+        asked = {"user_id": user_id, "msg_id": msg_id, "sender": sender}
+        found: Message | None = (await self._session.scalars(_FIND, asked)).one_or_none()
+        return found
+
+    async def counts(self, message: Message) -> Counts:
+        """Return how many have received and read a message."""
+        return Counts(*(await self._session.execute(_COUNTS, _receivers(message))).one())
+
+    async def lines(self, message: Message, state: str | None, after: str, limit: int) -> Sequence[LedgerLine]:
+        """Return up to `limit` receivers of a message behind a user id, in the order of their ids.
+
+        `state`: only who has `read` it, who has it `unread`, or to whom it is `undelivered`.
+        """
+        asked = {**_receivers(message), "after": after, "limit": limit}
+        return [LedgerLine(*row) for row in await self._session.execute(_PAGES[state], asked)]
+
+
+def _receivers(message: Message) -> dict[str, str | int]:
+    return {"seq": message.seq, "conversation_id": message.conversation_id, "sender": message.sender}

@@ -1,0 +1,104 @@
+"""Unread is derived: over random histories it equals what a plain recomputation in memory says."""
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+PEOPLE = ("ann", "ben", "cid")
+EXAMPLES = count()
+
+PERSON = st.integers(0, len(PEOPLE) - 1)
+WHICH = st.integers(0, 30)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), PERSON, st.just(0)),
+        st.tuples(st.just("write"), PERSON, PERSON),
+        st.tuples(st.just("read"), PERSON, WHICH),
+        st.tuples(st.just("recall"), PERSON, WHICH),
+        st.tuples(st.just("come or go"), PERSON, st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class Said:
+    """A message as somebody remembers it."""
+
+    seq: int
+    conversation: str
+    sender: str
+    readers: set[str]
+    recalled: bool = False
+
+
+@dataclass
+class Memory:
+    """One group and three people, kept twice: in the database, and here."""
+
+    log: Any
+    session_id: str
+    people: tuple[str, ...]
+    inside: set[str] = field(default_factory=set)
+    said: list[Said] = field(default_factory=list)
+    read_up_to: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    async def take(self, act: str, person: int, which: int) -> None:
+        me = self.people[person]
+        if act == "say" and me in self.inside:
+            self._remember(await self.log.say(me, self.session_id), self.session_id, me, self.inside)
+        elif act == "write":
+            other = self.people[which]
+            pair = f"{min(me, other)} and {max(me, other)}"
+            self._remember(await self.log.direct(me, other), pair, me, {me, other})
+        elif act == "come or go":
+            change = "removed" if me in self.inside else "added"
+            await self.log.change(self.session_id, actor=me, **{change: (me,)})
+            self.inside ^= {me}
+        elif act in {"read", "recall"} and (chosen := self._choose(act, me, which)) is not None:
+            await self._mark(act, me, chosen)
+
+    def _remember(self, seq: int, conversation: str, sender: str, readers: set[str]) -> None:
+        self.said.append(Said(seq, conversation, sender, set(readers)))
+
+    def _choose(self, act: str, me: str, which: int) -> Said | None:
+        mine = [one for one in self.said if (one.sender == me) == (act == "recall") and me in one.readers]
+        return mine[which % len(mine)] if mine else None
+
+    async def _mark(self, act: str, me: str, chosen: Said) -> None:
+        if act == "recall":
+            await self.log.recall(chosen.seq)
+            chosen.recalled = True
+        else:
+            await self.log.receive(me, chosen.seq, read=True)
+            place = me, chosen.conversation
+            self.read_up_to[place] = max(self.read_up_to.get(place, 0), chosen.seq)
+
+    def conversations(self, me: str) -> dict[int, int]:
+        """The newest message that I may see in each conversation → how many I have not read."""
+        seen = [one for one in self.said if me in one.readers]
+        newest = {one.conversation: one.seq for one in seen}
+        unread = dict.fromkeys(newest, 0)
+        for one in seen:
+            is_new = one.seq > self.read_up_to.get((me, one.conversation), 0)
+            unread[one.conversation] += is_new and one.sender != me and not one.recalled
+        return {newest[name]: unread[name] for name in newest}
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=STEPS)
+async def test_the_list_says_what_a_recomputation_says(http: Any, log: Any, steps: list[tuple[str, int, int]]) -> None:
+    example = next(EXAMPLES)  # the database is shared by all examples: each has people of its own
+    people = tuple(f"{name}{example}" for name in PEOPLE)
+    memory = Memory(log, f"group {example}", people, inside=set(people))
+    await log.group(memory.session_id, *people)
+    for step in steps:
+        await memory.take(*step)
+    for me in people:
+        listed = (await http.read(me, "conversations"))["items"]
+        assert {one["last"]["seq"]: one["unread"] for one in listed if one["last"]} == memory.conversations(me)
