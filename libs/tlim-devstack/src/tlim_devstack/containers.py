@@ -91,7 +91,7 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     container.with_copy_into_container(identities, "/etc/tlim/identities.json", 0o644)
     container.with_command(
         "server -dir=/data -filer -s3 -s3.port=8333 -s3.iam=false -s3.config=/etc/tlim/identities.json "
-        "-s3.port.iceberg=0 -s3.port.lance=0 -volume.max=0 -master.volumeSizeLimitMB=1024 "
+        "-s3.allowedOrigins= -s3.port.iceberg=0 -s3.port.lance=0 -volume.max=0 -master.volumeSizeLimitMB=1024 "
         "-master.electionTimeout=1s -master.telemetry=false -ip=127.0.0.1 -ip.bind=0.0.0.0"
     )
     with container:

@@ -71,6 +71,8 @@ def _migrations_digest(package: str) -> str:
     return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in versions)).hexdigest()
 
 
-def prepare_bucket(ports: Ports, credentials: Credentials) -> None:
-    """Create the bucket of the file service."""
-    s3.ensure_bucket(f"http://127.0.0.1:{ports.s3}", credentials.s3_keys()[0], s3.FILES_BUCKET)
+def prepare_bucket(services: ServicePrograms) -> None:
+    """Create the bucket of the file service, open to the web pages that may call the services."""
+    endpoint, key = f"http://127.0.0.1:{services.ports.s3}", services.credentials.s3_keys()[0]
+    s3.ensure_bucket(endpoint, key, s3.FILES_BUCKET)
+    s3.allow_origins(endpoint, key, s3.FILES_BUCKET, services.web_origins())

@@ -82,6 +82,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.iam": "false",
+        "s3.allowedOrigins": "",  # what pages may do is a matter of the bucket, as on any other S3
         "s3.config": identities,
     }
     return [str(program("weed")), "-logtostderr", "server", *(f"-{name}={value}" for name, value in options.items())]
@@ -122,6 +123,22 @@ def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
     with client(endpoint, key.access_key, key.secret_key) as s3:
         if bucket not in {item["Name"] for item in s3.list_buckets()["Buckets"]}:
             s3.create_bucket(Bucket=bucket)
+
+
+def allow_origins(endpoint: str, key: S3Key, bucket: str, origins: Sequence[str]) -> None:
+    """Let web pages of these origins, and of no others, use signed URLs of the bucket (CORS)."""
+    with client(endpoint, key.access_key, key.secret_key) as s3:
+        if not origins:
+            s3.delete_bucket_cors(Bucket=bucket)
+            return
+        rule = {
+            "AllowedOrigins": list(origins),
+            "AllowedMethods": ["GET", "HEAD", "PUT"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["ETag"],
+            "MaxAgeSeconds": 3600,
+        }
+        s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
 
 
 def takes_writes(endpoint: str, key: S3Key, bucket: str) -> bool:

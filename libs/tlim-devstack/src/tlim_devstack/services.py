@@ -1,5 +1,7 @@
 """The four services and the gateway as supervised programs: what each is told by its environment."""
 
+import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,11 @@ class ServicePrograms:
         """Return the URL with which the service's migrations run: that of the role that owns the tables."""
         return self.database(service, owner_of(package_of(service))).url()
 
+    def web_origins(self) -> list[str]:
+        """Return the origins whose pages may call the services, as these are told: TLIM_CORS_ORIGINS, a JSON list."""
+        origins: list[str] = json.loads({**os.environ, **self.extra}.get("TLIM_CORS_ORIGINS") or "[]")
+        return origins
+
     def _service(self, name: str) -> Program:
         special = {"file-api": self._file_api, "xmpp-bridge": self._xmpp_bridge}.get(name)
         environment = {**self._common(name), **(special() if special else {}), **self.extra}
@@ -71,6 +78,8 @@ class ServicePrograms:
         access_key, secret_key = self.credentials.s3_file_api
         return {
             "TLIM_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports.s3}",
+            # S3 is on loopback only: whoever lets others in (TLIM_BIND) says under which address they reach it
+            "TLIM_S3_PUBLIC_URL": os.environ.get("TLIM_S3_PUBLIC_URL") or f"http://127.0.0.1:{self.ports.s3}",
             "TLIM_S3_REGION": s3.REGION,
             "TLIM_S3_BUCKET": s3.FILES_BUCKET,
             "TLIM_S3_ACCESS_KEY": access_key,

@@ -228,7 +228,7 @@ class Stack:
 
     def _bucket(self) -> None:
         self.wait_ready("s3")
-        preparation.prepare_bucket(self.ports, self.credentials)
+        preparation.prepare_bucket(self.services)
         self.say("S3 is ready")
 
     def _xmpp_accounts(self) -> None:

@@ -1,11 +1,14 @@
 """The fixtures give every test real servers that only this machine can reach."""
 
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
 import psutil
 import pytest
 from tlim_devstack import postgres, s3
 from tlim_devstack.failures import StackError
 from tlim_devstack.pytest_plugin import S3Bucket
-from tlim_devstack.servers import PostgresServer
+from tlim_devstack.servers import PostgresServer, S3Server
 
 
 def test_every_service_works_with_its_own_role(postgres_server: PostgresServer) -> None:
@@ -29,6 +32,26 @@ def test_the_service_key_works_in_its_bucket_and_creates_none(s3_bucket: S3Bucke
         assert client.get_object(Bucket=s3_bucket.bucket, Key="a")["Body"].read() == b"bytes"
         with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
             client.create_bucket(Bucket="of-my-own")
+
+
+def test_only_pages_of_allowed_origins_may_use_signed_urls(s3_server: S3Server, s3_bucket: S3Bucket) -> None:
+    def allowed(origin: str) -> bool:
+        asked = Request(f"{s3_bucket.endpoint}/{s3_bucket.bucket}/a", method="OPTIONS")  # noqa: S310 - ours
+        asked.add_header("Origin", origin)
+        asked.add_header("Access-Control-Request-Method", "PUT")
+        try:
+            with urlopen(asked) as answer:  # noqa: S310
+                return bool(answer.headers["Access-Control-Allow-Origin"] == origin)
+        except HTTPError as refusal:
+            refusal.close()
+            return False
+
+    ours, others = "https://chat.example.com", "https://elsewhere.example.com"
+    assert not allowed(ours)
+    s3.allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [ours])
+    assert (allowed(ours), allowed(others)) == (True, False)
+    s3.allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [])
+    assert not allowed(ours)
 
 
 @pytest.mark.usefixtures("nats_server", "postgres_server", "s3_server")

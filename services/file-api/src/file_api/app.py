@@ -10,10 +10,13 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 
-from file_api import endpoints, legacy_endpoints
+from file_api import direct_endpoints, endpoints, legacy_endpoints
 from file_api.access import Access
+from file_api.direct import DirectUploads
 from file_api.disposal import Disposal
+from file_api.download_urls import DownloadUrls
 from file_api.models import OUTBOX
+from file_api.presign import Presigner
 from file_api.repository import transactions
 from file_api.service import FileService
 from file_api.settings import Settings
@@ -29,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         settings=settings,
         lifespan=lifespan,
-        routers=[legacy_endpoints.router, endpoints.router],
+        routers=[legacy_endpoints.router, direct_endpoints.router, endpoints.router],
     )
 
 
@@ -58,6 +61,19 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(sweeper.stop)
 
         app.state.files = files
+        app.state.direct = app.state.download_urls = None
+        if presigner := _presigner(settings):
+            direct = _direct(
+                settings=settings,
+                database=database,
+                storage=storage,
+                presigner=presigner,
+                files=files,
+                disposal=disposal,
+            )
+            stack.push_async_callback(direct.close)
+            app.state.direct = direct
+            app.state.download_urls = DownloadUrls(presigner, files.announce_download, settings.download_url_lifetime)
         app.state.disposal = disposal
         app.state.access = access
         app.state.health.add("database", database.ping)
@@ -88,4 +104,37 @@ def _files(
         max_upload_bytes=settings.max_upload_bytes,
         upload_timeout=settings.upload_timeout,
         pending_expiry=settings.pending_expiry,
+    )
+
+
+def _presigner(settings: Settings) -> Presigner | None:
+    if settings.s3_public_url is None:
+        return None
+    return Presigner(
+        public_url=settings.s3_public_url,
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+    )
+
+
+def _direct(
+    *,
+    settings: Settings,
+    database: Database,
+    storage: Storage,
+    presigner: Presigner,
+    files: FileService,
+    disposal: Disposal,
+) -> DirectUploads:
+    return DirectUploads(
+        transactions(database),
+        storage,
+        presigner,
+        files,
+        disposal,
+        expiry=settings.direct_upload_expiry,
+        url_lifetime=settings.part_url_lifetime,
+        completion_timeout=settings.upload_timeout,
     )

@@ -1,12 +1,17 @@
 """What the doors ask for."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import CurrentUser, caller, current_user, token_user
 
 from file_api.access import Access
+from file_api.direct import DirectUploads
+from file_api.download_urls import DownloadUrls
 from file_api.service import FileService
+
+Configured = TypeVar("Configured")
 
 
 def _service(request: Request) -> FileService:
@@ -28,7 +33,25 @@ def _legacy_user(
     return caller(token, request_user or user_id, request.app.state.settings)
 
 
+def _direct(request: Request) -> DirectUploads:
+    direct: DirectUploads | None = request.app.state.direct
+    return _configured(direct)
+
+
+def _download_urls(request: Request) -> DownloadUrls:
+    urls: DownloadUrls | None = request.app.state.download_urls
+    return _configured(urls)
+
+
+def _configured(found: Configured | None) -> Configured:
+    if found is None:
+        raise TlimError(ErrorCode.UNSUPPORTED, "this server gives nobody direct access to its storage")
+    return found
+
+
 FilesDep = Annotated[FileService, Depends(_service)]
 AccessDep = Annotated[Access, Depends(_access)]
+DirectDep = Annotated[DirectUploads, Depends(_direct)]
+DownloadUrlsDep = Annotated[DownloadUrls, Depends(_download_urls)]
 CurrentUserDep = Annotated[CurrentUser, Depends(current_user)]
 LegacyUserDep = Annotated[CurrentUser, Depends(_legacy_user)]

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import uuid4
 
+from file_api.inspection import ThumbnailSize
+
 _FILE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -20,7 +22,10 @@ class Scan(StrEnum):
 
 
 class Blob(NamedTuple):
-    """Bytes in S3, which several files may have: `size` in bytes, `sha256` in hex; `width` and `height` in pixels."""
+    """Bytes in S3, which several files may have: `size` in bytes, `sha256` in hex; `width` and `height` in pixels.
+
+    `thumbnail_type` is the media type of all thumbnails that have been made; not `examined`: facts are to come.
+    """
 
     blob_id: str
     sha256: str
@@ -29,7 +34,8 @@ class Blob(NamedTuple):
     width: int | None = None
     height: int | None = None
     duration_ms: int | None = None
-    thumbnail_key: str | None = None
+    thumbnail_type: str | None = None
+    examined: bool = True
 
     @property
     def object_key(self) -> str:
@@ -39,7 +45,8 @@ class Blob(NamedTuple):
     @property
     def object_keys(self) -> list[str]:
         """All objects that go when it goes."""
-        return [key for key in (self.object_key, self.thumbnail_key) if key is not None]
+        thumbnails = ThumbnailSize if self.thumbnail_type is not None else ()
+        return [self.object_key, *(thumbnail_key(self.blob_id, size) for size in thumbnails)]
 
 
 class StoredFile(NamedTuple):
@@ -71,6 +78,29 @@ class Upload(NamedTuple):
     data: AsyncIterator[bytes]
 
 
+class DirectUpload(NamedTuple):
+    """An upload whose bytes its owner puts into S3 himself, part by part: what he declared, and how it is cut."""
+
+    upload_id: str
+    owner_id: str
+    size: int
+    name: str
+    media_type: str | None
+    sha256: str | None
+    part_bytes: int
+    s3_upload_id: str
+    expires_at: datetime
+
+    @property
+    def part_count(self) -> int:
+        """How many parts it has, numbered from 1."""
+        return -(-self.size // self.part_bytes)
+
+    def part_size(self, number: int) -> int:
+        """Return how many bytes a part must have: all have the same number, the last one has the rest."""
+        return min(self.part_bytes, self.size - (number - 1) * self.part_bytes)
+
+
 class Received(NamedTuple):
     """An upload whose bytes are all in S3 under its object key: `size` in bytes, `sha256` in hex."""
 
@@ -95,3 +125,8 @@ def is_file_id(text: str) -> bool:
 def object_key(blob_id: str) -> str:
     """Return where the bytes of a blob, or of an upload, are; made from the id alone, never from a client's text."""
     return f"files/{blob_id[:2]}/{blob_id}"
+
+
+def thumbnail_key(blob_id: str, size: ThumbnailSize) -> str:
+    """Return where the thumbnail of a blob is, once it has been made."""
+    return f"thumbnails/{blob_id[:2]}/{blob_id}-{size.value}"

@@ -46,6 +46,7 @@ class UploadRow(Table, table=True):
     media_type: str | None = Field(default=None, sa_type=sa.Text)
     s3_upload_id: str | None = Field(default=None, sa_type=sa.Text)  # of a multipart upload
     part_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
+    sha256: str | None = Field(default=None, sa_type=sa.Text)  # as declared
 
 
 class BlobRow(Table, table=True):
@@ -76,7 +77,7 @@ class BlobRow(Table, table=True):
     width: int | None = Field(default=None, sa_type=sa.Integer)
     height: int | None = Field(default=None, sa_type=sa.Integer)
     duration_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
-    thumbnail_key: str | None = Field(default=None, sa_type=sa.Text)
+    thumbnail_type: str | None = Field(default=None, sa_type=sa.Text)  # null: there is no thumbnail of any size
 
 
 class FileRow(Table, table=True):

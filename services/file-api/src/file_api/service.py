@@ -98,13 +98,18 @@ class FileService:
         return file
 
     async def _file_away(self, received: Received) -> StoredFile | None:
-        """Say in one transaction whose the uploaded object is; None when the upload is not known any more."""
+        """Say in one transaction whose the uploaded object is; None when the upload is not known any more.
+
+        What is completed twice at once is one file: the slower one gets what the faster one made.
+        """
         upload_id, owner_id, name, media_type, size, sha256 = received
         now = _now()
         async with self._transaction() as tables:
             if not await tables.uploads.end(upload_id):
-                await tables.discarded.add([object_key(upload_id)], now)
-                return None
+                known = await tables.files.find(upload_id)
+                if known is None:
+                    await tables.discarded.add([object_key(upload_id)], now)
+                return known
             blob = await tables.blobs.keep(Blob(upload_id, sha256, size), now)
             if blob.blob_id != upload_id:
                 await tables.discarded.add([object_key(upload_id)], now)
@@ -133,13 +138,17 @@ class FileService:
         data = await self._storage.get(file.blob.object_key, span)
         if span is None or span.start == 0:
             try:
-                async with self._transaction() as tables:
-                    await tables.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
+                await self.announce_download(file, user_id)
             except BaseException:
                 await data.aclose()
                 raise
-            await self._announced()
         return data
+
+    async def announce_download(self, file: StoredFile, user_id: str) -> None:
+        """Note that a user downloads a file. Raises Unavailable."""
+        async with self._transaction() as tables:
+            await tables.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
+        await self._announced()
 
 
 def _event(msg_type: MsgType, file: StoredFile, user_id: str) -> FileEvent:

@@ -15,6 +15,8 @@ class Settings(ServiceSettings, DatabaseSettings):
     service: ClassVar[str] = "file-api"
 
     s3_endpoint_url: str
+    s3_public_url: str | None = Field(default=None, pattern="^https?://[^/]+/?$")
+    """Scheme, host and port under which clients reach S3; without it they send everything through this service."""
     s3_bucket: str = "tlim-files"
     s3_region: str = "us-east-1"
     s3_access_key: str
@@ -26,4 +28,12 @@ class Settings(ServiceSettings, DatabaseSettings):
     pending_expiry: timedelta = timedelta(hours=12)
     """What a killed process left behind is removed this long after its upload began; above `upload_timeout`, so that
     a running upload is never taken for a dead one."""
+    direct_upload_expiry: timedelta = timedelta(hours=24)
+    """So long a direct upload can be resumed."""
+    part_url_lifetime: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=7))
+    """A new URL is to be had at any time while the upload is open."""
+    download_url_lifetime: timedelta = Field(
+        default=timedelta(minutes=5), ge=timedelta(seconds=1), le=timedelta(days=7)
+    )
+    """Who has the URL may read the file, until then, whatever becomes of his rights."""
     sweep_interval: timedelta = timedelta(minutes=15)

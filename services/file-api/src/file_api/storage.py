@@ -43,6 +43,10 @@ class StorageUnavailable(Unavailable):
     """S3 is away, refuses us, or has lost an object that the database knows."""
 
 
+class ObjectMissing(StorageUnavailable):
+    """There is no such object."""
+
+
 class Storage:
     """The objects of one bucket; open it with `open_storage`."""
 
@@ -85,8 +89,8 @@ class Storage:
     async def get(self, key: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:
         """Return the bytes of an object, or of one range of it, in chunks of at most 64 KiB.
 
-        The object is open when this returns. Raises StorageUnavailable, also while reading. Close the iterator
-        (`aclose`) when it is not read to its end.
+        The object is open when this returns. Raises ObjectMissing; StorageUnavailable, also while reading. Close the
+        iterator (`aclose`) when it is not read to its end.
         """
         wanted: dict[str, Any] = {} if span is None else {"Range": f"bytes={span.start}-{span.end}"}
         async with translated():
@@ -158,5 +162,8 @@ async def translated() -> AsyncIterator[None]:
     """Turn whatever S3 and the way to it raise into StorageUnavailable."""
     try:
         yield
-    except (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError, OSError) as error:
+    except ClientError as error:
+        kind = ObjectMissing if error.response["Error"]["Code"] in {"NoSuchKey", "404"} else StorageUnavailable
+        raise kind(f"S3: {error}") from error
+    except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise StorageUnavailable(f"S3: {error}") from error

@@ -16,6 +16,7 @@ import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
 from file_api.app import create_app
+from file_api.files import object_key
 from file_api.settings import Settings
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -69,6 +70,17 @@ class Bucket:
     def unfinished(self) -> list[str]:
         return [item["Key"] for item in self._s3.list_multipart_uploads(Bucket=self._name).get("Uploads", [])]
 
+    def join(self, file_id: str) -> None:
+        """Do what completing a direct upload does first, then nothing."""
+        key = object_key(file_id)
+        for upload in self._s3.list_multipart_uploads(Bucket=self._name, Prefix=key)["Uploads"]:
+            s3_id = upload["UploadId"]
+            found = self._s3.list_parts(Bucket=self._name, Key=key, UploadId=s3_id)["Parts"]
+            parts: Any = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in found]
+            self._s3.complete_multipart_upload(
+                Bucket=self._name, Key=key, UploadId=s3_id, MultipartUpload={"Parts": parts}
+            )
+
     def put(self, key: str) -> None:
         self._s3.put_object(Bucket=self._name, Key=key, Body=b"left behind")
 
@@ -99,6 +111,7 @@ class World:
             "port": 0, "nats_url": self.nats.url, "nats_user": "file-api",
             "nats_password": SecretStr(self.nats.passwords["file-api"]), "jwks_url": "http://jwks.invalid",
             "database_url": SecretStr(self.database_url), "s3_endpoint_url": self.s3.endpoint,
+            "s3_public_url": self.s3.endpoint.replace("127.0.0.1", "localhost"),
             "s3_bucket": self.s3.bucket, "s3_region": self.s3.region, "s3_access_key": self.s3.access_key,
             "s3_secret_key": SecretStr(self.s3.secret_key), "trust_request_user": True,
         }  # fmt: skip

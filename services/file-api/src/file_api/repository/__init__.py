@@ -11,6 +11,7 @@ from tlim_runtime.database import Database
 
 from file_api.models import OUTBOX
 from file_api.repository.blobs import BlobRepository
+from file_api.repository.direct import DirectRepository
 from file_api.repository.discarded import DiscardedRepository
 from file_api.repository.files import FileRepository
 from file_api.repository.uploads import UploadRepository
@@ -22,6 +23,7 @@ class Repository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
         self.uploads = UploadRepository(session)
+        self.direct = DirectRepository(session)
         self.blobs = BlobRepository(session)
         self.files = FileRepository(session)
         self.discarded = DiscardedRepository(session)

@@ -46,4 +46,14 @@ class BlobRepository:
 
 def as_blob(row: BlobRow) -> Blob:
     """Return a row as the rules know it."""
-    return Blob(row.blob_id, row.sha256, row.size, row.scan, row.width, row.height, row.duration_ms, row.thumbnail_key)
+    return Blob(
+        row.blob_id,
+        row.sha256,
+        row.size,
+        row.scan,
+        row.width,
+        row.height,
+        row.duration_ms,
+        row.thumbnail_type,
+        examined=row.facts_due_at is None,
+    )

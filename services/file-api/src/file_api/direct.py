@@ -1,0 +1,244 @@
+"""The rules of direct uploads: clients put the bytes into S3, and what becomes a file is what we have read there.
+
+Each is a multipart upload in S3, also when it has one part only: nothing can be put into it once its parts are joined,
+so that a URL that is still valid then cannot change a file that was measured.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.logging import get_logger
+
+from file_api.disposal import Disposal
+from file_api.errors import UploadTooSlow
+from file_api.files import DirectUpload, Received, StoredFile, is_file_id, new_file_id, object_key
+from file_api.intake import Intake, too_large
+from file_api.media import media_type_of
+from file_api.names import safe_name
+from file_api.parts import Part, Parts
+from file_api.presign import Presigner, SignedUrl
+from file_api.repository import Transaction
+from file_api.service import FileService
+from file_api.storage import ObjectMissing, Storage
+
+logger = get_logger(__name__)
+
+SINGLE_BYTES = 16 * 1024 * 1024
+"""Up to here an upload has one part: a broken one is sent again as a whole."""
+
+PART_BYTES = 8 * 1024 * 1024
+"""The least size of the parts of larger ones (S3 takes no less than 5 MiB); half a minute at 2 Mbit/s."""
+
+MAX_PARTS = 1000
+"""Larger files have larger parts: one page of S3's listing shows all."""
+
+_MIB = 1024 * 1024
+
+
+class Declared(NamedTuple):
+    """What a client says about the file that it is going to send; `sha256` in hex."""
+
+    size: int
+    name: str | None = None
+    media_type: str | None = None
+    sha256: str | None = None
+
+
+class PartUrl(NamedTuple):
+    """Where one part is to be put, with exactly `size` bytes."""
+
+    number: int
+    size: int
+    signed: SignedUrl
+
+
+class DirectUploads:
+    """Begins, shows, completes and aborts direct uploads, each for its owner only."""
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        storage: Storage,
+        presigner: Presigner,
+        files: FileService,
+        disposal: Disposal,
+        *,
+        expiry: timedelta,
+        url_lifetime: timedelta,
+        completion_timeout: timedelta,
+    ) -> None:
+        self._transaction = transaction
+        self._storage = storage
+        self._parts = Parts(storage)
+        self._presigner = presigner
+        self._files = files
+        self._disposal = disposal
+        self._expiry = expiry
+        self._url_lifetime = url_lifetime
+        self._timeout = completion_timeout.total_seconds()
+        self._completing: dict[str, asyncio.Task[StoredFile]] = {}
+
+    async def begin(self, owner_id: str, declared: Declared) -> DirectUpload:
+        """Begin an upload. Raises PayloadTooLarge, Unavailable."""
+        if declared.size > self._files.max_upload_bytes:
+            raise too_large(self._files.max_upload_bytes)
+        upload_id, now = new_file_id(), datetime.now(UTC)
+        upload = DirectUpload(
+            upload_id,
+            owner_id,
+            declared.size,
+            safe_name(declared.name),
+            declared.media_type,
+            declared.sha256,
+            part_bytes_of(declared.size),
+            "",
+            now + self._expiry,
+        )
+        async with self._transaction() as tables:
+            await tables.direct.begin(upload, now)
+        s3_upload_id = await self._parts.begin(object_key(upload_id))
+        async with self._transaction() as tables:
+            await tables.direct.open(upload_id, s3_upload_id)
+        return upload._replace(s3_upload_id=s3_upload_id)
+
+    async def find(self, owner_id: str, upload_id: str) -> DirectUpload:
+        """Return an upload that is not complete, aborted or expired; else raises FILE_UNKNOWN, as for another's."""
+        upload = None
+        if is_file_id(upload_id):
+            async with self._transaction() as tables:
+                upload = await tables.direct.find(upload_id, datetime.now(UTC))
+        if upload is None or upload.owner_id != owner_id:
+            raise _unknown()
+        return upload
+
+    async def received(self, upload: DirectUpload) -> list[Part]:
+        """Return the parts that S3 has, the newest of each number, by number. Raises StorageUnavailable."""
+        found = await self._parts.listed(object_key(upload.upload_id), upload.s3_upload_id)
+        newest = {part.number: part for part in sorted(found or [], key=lambda part: part.put_at)}
+        return sorted(newest.values())
+
+    def urls(self, upload: DirectUpload, numbers: Iterable[int]) -> list[PartUrl]:
+        """Return where these parts are to be put, until the upload expires or `url_lifetime` has passed."""
+        lifetime = min(self._url_lifetime, upload.expires_at - datetime.now(UTC))
+        key = object_key(upload.upload_id)
+        urls = []
+        for number in numbers:
+            size = upload.part_size(number)
+            signed = self._presigner.put_part(key, upload.s3_upload_id, number, size, lifetime)
+            urls.append(PartUrl(number, size, signed))
+        return urls
+
+    async def complete(self, owner_id: str, upload_id: str, etags: Mapping[int, str]) -> StoredFile:
+        """Make a file of an upload, or return the one that was made of it; `etags` names parts where S3 has several.
+
+        It goes on when the caller goes away; whoever asks again gets the same result. Raises FIELD_INVALID while parts
+        are missing, and when the bytes do not have the declared digest (the upload is gone then); FILE_UNKNOWN;
+        Unavailable.
+        """
+        try:
+            upload = await self.find(owner_id, upload_id)
+        except TlimError:
+            return await self._completed(owner_id, upload_id)
+        running = self._completing.get(upload_id)
+        if running is None:
+            running = asyncio.create_task(self._complete(upload, etags), name=f"complete {upload_id}")
+            self._completing[upload_id] = running
+            running.add_done_callback(lambda task: self._ended(upload_id, task))
+        return await asyncio.shield(running)
+
+    def _ended(self, upload_id: str, task: asyncio.Task[StoredFile]) -> None:
+        del self._completing[upload_id]
+        if not task.cancelled() and (error := task.exception()) is not None:  # the caller may not be there to hear it
+            logger.info("an upload was not completed", upload_id=upload_id, reason=str(error))
+
+    async def _completed(self, owner_id: str, upload_id: str) -> StoredFile:
+        if is_file_id(upload_id):
+            async with self._transaction() as tables:
+                file = await tables.files.find(upload_id)
+            if file is not None and file.owner_id == owner_id:
+                return file
+        raise _unknown()
+
+    async def _complete(self, upload: DirectUpload, etags: Mapping[int, str]) -> StoredFile:
+        key = object_key(upload.upload_id)
+        found = await self._parts.listed(key, upload.s3_upload_id)
+        if found is not None:  # else an attempt before this one has joined them
+            await self._parts.join(key, upload.s3_upload_id, chosen(upload, found, etags))
+        try:
+            received = await self._measured(upload)
+        except ObjectMissing:  # aborted meanwhile, or completed elsewhere with bytes that were known already
+            return await self._completed(upload.owner_id, upload.upload_id)
+        if received.size != upload.size or received.sha256 != (upload.sha256 or received.sha256):
+            await self.abort(upload)
+            detail = "the bytes are not those that were declared; the upload is given up, begin again"
+            raise TlimError(ErrorCode.FIELD_INVALID, detail, field="sha256")
+        return await self._files.finish(received)
+
+    async def _measured(self, upload: DirectUpload) -> Received:
+        intake = Intake(upload.size)
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with aclosing(await self._storage.get(object_key(upload.upload_id))) as data:
+                    async for _ in intake.through(data):
+                        pass
+        except TimeoutError:
+            raise UploadTooSlow from None
+        media_type = media_type_of(intake.head, upload.media_type, upload.name)
+        return Received(upload.upload_id, upload.owner_id, upload.name, media_type, intake.size, intake.sha256)
+
+    async def abort(self, upload: DirectUpload) -> None:
+        """Forget an upload and remove its parts, those that S3 cannot remove now later. Raises Unavailable."""
+        key = object_key(upload.upload_id)
+        async with self._transaction() as tables:
+            if not await tables.uploads.end(upload.upload_id):
+                return
+            await tables.discarded.add([key], datetime.now(UTC))
+        await self._disposal.remove(key)
+
+    async def close(self) -> None:
+        """Break off what is being completed; it can be completed again."""
+        running = list(self._completing.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+
+def part_bytes_of(size: int) -> int:
+    """Return the size of the parts of a file: all of it up to SINGLE_BYTES, else whole MiB, for at most MAX_PARTS."""
+    if size <= SINGLE_BYTES:
+        return size
+    return max(PART_BYTES, -(-size // (MAX_PARTS * _MIB)) * _MIB)
+
+
+def chosen(upload: DirectUpload, found: Iterable[Part], etags: Mapping[int, str]) -> list[Part]:
+    """Return the parts of which the file is made, by number: of each the newest, or the one that `etags` names.
+
+    Raises FIELD_INVALID naming a part that is missing, or that came twice so quickly that nobody can tell which one
+    is meant: S3 tells time in seconds.
+    """
+    candidates: dict[int, list[Part]] = {}
+    for part in found:
+        wanted = etags.get(part.number, part.etag).strip('"') == part.etag.strip('"')
+        if wanted and part.number <= upload.part_count and part.size == upload.part_size(part.number):
+            candidates.setdefault(part.number, []).append(part)
+    return [_newest(number, candidates.get(number, [])) for number in range(1, upload.part_count + 1)]
+
+
+def _newest(number: int, parts: list[Part]) -> Part:
+    if not parts:
+        raise TlimError(ErrorCode.FIELD_INVALID, f"part {number} is missing", field="parts")
+    last = max(part.put_at for part in parts)
+    newest = {part.etag: part for part in parts if part.put_at == last}
+    if len(newest) > 1:
+        detail = f"part {number} came several times with different bytes: put it again, or name its ETag"
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="parts")
+    return next(iter(newest.values()))
+
+
+def _unknown() -> TlimError:
+    return TlimError(ErrorCode.FILE_UNKNOWN, "there is no such upload of yours", field="upload_id")

@@ -1,0 +1,83 @@
+"""The door for clients that carry their bytes to and from S3 themselves: /v1/uploads and /v1/files/{id}/url."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, status
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.errors import problem_responses
+
+from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
+from file_api.direct_schemas import (
+    DownloadUrl,
+    PartUrlRead,
+    PartUrls,
+    UploadComplete,
+    UploadCreate,
+    UploadRead,
+)
+from file_api.schemas import FileRead
+
+PAGE = 100
+"""URLs in one answer: each has some 400 bytes."""
+
+router = APIRouter(
+    tags=["direct"], responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,))
+)
+_UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED)
+_JSON = problem_responses(ErrorCode.JSON_INVALID)
+_DECLARED = problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED, statuses=(413,))
+
+
+@router.post("/v1/uploads", status_code=status.HTTP_201_CREATED, responses={**_JSON, **_DECLARED})
+async def begin_upload(declared: UploadCreate, answer: Response, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
+    """Begin an upload; its bytes are put to the URLs in the answer, then it is completed."""
+    upload = await direct.begin(user.user_id, declared.declared())
+    answer.headers["Location"] = f"/v1/uploads/{upload.upload_id}"
+    numbers = range(1, min(upload.part_count, PAGE) + 1)
+    return UploadRead.of(upload, [], direct.urls(upload, numbers))
+
+
+@router.get("/v1/uploads/{upload_id}", responses=_UNKNOWN)
+async def show_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
+    """Tell what S3 has of an upload, and where the first parts that are missing go: to resume it."""
+    upload = await direct.find(user.user_id, upload_id)
+    received = await direct.received(upload)
+    there = {part.number for part in received}
+    missing = [number for number in range(1, upload.part_count + 1) if number not in there or upload.part_count == 1]
+    return UploadRead.of(upload, received, direct.urls(upload, missing[:PAGE]))
+
+
+@router.get("/v1/uploads/{upload_id}/parts", responses=_UNKNOWN)
+async def sign_parts(
+    upload_id: str,
+    user: CurrentUserDep,
+    direct: DirectDep,
+    first: Annotated[int, Query(ge=1, le=10_000, description="number of the first part")] = 1,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+) -> PartUrls:
+    """Sign URLs for parts in the order of their numbers, also for those that S3 has: they can be put again."""
+    upload = await direct.find(user.user_id, upload_id)
+    after = min(first + limit, upload.part_count + 1)
+    items = [PartUrlRead.of(url) for url in direct.urls(upload, range(first, after))]
+    return PartUrls(items=items, next=after if after <= upload.part_count else None)
+
+
+@router.post("/v1/uploads/{upload_id}/complete", responses={**_JSON, **_UNKNOWN, **problem_responses(statuses=(408,))})
+async def complete_upload(
+    upload_id: str, user: CurrentUserDep, direct: DirectDep, choices: UploadComplete | None = None
+) -> FileRead:
+    """Make a file of an upload whose bytes are all in S3; it may take a while, and can be asked for again."""
+    etags = {choice.number: choice.etag for choice in choices.parts} if choices else {}
+    return FileRead.of(await direct.complete(user.user_id, upload_id, etags))
+
+
+@router.delete("/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
+async def abort_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> None:
+    """Abort an upload; its parts are removed."""
+    await direct.abort(await direct.find(user.user_id, upload_id))
+
+
+@router.get("/v1/files/{file_id}/url", responses=_UNKNOWN)
+async def download_url(file_id: str, user: CurrentUserDep, access: AccessDep, urls: DownloadUrlsDep) -> DownloadUrl:
+    """Return a short-lived URL of the content; who may download it may have it."""
+    return DownloadUrl.of(await urls.of(await access.readable(file_id, user.user_id), user.user_id))
