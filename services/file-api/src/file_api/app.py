@@ -10,13 +10,16 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 
-from file_api import direct_endpoints, endpoints, legacy_endpoints
+from file_api import direct_endpoints, endpoints, legacy_endpoints, preview_endpoints
 from file_api.access import Access
 from file_api.direct import DirectUploads
 from file_api.disposal import Disposal
 from file_api.download_urls import DownloadUrls
+from file_api.examiner import Examiner
+from file_api.inspector import Inspector
 from file_api.models import OUTBOX
 from file_api.presign import Presigner
+from file_api.previews import Previews
 from file_api.repository import transactions
 from file_api.service import FileService
 from file_api.settings import Settings
@@ -32,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         settings=settings,
         lifespan=lifespan,
-        routers=[legacy_endpoints.router, direct_endpoints.router, endpoints.router],
+        routers=[legacy_endpoints.router, direct_endpoints.router, preview_endpoints.router, endpoints.router],
     )
 
 
@@ -60,7 +63,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await sweeper.start()
         stack.push_async_callback(sweeper.stop)
 
+        previews = Previews(transactions(database), storage, Inspector(settings.workers))
+        examiner = Examiner(previews, settings.examine_interval)
+        await examiner.start()
+        stack.push_async_callback(examiner.stop)
+
         app.state.files = files
+        app.state.previews = previews
         app.state.direct = app.state.download_urls = None
         if presigner := _presigner(settings):
             direct = _direct(

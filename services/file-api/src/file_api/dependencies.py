@@ -9,6 +9,7 @@ from tlim_runtime.auth import CurrentUser, caller, current_user, token_user
 from file_api.access import Access
 from file_api.direct import DirectUploads
 from file_api.download_urls import DownloadUrls
+from file_api.previews import Previews
 from file_api.service import FileService
 
 Configured = TypeVar("Configured")
@@ -43,6 +44,11 @@ def _download_urls(request: Request) -> DownloadUrls:
     return _configured(urls)
 
 
+def _previews(request: Request) -> Previews:
+    previews: Previews = request.app.state.previews
+    return previews
+
+
 def _configured(found: Configured | None) -> Configured:
     if found is None:
         raise TlimError(ErrorCode.UNSUPPORTED, "this server gives nobody direct access to its storage")
@@ -52,6 +58,7 @@ def _configured(found: Configured | None) -> Configured:
 FilesDep = Annotated[FileService, Depends(_service)]
 AccessDep = Annotated[Access, Depends(_access)]
 DirectDep = Annotated[DirectUploads, Depends(_direct)]
+PreviewsDep = Annotated[Previews, Depends(_previews)]
 DownloadUrlsDep = Annotated[DownloadUrls, Depends(_download_urls)]
 CurrentUserDep = Annotated[CurrentUser, Depends(current_user)]
 LegacyUserDep = Annotated[CurrentUser, Depends(_legacy_user)]

@@ -18,6 +18,11 @@ class FileRead(BaseModel):
     sha256: str = Field(description="hex; also the ETag of the content")
     owner: str = Field(description="user id of who uploaded it")
     stored_at: datetime
+    width: int | None = Field(
+        default=None, description="of an image as it is to be seen, in pixels; null: not known yet"
+    )
+    height: int | None = Field(default=None, description="likewise")
+    duration_ms: int | None = Field(default=None, description="of a recording; null: not known yet, or no recording")
 
     @classmethod
     def of(cls, file: StoredFile) -> Self:
@@ -30,6 +35,9 @@ class FileRead(BaseModel):
             sha256=file.sha256,
             owner=file.owner_id,
             stored_at=file.stored_at,
+            width=file.blob.width,
+            height=file.blob.height,
+            duration_ms=file.blob.duration_ms,
         )
 
 

@@ -36,4 +36,8 @@ class Settings(ServiceSettings, DatabaseSettings):
         default=timedelta(minutes=5), ge=timedelta(seconds=1), le=timedelta(days=7)
     )
     """Who has the URL may read the file, until then, whatever becomes of his rights."""
+    workers: int = Field(default=2, ge=1)
+    """How many images and recordings are looked into at once, each in a process of at most 768 MiB."""
+    examine_interval: timedelta = timedelta(seconds=5)
+    """How often new files are looked for whose width, height and duration are not known."""
     sweep_interval: timedelta = timedelta(minutes=15)

@@ -84,6 +84,9 @@ class Bucket:
     def put(self, key: str) -> None:
         self._s3.put_object(Bucket=self._name, Key=key, Body=b"left behind")
 
+    def overwrite(self, key: str, data: bytes) -> None:
+        self._s3.put_object(Bucket=self._name, Key=key, Body=data)
+
     def begin(self, key: str) -> None:
         upload_id = self._s3.create_multipart_upload(Bucket=self._name, Key=key)["UploadId"]
         self._s3.upload_part(Bucket=self._name, Key=key, UploadId=upload_id, PartNumber=1, Body=b"left behind")

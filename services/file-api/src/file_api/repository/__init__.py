@@ -13,6 +13,7 @@ from file_api.models import OUTBOX
 from file_api.repository.blobs import BlobRepository
 from file_api.repository.direct import DirectRepository
 from file_api.repository.discarded import DiscardedRepository
+from file_api.repository.facts import FactsRepository
 from file_api.repository.files import FileRepository
 from file_api.repository.uploads import UploadRepository
 
@@ -26,6 +27,7 @@ class Repository:
         self.direct = DirectRepository(session)
         self.blobs = BlobRepository(session)
         self.files = FileRepository(session)
+        self.facts = FactsRepository(session)
         self.discarded = DiscardedRepository(session)
 
     async def announce(self, event: FileEvent) -> None:

@@ -1,0 +1,107 @@
+"""What is shown of files before they are opened: thumbnails, their width and height, how long a recording is.
+
+Thumbnails are made when they are first asked for, and kept; the facts are found out soon after each upload.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.logging import get_logger
+
+from file_api.files import Blob, StoredFile, thumbnail_key
+from file_api.inspection import (
+    MAX_INSPECTED_BYTES,
+    MAX_PIXELS,
+    Facts,
+    Inspected,
+    Kind,
+    Thumbnail,
+    ThumbnailSize,
+    UnsuitableError,
+    kind_of,
+)
+from file_api.inspector import Inspector
+from file_api.repository import Transaction
+from file_api.storage import ObjectMissing, Storage
+
+logger = get_logger(__name__)
+
+_LEASE = timedelta(minutes=5)
+"""A blob is left for so long to the process that looks into it: ten times what the limits of a worker allow."""
+
+
+class Previews:
+    """The rules of thumbnails and facts."""
+
+    def __init__(self, transaction: Transaction, storage: Storage, inspector: Inspector) -> None:
+        self._transaction = transaction
+        self._storage = storage
+        self._inspector = inspector
+
+    async def thumbnail(self, file: StoredFile, size: ThumbnailSize) -> Thumbnail:
+        """Return a small picture of an image that the caller may read.
+
+        Raises TlimError FIELD_INVALID for what has none: no image, damaged, or over the limits. Unavailable.
+        """
+        blob = file.blob
+        if blob.thumbnail_type is not None:
+            try:
+                async with aclosing(await self._storage.get(thumbnail_key(blob.blob_id, size))) as data:
+                    return Thumbnail(b"".join([chunk async for chunk in data]), blob.thumbnail_type)
+            except ObjectMissing:
+                pass  # of this size there is none yet
+        if kind_of(file.media_type) is not Kind.IMAGE or (blob.examined and blob.width is None):
+            raise _no_thumbnail("the file is not an image that can be shown")
+        if blob.size > MAX_INSPECTED_BYTES:
+            raise _no_thumbnail(f"the file has more than {MAX_INSPECTED_BYTES} bytes")
+        return await self._make(blob, size)
+
+    async def _make(self, blob: Blob, size: ThumbnailSize) -> Thumbnail:
+        try:
+            found = await self._inspect(blob, Kind.IMAGE, size)
+        except UnsuitableError as error:
+            await self._note(blob, Inspected(Facts()))
+            raise _no_thumbnail(f"{error}; an image may have at most {MAX_PIXELS} pixels") from error
+        await self._note(blob, found, size)
+        assert found.thumbnail is not None  # noqa: S101 - it was asked for
+        return found.thumbnail
+
+    async def examine_next(self) -> bool:
+        """Look into one blob that nobody has looked into; False when there is none. Raises Unavailable."""
+        now = datetime.now(UTC)
+        async with self._transaction() as tables:
+            leased = await tables.facts.lease(now, now + _LEASE)
+        if leased is None:
+            return False
+        kind = kind_of(leased.media_type) if leased.media_type else None
+        found = Inspected(Facts())
+        if kind is not None and leased.blob.size <= MAX_INSPECTED_BYTES:
+            try:
+                found = await self._inspect(leased.blob, kind, None)
+            except UnsuitableError as error:
+                logger.info("a file could not be looked into", blob_id=leased.blob.blob_id, reason=str(error))
+        await self._note(leased.blob, found)
+        return True
+
+    async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None) -> Inspected:
+        async with aclosing(await self._storage.get(blob.object_key)) as data:
+            return await self._inspector.inspect(kind, data, size)
+
+    async def _note(self, blob: Blob, found: Inspected, size: ThumbnailSize | None = None) -> None:
+        async with self._transaction() as tables:
+            there = await tables.facts.note(
+                blob.blob_id, found.facts, found.thumbnail.media_type if found.thumbnail else None
+            )
+            # While the row is locked: a thumbnail never outlives its blob.
+            if there and found.thumbnail is not None and size is not None:
+                await self._storage.put(thumbnail_key(blob.blob_id, size), _once(found.thumbnail.data))
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _no_thumbnail(why: str) -> TlimError:
+    return TlimError(ErrorCode.FIELD_INVALID, f"there is no thumbnail: {why}", field="file_id")

@@ -1,0 +1,49 @@
+"""SQL about what has been found out about blobs by looking into them."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from file_api.files import Blob, Scan
+from file_api.inspection import Facts
+from file_api.models import BlobRow, FileRow
+from file_api.repository.blobs import as_blob
+
+
+class Unexamined(NamedTuple):
+    """A blob to look into, and what its oldest file says it is; None when it has no file any more."""
+
+    blob: Blob
+    media_type: str | None
+
+
+class FactsRepository:
+    """The facts of blobs inside one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def lease(self, now: datetime, until: datetime) -> Unexamined | None:
+        """Return a blob that nobody has looked into, the caller's until then; none that may hold a virus."""
+        due = sa.select(BlobRow).where(
+            col(BlobRow.facts_due_at) <= now, col(BlobRow.scan).in_([Scan.SKIPPED.value, Scan.CLEAN.value])
+        )
+        next_one = due.order_by(col(BlobRow.facts_due_at)).limit(1).with_for_update(skip_locked=True)
+        row = (await self._session.scalars(next_one)).first()
+        if row is None:
+            return None
+        row.facts_due_at = until
+        files = sa.select(col(FileRow.media_type)).where(col(FileRow.blob_id) == row.blob_id)
+        oldest = files.order_by(col(FileRow.stored_at)).limit(1)
+        return Unexamined(as_blob(row), (await self._session.scalars(oldest)).first())
+
+    async def note(self, blob_id: str, facts: Facts, thumbnail_type: str | None = None) -> bool:
+        """Record what was found; False when the blob is gone. Until the end of the transaction nobody removes it."""
+        values = {**facts._asdict(), "facts_due_at": None}
+        if thumbnail_type is not None:
+            values["thumbnail_type"] = thumbnail_type
+        row = sa.update(BlobRow).where(col(BlobRow.blob_id) == blob_id).values(values)
+        return (await self._session.scalars(row.returning(col(BlobRow.blob_id)))).first() is not None

@@ -1,0 +1,142 @@
+"""Thumbnails, and what is found out about files: width, height, duration."""
+
+import io
+import wave
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from file_api.files import object_key
+from file_api.inspection import MAX_INSPECTED_BYTES
+from PIL import Image
+from tlim_protocol.errors import ErrorCode
+
+
+def photo(size: tuple[int, int] = (1200, 600)) -> bytes:
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # held upright
+    Image.effect_noise(size, 100).convert("RGB").save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def recording(milliseconds: int) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(2 * 8 * milliseconds))
+    return out.getvalue()
+
+
+@pytest.fixture
+def changed_settings() -> dict[str, Any]:
+    return {"examine_interval": timedelta(seconds=0.05)}
+
+
+@pytest.fixture
+def uploaded(world: Any) -> Callable[[bytes], Awaitable[str]]:
+    async def upload(data: bytes) -> str:
+        async with world.client("alice") as alice:
+            return str((await alice.post("/v1/files", content=data)).json()["file_id"])
+
+    return upload
+
+
+async def get(world: Any, path: str, user_id: str = "alice", **headers: str) -> httpx.Response:
+    async with world.client(user_id) as client:
+        answer: httpx.Response = await client.get(path, headers=headers)
+    return answer
+
+
+class TestFacts:
+    @pytest.mark.parametrize(
+        ("make", "facts"),
+        [
+            (photo, (600, 1200, None)),
+            (lambda: recording(2500), (None, None, 2500)),
+            (lambda: b"#!AMR\n" + 50 * (b"\x3c" + bytes(31)), (None, None, 1000)),
+            (lambda: photo()[:300], (None, None, None)),
+            (lambda: b"only text", (None, None, None)),
+        ],
+        ids=["photo", "wave", "amr", "damaged", "text"],
+    )
+    async def test_they_are_found_out_after_the_upload(
+        self, world: Any, eventually: Any, uploaded: Any, make: Callable[[], bytes], facts: tuple[int | None, ...]
+    ) -> None:
+        file_id = await uploaded(make())
+
+        async def examined() -> None:
+            assert [row["facts_due_at"] for row in await world.rows("SELECT facts_due_at FROM blobs")] == [None]
+
+        await eventually(examined)
+        told = (await get(world, f"/v1/files/{file_id}/info")).json()
+        assert (told["width"], told["height"], told["duration_ms"]) == facts
+
+    async def test_a_virus_is_not_looked_into(self, world: Any, eventually: Any, uploaded: Any) -> None:
+        await world.rows(
+            "INSERT INTO blobs (blob_id, sha256, size, stored_at, scan, facts_due_at)"
+            " VALUES ('bad', 'digest', 1, now(), 'infected', now() - interval '1 hour')"
+        )
+        await uploaded(b"something else")
+
+        async def others_are_done() -> None:
+            due = await world.rows("SELECT blob_id FROM blobs WHERE facts_due_at IS NOT NULL")
+            assert [row["blob_id"] for row in due] == ["bad"]
+
+        await eventually(others_are_done)
+
+
+class TestThumbnails:
+    async def test_one_is_made_when_it_is_asked_for_and_kept(self, world: Any, uploaded: Any) -> None:
+        file_id = await uploaded(photo())
+        first = await get(world, f"/v1/files/{file_id}/thumbnail")
+        assert (first.status_code, first.headers["content-type"]) == (200, "image/jpeg")
+        with Image.open(io.BytesIO(first.content)) as shown:
+            assert (shown.size, len(shown.getexif())) == ((160, 320), 0)
+        kept = [key for key in world.bucket.objects() if key.startswith("thumbnails/")]
+        assert len(kept) == 1
+        # the photo itself is not needed any more
+        world.bucket.overwrite(object_key(file_id), b"no photo")
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail")).content == first.content
+        assert (await get(world, f"/v1/files/{file_id}/info")).json()["height"] == 1200
+
+    async def test_each_size_is_made_for_itself(self, world: Any, uploaded: Any) -> None:
+        file_id = await uploaded(photo())
+        for size, expected in ((128, (64, 128)), (960, (480, 960)), (128, (64, 128))):
+            answer = await get(world, f"/v1/files/{file_id}/thumbnail?size={size}")
+            with Image.open(io.BytesIO(answer.content)) as shown:
+                assert shown.size == expected
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail?size=300")).status_code == 422
+
+    async def test_who_has_it_is_told_so(self, world: Any, uploaded: Any) -> None:
+        path = f"/v1/files/{await uploaded(photo())}/thumbnail"
+        etag = (await get(world, path)).headers["etag"]
+        assert (await get(world, path, **{"If-None-Match": etag})).status_code == 304
+        assert (await get(world, f"{path}?size=128", **{"If-None-Match": etag})).status_code == 200
+
+    @pytest.mark.parametrize("data", [b"only text", photo()[:300], recording(10)], ids=["text", "damaged", "recording"])
+    async def test_what_is_no_image_has_none(self, world: Any, uploaded: Any, data: bytes) -> None:
+        file_id = await uploaded(data)
+        for _ in range(2):
+            refused = await get(world, f"/v1/files/{file_id}/thumbnail")
+            assert (refused.status_code, refused.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
+            assert refused.json()["field"] == "file_id"
+
+    async def test_a_file_that_is_too_large_has_none(self, world: Any, eventually: Any, uploaded: Any) -> None:
+        file_id = await uploaded(photo() + bytes(MAX_INSPECTED_BYTES))
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail")).status_code == 422
+
+        async def left_alone() -> None:
+            assert (await world.rows("SELECT facts_due_at FROM blobs"))[0]["facts_due_at"] is None
+
+        await eventually(left_alone)
+
+    async def test_a_stranger_sees_none(self, world: Any, uploaded: Any) -> None:
+        file_id = await uploaded(photo())
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail")).status_code == 200
+        for wanted in (file_id, "0" * 32):
+            refused = await get(world, f"/v1/files/{wanted}/thumbnail", user_id="mallory")
+            assert (refused.status_code, refused.json()["code"]) == (404, ErrorCode.FILE_UNKNOWN)
