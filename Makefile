@@ -9,7 +9,7 @@ STACK := $(PYTHON) -m tlim_devstack
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 
-.PHONY: help ready ready-xmpp run up down status demo-users clean-data \
+.PHONY: help ready ready-xmpp run up down status demo-users admin-token clean-data \
 	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs proofs openapi lock
 
 help: ## list the targets
@@ -37,6 +37,9 @@ status: ready ## what runs
 
 demo-users: ready ## the demo users, one `user password` per line
 	@$(STACK) demo-users
+
+admin-token: ready ## a token with scope admin, for a few minutes
+	@$(STACK) admin-token
 
 clean-data: ready ## remove all data and secrets (.tlim)
 	@$(STACK) clean-data

@@ -1,6 +1,12 @@
 """What an administrator does over HTTP: the users directory, and the log of his own actions."""
 
+import asyncio
+import json
+import os
 import secrets
+import subprocess
+import sys
+from pathlib import Path
 
 import jwt
 import pytest
@@ -58,6 +64,36 @@ async def test_what_an_administrator_did_is_written_down_and_only_administrators
 
     assert newest["target"] == alice.user_id
     assert (refusal.value.status, refusal.value.code) == (403, ErrorCode.NOT_ALLOWED)
+
+
+@pytest.mark.proves("POST /v1/users/import")
+async def test_a_file_of_users_is_imported_and_who_has_a_password_can_log_in(
+    people: People, stack: Stack, tmp_path: Path
+) -> None:
+    start = f"hired-{secrets.token_hex(4)}"
+    file = tmp_path / "people.csv"
+    passwords = stack.xmpp.accounts_api is not None  # Prosody has no such API: its accounts come from elsewhere
+    file.write_text(
+        f"user_id,name,password\n{start}-1,员工,{'open sesame' if passwords else ''}\nno@id,x,\n", encoding="utf-8"
+    )
+    command = [str(Path(sys.executable).with_name("tlim")), "users", "import", str(file), "--json"]
+    environment = {**os.environ, "TLIM_ADMIN_TOKEN": stack.admin_token(), "TLIM_GATEWAY": stack.addresses.gateway}
+
+    for created in (1, 0):
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, check=False
+        )
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["created"], [one["row"] for one in report["invalid"]]) == (1, created, [2])
+        assert report["accounts_created"] == created * passwords
+
+    (alice,) = await people("alice")
+    await (await alice.device()).send_until_stored(alice.text_to(f"{start}-1", "welcome"))
+    if passwords:
+        async with HttpClient(stack.addresses.gateway) as hired:
+            await hired.log_in(f"{start}-1", "open sesame")
+            (welcome,) = await hired.history(alice.user_id)
+            assert welcome["body"] == [{"text": "welcome"}]
 
 
 @pytest.mark.proves("GET /.well-known/jwks.json", "POST /v1/tokens")

@@ -107,6 +107,11 @@ def demo_users() -> None:
         print(user, password)
 
 
+def admin_token() -> None:
+    """Print a token with scope admin for the running stack, good for some minutes."""
+    print(build_stack().admin_token())
+
+
 def clean_data() -> None:
     """Remove all data and secrets; refused while the stack runs."""
     if not home().exists():
@@ -126,6 +131,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "status": status,
     "migrate": migrate,
     "demo-users": demo_users,
+    "admin-token": admin_token,
     "clean-data": clean_data,
 }
 

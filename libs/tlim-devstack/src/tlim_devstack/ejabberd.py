@@ -29,6 +29,11 @@ class Ejabberd:
     def __init__(self, settings: XmppSettings) -> None:
         self.settings, self.home = settings, settings.home / NAME
 
+    @property
+    def accounts_api(self) -> str:
+        """Where mod_http_api is mounted; whom it lets in says ejabberd.yml."""
+        return f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api"
+
     def prepare(self) -> list[Program]:
         """Write the configuration and compile the module; return the port mapper and the server."""
         settings, ports = self.settings, self.settings.ports
@@ -96,7 +101,7 @@ class Ejabberd:
 
     def register(self, user: str, password: str) -> None:
         """Create an account through the API; one that exists keeps its password."""
-        url = f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api/register"
+        url = f"{self.accounts_api}/register"
         answer = httpx.post(url, json={"user": user, "host": DOMAIN, "password": password}, timeout=10, trust_env=False)
         if answer.is_success:
             return

@@ -17,6 +17,7 @@ class Prosody:
     """One Prosody with mod_tlim_bridge."""
 
     package = "prosody"
+    accounts_api = None
 
     def __init__(self, settings: XmppSettings) -> None:
         self.settings, self.home = settings, settings.home / NAME

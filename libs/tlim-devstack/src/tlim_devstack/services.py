@@ -26,13 +26,17 @@ def package_of(service: str) -> str:
 
 @dataclass(frozen=True)
 class ServicePrograms:
-    """The programs of one stack's services. `extra` is put into every service's environment, over the rest."""
+    """The programs of one stack's services. `extra` is put into every service's environment, over the rest.
+
+    `accounts_api` is where the XMPP server makes accounts, None where it has no such API.
+    """
 
     home: Path
     ports: Ports
     credentials: Credentials
     authority: Path
     public_address: str
+    accounts_api: str | None
     extra: dict[str, str]
 
     def all(self) -> list[Program]:
@@ -56,7 +60,11 @@ class ServicePrograms:
         return origins
 
     def _service(self, name: str) -> Program:
-        special = {"file-api": self._file_api, "xmpp-bridge": self._xmpp_bridge}.get(name)
+        special = {
+            "session-api": self._session_api,
+            "file-api": self._file_api,
+            "xmpp-bridge": self._xmpp_bridge,
+        }.get(name)
         environment = {**self._common(name), **(special() if special else {}), **self.extra}
         command = dies_with_parent([sys.executable, "-m", package_of(name)], "TERM")
         return Program(name, command, environment)
@@ -73,6 +81,11 @@ class ServicePrograms:
         if package_of(name) in DATABASE_SERVICES:
             environment["TLIM_DATABASE_URL"] = self.database(name, package_of(name)).url()
         return environment
+
+    def _session_api(self) -> dict[str, str]:
+        if self.accounts_api is None:
+            return {}
+        return {"TLIM_XMPP_ADMIN_URL": self.accounts_api, "TLIM_XMPP_DOMAIN": DOMAIN}
 
     def _file_api(self) -> dict[str, str]:
         access_key, secret_key = self.credentials.s3_file_api

@@ -83,7 +83,13 @@ class Stack:
         settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
         self.services = ServicePrograms(
-            self.home, self.ports, self.credentials, authority, public_address, dict(environment or {})
+            self.home,
+            self.ports,
+            self.credentials,
+            authority,
+            public_address,
+            accounts_api=self.xmpp.accounts_api,
+            extra=dict(environment or {}),
         )
         self.postgres_admin = postgres.Login(
             "127.0.0.1", self.ports.postgres, postgres.SUPERUSER, self.credentials.postgres_admin

@@ -30,6 +30,10 @@ class XmppServer(Protocol):
 
     package: str
 
+    @property
+    def accounts_api(self) -> str | None:
+        """Where session-api makes accounts (ejabberd's mod_http_api); None for a server without that."""
+
     def prepare(self) -> list[Program]:
         """Write the configuration; return the programs to run, the server itself last."""
 

@@ -40,7 +40,10 @@ class RequestIdMiddleware:
 
 
 class FailureBoundary:
-    """Turns what nobody expected into a 500 that says nothing about our insides, and logs it once."""
+    """Turns what nobody expected into a 500 that says nothing about our insides, and logs it once.
+
+    Also the one refusal that the framework writes itself, as plain text, into a problem document: a body too large.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -49,12 +52,16 @@ class FailureBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started = replaced = False
 
         async def watch(message: Message) -> None:
-            nonlocal started
+            nonlocal started, replaced
             started = started or message["type"] == "http.response.start"
-            await send(message)
+            if not replaced and _is_plain_413(message):
+                replaced = True
+                await problem(413, "the request body is larger than this address takes")(scope, receive, send)
+            elif not replaced:
+                await send(message)
 
         try:
             await self._app(scope, receive, watch)
@@ -63,3 +70,9 @@ class FailureBoundary:
             if started:
                 raise  # the answer is half out: only breaking the connection tells the client
             await problem(500, "the server made a mistake; the request id names it in the logs")(scope, receive, send)
+
+
+def _is_plain_413(message: Message) -> bool:
+    if message["type"] != "http.response.start" or message["status"] != 413:
+        return False
+    return Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")

@@ -9,11 +9,12 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 
-from session_api import audit_endpoints, endpoints, legacy_endpoints, users_endpoints
+from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
 from session_api.errors import install_import_errors
 from session_api.models import OUTBOX
 from session_api.settings import Settings
 from session_api.subscribers import Subscribers
+from session_api.xmpp_accounts import XmppAccounts
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -23,7 +24,13 @@ def create_app(settings: Settings) -> FastAPI:
         "0.1.0",
         settings,
         lifespan,
-        [legacy_endpoints.router, endpoints.router, users_endpoints.router, audit_endpoints.router],
+        [
+            legacy_endpoints.router,
+            endpoints.router,
+            users_endpoints.router,
+            import_endpoints.router,
+            audit_endpoints.router,
+        ],
     )
     install_import_errors(app)
     return app
@@ -45,6 +52,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(relay.stop)
         await Subscribers(database, settings).listen(broker)
         app.state.database = database
+        app.state.xmpp_accounts = XmppAccounts.of(settings)
         app.state.outbox_relay = relay
         app.state.health.add("postgres", database.ping)
         app.state.health.add("nats", broker.ping)

@@ -10,11 +10,13 @@ from tlim_runtime.database import session_dependency
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import ChangeRepository
+from session_api.import_service import ImportService
 from session_api.repository import SessionRepository
 from session_api.service import Caller, SessionService
 from session_api.settings import Settings
 from session_api.users_repository import UserRepository
 from session_api.users_service import UserService
+from session_api.xmpp_accounts import XmppAccounts
 
 
 def settings_of(request: Request) -> Settings:
@@ -58,6 +60,11 @@ def _audit(session: TransactionDep) -> AuditService:
     return AuditService(AuditRepository(session))
 
 
+def _imports(request: Request, session: TransactionDep) -> ImportService:
+    accounts: XmppAccounts | None = request.app.state.xmpp_accounts
+    return ImportService(UserRepository(session), AuditService(AuditRepository(session)), accounts)
+
+
 def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
     return Admin(user.user_id, request.state.request_id)
 
@@ -67,3 +74,4 @@ UsersDep = Annotated[UserService, Depends(_users)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 AuditDep = Annotated[AuditService, Depends(_audit)]
 AdminDep = Annotated[Admin, Depends(_admin)]
+ImportsDep = Annotated[ImportService, Depends(_imports)]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt
-from tlim_protocol.errors import ErrorCode
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import MAX_ID
 
 from session_api.audit import AuditAction
+from session_api.import_service import ImportReport
 from session_api.models import AuditEntry, Session, User
 from session_api.service import SessionView
 from session_api.users_service import MAX_NAME
@@ -194,6 +195,45 @@ class UsersImported(BaseModel):
 
     created: int
     updated: int
+
+
+class InvalidRow(BaseModel):
+    """A row that was left out; `row` counts from 1, a CSV file's first line is not counted."""
+
+    row: int
+    code: ErrorCode
+    field: str | None
+    detail: str
+
+    @classmethod
+    def of(cls, number: int, error: TlimError) -> Self:
+        """Tell what is wrong with a row."""
+        return cls(row=number, code=error.code, field=error.field, detail=error.detail)
+
+
+class ImportRead(BaseModel):
+    """What the import of a file did, in numbers of users; `updated`: renamed or activated again."""
+
+    created: int
+    updated: int
+    unchanged: int
+    accounts_created: int = Field(description="XMPP accounts made, for rows with a password")
+    accounts_changed: int = Field(description="XMPP accounts given the file's password")
+    invalid: list[InvalidRow]
+    ignored_columns: list[str]
+
+    @classmethod
+    def of(cls, report: ImportReport) -> Self:
+        """Tell a report."""
+        return cls(
+            created=report.created,
+            updated=report.updated,
+            unchanged=report.unchanged,
+            accounts_created=report.accounts_created,
+            accounts_changed=report.accounts_changed,
+            invalid=[InvalidRow.of(number, error) for number, error in report.refused],
+            ignored_columns=list(report.ignored),
+        )
 
 
 class UserRead(BaseModel):

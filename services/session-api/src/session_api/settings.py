@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
 
 
@@ -14,3 +14,14 @@ class Settings(DatabaseSettings, ServiceSettings):
     session_max_subscribers: int = Field(default=10_000, ge=1)
     """Largest group. Every change sends the whole list as one event: 10,000 ids of 64 bytes twice are 1.4 MB, and the
     broker takes 8 MB."""
+
+    xmpp_admin_url: str | None = None
+    """Where ejabberd's mod_http_api is mounted (`http://127.0.0.1:5281/api`); None: accounts are made elsewhere, by
+    LDAP or SQL, and imports with passwords are refused."""
+
+    xmpp_domain: str = "im.itonglian.com"
+    xmpp_admin_user: str | None = (
+        None  # with the password: HTTP Basic, the full JID of an account that may only register
+    )
+    xmpp_admin_password: SecretStr | None = None
+    xmpp_admin_token: SecretStr | None = None  # instead of both: an OAuth token

@@ -11,6 +11,9 @@ from session_api.models import User
 
 _TEXTS = ARRAY(sa.Text)
 
+_WAS_CREATED = sa.literal_column("(users.xmax = 0)", sa.Boolean)
+"""A fresh row has no deleting or locking transaction yet: this tells created from updated."""
+
 
 class UserRepository:
     """Questions about users, in the caller's transaction; lists travel as one array, however long."""
@@ -30,9 +33,25 @@ class UserRepository:
         statement = statement.on_conflict_do_update(
             index_elements=[col(User.user_id)], set_={"name": new.name, "active": True, "modified_at": new.modified_at}
         )
-        # A fresh row has no deleting or locking transaction yet: xmax = 0 tells created from updated.
-        was_created = sa.literal_column("(users.xmax = 0)", sa.Boolean)
-        return sum(await self._session.scalars(statement.returning(was_created)))
+        return sum(await self._session.scalars(statement.returning(_WAS_CREATED)))
+
+    async def merge(self, names: Mapping[str, str | None], at: int) -> tuple[int, int]:
+        """Create, rename and activate users (id -> name) where that changes anything; return both numbers.
+
+        Without a name a user keeps the one he has, and a new one is named after his id.
+        """
+        nameless = sa.any_(sa.bindparam("ids", [one for one, name in names.items() if name is None], _TEXTS))
+        question = sa.select(col(User.user_id), col(User.name)).where(col(User.user_id) == nameless)
+        kept = {row.user_id: row.name for row in await self._session.execute(question)}
+        statement = _insert_users(_rows({one: name or kept.get(one, one) for one, name in names.items()}, at))
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=[col(User.user_id)],
+            set_={"name": new.name, "active": True, "modified_at": new.modified_at},
+            where=(col(User.name) != new.name) | ~col(User.active),
+        )
+        was_created = (await self._session.scalars(statement.returning(_WAS_CREATED))).all()
+        return sum(was_created), len(was_created) - sum(was_created)
 
     async def get(self, user_id: str) -> User:
         """Return a user who is there, as the database has him now."""

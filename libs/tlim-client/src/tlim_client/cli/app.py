@@ -2,7 +2,7 @@
 
 import typer
 
-from tlim_client.cli import account, files, listening, reading, sending, sessions
+from tlim_client.cli import account, files, listening, reading, sending, sessions, users
 from tlim_client.cli.context import As, doors
 
 app = typer.Typer(
@@ -35,3 +35,4 @@ app.command()(reading.search)
 app.command()(reading.message)
 app.command()(files.download)
 app.add_typer(sessions.commands, name="session")
+app.add_typer(users.commands, name="users")

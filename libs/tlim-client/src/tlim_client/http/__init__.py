@@ -1,5 +1,7 @@
 """A tlim client over HTTP, through the gateway: tokens, users, sessions, files, and reading what was said."""
 
+import asyncio
+from pathlib import Path
 from urllib.parse import quote
 
 from tlim_client.http.files import Download, Files, attachment_name
@@ -8,6 +10,9 @@ from tlim_client.http.reading import Reading
 from tlim_client.http.sessions import Form, Sessions
 
 __all__ = ["Download", "Form", "Gateway", "HttpClient", "Json", "Parts", "attachment_name", "raise_refusal"]
+
+IMPORT_TIMEOUT = 600.0
+"""Seconds: with an import come up to 5,000 XMPP accounts, each with a password that is hashed slowly on purpose."""
 
 
 class HttpClient(Sessions, Files, Reading):
@@ -22,3 +27,14 @@ class HttpClient(Sessions, Files, Reading):
     async def put_user(self, user: str, name: str | None = None) -> Json:
         """Create or rename a user of the directory; needs the admin scope."""
         return await self.call("PUT", f"/v1/users/{quote(user, safe='')}", json={"name": name or user})
+
+    async def import_users(self, file: Path, media_type: str, *, reset_passwords: bool = False) -> Json:
+        """Import a file of users, `text/csv` or `application/json`, and return the report; needs the admin scope."""
+        return await self.call(
+            "POST",
+            "/v1/users/import",
+            content=await asyncio.to_thread(file.read_bytes),
+            headers={"Content-Type": media_type},
+            params={"reset_passwords": "true" if reset_passwords else "false"},
+            timeout=IMPORT_TIMEOUT,
+        )

@@ -27,6 +27,7 @@ class Parts(TypedDict, total=False):
     data: Mapping[str, str]
     content: bytes
     files: Mapping[str, tuple[str, BinaryIO] | tuple[str, BinaryIO, str]]
+    timeout: float  # seconds
 
 
 class Gateway:

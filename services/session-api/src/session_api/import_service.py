@@ -1,0 +1,134 @@
+"""The rules of importing files of users: good rows take effect together, every bad one is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.identity import is_plain_text
+from tlim_runtime.errors import PayloadTooLarge
+
+from session_api.audit import Admin, AuditAction, AuditService
+from session_api.clock import Clock, now_ms
+from session_api.user_files import Row, UserFile
+from session_api.users_repository import UserRepository
+from session_api.users_service import plain_name, user_id
+from session_api.xmpp_accounts import AccountOutcome, XmppAccounts
+
+MAX_PASSWORD = 256
+
+MAX_ACCOUNTS = 5_000
+"""Accounts in one import: the XMPP server hashes each password on purpose slowly, about 100 accounts a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file comes to: names by normalised id (None: none given), passwords, and what is wrong, by row number."""
+
+    names: Mapping[str, str | None]
+    passwords: Mapping[str, str] = field(repr=False)
+    numbers: Mapping[str, int]
+    refused: Sequence[tuple[int, TlimError]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did, in numbers of users, and the rows that it left out, in their order."""
+
+    created: int
+    updated: int
+    unchanged: int
+    accounts_created: int
+    accounts_changed: int
+    refused: Sequence[tuple[int, TlimError]]
+    ignored: Sequence[str]
+
+
+def checked_file(file: UserFile) -> Checked:
+    """Check every row by itself and against those before it; of a user who comes twice the first row counts."""
+    names: dict[str, str | None] = {}
+    passwords: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    refused = list(file.refused)
+    for row in file.rows:
+        try:
+            checked_id, name, password = _checked_row(row, numbers)
+        except TlimError as error:
+            refused.append((row.number, error))
+            continue
+        names[checked_id] = name
+        numbers[checked_id] = row.number
+        if password is not None:
+            passwords[checked_id] = password
+    return Checked(names, passwords, numbers, refused)
+
+
+def _checked_row(row: Row, seen: Mapping[str, int]) -> tuple[str, str | None, str | None]:
+    checked_id = user_id(row.text("user_id") or "")
+    if checked_id in seen:
+        detail = f"user_id {quoted(checked_id)} stands in row {seen[checked_id]} already"
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="user_id")
+    name, password = row.text("name"), row.text("password")
+    if password is not None and (len(password) > MAX_PASSWORD or not is_plain_text(password)):
+        detail = f"the password is longer than {MAX_PASSWORD} characters or holds a control character"  # never quoted
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
+    return checked_id, None if name is None else plain_name(name, "name"), password
+
+
+class ImportService:
+    """Importing files; the caller's transaction decides when the directory and the audit log take it over."""
+
+    def __init__(
+        self, users: UserRepository, audit: AuditService, accounts: XmppAccounts | None, clock: Clock = now_ms
+    ) -> None:
+        self._users = users
+        self._audit = audit
+        self._accounts = accounts
+        self._clock = clock
+
+    async def run(self, admin: Admin, file: UserFile, *, reset_passwords: bool) -> ImportReport:
+        """Import the good rows of a file; the same file again changes nothing.
+
+        XMPP accounts come first: when the XMPP server goes away halfway, the directory is as it was, and the same
+        import goes on where it stopped. Raises FIELD_INVALID where passwords are given and accounts are made
+        elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, XmppUnavailable.
+        """
+        self._check_passwords(file)
+        checked = checked_file(file)
+        outcomes = await self._make_accounts(checked.passwords, reset=reset_passwords)
+        failed = {one: outcome for one, outcome in outcomes.items() if isinstance(outcome, TlimError)}
+        names = {one: name for one, name in checked.names.items() if one not in failed}
+        created, updated = await self._users.merge(names, self._clock())
+        made = list(outcomes.values())
+        refused = [*checked.refused, *((checked.numbers[one], error) for one, error in failed.items())]
+        report = ImportReport(
+            created=created,
+            updated=updated,
+            unchanged=len(names) - created - updated,
+            accounts_created=made.count(AccountOutcome.CREATED),
+            accounts_changed=made.count(AccountOutcome.CHANGED),
+            refused=sorted(refused, key=lambda one: one[0]),
+            ignored=file.ignored,
+        )
+        await self._note(admin, report)
+        return report
+
+    def _check_passwords(self, file: UserFile) -> None:
+        if not file.has_passwords:
+            return
+        if self._accounts is None:
+            detail = (
+                "passwords are given, but XMPP accounts are not made here: leave them out, or set TLIM_XMPP_ADMIN_URL"
+            )
+            raise TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
+        if sum(bool(row.values.get("password")) for row in file.rows) > MAX_ACCOUNTS:
+            raise PayloadTooLarge(f"an import makes at most {MAX_ACCOUNTS} accounts", field="password")
+
+    async def _make_accounts(
+        self, passwords: Mapping[str, str], *, reset: bool
+    ) -> Mapping[str, AccountOutcome | TlimError]:
+        return {} if self._accounts is None else await self._accounts.ensure(passwords, reset=reset)
+
+    async def _note(self, admin: Admin, report: ImportReport) -> None:
+        numbers = ("created", "updated", "unchanged", "accounts_created", "accounts_changed")
+        detail = {name: getattr(report, name) for name in numbers}
+        await self._audit.note(admin, AuditAction.USERS_IMPORTED, detail={**detail, "invalid": len(report.refused)})

@@ -1,0 +1,123 @@
+"""XMPP accounts, made through ejabberd's API (mod_http_api: `register`, `change_password`)."""
+
+import asyncio
+import base64
+import http.client
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.outages import Unavailable
+
+from session_api.settings import Settings
+
+ALREADY_REGISTERED = 10090
+"""ejabberd's code for an account that exists (ejabberd_admin.erl)."""
+
+AT_ONCE = 8
+"""Requests at a time: the server's processors are busy hashing, more would only wait there."""
+
+_TIMEOUT_S = 10.0
+_DIRECT = build_opener(ProxyHandler({}))  # the XMPP server is inside; a proxy for the way out would not find it
+
+
+class XmppUnavailable(Unavailable):
+    """The XMPP server's API is away or does not let us in."""
+
+
+class AccountOutcome(StrEnum):
+    """What became of an account."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    KEPT = "kept"
+
+
+class XmppAccounts:
+    """The API of one ejabberd. `url` is where mod_http_api is mounted, `authorization` the header's value, if any."""
+
+    def __init__(self, url: str, domain: str, authorization: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._domain = domain
+        self._headers = {"Content-Type": "application/json"}
+        if authorization is not None:
+            self._headers["Authorization"] = authorization
+
+    @classmethod
+    def of(cls, settings: Settings) -> "XmppAccounts | None":
+        """Return the API that the settings name; None where accounts are made elsewhere."""
+        if settings.xmpp_admin_url is None:
+            return None
+        if settings.xmpp_admin_token is not None:
+            authorization = f"Bearer {settings.xmpp_admin_token.get_secret_value()}"
+        elif settings.xmpp_admin_user is not None and settings.xmpp_admin_password is not None:
+            pair = f"{settings.xmpp_admin_user}:{settings.xmpp_admin_password.get_secret_value()}"
+            authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            authorization = None
+        return cls(settings.xmpp_admin_url, settings.xmpp_domain, authorization)
+
+    async def ensure(self, passwords: Mapping[str, str], *, reset: bool) -> dict[str, AccountOutcome | TlimError]:
+        """Make sure that each of these users has an account; return what became of it, or why the server refuses it.
+
+        An account that exists keeps its password, unless `reset`. Raises XmppUnavailable; some accounts are there
+        then, and asking again goes on.
+        """
+        waiting = iter(passwords.items())
+        outcomes: dict[str, AccountOutcome | TlimError] = {}
+
+        async def work() -> None:
+            for user, password in waiting:  # shared: each worker takes the next one
+                outcomes[user] = await asyncio.to_thread(self._ensure, user, password, reset)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(passwords))):
+                    group.create_task(work())
+        except* Unavailable as failures:
+            raise failures.exceptions[0] from None
+        return outcomes
+
+    def _ensure(self, user: str, password: str, reset: bool) -> AccountOutcome | TlimError:
+        refusal = self._call("register", user=user, password=password)
+        if refusal is None:
+            return AccountOutcome.CREATED
+        if refusal.get("code") == ALREADY_REGISTERED:
+            if not reset:
+                return AccountOutcome.KEPT
+            refusal = self._call("change_password", user=user, newpass=password)
+            if refusal is None:
+                return AccountOutcome.CHANGED
+        detail = f"the XMPP server refuses the account: {refusal.get('message', 'it does not say why')}"
+        return TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
+
+    def _call(self, command: str, **arguments: str) -> Mapping[str, Any] | None:
+        """Call a command; return None for success, or what the server has against it. Raises XmppUnavailable."""
+        body = json.dumps({**arguments, "host": self._domain}).encode()
+        request = Request(f"{self._url}/{command}", body, self._headers, method="POST")  # noqa: S310 - set by operators
+        try:
+            with _DIRECT.open(request, timeout=_TIMEOUT_S):
+                return None
+        except HTTPError as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise XmppUnavailable(f"the XMPP server answers {command} with {error.code}") from None
+            return refusal
+        except (OSError, http.client.HTTPException) as error:
+            raise XmppUnavailable(f"the XMPP server's API does not answer: {error or type(error).__name__}") from None
+
+
+def _refusal(error: HTTPError) -> Mapping[str, Any] | None:
+    """Return what the server has against this one account, None where it has something against every request."""
+    with error:
+        if error.code in {401, 403, 404} or error.code >= 500:
+            return None
+        try:
+            document = json.loads(error.read())
+        except (ValueError, OSError):
+            return None
+    return document if isinstance(document, dict) else None
