@@ -190,10 +190,10 @@ class Stack:
                 if not answer.is_success:
                     raise StackError(f"the users directory refused {user}: {answer.status_code} {answer.text.strip()}")
 
-    def admin_token(self) -> str:
-        """Return a token with scope `admin`, signed with this stack's key."""
+    def admin_token(self, subject: str = "admin") -> str:
+        """Return a token of `subject` with scope `admin`, good for an hour, signed with this stack's key."""
         environment = {**os.environ, "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets"))}
-        command = [sys.executable, "-m", "xmpp_bridge.admin_token"]
+        command = [sys.executable, "-m", "xmpp_bridge.admin_token", "--subject", subject, "--minutes", "60"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StackError(f"no admin token: {done.stderr.strip().splitlines()[-1]}")

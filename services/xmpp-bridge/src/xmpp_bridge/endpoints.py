@@ -15,7 +15,11 @@ _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published 
 @router.post(
     "/v1/tokens",
     responses=problem_responses(
-        ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS, ErrorCode.FIELD_INVALID, statuses=(401,)
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.TOO_MANY_REQUESTS,
+        ErrorCode.FIELD_INVALID,
+        ErrorCode.JSON_INVALID,
+        statuses=(401,),
     ),
 )
 async def create_token(
