@@ -43,6 +43,7 @@ class Http:
     """GET as somebody."""
 
     client: httpx.AsyncClient
+    database: Database | None = None  # what it reads from, where it is the test's own
 
     async def get(self, me: str, path: str, **query: Any) -> httpx.Response:
         return await self.client.get(f"/v1/{path}", params=query or None, headers=token(me))
@@ -220,5 +221,6 @@ async def http(database_url: str) -> AsyncIterator[Http]:
     app = create_app(Settings(jwks_url="", database_url=SecretStr(database_url), **unused))
     app.state.database = Database(database_url, 2)
     async with open_http(app) as opened:
+        opened.database = app.state.database
         yield opened
     await app.state.database.close()

@@ -1,0 +1,80 @@
+"""What a page costs depends on the page and on the reader, not on how much lies in the store."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import asyncpg
+import pytest_asyncio
+from sqlalchemy import event
+
+GROUPS = 20
+
+# 40,000 messages to u0: from 500 people, in 20 groups that he is in, and in as many that he is not in.
+FILL = """
+    INSERT INTO conversations (conversation_id, created_at, last_seq)
+    SELECT 'u:u0:u' || n, 0, 40000 - n FROM generate_series(1, 500) AS n
+    UNION ALL SELECT 'g' || n, 0, 40000 FROM generate_series(1, 40) AS n;
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    SELECT 'u:u0:u' || n, user_id, 0 FROM generate_series(1, 500) AS n, unnest(ARRAY['u0', 'u' || n]) AS user_id
+    UNION ALL SELECT 'g' || n, 'u' || k, 1 FROM generate_series(1, 40) AS n, generate_series(0, 50) AS k
+    WHERE k > 0 OR n <= 20;
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT n, CASE WHEN n % 2 = 0 THEN 'u:u0:u' || 1 + n % 500 ELSE 'g' || 1 + n % 40 END,
+           'u' || 1 + n % 500, CASE WHEN n % 2 = 0 THEN 'u0' END, 2 - (n + 1) % 2, n, 'MTT-000', true, '', '[]', '', '',
+           0
+    FROM generate_series(1, 40000) AS n;
+    INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM messages"""
+
+CASES: dict[str, tuple[dict[str, int], int]] = {
+    "sync": ({"after": 0}, 101 * (GROUPS + 3)),
+    "sync ": ({"after": 39_000}, 101 * (GROUPS + 3)),
+    "conversations": ({}, 50 * (1 + 1 + 1001)),
+    "conversations/u7/messages": ({"before": 30_000}, 2 * 51),
+    "conversations/g7/messages": ({}, 2 * 51),
+    "conversations/g8/messages": ({"after": 10_000}, 2 * 51),
+    "messages/30000": ({}, 4),
+}
+"""Path → query, and how many rows of the log may be looked at."""
+
+
+@pytest_asyncio.fixture
+async def owner(database_url: str, owner_url: Callable[[str, str], str]) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(owner_url("message_store", database_url).replace("+asyncpg", ""))
+    await connection.execute(FILL)
+    await connection.execute("VACUUM ANALYZE")  # as autovacuum does in time
+    yield connection
+    await connection.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+async def rows_of_messages(owner: Any, statement: str, parameters: tuple[Any, ...]) -> float:
+    """How many rows of the log a statement looks at, and that it never goes through all of them."""
+    explained = await owner.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", *parameters)
+    looked_at = 0.0
+    for node in nodes(json.loads(explained)[0]["Plan"]):
+        if node.get("Relation Name", "").startswith("message"):
+            assert node["Node Type"] != "Seq Scan", json.dumps(node)
+            removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            looked_at += node["Actual Loops"] * (node["Actual Rows"] + removed)
+    return looked_at
+
+
+async def test_a_page_looks_at_no_more_rows_than_it_needs(http: Any, owner: Any) -> None:
+    asked: list[tuple[str, tuple[Any, ...]]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: tuple[Any, ...], *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(http.database.engine.sync_engine, "before_cursor_execute", note)
+    for path, (query, at_most) in CASES.items():
+        asked.clear()
+        await http.read("u0", path.strip(), **query)
+        assert asked
+        assert sum([await rows_of_messages(owner, *one) for one in asked]) <= at_most, path
