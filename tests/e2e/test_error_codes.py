@@ -58,13 +58,18 @@ OVER_XMPP = {
     ),
     "unknown compress": Over(ErrorCode.UNSUPPORTED, {"compress": "2"}, "compress"),
     "unknown encode": Over(ErrorCode.UNSUPPORTED, {"encode": "0"}, "encode"),
+    "unknown session": Over(
+        ErrorCode.SESSION_UNKNOWN,
+        {"msg_type": MsgType.GROUP_TEXT, "body": [{"session_id": NOBODY, "text": "hi"}]},
+        "session_id",
+    ),
     "unknown encrypt": Over(ErrorCode.UNSUPPORTED, {"encrypt": "1"}, "encrypt"),
     **{
         f"{kind.title} has no effect yet": Over(
             ErrorCode.UNAVAILABLE, {"msg_type": msg_type, "body": [dict(kind.example)]}, "msg_type"
         )
         for msg_type, kind in REGISTRY.items()
-        if msg_type in CLIENT_TYPES and (kind.is_group or not kind.is_chat)
+        if msg_type in CLIENT_TYPES and not kind.is_chat
     },
 }
 TEXTS = {

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from tlim_client.cli.app import app
 from tlim_client.cli.context import Doors
+from tlim_client.cli.output import clock
 from tlim_client.compose import about, file_message, new_envelope, text_message
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Received, Refused, Stored
@@ -187,9 +188,8 @@ def test_send_into_a_session_names_it_and_no_receiver(as_alice: Terminal) -> Non
 @pytest.mark.parametrize(
     ("message", "where"),
     [
-        ({"from": "bob", "to": "alice"}, ("bob", None)),
-        ({"from": "alice", "to": "bob"}, ("bob", None)),
-        ({"from": "bob", "to": None, "session_id": "s1"}, (None, "s1")),
+        ({"conversation": "bob", "session_id": None}, ("bob", None)),
+        ({"conversation": "s1", "session_id": "s1"}, (None, "s1")),
     ],
 )
 def test_read_and_recall_find_out_whom_they_go_to(
@@ -286,6 +286,33 @@ def test_sync_ends_with_the_place_to_go_on_from(as_alice: Terminal) -> None:
     assert shown.endswith("bob: [received receipt] m1")
     assert last == "--after 7"
     assert as_alice.doors.requests[-1].url.params["after"] == "3"
+
+
+def test_conversations_are_shown_with_what_is_unread(as_alice: Terminal) -> None:
+    last = {"stored_at": "1", "from": "bob", "msg_type": MsgType.TEXT, "body": [{"text": "hi"}]}
+    named = {"conversation": "s1", "session_name": "X", "unread": 1000, "unread_capped": True, "last": None}
+    person = {"conversation": "bob", "session_name": None, "unread": 0, "unread_capped": False, "last": last}
+    as_alice.doors.http_answers["/v1/conversations"] = httpx.Response(
+        200, json={"items": [named, person], "next_cursor": None}
+    )
+    assert as_alice.ok("conversations").splitlines() == ["s1 X (1000+ unread)", f"bob  {clock(1)} bob: hi"]
+
+
+def test_search_narrows_by_place_and_person(as_alice: Terminal) -> None:
+    row = {"stored_at": "1", "from": "bob", "msg_type": MsgType.TEXT, "body": [{"text": "发票"}]}
+    as_alice.doors.http_answers["/v1/search"] = httpx.Response(
+        200, json={"messages": [row], "next": None, "more": False}
+    )
+    assert as_alice.ok("search", "发票", "--in", "s1", "--from", "bob").endswith("bob: 发票\n")
+    asked = dict(as_alice.doors.requests[-1].url.params)
+    assert asked == {"q": "发票", "conversation": "s1", "sender": "bob", "limit": "20"}
+
+
+def test_a_message_is_shown_with_who_has_received_and_read_it(as_alice: Terminal) -> None:
+    receipts = [{"user_id": "bob", "delivered_at": "1", "read_at": None}]
+    row = {"stored_at": "1", "from": "alice", "msg_type": MsgType.TEXT, "body": [{"text": "hi"}], "receipts": receipts}
+    as_alice.doors.http_answers["/v1/messages/m1"] = httpx.Response(200, json=row)
+    assert as_alice.ok("message", "m1").splitlines()[1] == f"  bob: received {clock(1)}, read —"
 
 
 def test_sessions_are_shown_with_their_people_and_the_unknown_ones_named(as_alice: Terminal) -> None:

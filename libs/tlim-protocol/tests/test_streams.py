@@ -53,7 +53,8 @@ def test_nobody_hears_the_replies_of_another() -> None:
 
 
 def test_filters_follow_the_registry() -> None:
-    assert not any(covers(pattern, subject_in(MsgType.SESSION_ADDED, "s")) for pattern in STORE_INBOX.filter_subjects)
+    assert any(covers(pattern, subject_in(MsgType.SESSION_ADDED, "s")) for pattern in STORE_INBOX.filter_subjects)
+    assert not any(covers(pattern, subject_in(MsgType.FILE_UPLOADED, "f")) for pattern in STORE_INBOX.filter_subjects)
 
 
 def test_out_events_read_back_by_kind_and_have_ids_of_their_own() -> None:

@@ -1,8 +1,11 @@
 """Where publishing begins after a start or a loss, and what is read back from the table."""
 
+from typing import Any
+
 import pytest
+from message_store.models import Audience
 from message_store.publication import Newest, delivery_of, newest_seq_of, starting_point
-from message_store.repository import StoredMessageRow
+from message_store.state import DeliveredRow, Row
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import RejectedMessage, StoredMessage
@@ -42,10 +45,31 @@ def test_a_refusal_tells_what_was_published_before_it() -> None:
     assert newest_seq_of(refusal) == 41
 
 
+def found(recipients: list[str], *, is_recalled: bool = False, **changes: Any) -> DeliveredRow:
+    row = Row(
+        7, "u:alice:bob", "alice", "bob", Audience.RECIPIENT, "m1", MsgType.TEXT.value, True, "2.0.0",
+        '[{"text":"nul \\u0000 and 😀","n":12345678901234567890}]', "123", "web", 99,
+    )  # fmt: skip
+    return DeliveredRow(row._replace(**changes), is_recalled, recipients)
+
+
 def test_a_row_is_delivered_as_it_was_accepted() -> None:
-    body = '[{"text":"nul \\u0000 and 😀","n":12345678901234567890}]'
-    row = StoredMessageRow(7, "u:alice:bob", "alice", "bob", "m1", MsgType.TEXT.value, "2.0.0", body, "123", 99)
-    event = delivery_of(row)
+    event = delivery_of(found(["bob"]))
+    assert event is not None
     assert (event.seq, event.stored_at, event.recipients, event.reply_to) == (7, 99, ["bob"], None)
     assert event.envelope.body == [{"text": "nul \x00 and 😀", "n": 12345678901234567890}]
     assert (event.envelope.msg_from, event.envelope.msg_to, event.envelope.msg_time) == ("alice", "bob", "123")
+
+
+def test_a_notice_is_delivered_in_the_name_of_whoever_made_the_change() -> None:
+    notice = found(
+        ["alice", "bob"], sender="", recipient=None, msg_type=MsgType.SESSION_ADDED.value, body='[{"actor":"alice"}]'
+    )
+    event = delivery_of(notice)
+    assert event is not None
+    assert (event.envelope.msg_from, event.recipients) == ("alice", ["alice", "bob"])
+
+
+def test_what_is_recalled_or_concerns_nobody_else_is_not_delivered() -> None:
+    assert delivery_of(found(["bob"], is_recalled=True)) is None
+    assert delivery_of(found([])) is None

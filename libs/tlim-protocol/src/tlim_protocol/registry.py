@@ -149,3 +149,4 @@ REGISTRY: Mapping[MsgType, MessageKind] = MappingProxyType(
 
 CLIENT_TYPES = tuple(kind for kind, row in REGISTRY.items() if row.sent_by_clients)
 FILE_TYPES = tuple(kind for kind, row in REGISTRY.items() if row.carries_file)
+SESSION_TYPES = (MsgType.SESSION_ADDED, MsgType.SESSION_CHANGED, MsgType.SESSION_DELETED)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tlim_protocol.registry import CLIENT_TYPES, MsgType
+from tlim_protocol.registry import CLIENT_TYPES, SESSION_TYPES, MsgType
 from tlim_protocol.subjects import ALL_DEAD, ALL_IN, ALL_OUT, Rpc, every_in
 
 
@@ -46,7 +46,9 @@ STREAMS = (
     StreamSpec(StreamName.DEAD, (ALL_DEAD,), max_age=timedelta(days=90), max_bytes=_GIB),
 )
 
-STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", tuple(every_in(kind) for kind in CLIENT_TYPES))
+STORE_INBOX = ConsumerSpec(
+    StreamName.IN, "message-store", tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
+)
 BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,))
 
 CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)
@@ -75,13 +77,12 @@ def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>", *subjects)
 
 
-_SESSION_TYPES = (MsgType.SESSION_ADDED, MsgType.SESSION_CHANGED, MsgType.SESSION_DELETED)
 _FILE_EVENT_TYPES = (MsgType.FILE_DOWNLOADED, MsgType.FILE_UPLOADED)
 
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
-            publish=tuple(every_in(kind) for kind in _SESSION_TYPES),
+            publish=tuple(every_in(kind) for kind in SESSION_TYPES),
             subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET),
             responds=True,
         ),

@@ -34,10 +34,15 @@ def subject_out(msg_type: MsgType, conversation_id: str) -> str:
     return f"tlim.out.{msg_type.value}.{shard_of(conversation_id)}"
 
 
+def type_in(subject: str) -> str:
+    """Return the msg_type that a subject of `tlim.in` or `tlim.out` names, empty for any other subject."""
+    parts = subject.split(".")
+    return parts[2] if len(parts) > 2 else ""
+
+
 def subject_dead(original_subject: str) -> str:
     """Return the dead-letter subject of what arrived on `original_subject`: `tlim.dead.<msg_type>`."""
-    parts = original_subject.split(".")
-    return f"tlim.dead.{parts[2] if len(parts) > 2 else 'unknown'}"
+    return f"tlim.dead.{type_in(original_subject) or 'unknown'}"
 
 
 def every_in(msg_type: MsgType) -> str:

@@ -16,12 +16,13 @@ from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable
 
-from message_store.directory import UserDirectory
+from message_store.archive_repository import Archive
+from message_store.directory import Directory
 from message_store.leadership import Leadership, Role
 from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
 from message_store.reading.endpoints import router
-from message_store.repository import Archive, Connection
+from message_store.repository import Connection
 from message_store.search.endpoints import router as search_router
 from message_store.service import Recorder
 from message_store.settings import Settings
@@ -104,7 +105,7 @@ class Duty:
         """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
         archive = Archive(connection)
         publication = Publication(archive, self._broker, self._metrics)
-        directory = UserDirectory(self._broker, self._settings.user_lookup_timeout)
+        directory = Directory(self._broker, self._settings.user_lookup_timeout)
         inbox = Inbox(Recorder(archive, directory, publication, self._metrics, _now_ms), self._metrics)
         consumer = BatchConsumer(
             self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=publication.restore

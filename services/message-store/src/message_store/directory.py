@@ -1,23 +1,26 @@
-"""The users directory, which session-api keeps, asked over NATS: who exists."""
+"""What session-api knows, asked over NATS: who exists, and who is in which session."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from pydantic import ValidationError
-from tlim_protocol.events import UserMeet, UsersKnown
+from tlim_protocol import events
+from tlim_protocol.events import SessionQuestion, UserMeet, UsersKnown
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.errors import DirectoryUnavailable
+from message_store.state import SessionAnswer
 
 
-class UserDirectory:
-    """Asks session-api in one request per batch."""
+class Directory:
+    """Asks session-api: about users in one request per batch, about sessions in one for each."""
 
     def __init__(self, broker: Broker, timeout: timedelta) -> None:
         self._broker = broker
-        self._timeout = timeout
+        self._timeout = timeout.total_seconds()
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         """Note that `seen` exist, and return those of `ask` (normalised user ids) that do.
@@ -26,7 +29,20 @@ class UserDirectory:
         """
         question = UserMeet(seen=sorted(seen), ask=sorted(ask)).to_bytes()
         try:
-            answer = await self._broker.request(Rpc.USER_MEET, question, self._timeout.total_seconds())
+            answer = await self._broker.request(Rpc.USER_MEET, question, self._timeout)
             return set(UsersKnown.from_bytes(answer).known)
         except (BrokerUnavailable, ValidationError) as error:
             raise DirectoryUnavailable(str(error)) from error
+
+    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, SessionAnswer | None]:
+        """Return what is said of each session, None for those of which no usable answer comes in time."""
+        answers = await asyncio.gather(*(self._session(session_id) for session_id in session_ids))
+        return dict(zip(session_ids, answers, strict=True))
+
+    async def _session(self, session_id: str) -> SessionAnswer | None:
+        try:
+            question = SessionQuestion(session_id=session_id).to_bytes()
+            answer = await self._broker.request(Rpc.SESSION_GET, question, self._timeout)
+            return SessionAnswer(events.SessionAnswer.from_bytes(answer).session)
+        except (BrokerUnavailable, ValidationError):
+            return None

@@ -3,3 +3,7 @@
 
 class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the case, like BrokerUnavailable
     """Nobody could say whether the receivers exist; only first messages of a conversation wait for that."""
+
+
+class RowRefused(Exception):  # noqa: N818 - a verdict, not a failure
+    """PostgreSQL cannot hold what a statement wants to write, or be asked for it; the reason is its own sentence."""

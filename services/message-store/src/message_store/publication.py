@@ -16,8 +16,10 @@ from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 
+from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
-from message_store.repository import Archive, StoredMessageRow
+from message_store.notices import ACTOR, NOTICE_SENDER
+from message_store.state import DeliveredRow
 
 logger = get_logger(__name__)
 
@@ -25,7 +27,8 @@ LOSS_WINDOW_MS = 10 * 60 * 1000
 """JetStream syncs to disk every 2 minutes and consumers follow within seconds: what a lost stream may not have handed
 on yet lies well inside 10 minutes. Older messages have been delivered and are not sent again."""
 
-PAGE = 500
+PAGE = 100
+"""Rows read back at a time; one to a large group names thousands of people."""
 
 
 class Newest(NamedTuple):
@@ -53,19 +56,25 @@ def newest_seq_of(event: OutEvent) -> int | None:
     return event.after_seq
 
 
-def delivery_of(row: StoredMessageRow) -> StoredMessage:
-    """Return the delivery of a message read back from the table; nobody waits for its confirmation."""
+def delivery_of(found: DeliveredRow) -> StoredMessage | None:
+    """Return the delivery of a row read back from the table; nobody waits for its confirmation.
+
+    None when there is nothing to deliver: nobody is to hear of it, or its author has taken it back since.
+    """
+    row = found.row
+    if found.is_recalled or not found.recipients:
+        return None
+    body = from_json(row.body)
     envelope = Envelope(
         version=row.version,
-        msg_from=row.sender,
+        msg_from=body[0][ACTOR] if row.sender == NOTICE_SENDER else row.sender,
         msg_to=row.recipient,
         msg_id=row.msg_id,
         msg_type=MsgType(row.msg_type),
         msg_time=row.msg_time,
-        body=from_json(row.body),
+        body=body,
     )
-    recipients = [] if row.recipient is None else [row.recipient]
-    return StoredMessage(seq=row.seq, stored_at=row.stored_at, recipients=recipients, envelope=envelope)
+    return StoredMessage(seq=row.seq, stored_at=row.stored_at, recipients=list(found.recipients), envelope=envelope)
 
 
 def outgoing(conversation_id: str, event: OutEvent) -> Outgoing:
@@ -145,9 +154,10 @@ class Publication:
 
     async def _catch_up(self) -> None:
         while rows := await self._archive.messages_after(self.seq, PAGE):
-            logger.warning("publishing from the table", first_seq=rows[0].seq, messages=len(rows))
-            await self._send([outgoing(row.conversation_id, delivery_of(row)) for row in rows])
-            self._seq = rows[-1].seq
+            logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows))
+            deliveries = [(found.row.conversation_id, delivery_of(found)) for found in rows]
+            await self._send([outgoing(place, delivery) for place, delivery in deliveries if delivery is not None])
+            self._seq = rows[-1].row.seq
 
     async def _newest(self) -> Newest:
         """Walk back from the stream's end to the first event that tells where publishing was."""

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict
+from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict, SessionEvent
+from tlim_protocol.registry import SESSION_TYPES
+from tlim_protocol.subjects import type_in
 from tlim_runtime.broker import Responder
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.database import Database
@@ -11,6 +13,7 @@ from tlim_runtime.database import Database
 from message_store.metrics import StoreMetrics
 from message_store.reading.file_access_repository import FileAccess
 from message_store.service import Recorder, flaw_of
+from message_store.state import Item
 
 MAX_PAYLOAD = 7 * 1024 * 1024
 """What is stored has to be published again, a little larger, within the 8 MB that NATS takes; an unpacked body of
@@ -26,11 +29,30 @@ class Inbox:
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Return Done or Poison for each message; raises what the recorder raises: the batch comes again."""
-        read = [read_accepted(item.data) for item in batch]
-        reasons = iter(await self._recorder.record([one for one in read if isinstance(one, AcceptedMessage)]))
+        read = [read_item(item) for item in batch]
+        reasons = iter(await self._recorder.record([one for one in read if not isinstance(one, Poison)]))
         verdicts = [one if isinstance(one, Poison) else _verdict(next(reasons)) for one in read]
         self._metrics.batch(len(batch), sum(isinstance(verdict, Poison) for verdict in verdicts))
         return verdicts
+
+
+def read_item(item: Incoming) -> Item | Poison:
+    """Return what a payload of TLIM_IN says, or why it says nothing."""
+    return read_session_event(item.data) if type_in(item.subject) in SESSION_TYPES else read_accepted(item.data)
+
+
+def read_session_event(data: bytes) -> SessionEvent | Poison:
+    """Return the session event in a payload, or why it is none."""
+    try:
+        event = SessionEvent.from_bytes(data)
+    except ValidationError as error:
+        return Poison(f"not a session event: {_first(error)}")
+    return event if event.msg_type in SESSION_TYPES else Poison(f"{event.msg_type} is no session event")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def read_accepted(data: bytes) -> AcceptedMessage | Poison:
@@ -40,8 +62,7 @@ def read_accepted(data: bytes) -> AcceptedMessage | Poison:
     try:
         message = AcceptedMessage.from_bytes(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return Poison(f"not an accepted message: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return Poison(f"not an accepted message: {_first(error)}")
     flaw = flaw_of(message)
     return message if flaw is None else Poison(flaw)
 

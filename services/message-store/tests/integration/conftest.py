@@ -27,10 +27,20 @@ from tlim_devstack.processes import ServerProcess, dies_with_parent
 from tlim_devstack.servers import UNSAFE_BUT_FAST, NatsServer, nats_passwords, role_passwords
 from tlim_devstack.waiting import free_port
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import AcceptedMessage, OutEvent, StoredMessage, UserMeet, UsersKnown, read_out_event
+from tlim_protocol.events import (
+    AcceptedMessage,
+    OutEvent,
+    SessionAnswer,
+    SessionEvent,
+    SessionQuestion,
+    StoredMessage,
+    UserMeet,
+    UsersKnown,
+    read_out_event,
+)
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STREAMS, StreamName
-from tlim_protocol.subjects import Rpc, in_message_id, subject_in
+from tlim_protocol.subjects import Rpc, in_message_id, session_event_id, subject_in
 from tlim_runtime.broker import Broker
 from tlim_runtime.migrations import upgrade
 from tlim_runtime.outages import BrokerUnavailable
@@ -63,17 +73,34 @@ def accepted_message(
     return AcceptedMessage(sender=sender, envelope=envelope, **{**known, **changes})
 
 
+def session_event(session_id: str, version: int, *subscribers: str, **changes: Any) -> SessionEvent:
+    """What session-api tells of a session."""
+    known = {
+        "msg_type": MsgType.SESSION_ADDED if version == 1 else MsgType.SESSION_CHANGED,
+        "session_name": f"name of {session_id}", "session_type": 0, "session_user": "alice", "change": version,
+        "actor": "alice", "at": 1_700_000_000_000, "added": [], "removed": [], "deleted": False,
+    }  # fmt: skip
+    return SessionEvent(session_id=session_id, version=version, subscribers=list(subscribers), **{**known, **changes})
+
+
 @dataclass
 class Directory:
-    """Session-api's users directory: everybody exists, but for strangers."""
+    """Session-api: everybody exists, but for strangers; sessions as told here, whether anybody heard of them or not."""
 
     strangers: set[str] = field(default_factory=set)
     questions: list[UserMeet] = field(default_factory=list)
+    sessions: dict[str, SessionEvent] = field(default_factory=dict)
+    asked_sessions: list[str] = field(default_factory=list)
 
     async def answer(self, data: bytes) -> bytes:
         question = UserMeet.from_bytes(data)
         self.questions.append(question)
         return UsersKnown(known=[user for user in question.ask if user not in self.strangers]).to_bytes()
+
+    async def answer_session(self, data: bytes) -> bytes:
+        session_id = SessionQuestion.from_bytes(data).session_id
+        self.asked_sessions.append(session_id)
+        return SessionAnswer(session=self.sessions.get(session_id)).to_bytes()
 
 
 @dataclass
@@ -112,6 +139,13 @@ class World:
             envelope = message.envelope
             message_id = in_message_id(message.sender, envelope.msg_id) + fresh_id
             await self.send_raw(subject_in(envelope.msg_type, envelope.conversation_id), message.to_bytes(), message_id)
+
+    async def announce(self, *events: SessionEvent) -> None:
+        """Publish as session-api does."""
+        for event in events:
+            subject = subject_in(event.msg_type, event.session_id)
+            message_id = session_event_id(event.session_id, event.version)
+            await self.session_api.publish(subject, event.to_bytes(), message_id)
 
     async def send_raw(self, subject: str, payload: bytes, message_id: str) -> None:
         await self.bridge.publish(subject, payload, message_id)
@@ -215,6 +249,7 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
         tests, bridge, session_api = [await connect(user) for user in ("tests", "xmpp-bridge", "session-api")]
         world = World(nats, database_url, connect, tests, bridge, session_api)
         await world.session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
+        await world.session_api.respond(Rpc.SESSION_GET, world.directory.answer_session, "session-api")
         await world.session_api.flush()
         yield world
 
@@ -228,6 +263,11 @@ async def world(clean_jetstream: NatsServer, make_database: Callable[[str], str]
 @pytest.fixture(name="accepted")
 def accepted_fixture() -> Callable[..., AcceptedMessage]:
     return accepted_message
+
+
+@pytest.fixture(name="session_event")
+def session_event_fixture() -> Callable[..., SessionEvent]:
+    return session_event
 
 
 @pytest.fixture(name="eventually")

@@ -6,10 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
+from message_store.plan import Plan
 from message_store.publication import LOSS_WINDOW_MS, Publication
-from message_store.repository import Archive
-from message_store.service import candidate_of, row_of
+from message_store.state import Known
 from tlim_protocol.streams import StreamName
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
@@ -30,11 +31,12 @@ async def opened_archive(world: Any) -> AsyncIterator[Archive]:
 
 async def commit_only(world: Any, *messages: Any, stored_at: int = 1_700_000_000_000) -> None:
     """What a store does that is killed right after the commit."""
-    async with opened_archive(world) as archive:
-        rows = [row_of(candidate_of(message)) for message in messages]
-        conversations = {row.conversation_id for row in rows}
-        published = await archive.published()
-        await archive.record(rows, new_conversations=conversations, stored_at=stored_at, published=published)
+    async with opened_archive(world) as archive, archive.transaction():
+        existing = await archive.conversations({message.envelope.conversation_id for message in messages})
+        known = Known(conversations=existing, users={message.envelope.msg_to for message in messages})
+        plan = Plan(known, await archive.draw(len(messages)), newest=0, now=stored_at)
+        plan.run(messages)
+        await archive.write(plan.writes, stored_at)
 
 
 async def test_what_was_committed_and_not_published_is_published_first_after_a_start(world: Any, accepted: Any) -> None:

@@ -112,22 +112,6 @@ async def test_without_a_directory_first_messages_are_refused_and_others_flow(wo
     assert (stored.envelope.msg_id, stored.recipients) == ("m3", ["bob"])
 
 
-async def test_a_type_without_effect_yet_is_answered_with_the_reason(
-    world: Any, accepted: Any, eventually: Any
-) -> None:
-    body = [{"session_id": "s1", "text": "hello"}]
-    async with world.running():
-        await world.send(accepted("m1", to=None, msg_type=MsgType.GROUP_TEXT, body=body))
-
-        async def refused() -> None:
-            (event,) = await world.out()
-            assert (event.code, event.msg_type) == (ErrorCode.UNAVAILABLE, MsgType.GROUP_TEXT)
-            assert MsgType.GROUP_TEXT in event.detail
-
-        await eventually(refused)
-        await world.settled(0)
-
-
 async def test_what_is_no_message_goes_to_the_dead_letters_and_its_neighbours_are_stored(
     world: Any, accepted: Any
 ) -> None:

@@ -33,10 +33,10 @@ def line_of_envelope(envelope: Mapping[str, Any], time: object) -> str:
 
 def line_of_conversation(conversation: Mapping[str, Any]) -> str:
     """Return one line for an entry of the list of conversations: `bob (2 unread)  14:03:11 bob: hi`."""
-    name = conversation["session_name"] or conversation["conversation"]
-    unread, last = conversation["unread"], conversation["last"]
+    name, unread, last = conversation["session_name"], conversation["unread"], conversation["last"]
+    title = f"{conversation['conversation']}{f' {name}' if name else ''}"
     news = f" ({unread}{'+' if conversation['unread_capped'] else ''} unread)" if unread else ""
-    return f"{printable(str(name))}{news}  {line_of_envelope(last, last['stored_at']) if last else ''}".rstrip()
+    return f"{printable(title)}{news}  {line_of_envelope(last, last['stored_at']) if last else ''}".rstrip()
 
 
 def line_of_event(event: Received) -> str | None:

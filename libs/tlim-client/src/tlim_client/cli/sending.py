@@ -133,8 +133,5 @@ async def _place(outside: Doors, user: str | None, msg_id: str) -> Where:
     """Return whom a receipt or recall of that message goes to: the other person, or the session."""
     async with outside.signed_in(user) as client:
         message: Json = await client.message(msg_id)
-    session = message.get("session_id")
-    if session:
-        return None, session
-    other = message["to"] if message["from"] == outside.profile(user).user else message["from"]
-    return other, None
+    session: str | None = message["session_id"]
+    return (None, session) if session else (message["conversation"], None)

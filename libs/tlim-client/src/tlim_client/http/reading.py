@@ -11,14 +11,8 @@ class Reading(Gateway):
 
     async def history(self, peer: str, *, limit: int | None = None, after: int | None = None) -> list[Json]:
         """Return up to `limit` messages with a user or in a session: newest first, or after a seq, oldest first."""
-        path, found = f"/v1/conversations/{quote(peer, safe='')}/messages", list[Json]()
-        place: dict[str, int] = {} if after is None else {"after": after}
-        while True:
-            page = await self.call("GET", path, params={**place, "limit": min(limit or PAGE, PAGE)})
-            found += page["messages"]
-            if not page["more"] or (limit is not None and len(found) >= limit):
-                return found[:limit]
-            place = {"before" if after is None else "after": page["next"]}
+        path, back = f"/v1/conversations/{quote(peer, safe='')}/messages", "before" if after is None else "after"
+        return await self._messages(path, {} if after is None else {"after": after}, back, limit)
 
     async def sync(self, after: int = 0, *, limit: int | None = None) -> tuple[list[Json], int]:
         """Return up to `limit` things addressed to this user after a cursor, in order, and the cursor to go on from.
@@ -36,26 +30,27 @@ class Reading(Gateway):
 
     async def conversations(self, *, limit: int | None = None) -> list[Json]:
         """Return this user's conversations, the one with the newest message first, each with its unread count."""
-        return await self._first("/v1/conversations", limit, {})
+        found: list[Json] = []
+        async for item in self.pages("/v1/conversations"):
+            found.append(item)
+            if len(found) == limit:
+                break
+        return found
 
-    async def search(self, text: str, *, limit: int | None = None, **only: str) -> list[Json]:
+    async def search(self, text: str, *, limit: int | None = None, **only: str | int) -> list[Json]:
         """Return messages that hold `text`, newest first; `only` narrows it by the query parameters of /v1/search."""
-        found, place = list[Json](), dict[str, int]()
-        while True:
-            page = await self.call("GET", "/v1/search", params={"q": text, "limit": PAGE, **only, **place})
-            found += page["messages"]
-            if not page["more"] or (limit is not None and len(found) >= limit):
-                return found[:limit]
-            place = {"before": page["next"]}
+        return await self._messages("/v1/search", {"q": text, **only}, "before", limit)
 
     async def message(self, msg_id: str, **which: str) -> Json:
         """Return a message with its ledger: when stored, and who has received and read it."""
         return await self.call("GET", f"/v1/messages/{quote(msg_id, safe='')}", params=which)
 
-    async def _first(self, path: str, limit: int | None, which: Mapping[str, str]) -> list[Json]:
-        found: list[Json] = []
-        async for item in self.pages(path, **which):
-            found.append(item)
-            if len(found) == limit:
-                break
-        return found
+    async def _messages(self, path: str, asked: Mapping[str, str | int], place: str, limit: int | None) -> list[Json]:
+        """Return what the pages of messages hold; `place` names the parameter that takes a page's `next`."""
+        found, question = list[Json](), dict(asked)
+        while True:
+            page = await self.call("GET", path, params={**question, "limit": min(limit or PAGE, PAGE)})
+            found += page["messages"]
+            if not page["more"] or (limit is not None and len(found) >= limit):
+                return found[:limit]
+            question[place] = page["next"]

@@ -1,0 +1,272 @@
+"""The SQL of the writer: what a batch refers to, and a few multi-row statements that write its outcome."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from tlim_runtime.database import is_unavailable
+from tlim_runtime.outages import DatabaseUnavailable
+
+from message_store.errors import RowRefused
+from message_store.models import Audience
+from message_store.repository import SEQ_LOCK, Connection
+from message_store.state import DeliveredRow, Place, Roster, Row, Span, Writes
+
+_REFUSALS = ("22", "23", "54")
+"""SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
+
+_NO_PARTITION = "23514"  # the one constraint whose breach is our own fault: no partition holds such a seq yet
+
+_FIND_PLACES = """
+    SELECT seq, stored_at, conversation_id, sender, msg_id, is_chat, recalled_at IS NOT NULL
+    FROM unnest($1::text[], $2::text[]) AS asked (sender, msg_id)
+    JOIN message_ids USING (sender, msg_id) JOIN messages USING (seq, sender, msg_id)"""
+
+_FIND_PLACES_IN = """
+    SELECT seq, stored_at, conversation_id, sender, msg_id, is_chat, recalled_at IS NOT NULL
+    FROM unnest($1::text[], $2::text[]) AS asked (conversation_id, msg_id)
+    JOIN message_ids USING (msg_id) JOIN messages USING (seq, conversation_id, sender, msg_id)
+    ORDER BY seq"""
+
+_FIND_ROSTERS = """
+    SELECT conversation_id, session_version, deleted_at IS NOT NULL AS is_deleted, user_id, joined_seq
+    FROM conversations LEFT JOIN members USING (conversation_id)
+    WHERE conversation_id = ANY($1::text[]) AND session_version IS NOT NULL AND left_seq IS NULL
+    ORDER BY joined_seq, user_id"""
+
+_FIND_SPANS = """
+    SELECT conversation_id, user_id, joined_seq, left_seq
+    FROM unnest($1::text[], $2::text[]) AS asked (conversation_id, user_id)
+    JOIN members USING (conversation_id, user_id)
+    WHERE left_seq IS NOT NULL"""
+
+_FIND_RECEIPTS = """
+    SELECT seq, user_id, read_at IS NOT NULL
+    FROM unnest($1::bigint[], $2::text[]) AS asked (seq, user_id) JOIN receipts USING (seq, user_id)"""
+
+_INSERT_CONVERSATIONS = """
+    WITH made AS (
+        INSERT INTO conversations (conversation_id, created_at)
+        SELECT conversation_id, $2 FROM unnest($1::text[]) AS new (conversation_id)
+        RETURNING conversation_id)
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    SELECT DISTINCT conversation_id, split_part(conversation_id, ':', side), 0
+    FROM made, unnest(ARRAY[2, 3]) AS side"""
+
+_UPSERT_SESSIONS = """
+    INSERT INTO conversations (conversation_id, session_name, session_type, session_version, deleted_at, created_at)
+    SELECT conversation_id, session_name, session_type, session_version, deleted_at, $6
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS new (conversation_id, session_name, session_type, session_version, deleted_at)
+    ON CONFLICT (conversation_id) DO UPDATE
+    SET session_name = excluded.session_name, session_type = excluded.session_type,
+        session_version = excluded.session_version, deleted_at = excluded.deleted_at"""
+
+_UPSERT_MEMBERS = """
+    INSERT INTO members (conversation_id, user_id, joined_seq, left_seq)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+    ON CONFLICT (conversation_id, user_id, joined_seq) DO UPDATE SET left_seq = excluded.left_seq"""
+
+_INSERT_ROWS = """
+    WITH new AS (
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[],
+                             $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[])
+            AS new (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                    msg_time, location, stored_at)),
+    placed AS (INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM new)
+    INSERT INTO messages
+        (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
+         location, stored_at)
+    SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body::json, msg_time,
+           location, stored_at
+    FROM new"""
+
+_TOUCH_CONVERSATIONS = """
+    UPDATE conversations SET last_seq = newest.seq
+    FROM unnest($1::text[], $2::bigint[]) AS newest (conversation_id, seq)
+    WHERE newest.conversation_id = conversations.conversation_id"""
+
+_INSERT_FILES = "INSERT INTO message_files (file_id, seq) SELECT * FROM unnest($1::text[], $2::bigint[])"
+
+_MESSAGES_AFTER = """
+    SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
+           location, stored_at, recalled_at IS NOT NULL AS is_recalled,
+           CASE audience
+               WHEN $3::smallint THEN ARRAY[recipient]
+               WHEN $4::smallint THEN ARRAY(
+                   SELECT user_id FROM members
+                   WHERE members.conversation_id = messages.conversation_id AND user_id <> sender
+                       AND joined_seq <= messages.seq AND (left_seq IS NULL OR left_seq >= messages.seq)
+                   ORDER BY joined_seq, user_id)
+               WHEN $5::smallint THEN ARRAY(
+                   SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
+               ELSE '{}'
+           END AS recipients
+    FROM messages WHERE seq > $1 ORDER BY seq LIMIT $2"""
+
+
+class Archive:
+    """The leader's hands: every statement on the connection that holds the leader's lock.
+
+    Who has lost the lock has lost this connection with it, so a leader of yesterday cannot commit anything. Every
+    method raises DatabaseUnavailable when the connection is gone or the server is in trouble, and RowRefused when
+    PostgreSQL cannot hold, or even be asked for, what it is given.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Commit on leaving. Whoever draws a seq holds a lock until then: seqs become visible in their order."""
+        async with _translated(), self._connection.transaction():
+            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
+            yield
+
+    async def draw(self, count: int) -> list[int]:
+        """Return the next `count` seqs, rising; only inside `transaction`."""
+        async with _translated():
+            rows = await self._connection.fetch("SELECT nextval('message_seq') FROM generate_series(1, $1)", count)
+        return [row[0] for row in rows]
+
+    async def conversations(self, conversation_ids: Collection[str]) -> set[str]:
+        """Return those of `conversation_ids` that exist."""
+        rows = await self._fetch(
+            "SELECT conversation_id FROM conversations WHERE conversation_id = ANY($1::text[])", list(conversation_ids)
+        )
+        return {row[0] for row in rows}
+
+    async def rosters(self, session_ids: Collection[str]) -> dict[str, Roster]:
+        """Return who is in those of the sessions that are known."""
+        found: dict[str, Roster] = {}
+        members: dict[str, dict[str, int]] = {}
+        for session_id, version, is_deleted, user_id, joined_seq in await self._fetch(_FIND_ROSTERS, list(session_ids)):
+            if session_id not in found:
+                members[session_id] = {}
+                found[session_id] = Roster(version, is_deleted, members[session_id])
+            if user_id is not None:
+                members[session_id][user_id] = joined_seq
+        return found
+
+    async def places(self, keys: Collection[tuple[str, str]]) -> list[Place]:
+        """Return the rows with these senders and msg_ids."""
+        return [Place(*row) for row in await self._fetch(_FIND_PLACES, *_columns(keys, 2))]
+
+    async def places_in(self, keys: Collection[tuple[str, str]]) -> list[Place]:
+        """Return the rows in these conversations with these msg_ids, whoever sent them."""
+        return [Place(*row) for row in await self._fetch(_FIND_PLACES_IN, *_columns(keys, 2))]
+
+    async def earlier_spans(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """Return the memberships that are over, by conversation and user."""
+        found: dict[tuple[str, str], tuple[Span, ...]] = {}
+        for conversation_id, user_id, joined_seq, left_seq in await self._fetch(_FIND_SPANS, *_columns(keys, 2)):
+            key = (conversation_id, user_id)
+            found[key] = (*found.get(key, ()), Span(joined_seq, left_seq))
+        return found
+
+    async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
+        """Return which of these messages these users have received, and whether they have read them too."""
+        rows = await self._fetch(_FIND_RECEIPTS, *_columns(keys, 2))
+        return {(seq, user_id): has_read for seq, user_id, has_read in rows}
+
+    async def write(self, writes: Writes, now: int) -> None:
+        """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""
+        async with _translated():
+            for statement, *arguments in _statements(writes, now):
+                await self._connection.execute(statement, *arguments)
+
+    async def published(self) -> int:
+        """Return the noted seq up to which everything is known to be published; 0: nothing yet."""
+        return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
+
+    async def save_published(self, seq: int) -> None:
+        """Note that everything up to `seq` is published."""
+        async with _translated():
+            await self._connection.execute("UPDATE publication SET published_seq = $1", seq)
+
+    async def applied_change(self) -> int:
+        """Return the change of session-api up to which every one is applied; 0: none yet."""
+        return int((await self._fetch("SELECT applied_change FROM publication"))[0][0])
+
+    async def save_applied_change(self, change: int) -> None:
+        """Note that every change of session-api up to `change` is applied."""
+        async with _translated():
+            await self._connection.execute("UPDATE publication SET applied_change = $1", change)
+
+    async def newest_seq(self) -> int:
+        """Return the newest seq in the table; 0: it is empty."""
+        return int((await self._fetch("SELECT coalesce(max(seq), 0) FROM messages"))[0][0])
+
+    async def last_seq_before(self, window_ms: int) -> int:
+        """Return the newest seq that was stored more than `window_ms` before the newest row; 0: there is none.
+
+        Walks back along the primary key, over the rows inside the window only.
+        """
+        statement = """
+            SELECT seq FROM messages
+            WHERE stored_at < (SELECT stored_at FROM messages ORDER BY seq DESC LIMIT 1) - $1::bigint
+            ORDER BY seq DESC LIMIT 1"""
+        rows = await self._fetch(statement, window_ms)
+        return int(rows[0][0]) if rows else 0
+
+    async def messages_after(self, seq: int, limit: int) -> list[DeliveredRow]:
+        """Return up to `limit` rows of the log after `seq`, oldest first, each with everybody it is for."""
+        kinds = (Audience.RECIPIENT, Audience.MEMBERS, Audience.ADDRESSEES)
+        found = await self._fetch(_MESSAGES_AFTER, seq, limit, *kinds)
+        return [
+            DeliveredRow(Row(*fields)._replace(audience=Audience(fields[4])), is_recalled, recipients)
+            for *fields, is_recalled, recipients in found
+        ]
+
+    async def ping(self) -> None:
+        """Ask the server for an answer on the connection that holds the lock."""
+        await self._fetch("SELECT 1")
+
+    async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        async with _translated():
+            return await self._connection.fetch(statement, *arguments)
+
+
+def _statements(writes: Writes, now: int) -> Iterable[tuple[Any, ...]]:
+    """Yield the statements that are needed, each with its arguments, in the order in which they build on each other."""
+    if writes.conversations:
+        yield _INSERT_CONVERSATIONS, writes.conversations, now
+    if writes.sessions:
+        sessions = [
+            (one.session_id, one.session_name, one.session_type, one.version, one.at if one.deleted else None)
+            for one in writes.sessions.values()
+        ]
+        yield _UPSERT_SESSIONS, *_columns(sessions, 5), now
+    if writes.members:
+        yield _UPSERT_MEMBERS, *_columns([(*key, left_seq) for key, left_seq in writes.members.items()], 4)
+    if writes.rows:
+        yield _INSERT_ROWS, *_columns(writes.rows, len(Row._fields))
+        newest = {row.conversation_id: row.seq for row in writes.rows if row.is_chat}
+        yield _TOUCH_CONVERSATIONS, list(newest), list(newest.values())
+    if writes.files:
+        yield _INSERT_FILES, *_columns(writes.files, 2)
+
+
+def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _blames_the_row(error: BaseException) -> bool:
+    # asyncpg itself refuses values that cannot be encoded, e.g. half a surrogate pair: that has no server's SQLSTATE
+    if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+        return False
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, ValueError) or (sqlstate.startswith(_REFUSALS) and sqlstate != _NO_PARTITION)
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        if _blames_the_row(error):
+            raise RowRefused(str(error).splitlines()[0]) from error
+        if isinstance(error, TimeoutError) or is_unavailable(error):
+            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+        raise

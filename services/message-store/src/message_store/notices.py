@@ -1,0 +1,87 @@
+"""What a session event changes, and how its subscribers are told (HTS-*, protocol.md section 4)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.registry import MsgType
+
+from message_store.state import Roster
+
+NOTICE_SENDER = ""
+"""In the table a notice has no sender: it is the server's word, also for the person who made the change."""
+
+ACTOR = "actor"
+"""The key under which a notice says who made the change."""
+
+MAX_LISTED = 1_000
+"""People named in a notice. It goes to each of them as a stanza: with 10,000 names it would pass what servers take."""
+
+_TIME_FIELD: Mapping[MsgType, str] = {
+    MsgType.SESSION_ADDED: "session_create_time",
+    MsgType.SESSION_CHANGED: "session_modify_time",
+    MsgType.SESSION_DELETED: "session_delete_time",
+}
+
+
+class Change(NamedTuple):
+    """What applying an event does: the session afterwards, who came, and who went with the seq since when he was in."""
+
+    roster: Roster
+    joined: Sequence[str]
+    left: Mapping[str, int]
+
+    @property
+    def audience(self) -> list[str]:
+        """Everybody who is told: who is in it, and who just went."""
+        return [*self.roster.members, *self.left]
+
+
+def change_of(before: Roster | None, event: SessionEvent, seq: int) -> Change:
+    """Return the change from what is known of a session to what `event` says, told at place `seq` of the log.
+
+    Compared with what is known, not with the event's own `added` and `removed`: an event in between may be missing.
+    """
+    members = before.members if before is not None else {}
+    subscribers = dict.fromkeys(event.subscribers)
+    left = {user_id: joined for user_id, joined in members.items() if user_id not in subscribers}
+    stayed = {user_id: joined for user_id, joined in members.items() if user_id in subscribers}
+    joined = [user_id for user_id in subscribers if user_id not in members]
+    return Change(Roster(event.version, event.deleted, {**stayed, **dict.fromkeys(joined, seq)}), joined, left)
+
+
+def notice_id(event: SessionEvent) -> str:
+    """Return the msg_id of the notice of a session's version."""
+    return f"{event.session_id}:{event.version}"
+
+
+def notice_of(event: SessionEvent, change: Change) -> Envelope:
+    """Return the notice: one element, with the fields of the HTTP answer, who did it, and what changed."""
+    element: dict[str, Any] = {
+        "session_id": event.session_id,
+        "session_name": event.session_name,
+        "session_type": event.session_type,
+        "session_user": event.session_user,
+        "session_valid": int(event.deleted),  # as the specification has it: 0 valid, 1 deleted
+        _TIME_FIELD[event.msg_type]: str(event.at),
+        ACTOR: event.actor,
+        "version": event.version,
+        **_listed("subscribers", change.roster.members),
+        **_listed("added", change.joined),
+        **_listed("removed", change.left),
+    }
+    return Envelope(
+        msg_from=event.actor,
+        msg_id=notice_id(event),
+        msg_type=event.msg_type,
+        msg_time=str(event.at),
+        body=[element],
+    )
+
+
+def _listed(name: str, people: Iterable[str]) -> dict[str, Any]:
+    listed = [{"user_id": user_id} for user_id in people]
+    if len(listed) <= MAX_LISTED:
+        return {name: listed}
+    return {f"{name}_count": len(listed), f"{name}_truncated": True}

@@ -1,0 +1,104 @@
+"""Plain values between the rules and the tables: what a batch refers to, and what it wants written."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tlim_protocol.events import AcceptedMessage, SessionEvent
+
+from message_store.models import Audience
+
+Item = AcceptedMessage | SessionEvent
+"""What a batch is made of."""
+
+
+class Place(NamedTuple):
+    """Where a row of the log is, and what receipts and recalls have to know of it."""
+
+    seq: int
+    stored_at: int
+    conversation_id: str
+    sender: str
+    msg_id: str
+    is_chat: bool
+    is_recalled: bool
+
+
+class Span(NamedTuple):
+    """A membership that is over: its holder sees what lies between, both ends included."""
+
+    joined_seq: int
+    left_seq: int
+
+
+class Roster(NamedTuple):
+    """A session as its newest applied event told it; `members` maps each to the seq from which he sees messages.
+
+    Never changed in place: it is shared between batches.
+    """
+
+    version: int
+    is_deleted: bool
+    members: Mapping[str, int]
+
+
+class Row(NamedTuple):
+    """A row of the log, in the order of the table's columns; `body` is JSON text."""
+
+    seq: int
+    conversation_id: str
+    sender: str
+    recipient: str | None
+    audience: Audience
+    msg_id: str
+    msg_type: str
+    is_chat: bool
+    version: str
+    body: str
+    msg_time: str
+    location: str
+    stored_at: int
+
+
+class DeliveredRow(NamedTuple):
+    """A row of the log read back, with everybody it is for."""
+
+    row: Row
+    is_recalled: bool
+    recipients: Sequence[str]
+
+
+class SessionAnswer(NamedTuple):
+    """What session-api said of a session: its newest event, None when there is no such session."""
+
+    event: SessionEvent | None
+
+
+@dataclass
+class Known:
+    """What the tables, and the other services, say of everything that a batch refers to."""
+
+    conversations: Collection[str] = ()  # between two people, those that exist
+    rosters: Mapping[str, Roster] = field(default_factory=dict)  # by session id, those that exist
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict)  # by sender and msg_id
+    in_session: Mapping[tuple[str, str], tuple[Place, ...]] = field(default_factory=dict)  # by session and msg_id
+    receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: has he read it?
+    earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user
+    users: Collection[str] | None = ()  # those of the asked who exist; None: nobody could say
+    answers: Mapping[str, SessionAnswer | None] = field(default_factory=dict)  # sessions asked for; None: no answer
+
+
+@dataclass
+class Writes:
+    """What a batch changes: one field per statement."""
+
+    rows: list[Row] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)  # new ones between two people
+    sessions: dict[str, SessionEvent] = field(default_factory=dict)  # newest applied event
+    members: dict[tuple[str, str, int], int | None] = field(default_factory=dict)
+    """Memberships by conversation, user and joined_seq, new or ended: left_seq."""
+    addressees: list[tuple[str, int]] = field(default_factory=list)
+    files: list[tuple[str, int]] = field(default_factory=list)
+    receipts: dict[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: read?
+    cursors: dict[tuple[str, str], int] = field(default_factory=dict)  # by user and conversation
+    recalled: list[int] = field(default_factory=list)

@@ -1,0 +1,107 @@
+"""What a batch refers to, looked up before its plan is made: in the tables, and at the services that know the rest."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.registry import REGISTRY
+
+from message_store.errors import DirectoryUnavailable
+from message_store.rosters import RosterCache
+from message_store.state import Item, Known, Place, Roster, SessionAnswer, Span
+
+
+class Archive(Protocol):
+    """Where messages are kept (archive_repository.Archive)."""
+
+    async def conversations(self, conversation_ids: Collection[str], /) -> set[str]:
+        """Return those that exist."""
+
+    async def rosters(self, session_ids: Collection[str], /) -> dict[str, Roster]:
+        """Return who is in those of the sessions that are known."""
+
+    async def places(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
+        """Return the rows with these senders and msg_ids."""
+
+    async def places_in(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
+        """Return the rows in these conversations with these msg_ids."""
+
+    async def earlier_spans(self, keys: Collection[tuple[str, str]], /) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """Return the memberships that are over, by conversation and user."""
+
+    async def receipts(self, keys: Collection[tuple[int, str]], /) -> dict[tuple[int, str], bool]:
+        """Return which messages users have received, and whether they have read them."""
+
+
+class Directory(Protocol):
+    """Who exists, and who is in which session (directory.Directory)."""
+
+    async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
+        """Return those of `ask` that exist; raises DirectoryUnavailable."""
+
+    async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, SessionAnswer | None]:
+        """Return what is said of each session, None where nobody could say."""
+
+
+@dataclass
+class Mentions:
+    """Everything that the items of a batch name."""
+
+    keys: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id: resends
+    directs: set[tuple[str, str, str]] = field(default_factory=set)  # conversation, sender and receiver
+    sessions: set[str] = field(default_factory=set)
+
+    def add(self, item: Item) -> None:
+        """Note what an item names."""
+        if isinstance(item, SessionEvent):
+            self.sessions.add(item.session_id)
+            return
+        envelope = item.envelope
+        self.keys.add((item.sender, envelope.msg_id))
+        session_id = envelope.session_id
+        if session_id is not None:
+            self.sessions.add(session_id)
+        elif REGISTRY[envelope.msg_type].is_chat:
+            self.directs.add((envelope.conversation_id, item.sender, envelope.msg_to or ""))
+
+
+class Survey:
+    """Looks up what a batch refers to."""
+
+    def __init__(self, archive: Archive, directory: Directory, rosters: RosterCache) -> None:
+        self._archive = archive
+        self._directory = directory
+        self._rosters = rosters
+
+    async def of(self, items: Sequence[Item]) -> Known:
+        """Return what is known of everything that `items` name."""
+        mentions = Mentions()
+        for item in items:
+            mentions.add(item)
+        known = Known()
+        if mentions.keys:
+            known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}
+        if mentions.directs:
+            known.conversations = await self._archive.conversations({one for one, _, _ in mentions.directs})
+            known.users = await self._users(mentions, known.conversations)
+        if mentions.sessions:
+            known.rosters = await self._session_rosters(mentions.sessions)
+        return known
+
+    async def _users(self, mentions: Mentions, existing: Collection[str]) -> Collection[str] | None:
+        """Ask once per batch, and for first messages only; None: nobody could say."""
+        firsts = [direct for direct in mentions.directs if direct[0] not in existing]
+        if not firsts:
+            return ()
+        try:
+            return await self._directory.known(
+                seen={sender for _, sender, _ in firsts}, ask={receiver for _, _, receiver in firsts}
+            )
+        except DirectoryUnavailable:
+            return None
+
+    async def _session_rosters(self, session_ids: Collection[str]) -> dict[str, Roster]:
+        found = self._rosters.find(session_ids)
+        missing = set(session_ids).difference(found)
+        return {**found, **await self._archive.rosters(missing)} if missing else found

@@ -1,0 +1,232 @@
+"""A recorder among fakes: a log in dictionaries, a session-api that answers, and everything that was published."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from message_store.errors import DirectoryUnavailable, RowRefused
+from message_store.service import Recorder
+from message_store.state import Place, Roster, Row, SessionAnswer, Span, Writes
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
+from tlim_protocol.registry import REGISTRY, MsgType
+
+NOW = 1_700_000_000_000
+
+
+class FakeArchive:
+    """The tables in dictionaries; refuses rows with a msg_id in `bad`."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.made: set[str] = set()
+        self.sessions: dict[str, SessionEvent] = {}
+        self.members: dict[tuple[str, str, int], int | None] = {}
+        self.files: list[tuple[str, int]] = []
+        self.addressees: list[tuple[str, int]] = []
+        self.read: dict[tuple[int, str], bool] = {}
+        self.cursors: dict[tuple[str, str], int] = {}
+        self.recalled: list[int] = []
+        self.bad: set[str] = set()
+        self.noted: list[int] = []
+        self.rosters_read: list[set[str]] = []
+        self._last = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def draw(self, count: int) -> list[int]:
+        first, self._last = self._last + 1, self._last + count
+        return list(range(first, first + count))
+
+    async def conversations(self, conversation_ids: Collection[str]) -> set[str]:
+        return self.made & set(conversation_ids)
+
+    async def rosters(self, session_ids: Collection[str]) -> dict[str, Roster]:
+        self.rosters_read.append(set(session_ids))
+        return {
+            one: Roster(
+                event.version,
+                event.deleted,
+                {user: joined for (session, user, joined), left in self.members.items()
+                 if session == one and left is None},
+            )
+            for one, event in self.sessions.items() if one in session_ids
+        }  # fmt: skip
+
+    async def places(self, keys: Collection[tuple[str, str]]) -> Sequence[Place]:
+        return [self._place(row) for row in self.rows if (row.sender, row.msg_id) in keys]
+
+    async def places_in(self, keys: Collection[tuple[str, str]]) -> Sequence[Place]:
+        return [self._place(row) for row in self.rows if (row.conversation_id, row.msg_id) in keys]
+
+    def _place(self, row: Row) -> Place:
+        return Place(
+            row.seq, row.stored_at, row.conversation_id, row.sender, row.msg_id, row.is_chat, row.seq in self.recalled
+        )
+
+    async def earlier_spans(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[Span, ...]]:
+        return {
+            key: tuple(Span(joined, left) for (session, user, joined), left in self.members.items()
+                       if (session, user) == key and left is not None)
+            for key in keys
+        }  # fmt: skip
+
+    async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
+        return {key: self.read[key] for key in keys if key in self.read}
+
+    async def write(self, writes: Writes, now: int) -> None:
+        assert now == NOW
+        if refused := self.bad.intersection(row.msg_id for row in writes.rows):
+            raise RowRefused(f"no room for {refused.pop()}")
+        assert not {row.seq for row in self.rows}.intersection(row.seq for row in writes.rows)
+        self.rows += writes.rows
+        self.made |= set(writes.conversations)
+        self.sessions.update(writes.sessions)
+        self.members.update(writes.members)
+        self.files += writes.files
+        self.addressees += writes.addressees
+        self.read.update(writes.receipts)
+        self.cursors.update(writes.cursors)
+        self.recalled += writes.recalled
+
+    async def save_published(self, seq: int) -> None:
+        self.noted.append(seq)
+
+
+class FakeSessionApi:
+    """Knows bob and alice; `users = None` and `is_away` are outages."""
+
+    def __init__(self) -> None:
+        self.users: set[str] | None = {"alice", "bob"}
+        self.questions: list[tuple[set[str], set[str]]] = []
+        self.told: dict[str, SessionEvent] = {}
+        self.is_away = False
+        self.asked_sessions: list[set[str]] = []
+
+    async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
+        self.questions.append((set(seen), set(ask)))
+        if self.users is None:
+            raise DirectoryUnavailable
+        return self.users & set(ask)
+
+    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, SessionAnswer | None]:
+        self.asked_sessions.append(set(session_ids))
+        return {one: None if self.is_away else SessionAnswer(self.told.get(one)) for one in session_ids}
+
+
+class FakePublication:
+    """Remembers what was published."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.events: list[OutEvent] = []
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
+
+    async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
+        self.events += [event for _, event in events]
+        self.seq = newest
+
+
+class FakeCounters:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.codes: list[ErrorCode] = []
+
+    def stored(self, count: int) -> None:
+        self.total += count
+
+    def rejected(self, code: ErrorCode) -> None:
+        self.codes.append(code)
+
+
+class Bench:
+    """A recorder among fakes."""
+
+    def __init__(self) -> None:
+        self.archive = FakeArchive()
+        self.session_api = FakeSessionApi()
+        self.publication = FakePublication()
+        self.counters = FakeCounters()
+        self.recorder = Recorder(self.archive, self.session_api, self.publication, self.counters, lambda: NOW)
+
+    async def record(self, *items: AcceptedMessage | SessionEvent) -> list[str | None]:
+        return await self.recorder.record(items)
+
+    async def outcome(self, *items: AcceptedMessage | SessionEvent) -> list[Any]:
+        """Record a batch and return what it said: recipients of what was stored, codes of what was refused."""
+        before = len(self.publication.events)
+        assert set(await self.record(*items)) <= {None}
+        events = self.publication.events[before:]
+        return [event.recipients if isinstance(event, StoredMessage) else event.code for event in events]
+
+    @property
+    def stored(self) -> list[StoredMessage]:
+        return [event for event in self.publication.events if isinstance(event, StoredMessage)]
+
+    @property
+    def rejected(self) -> list[RejectedMessage]:
+        return [event for event in self.publication.events if isinstance(event, RejectedMessage)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def accepted_message(
+    msg_id: str = "m1", msg_type: MsgType = MsgType.TEXT, sender: str = "alice", **envelope: Any
+) -> AcceptedMessage:
+    """A message as the bridge accepts it, by default from alice to bob."""
+    received_at = envelope.pop("received_at", NOW - 5)
+    fields: dict[str, Any] = {
+        "msg_from": sender, "msg_to": "bob" if sender == "alice" else "alice", "msg_time": "1",
+        "body": [dict(REGISTRY[msg_type].example)],
+    }  # fmt: skip
+    return AcceptedMessage(
+        sender=sender,
+        reply_to=f"{sender}@im.example/web",
+        stanza_id="s1",
+        location="web",
+        received_at=received_at,
+        envelope=Envelope(msg_id=msg_id, msg_type=msg_type, **{**fields, **envelope}),
+    )
+
+
+@pytest.fixture(name="accepted")
+def accepted_fixture() -> Callable[..., AcceptedMessage]:
+    return accepted_message
+
+
+def group_message(msg_id: str, sender: str = "alice", session_id: str = "s1") -> AcceptedMessage:
+    """A text to a session."""
+    body = [{"session_id": session_id, "text": f"text of {msg_id}"}]
+    return accepted_message(msg_id, MsgType.GROUP_TEXT, sender, msg_to=None, body=body)
+
+
+@pytest.fixture(name="to_group")
+def group_fixture() -> Callable[..., AcceptedMessage]:
+    return group_message
+
+
+def session_event(version: int, *subscribers: str, session_id: str = "s1", **changes: Any) -> SessionEvent:
+    """What session-api tells of a session, made and changed by alice."""
+    fields: dict[str, Any] = {
+        "msg_type": MsgType.SESSION_ADDED if version == 1 else MsgType.SESSION_CHANGED,
+        "session_name": "the three", "session_type": 0, "session_user": "alice", "change": version, "actor": "alice",
+        "at": NOW - 10, "added": [], "removed": [], "deleted": False,
+    }  # fmt: skip
+    return SessionEvent(session_id=session_id, version=version, subscribers=list(subscribers), **{**fields, **changes})
+
+
+@pytest.fixture(name="session")
+def session_fixture() -> Callable[..., SessionEvent]:
+    return session_event

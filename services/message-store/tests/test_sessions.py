@@ -1,0 +1,169 @@
+"""The rules of groups: who may write, who hears of it, and what becomes of session events."""
+
+from typing import Any
+
+import pytest
+from message_store.notices import MAX_LISTED
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
+
+
+async def test_a_group_message_goes_to_every_member_but_the_sender_and_is_one_row(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob", "carol"))
+    assert await bench.outcome(to_group("m1", "bob")) == [["alice", "carol"]]
+    row = bench.archive.rows[-1]
+    assert (row.conversation_id, row.recipient, row.audience, row.is_chat) == ("s1", None, 2, True)
+
+
+async def test_who_is_made_a_member_writes_and_is_removed_in_one_batch(bench: Any, session: Any, to_group: Any) -> None:
+    assert await bench.outcome(
+        session(1, "alice", "bob"),
+        to_group("m1", "bob"),
+        session(2, "alice"),
+        to_group("m2", "bob"),
+        to_group("m3", "alice"),
+    ) == [["alice", "bob"], ["alice"], ["alice", "bob"], ErrorCode.NOT_ALLOWED, []]
+
+
+async def test_a_receiver_named_in_a_group_message_changes_nothing(bench: Any, session: Any, accepted: Any) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    body = [{"session_id": "s1", "text": "hi"}]
+    assert await bench.outcome(accepted("m1", MsgType.GROUP_TEXT, msg_to="dave", body=body)) == [["bob"]]
+    assert not bench.session_api.questions
+
+
+async def test_the_only_member_talks_to_nobody(bench: Any, session: Any, to_group: Any) -> None:
+    await bench.record(session(1, "alice"))
+    assert await bench.outcome(to_group("m1")) == [[]]
+    assert bench.counters.total == 2
+
+
+async def test_an_unknown_session_is_refused_after_session_api_was_asked(bench: Any, to_group: Any) -> None:
+    assert await bench.outcome(to_group("m1"), to_group("m2")) == [ErrorCode.SESSION_UNKNOWN] * 2
+    assert bench.session_api.asked_sessions == [{"s1"}]
+    assert bench.rejected[0].field == "session_id"
+    assert not bench.archive.rows
+
+
+async def test_a_stranger_to_the_session_is_refused_after_session_api_was_asked(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    bench.session_api.told["s1"] = session(1, "alice", "bob")
+    assert await bench.outcome(to_group("m1", "mallory"), to_group("m2")) == [ErrorCode.NOT_ALLOWED, ["bob"]]
+    assert bench.session_api.asked_sessions == [{"s1"}]
+
+
+async def test_a_first_message_that_overtakes_its_session_is_stored_behind_the_notice(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    bench.session_api.told["s1"] = session(1, "alice", "bob")
+    assert await bench.outcome(to_group("m1")) == [["alice", "bob"], ["bob"]]
+    assert [row.msg_type for row in bench.archive.rows] == [MsgType.SESSION_ADDED, MsgType.GROUP_TEXT]
+    assert [event.seq for event in bench.stored] == [1, 2]
+    assert await bench.outcome(session(1, "alice", "bob")) == []  # the event itself, late
+
+
+async def test_a_member_whose_joining_was_not_heard_of_may_write(bench: Any, session: Any, to_group: Any) -> None:
+    await bench.record(session(1, "alice"))
+    bench.session_api.told["s1"] = session(3, "alice", "bob")
+    assert await bench.outcome(to_group("m1", "bob")) == [["alice", "bob"], ["alice"]]
+
+
+async def test_without_an_answer_about_the_session_the_sender_shall_try_again(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    bench.session_api.is_away = True
+    assert await bench.outcome(to_group("m1", "carol"), to_group("m2")) == [ErrorCode.UNAVAILABLE, ["bob"]]
+
+
+async def test_who_may_write_is_not_asked_about(bench: Any, session: Any, to_group: Any) -> None:
+    bench.session_api.is_away = True
+    await bench.record(session(1, "alice", "bob"), to_group("m1"))
+    await bench.record(to_group("m2"))
+    assert not bench.session_api.asked_sessions
+
+
+async def test_a_deleted_session_takes_no_messages_and_keeps_its_members(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    deleted = session(2, "alice", "bob", deleted=True, msg_type=MsgType.SESSION_DELETED)
+    assert await bench.outcome(deleted, to_group("m1")) == [["alice", "bob"], ErrorCode.SESSION_UNKNOWN]
+    assert set(bench.archive.members.values()) == {None}
+
+
+async def test_a_member_is_one_from_his_notice_on_and_the_notice_of_his_leaving_is_the_last_he_sees(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"), to_group("m1"), session(2, "alice"), session(3, "alice", "bob"))
+    assert bench.archive.members == {
+        ("s1", "alice", 1): None, ("s1", "bob", 1): 3, ("s1", "bob", 4): None,
+    }  # fmt: skip
+
+
+async def test_an_event_that_came_before_or_is_older_than_what_is_known_changes_nothing(
+    bench: Any, session: Any
+) -> None:
+    await bench.record(session(2, "alice", "bob"))
+    assert await bench.outcome(session(2, "alice", "bob"), session(1, "alice")) == []
+    assert len(bench.archive.rows) == 1
+
+
+async def test_a_notice_says_what_changed_and_goes_to_those_who_were_removed_too(bench: Any, session: Any) -> None:
+    await bench.record(session(1, "alice", "bob", "carol"))
+    assert await bench.outcome(session(2, "alice", "dave", "bob", actor="bob")) == [["alice", "bob", "dave", "carol"]]
+    event = bench.stored[-1]
+    (told,) = event.envelope.body
+    assert (event.envelope.msg_from, event.envelope.msg_type, event.reply_to) == ("bob", MsgType.SESSION_CHANGED, None)
+    assert (told["session_id"], told["session_name"], told["session_valid"]) == ("s1", "the three", 0)
+    assert (told["actor"], told["version"], told["session_modify_time"]) == ("bob", 2, "1699999999990")
+    assert told["subscribers"] == [{"user_id": "alice"}, {"user_id": "bob"}, {"user_id": "dave"}]
+    assert (told["added"], told["removed"]) == ([{"user_id": "dave"}], [{"user_id": "carol"}])
+    row = bench.archive.rows[-1]
+    assert (row.sender, row.msg_id, row.is_chat) == ("", "s1:2", False)
+
+
+async def test_changes_that_were_missed_are_told_with_the_next_one(bench: Any, session: Any) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    await bench.record(session(4, "alice", "carol", added=["dave"], removed=[]))
+    (told,) = bench.stored[-1].envelope.body
+    assert (told["added"], told["removed"]) == ([{"user_id": "carol"}], [{"user_id": "bob"}])
+
+
+async def test_a_notice_to_thousands_does_not_name_them(bench: Any, session: Any) -> None:
+    people = [f"user{number}" for number in range(MAX_LISTED + 1)]
+    assert await bench.outcome(session(1, *people)) == [people]
+    (told,) = bench.stored[-1].envelope.body
+    assert "subscribers" not in told
+    assert (told["subscribers_count"], told["subscribers_truncated"]) == (MAX_LISTED + 1, True)
+    assert told["removed"] == []
+
+
+async def test_a_roster_is_read_once_and_again_after_a_failure(bench: Any, session: Any, to_group: Any) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    await bench.record(to_group("m1"))
+    assert bench.archive.rosters_read == [{"s1"}]
+    bench.archive.bad.add("m2")
+    await bench.record(to_group("m2"))
+    await bench.record(to_group("m3"))
+    assert bench.archive.rosters_read == [{"s1"}] * 2
+
+
+async def test_what_the_database_refuses_does_not_keep_a_session_from_its_members(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    bench.archive.bad.add("m1")
+    reasons = await bench.record(session(1, "alice", "bob"), to_group("m1"), to_group("m2", "bob"))
+    assert reasons == [None, "no room for m1", None]
+    assert [event.recipients for event in bench.stored] == [["alice", "bob"], ["alice"]]
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+async def test_every_kind_of_group_message_is_stored(bench: Any, session: Any, accepted: Any, number: int) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    body = [{"session_id": "s1", "file_id": "f1", "title": "pay"}]
+    assert await bench.outcome(accepted("m1", MsgType(f"MTS-00{number}"), msg_to=None, body=body)) == [["bob"]]
