@@ -9,9 +9,11 @@ from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
+from tlim_runtime.throttle import Throttle
 
 from file_api import direct_endpoints, endpoints, legacy_endpoints, preview_endpoints
 from file_api.access import Access
+from file_api.admission import Admission
 from file_api.direct import DirectUploads
 from file_api.disposal import Disposal
 from file_api.download_urls import DownloadUrls
@@ -56,7 +58,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(relay.stop)
 
         disposal = Disposal(transactions(database), storage)
-        files = _files(settings, database, storage, disposal, relay)
+        throttle = Throttle(settings.uploads_per_user, "user")
+        admission = Admission(transactions(database), throttle, quota_bytes=settings.user_quota_bytes)
+        files = FileService(
+            transactions(database),
+            storage,
+            disposal,
+            admission,
+            lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
+            max_upload_bytes=settings.max_upload_bytes,
+            upload_timeout=settings.upload_timeout,
+            pending_expiry=settings.pending_expiry,
+        )
         access = Access(transactions(database), message_store_asker(broker))
         await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
         sweeper = Sweeper(disposal, settings.sweep_interval)
@@ -79,11 +92,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 presigner=presigner,
                 files=files,
                 disposal=disposal,
+                admission=admission,
             )
             stack.push_async_callback(direct.close)
             app.state.direct = direct
             app.state.download_urls = DownloadUrls(presigner, files.announce_download, settings.download_url_lifetime)
         app.state.disposal = disposal
+        app.state.admission = admission
         app.state.access = access
         app.state.health.add("database", database.ping)
         app.state.health.add("storage", storage.ping)
@@ -99,20 +114,6 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
         region=settings.s3_region,
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.get_secret_value(),
-    )
-
-
-def _files(
-    settings: Settings, database: Database, storage: Storage, disposal: Disposal, relay: OutboxRelay
-) -> FileService:
-    return FileService(
-        transactions(database),
-        storage,
-        disposal,
-        lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
-        max_upload_bytes=settings.max_upload_bytes,
-        upload_timeout=settings.upload_timeout,
-        pending_expiry=settings.pending_expiry,
     )
 
 
@@ -136,6 +137,7 @@ def _direct(
     presigner: Presigner,
     files: FileService,
     disposal: Disposal,
+    admission: Admission,
 ) -> DirectUploads:
     return DirectUploads(
         transactions(database),
@@ -143,6 +145,7 @@ def _direct(
         presigner,
         files,
         disposal,
+        admission=admission,
         expiry=settings.direct_upload_expiry,
         url_lifetime=settings.part_url_lifetime,
         completion_timeout=settings.upload_timeout,

@@ -7,6 +7,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import CurrentUser, caller, current_user, token_user
 
 from file_api.access import Access
+from file_api.admission import Admission
 from file_api.direct import DirectUploads
 from file_api.download_urls import DownloadUrls
 from file_api.previews import Previews
@@ -23,6 +24,11 @@ def _service(request: Request) -> FileService:
 def _access(request: Request) -> Access:
     access: Access = request.app.state.access
     return access
+
+
+def _admission(request: Request) -> Admission:
+    admission: Admission = request.app.state.admission
+    return admission
 
 
 def _legacy_user(
@@ -60,5 +66,6 @@ AccessDep = Annotated[Access, Depends(_access)]
 DirectDep = Annotated[DirectUploads, Depends(_direct)]
 PreviewsDep = Annotated[Previews, Depends(_previews)]
 DownloadUrlsDep = Annotated[DownloadUrls, Depends(_download_urls)]
+AdmissionDep = Annotated[Admission, Depends(_admission)]
 CurrentUserDep = Annotated[CurrentUser, Depends(current_user)]
 LegacyUserDep = Annotated[CurrentUser, Depends(_legacy_user)]

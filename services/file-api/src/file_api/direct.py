@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.logging import get_logger
 
+from file_api.admission import Admission
 from file_api.disposal import Disposal
 from file_api.errors import UploadTooSlow
 from file_api.files import DirectUpload, Received, StoredFile, is_file_id, new_file_id, object_key
@@ -67,6 +68,7 @@ class DirectUploads:
         files: FileService,
         disposal: Disposal,
         *,
+        admission: Admission,
         expiry: timedelta,
         url_lifetime: timedelta,
         completion_timeout: timedelta,
@@ -77,13 +79,14 @@ class DirectUploads:
         self._presigner = presigner
         self._files = files
         self._disposal = disposal
+        self._admission = admission
         self._expiry = expiry
         self._url_lifetime = url_lifetime
         self._timeout = completion_timeout.total_seconds()
         self._completing: dict[str, asyncio.Task[StoredFile]] = {}
 
     async def begin(self, owner_id: str, declared: Declared) -> DirectUpload:
-        """Begin an upload. Raises PayloadTooLarge, Unavailable."""
+        """Begin an upload. Raises PayloadTooLarge, QuotaExceeded, TooManyRequests, Unavailable."""
         if declared.size > self._files.max_upload_bytes:
             raise too_large(self._files.max_upload_bytes)
         upload_id, now = new_file_id(), datetime.now(UTC)
@@ -98,8 +101,7 @@ class DirectUploads:
             "",
             now + self._expiry,
         )
-        async with self._transaction() as tables:
-            await tables.direct.begin(upload, now)
+        await self._admission.begin(owner_id, upload.size, lambda tables: tables.direct.begin(upload, now))
         s3_upload_id = await self._parts.begin(object_key(upload_id))
         async with self._transaction() as tables:
             await tables.direct.open(upload_id, s3_upload_id)
@@ -194,7 +196,7 @@ class DirectUploads:
         """Forget an upload and remove its parts, those that S3 cannot remove now later. Raises Unavailable."""
         key = object_key(upload.upload_id)
         async with self._transaction() as tables:
-            if not await tables.uploads.end(upload.upload_id):
+            if await tables.uploads.end(upload.upload_id) is None:
                 return
             await tables.discarded.add([key], datetime.now(UTC))
         await self._disposal.remove(key)

@@ -15,6 +15,7 @@ from file_api.direct_schemas import (
     UploadCreate,
     UploadRead,
 )
+from file_api.endpoints import TOO_LARGE
 from file_api.schemas import FileRead
 
 PAGE = 100
@@ -25,7 +26,10 @@ router = APIRouter(
 )
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED)
 _JSON = problem_responses(ErrorCode.JSON_INVALID)
-_DECLARED = problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED, statuses=(413,))
+_DECLARED = {
+    **problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED, ErrorCode.TOO_MANY_REQUESTS),
+    **TOO_LARGE,
+}
 
 
 @router.post("/v1/uploads", status_code=status.HTTP_201_CREATED, responses={**_JSON, **_DECLARED})

@@ -8,12 +8,14 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
 from file_api.content import content_of
-from file_api.dependencies import AccessDep, CurrentUserDep, FilesDep
-from file_api.schemas import FileRead
+from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, FilesDep
+from file_api.schemas import FileRead, UsageRead
 from file_api.uploads import reading
 
 router = APIRouter(tags=["files"], responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)))
 
+TOO_LARGE = problem_responses(statuses=(413,))
+TOO_LARGE[413]["description"] += ", or more than the caller's quota has room for (the problem's `field` is `quota`)"
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
@@ -26,7 +28,10 @@ UPLOAD_BODY: dict[str, Any] = {
         },
     }
 }
-UPLOAD_REFUSALS = problem_responses(ErrorCode.FIELD_INVALID, statuses=(408, 413))
+UPLOAD_REFUSALS = {
+    **problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.TOO_MANY_REQUESTS, statuses=(408,)),
+    **TOO_LARGE,
+}
 CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": BINARY}},
     206: {"description": "One range of it", "content": {"*/*": BINARY}},
@@ -41,6 +46,19 @@ async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep) -
     """Upload a file: as the only file of a multipart form, or as the body itself (its name in `?name=`)."""
     async with reading(request, files.max_upload_bytes) as upload:
         return FileRead.of(await files.upload(user.user_id, upload))
+
+
+@router.get("/v1/files/usage")
+async def usage(user: CurrentUserDep, admission: AdmissionDep) -> UsageRead:
+    """Tell how much the caller has, and may have."""
+    used = await admission.usage(user.user_id)
+    return UsageRead(**used._asdict(), quota_bytes=admission.quota_bytes)
+
+
+@router.delete("/v1/files/{file_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
+async def delete_file(file_id: str, user: CurrentUserDep, files: FilesDep) -> None:
+    """Delete a file that the caller uploaded, also where it was sent: who was sent it cannot download it any more."""
+    await files.delete(file_id, user.user_id)
 
 
 @router.get("/v1/files/{file_id}/info", responses=_UNKNOWN)

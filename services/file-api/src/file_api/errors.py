@@ -1,7 +1,7 @@
 """The refusals that only file-api has."""
 
 from tlim_protocol.errors import ErrorCode
-from tlim_runtime.errors import HttpRefusal
+from tlim_runtime.errors import HttpRefusal, PayloadTooLarge
 
 
 class UploadTooSlow(HttpRefusal):
@@ -20,3 +20,10 @@ class UploadAborted(HttpRefusal):
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.FIELD_INVALID, "the upload was broken off", field="file")
+
+
+class QuotaExceeded(PayloadTooLarge):
+    """The user has no room for it: 413 with the field `quota`."""
+
+    def __init__(self, quota_bytes: int) -> None:
+        super().__init__(f"your files may have at most {quota_bytes} bytes altogether: delete some", field="quota")

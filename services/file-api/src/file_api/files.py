@@ -76,6 +76,26 @@ class Upload(NamedTuple):
     name: str | None
     media_type: str | None
     data: AsyncIterator[bytes]
+    at_least: int = 0
+    """How many bytes there will be at least, as far as that is known before they are read."""
+
+
+class NewUpload(NamedTuple):
+    """An upload that begins; `reserved_bytes` of its owner's quota are its own until it ends."""
+
+    upload_id: str
+    owner_id: str
+    began_at: datetime
+    expires_at: datetime
+    reserved_bytes: int = 0
+
+
+class Usage(NamedTuple):
+    """What a user has: his files, their bytes, and the bytes that his running uploads have reserved."""
+
+    files: int
+    stored_bytes: int
+    reserved_bytes: int
 
 
 class DirectUpload(NamedTuple):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_runtime.errors import PayloadTooLarge
+from tlim_runtime.errors import HttpRefusal, PayloadTooLarge
 
 from file_api.media import HEAD_BYTES
 
@@ -12,8 +12,9 @@ from file_api.media import HEAD_BYTES
 class Intake:
     """Measures one upload; the results are valid after `through` has ended."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, over: HttpRefusal | None = None) -> None:
         self._max_bytes = max_bytes
+        self._over = over or too_large(max_bytes)
         self._digest = hashlib.sha256()
         self.size = 0
         self.head = b""
@@ -26,12 +27,12 @@ class Intake:
     async def through(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Give the bytes on, unchanged.
 
-        Raises PayloadTooLarge with the first byte over the limit, TlimError FIELD_INVALID when there were none.
+        Raises `over`, else PayloadTooLarge, with the first byte over the limit; TlimError FIELD_INVALID for no bytes.
         """
         async for chunk in data:
             self.size += len(chunk)
             if self.size > self._max_bytes:
-                raise too_large(self._max_bytes)
+                raise self._over
             self._digest.update(chunk)
             if len(self.head) < HEAD_BYTES:
                 self.head = (self.head + chunk)[:HEAD_BYTES]

@@ -9,7 +9,7 @@ from tlim_runtime.errors import LegacyRoute, problem_responses
 
 from file_api.content import content_of
 from file_api.dependencies import AccessDep, FilesDep, LegacyUserDep
-from file_api.endpoints import CONTENT_ANSWERS, UPLOAD_BODY
+from file_api.endpoints import CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
 from file_api.schemas import LegacyFileId
 from file_api.uploads import reading
 
@@ -29,7 +29,8 @@ _UPLOADED: dict[int | str, dict[str, Any]] = {
             "application/json": {"schema": LegacyFileId.model_json_schema()},
         },
     },
-    **problem_responses(statuses=(413,)),
+    **TOO_LARGE,
+    **problem_responses(ErrorCode.TOO_MANY_REQUESTS),
 }
 _CONTENT = {**CONTENT_ANSWERS, 200: {**CONTENT_ANSWERS[200], "description": f"The file. {_FAILURE}"}}
 

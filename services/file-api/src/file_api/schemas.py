@@ -41,6 +41,15 @@ class FileRead(BaseModel):
         )
 
 
+class UsageRead(BaseModel):
+    """What the caller has, of what he may have."""
+
+    files: int
+    stored_bytes: int = Field(description="of his files; the same bytes uploaded twice count twice")
+    reserved_bytes: int = Field(description="by uploads that are running")
+    quota_bytes: int = Field(description="stored and reserved bytes may be this many")
+
+
 class LegacyFileId(BaseModel):
     """The specification's answer to an upload, for clients that accept JSON."""
 

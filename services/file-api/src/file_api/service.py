@@ -15,9 +15,10 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
+from file_api.admission import Admission
 from file_api.disposal import Disposal
-from file_api.errors import UploadTooSlow
-from file_api.files import Blob, Received, StoredFile, Upload, new_file_id, object_key
+from file_api.errors import QuotaExceeded, UploadTooSlow
+from file_api.files import Blob, NewUpload, Received, StoredFile, Upload, is_file_id, new_file_id, object_key
 from file_api.intake import Intake
 from file_api.media import media_type_of
 from file_api.names import safe_name
@@ -29,7 +30,7 @@ logger = get_logger(__name__)
 
 
 class FileService:
-    """Uploads and downloads.
+    """Uploads, downloads and deletion.
 
     `announced` is called after each commit that put an event into the outbox; it must not wait for the broker.
     """
@@ -39,6 +40,7 @@ class FileService:
         transaction: Transaction,
         storage: Storage,
         disposal: Disposal,
+        admission: Admission,
         announced: Callable[[], Awaitable[object]],
         *,
         max_upload_bytes: int,
@@ -48,6 +50,7 @@ class FileService:
         self._transaction = transaction
         self._storage = storage
         self._disposal = disposal
+        self._admission = admission
         self._announced = announced
         self.max_upload_bytes = max_upload_bytes
         self._upload_timeout = upload_timeout
@@ -56,24 +59,25 @@ class FileService:
     async def upload(self, owner_id: str, upload: Upload) -> StoredFile:
         """Store a file and announce it.
 
-        Raises FIELD_INVALID for an empty file, PayloadTooLarge over the limit, Unavailable, or what the data raises;
-        then neither row nor object remains, at once or, where S3 or the database is away, after the next sweep.
+        Raises FIELD_INVALID for an empty file, PayloadTooLarge over the limit, QuotaExceeded, TooManyRequests,
+        Unavailable, or what the data raises; then neither row nor object remains, at once or, where S3 or the database
+        is away, after the next sweep.
         """
         upload_id, now = new_file_id(), _now()
-        async with self._transaction() as tables:
-            await tables.uploads.begin(upload_id, owner_id, now, now + self._pending_expiry)
+        new = NewUpload(upload_id, owner_id, now, now + self._pending_expiry, upload.at_least)
+        room = await self._admission.begin(owner_id, upload.at_least, lambda tables: tables.uploads.begin(new))
         try:
-            received = await self._receive(upload_id, owner_id, upload)
+            return await self.finish(await self._receive(upload_id, owner_id, upload, room))
         except Unavailable:
             # S3 may still be working on a request that we gave up: only later can its object be removed for good.
             raise
         except Exception:
             await self._give_up(upload_id)
             raise
-        return await self.finish(received)
 
-    async def _receive(self, upload_id: str, owner_id: str, upload: Upload) -> Received:
-        intake = Intake(self.max_upload_bytes)
+    async def _receive(self, upload_id: str, owner_id: str, upload: Upload, room: int) -> Received:
+        over = QuotaExceeded(self._admission.quota_bytes) if room < self.max_upload_bytes else None
+        intake = Intake(min(room, self.max_upload_bytes), over)
         try:
             async with asyncio.timeout(self._upload_timeout.total_seconds()):
                 await self._storage.put(object_key(upload_id), intake.through(upload.data))
@@ -86,7 +90,7 @@ class FileService:
     async def finish(self, received: Received) -> StoredFile:
         """Make a file of what has been uploaded and announce it; where its bytes are known, they are not kept again.
 
-        Raises UNAVAILABLE when the upload expired meanwhile, Unavailable.
+        Raises UNAVAILABLE when the upload expired meanwhile; QuotaExceeded, after which it is there still; Unavailable.
         """
         file = await self._file_away(received)
         if file is not None:
@@ -105,11 +109,13 @@ class FileService:
         upload_id, owner_id, name, media_type, size, sha256 = received
         now = _now()
         async with self._transaction() as tables:
-            if not await tables.uploads.end(upload_id):
+            reserved = await tables.uploads.end(upload_id)
+            if reserved is None:
                 known = await tables.files.find(upload_id)
                 if known is None:
                     await tables.discarded.add([object_key(upload_id)], now)
                 return known
+            await self._admission.settle(tables, owner_id, size, reserved)
             blob = await tables.blobs.keep(Blob(upload_id, sha256, size), now)
             if blob.blob_id != upload_id:
                 await tables.discarded.add([object_key(upload_id)], now)
@@ -122,11 +128,26 @@ class FileService:
         key = object_key(upload_id)
         try:
             async with self._transaction() as tables:
-                if await tables.uploads.end(upload_id):
+                if await tables.uploads.end(upload_id) is not None:
                     await tables.discarded.add([key], _now())
         except Unavailable as error:
             logger.warning("an upload is left to the sweeper", upload_id=upload_id, reason=str(error))
         else:
+            await self._disposal.remove(key)
+
+    async def delete(self, file_id: str, owner_id: str) -> None:
+        """Delete a file of this owner; its bytes go when no other file has them.
+
+        Raises TlimError FILE_UNKNOWN when he has no such file; Unavailable.
+        """
+        async with self._transaction() as tables:
+            blob_id = await tables.files.remove(file_id, owner_id) if is_file_id(file_id) else None
+            if blob_id is None:
+                raise TlimError(ErrorCode.FILE_UNKNOWN, "you have no such file", field="file_id")
+            keys = await tables.blobs.drop_unused(blob_id)
+            await tables.discarded.add(keys, _now())
+        logger.info("a file was deleted by its owner", file_id=file_id, owner_id=owner_id)
+        for key in keys:
             await self._disposal.remove(key)
 
     async def open(self, file: StoredFile, user_id: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:

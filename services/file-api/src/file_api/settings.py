@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
+from tlim_runtime.throttle import Rate
 
 from file_api.storage import MAX_PARTS, PART_BYTES
 
@@ -40,4 +41,8 @@ class Settings(ServiceSettings, DatabaseSettings):
     """How many images and recordings are looked into at once, each in a process of at most 768 MiB."""
     examine_interval: timedelta = timedelta(seconds=5)
     """How often new files are looked for whose width, height and duration are not known."""
+    user_quota_bytes: int = Field(default=10 * 1024**3, ge=1)
+    """What one user's files and running uploads may have together; files he was sent are their senders'."""
+    uploads_per_user: Rate = "120/minute"
+    """An album of pictures goes at once; a program that goes wild does not fill the disk."""
     sweep_interval: timedelta = timedelta(minutes=15)

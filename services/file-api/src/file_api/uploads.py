@@ -24,15 +24,16 @@ async def reading(request: Request, max_bytes: int) -> AsyncIterator[Upload]:
     content_type = request.headers.get("content-type", "")
     is_form = content_type.lower().startswith("multipart/form-data")
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes + (MAX_FRAMING if is_form else 0):
+    at_least = max(0, int(announced) - (MAX_FRAMING if is_form else 0)) if announced.isdigit() else 0
+    if at_least > max_bytes:
         raise too_large(max_bytes)
     async with aclosing(_body(request)) as body:
         if is_form:
             form = FormReader(content_type, body)
             part = await form.open()
-            yield Upload(part.name, part.media_type, form.data())
+            yield Upload(part.name, part.media_type, form.data(), at_least)
         else:
-            yield Upload(_name_of_raw(request), content_type or None, body)
+            yield Upload(_name_of_raw(request), content_type or None, body, at_least)
 
 
 async def _body(request: Request) -> AsyncGenerator[bytes, None]:

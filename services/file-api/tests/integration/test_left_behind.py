@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from file_api.admission import Admission
 from file_api.app import create_app
 from file_api.disposal import Disposal
-from file_api.files import Upload, new_file_id, object_key
+from file_api.files import NewUpload, Upload, new_file_id, object_key
 from file_api.repository import Transaction, transactions
 from file_api.service import FileService
 from file_api.settings import Settings
@@ -19,6 +20,7 @@ from tlim_protocol.events import FileEvent
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_runtime.database import Database
+from tlim_runtime.throttle import Throttle
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
@@ -46,8 +48,10 @@ async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIter
 
 def _process(settings: Settings, transaction: Transaction, storage: Storage) -> Process:
     disposal = Disposal(transaction, storage)
+    throttle = Throttle(settings.uploads_per_user, "user")
+    admission = Admission(transaction, throttle, quota_bytes=settings.user_quota_bytes)
     limits = settings.model_dump(include={"max_upload_bytes", "upload_timeout", "pending_expiry"})
-    return FileService(transaction, storage, disposal, _nobody_hears, **limits), disposal
+    return FileService(transaction, storage, disposal, admission, _nobody_hears, **limits), disposal
 
 
 async def _nobody_hears() -> None:
@@ -59,7 +63,7 @@ async def leave_behind(servers: Any, began: datetime) -> str:
     file_id = new_file_id()
     database = Database(servers.database_url)
     async with transactions(database)() as tables:
-        await tables.uploads.begin(file_id, "alice", began, began + timedelta(hours=12))
+        await tables.uploads.begin(NewUpload(file_id, "alice", began, began + timedelta(hours=12)))
     await database.close()
     return file_id
 

@@ -16,6 +16,7 @@ from file_api.repository.discarded import DiscardedRepository
 from file_api.repository.facts import FactsRepository
 from file_api.repository.files import FileRepository
 from file_api.repository.uploads import UploadRepository
+from file_api.repository.usage import UsageRepository
 
 
 class Repository:
@@ -29,6 +30,7 @@ class Repository:
         self.files = FileRepository(session)
         self.facts = FactsRepository(session)
         self.discarded = DiscardedRepository(session)
+        self.usage = UsageRepository(session)
 
     async def announce(self, event: FileEvent) -> None:
         """Put an event into the outbox of this transaction."""

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from file_api.files import NewUpload
 from file_api.models import UploadRow
 
 
@@ -16,14 +17,17 @@ class UploadRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def begin(self, upload_id: str, owner_id: str, now: datetime, expires_at: datetime) -> None:
+    async def begin(self, upload: NewUpload) -> None:
         """Note that an upload begins: from now on its bytes will be found, whatever happens to this process."""
-        self._session.add(UploadRow(upload_id=upload_id, owner_id=owner_id, began_at=now, expires_at=expires_at))
+        self._session.add(UploadRow(**upload._asdict()))
 
-    async def end(self, upload_id: str) -> bool:
-        """Forget an upload, to say in the same transaction whose its object is; False when there is no such upload."""
-        gone = sa.delete(UploadRow).where(col(UploadRow.upload_id) == upload_id).returning(col(UploadRow.upload_id))
-        return (await self._session.scalars(gone)).first() is not None
+    async def end(self, upload_id: str) -> int | None:
+        """Forget an upload, to say in the same transaction whose its object is.
+
+        Returns how many bytes it had reserved; None when there is no such upload.
+        """
+        gone = sa.delete(UploadRow).where(col(UploadRow.upload_id) == upload_id)
+        return (await self._session.scalars(gone.returning(col(UploadRow.reserved_bytes)))).first()
 
     async def end_expired(self, now: datetime, limit: int) -> Sequence[str]:
         """Forget up to `limit` uploads that expired before `now`, those that somebody ends already left out."""
