@@ -4,6 +4,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from file_api.files import Scan, Usage
@@ -24,11 +25,16 @@ class UsageRepository:
     async def of(self, owner_id: str, now: datetime) -> Usage:
         """Add up what a user has: two index-only scans. Infected files have no bytes any more."""
         infected = sa.select(col(BlobRow.blob_id)).where(col(BlobRow.scan) == Scan.INFECTED.value)
-        files = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(col(FileRow.size)), 0)).where(
-            col(FileRow.owner_id) == owner_id, col(FileRow.blob_id).not_in(infected)
+        kept = (col(FileRow.owner_id) == owner_id, col(FileRow.blob_id).not_in(infected))
+        running = (col(UploadRow.owner_id) == owner_id, col(UploadRow.expires_at) > now)
+        # In one statement: an upload that becomes a file between two would be in neither sum.
+        sums = sa.select(
+            sa.select(sa.func.count()).where(*kept).select_from(FileRow).scalar_subquery(),
+            sa.select(_sum(col(FileRow.size))).where(*kept).scalar_subquery(),
+            sa.select(_sum(col(UploadRow.reserved_bytes))).where(*running).scalar_subquery(),
         )
-        running = sa.select(sa.func.coalesce(sa.func.sum(col(UploadRow.reserved_bytes)), 0)).where(
-            col(UploadRow.owner_id) == owner_id, col(UploadRow.expires_at) > now
-        )
-        count, size = (await self._session.execute(files)).one()
-        return Usage(count, int(size), int((await self._session.execute(running)).scalar_one()))
+        return Usage(*map(int, (await self._session.execute(sums)).one()))
+
+
+def _sum(column: Mapped[int]) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
