@@ -12,6 +12,7 @@ from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import STORED_TIMEOUT, XmppClient, XmppServer
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
+from tlim_protocol.registry import REGISTRY
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class People:
 async def next_delivered(client: XmppClient) -> Delivered:
     """Return the next message that was delivered to this device."""
     return await client.expect(Delivered)
+
+
+async def next_chat(client: XmppClient) -> Delivered:
+    """Return the next message between people that was delivered to this device, passing over receipts and notices."""
+    return await client.expect(Delivered, lambda event: REGISTRY[event.envelope.msg_type].is_chat)
 
 
 async def assert_next_is(
