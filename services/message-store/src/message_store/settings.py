@@ -6,6 +6,8 @@ from typing import ClassVar
 from pydantic import Field
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
 
+from message_store.maintain.settings import PARTITION_SPAN
+
 
 class Settings(ServiceSettings, DatabaseSettings):
     """The settings of message-store, prefixed with TLIM_."""
@@ -15,4 +17,4 @@ class Settings(ServiceSettings, DatabaseSettings):
     batch_size: int = 500  # messages per transaction: above it a commit's cost no longer shows in the rate
     leadership_poll: timedelta = timedelta(seconds=1)  # how soon a standby notices that the leader has gone
     user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait
-    partition_span: int = Field(default=10_000_000, ge=1_000)  # seqs in a partition: its indexes stay below some GB
+    partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)

@@ -1,0 +1,151 @@
+"""All SQL of maintenance, on a connection of the role that owns the tables."""
+
+from typing import NamedTuple
+
+import asyncpg
+
+from message_store.maintain.retention import Partition
+from message_store.repository import Connection
+
+_MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of repository.py
+
+_PARTITIONS = r"""
+    SELECT relname, bounds[1]::bigint, bounds[2]::bigint
+    FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid,
+         regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \(''?(\d+).*TO \(''?(\d+)') AS bounds
+    WHERE inhparent = 'messages'::regclass ORDER BY bounds[1]::bigint"""
+
+_LEFTOVERS = r"""
+    SELECT relname, inhrelid IS NOT NULL FROM pg_class LEFT JOIN pg_inherits ON inhrelid = oid
+    WHERE relname ~ '^messages_p\d+$' AND relkind = 'r' AND relnamespace = 'public'::regnamespace
+        AND (inhrelid IS NULL OR inhdetachpending)"""
+
+_END_OF_BATCH = """
+    WITH batch AS (
+        SELECT seq, stored_at FROM messages WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $4)
+    SELECT max(seq) FROM batch
+    WHERE seq < coalesce((SELECT min(seq) FROM batch WHERE stored_at >= $3), 9223372036854775807)"""
+
+# What belongs to a message stands in tables of its own, by its seq; its id is only found by way of the message.
+_REMOVE_AROUND = (
+    """DELETE FROM message_ids USING messages
+       WHERE messages.seq > $1 AND messages.seq <= $2 AND message_ids.seq = messages.seq
+           AND message_ids.msg_id = messages.msg_id AND message_ids.sender = messages.sender""",
+    "DELETE FROM message_files WHERE seq > $1 AND seq <= $2",
+    "DELETE FROM receipts WHERE seq > $1 AND seq <= $2",
+    "DELETE FROM addressees WHERE seq > $1 AND seq <= $2",
+    "DELETE FROM search_documents WHERE seq > $1 AND seq <= $2",
+)
+
+# Whom the store's leader holds at the moment is left for the next turn: two who wait for each other would both lose.
+_FORGET_LAST_MESSAGES = """
+    UPDATE conversations SET last_seq = 0 WHERE conversation_id IN (
+        SELECT conversation_id FROM conversations WHERE last_seq > 0 AND last_seq <= $1
+        LIMIT $2 FOR UPDATE SKIP LOCKED)"""
+
+_DESCRIBE = """
+    SELECT greatest(reltuples, 0)::bigint AS rows, pg_total_relation_size(oid) AS bytes
+    FROM pg_class WHERE oid = $1::text::regclass"""
+
+_OLDEST = "SELECT stored_at FROM messages WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT 1"
+_NEWEST = "SELECT stored_at FROM messages WHERE seq >= $1 AND seq < $2 ORDER BY seq DESC LIMIT 1"
+_HOLDS_YOUNGER = "SELECT EXISTS (SELECT FROM messages WHERE seq >= $1 AND seq < $2 AND stored_at >= $3)"
+
+
+class Description(NamedTuple):
+    """A partition as an operator sees it: `rows` as PostgreSQL estimates, times in epoch ms, None while it is empty."""
+
+    partition: Partition
+    rows: int
+    bytes: int
+    oldest: int | None
+    newest: int | None
+
+
+class Store:
+    """The tables, with their owner's rights."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def take_turn(self) -> bool:
+        """Tell whether no other run of maintenance is at work; until this connection ends none can begin then."""
+        return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _MAINTENANCE_LOCK))
+
+    async def settled_seq(self) -> int:
+        """Return up to which seq everything is published and indexed."""
+        return int(await self._connection.fetchval("SELECT least(published_seq, indexed_seq) FROM publication"))
+
+    async def partitions(self) -> list[Partition]:
+        """Return the parts of the log, oldest first."""
+        return [Partition(*row) for row in await self._connection.fetch(_PARTITIONS)]
+
+    async def describe(self, partition: Partition) -> Description:
+        """Return what is in a partition."""
+        rows, size = await self._connection.fetchrow(_DESCRIBE, partition.name) or (0, 0)
+        bounds = (partition.first, partition.bound)
+        oldest, newest = [await self._connection.fetchval(statement, *bounds) for statement in (_OLDEST, _NEWEST)]
+        return Description(partition, rows, size, oldest, newest)
+
+    async def add_partitions(self, span: int, count: int) -> None:
+        """Add so many partitions behind the last one."""
+        bound = max((partition.bound for partition in await self.partitions()), default=1)
+        await self._connection.execute("SELECT add_message_partitions($1, $2)", span, bound + span * count - 1)
+
+    async def drop_leftovers(self) -> int:
+        """Drop partitions that a run before has detached and not dropped; return how many."""
+        leftovers = await self._connection.fetch(_LEFTOVERS)
+        for name, is_half_detached in leftovers:
+            if is_half_detached:
+                await self._connection.execute(f"ALTER TABLE messages DETACH PARTITION {name} FINALIZE")
+            await self._connection.execute(f"DROP TABLE {name}")
+        return len(leftovers)
+
+    async def holds_younger(self, partition: Partition, cutoff: int) -> bool:
+        """Tell whether a row of it was stored at a time or after."""
+        return bool(await self._connection.fetchval(_HOLDS_YOUNGER, partition.first, partition.bound, cutoff))
+
+    async def end_of_batch(self, after: int, settled: int, cutoff: int, limit: int) -> int | None:
+        """Return the last of the next rows that were all stored before a time; None: there is none."""
+        last: int | None = await self._connection.fetchval(_END_OF_BATCH, after, settled, cutoff, limit)
+        return last
+
+    async def remove_around(self, after: int, last: int) -> int:
+        """Remove what belongs to rows of the log, in one transaction; return how many rows they are."""
+        async with self._connection.transaction():
+            for statement in _REMOVE_AROUND:
+                await self._connection.execute(statement, after, last)
+            count = "SELECT count(*) FROM messages WHERE seq > $1 AND seq <= $2"
+            return int(await self._connection.fetchval(count, after, last))
+
+    async def remove(self, after: int, last: int) -> int:
+        """Remove rows of the log with what belongs to them, in one transaction; return how many rows they are."""
+        async with self._connection.transaction():
+            for statement in _REMOVE_AROUND:
+                await self._connection.execute(statement, after, last)
+            return await self._count("DELETE FROM messages WHERE seq > $1 AND seq <= $2", after, last)
+
+    async def drop(self, partition: Partition) -> None:
+        """Drop a part of the log; nobody waits for it: it is taken out beside running statements first."""
+        await self._connection.execute(f"ALTER TABLE messages DETACH PARTITION {partition.name} CONCURRENTLY")
+        await self._connection.execute(f"DROP TABLE {partition.name}")
+
+    async def forget_last_messages(self, last: int, limit: int) -> int:
+        """Note of conversations whose last message is not after a seq that they hold none; return how many."""
+        return await self._count(_FORGET_LAST_MESSAGES, last, limit)
+
+    async def remove_recalls(self, cutoff: int, limit: int) -> int:
+        """Remove audit rows of recalls before a time; return how many."""
+        statement = "DELETE FROM recalls WHERE seq IN (SELECT seq FROM recalls WHERE recalled_at < $1 LIMIT $2)"
+        return await self._count(statement, cutoff, limit)
+
+    async def _count(self, statement: str, *arguments: int) -> int:
+        return int((await self._connection.execute(statement, *arguments)).split()[-1])  # as in `DELETE 5`
+
+
+async def connect(database_url: str) -> Connection:
+    """Open the connection of a run, which ends with it: the longest statements take minutes."""
+    return await asyncpg.connect(
+        database_url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        server_settings={"application_name": "message-store maintenance", "synchronous_commit": "off"},
+    )
