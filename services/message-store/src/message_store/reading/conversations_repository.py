@@ -12,17 +12,19 @@ from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES
 
 # The place of a conversation is the newest thing that happened in it to the reader: a message, his joining, or his
-# leaving, which is where it ends for him. Places are seqs of different rows, so that a cursor is one number. Only what
-# is on the page is looked at more closely; a time of membership is a range of ix_messages_history, which also holds
-# who sent a message and whether it is recalled.
+# leaving, which is where it ends for him. Places are seqs of different rows, so that a cursor is one number. The
+# LIMIT 1 keeps the planner from reading all conversations there are for those of one person. Only what is on the page
+# is looked at more closely; a time of membership is a range of ix_messages_history, which also holds who sent a message
+# and whether it is recalled.
 _PAGE = text("""
     WITH latest AS (
         SELECT DISTINCT ON (conversation_id) conversation_id, joined_seq, left_seq
         FROM members WHERE user_id = :user_id ORDER BY conversation_id, joined_seq DESC),
     placed AS (
-        SELECT conversation_id, session_name, deleted_at, left_seq,
+        SELECT latest.conversation_id, session_name, deleted_at, left_seq,
                coalesce(left_seq, greatest(last_seq, joined_seq)) AS place
-        FROM latest JOIN conversations USING (conversation_id)),
+        FROM latest CROSS JOIN LATERAL (
+            SELECT * FROM conversations WHERE conversations.conversation_id = latest.conversation_id LIMIT 1) AS told),
     page AS MATERIALIZED (
         SELECT placed.*, coalesce(read_seq, 0) AS read_seq
         FROM (SELECT * FROM placed WHERE place > 0 AND place < :before ORDER BY place DESC LIMIT :one_more) AS placed

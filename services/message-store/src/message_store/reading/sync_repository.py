@@ -4,27 +4,45 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from message_store.reading.slice_repository import Slice, read_slice, slice_statement
 
-# Four ways in which a row concerns somebody, each a range of an index that ends with the page: it was sent to him, by
-# him (from another device of his), to several of whom he is one, or to the members of a group while he was in it.
-# The last probes every group of his once: a probe takes microseconds, a column that says where to look would be one
-# more row to write with every receipt.
+# Four ways in which a row concerns somebody, each a range of an index: it was sent to him, by him (from another device
+# of his), to several of whom he is one, or to the members of a group while he was in it.
+#
+# Every group of his is probed for its first few rows after the cursor: a probe takes microseconds, and a column that
+# says where to look would be one more row to write with every receipt. What these heads and the other three ways hold
+# says how far the page can reach at most, its `horizon`; groups with more are read on up to there. Without that, who
+# has been away for long would have a whole page read for each of his groups.
 _CANDIDATES = """
     SELECT seq FROM (
-        (SELECT seq FROM messages WHERE recipient = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+        WITH heads AS MATERIALIZED (
+            SELECT members.conversation_id, coalesce(left_seq, 9223372036854775807) AS until, head.seqs
+            FROM members CROSS JOIN LATERAL (
+                SELECT array_agg(first.seq ORDER BY first.seq) AS seqs FROM (
+                    SELECT seq FROM messages
+                    WHERE messages.conversation_id = members.conversation_id AND audience = 2 AND seq > :after
+                        AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807)
+                    ORDER BY seq LIMIT 4) AS first) AS head
+            WHERE user_id = :user_id AND NOT starts_with(members.conversation_id, 'u:')
+                AND (left_seq IS NULL OR left_seq > :after)),
+        near AS MATERIALIZED (
+            (SELECT seq FROM messages WHERE recipient = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+            UNION
+            (SELECT seq FROM messages WHERE sender = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+            UNION
+            (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+            UNION
+            (SELECT unnest(seqs) FROM heads)),
+        horizon AS MATERIALIZED (
+            SELECT coalesce(max(seq), 9223372036854775807) AS seq
+            FROM (SELECT seq FROM near ORDER BY seq OFFSET :one_more - 1 LIMIT 1) AS last)
+        SELECT seq FROM near
         UNION
-        (SELECT seq FROM messages WHERE sender = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
-        UNION
-        (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
-        UNION
-        (SELECT told.seq
-         FROM members CROSS JOIN LATERAL (
+        SELECT further.seq
+        FROM heads CROSS JOIN horizon CROSS JOIN LATERAL (
             SELECT seq FROM messages
-            WHERE messages.conversation_id = members.conversation_id AND audience = 2 AND seq > :after
-                AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807)
-            ORDER BY seq LIMIT :one_more) AS told
-         WHERE user_id = :user_id AND NOT starts_with(members.conversation_id, 'u:')
-            AND (left_seq IS NULL OR left_seq > :after)
-         ORDER BY told.seq LIMIT :one_more)) AS concerning
+            WHERE messages.conversation_id = heads.conversation_id AND audience = 2
+                AND seq > heads.seqs[4] AND seq <= least(until, horizon.seq)
+            ORDER BY seq LIMIT :one_more) AS further
+        WHERE heads.seqs[4] < horizon.seq) AS concerning
     ORDER BY seq LIMIT :one_more"""
 
 _AFTER = slice_statement(_CANDIDATES)
