@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from slixmpp.stanza import StreamError
@@ -20,7 +19,7 @@ from xmpp_bridge.wire import Wire
 logger = get_logger(__name__)
 
 WRITE_CHARACTERS = 256 * 1024
-"""Per write: enough to need few system calls, little enough that a slow server is noticed before memory is full."""
+"""Per write: hundreds of stanzas, so that waiting for the server costs little; it stores them in seconds."""
 
 IDLE_PING_S = 30
 """A connection whose other end vanished without a word is found out within this and one time-out."""
@@ -122,11 +121,13 @@ class Component:
 
         XEP-0114 has no acknowledgements. The stream is in order, so the answer to a ping behind the last stanza says
         that all before it was processed. After a failure it is unknown which were: send all again.
+
+        A ping behind each chunk, not only the last: a server that stores a big group's message for thousands who are
+        away takes its time, and that must not look like one that has stopped.
         """
         for chunk in _chunks(stanzas):
             self.send(chunk)
-            await self._in_time(self._wire.writable.wait())
-        await self._barrier()
+            await self._barrier()
 
     async def _barrier(self) -> None:
         ping_id = f"barrier-{next(self._numbers)}"
@@ -138,7 +139,7 @@ class Component:
         finally:
             del self._pongs[ping_id]
 
-    async def _in_time(self, answer: asyncio.Future[None] | Coroutine[Any, Any, object]) -> None:
+    async def _in_time(self, answer: asyncio.Future[None]) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 await answer
@@ -211,7 +212,6 @@ class Component:
         self._up.clear()
         self._down.set()
         self._wire.cancel_connection_attempt()  # the next attempt is ours to time
-        self._wire.writable.set()  # who waits finds out when he sends
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_exception(XmppUnavailable("the XMPP connection was lost"))

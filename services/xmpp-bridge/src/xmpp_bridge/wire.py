@@ -18,7 +18,6 @@ class Wire(ComponentXMPP):
 
     def __init__(self, jid: str, secret: str, host: str, port: int, on_stanza: Callable[[Element], None]) -> None:
         super().__init__(jid, secret, host, port)
-        self.writable = asyncio.Event()
         self._on_stanza = on_stanza
 
     def _spawn_event(self, xml: Element) -> None:
@@ -26,19 +25,6 @@ class Wire(ComponentXMPP):
             self._on_stanza(xml)
         else:
             super()._spawn_event(xml)
-
-    def connection_made(self, transport: asyncio.BaseTransport, send_event: bool = True) -> None:
-        """Begin the stream: asyncio tells of a full buffer from here on."""
-        self.writable.set()
-        super().connection_made(transport, send_event)
-
-    def pause_writing(self) -> None:
-        """Note that the transport's buffer is full (asyncio.BaseProtocol)."""
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        """Note that there is room again (asyncio.BaseProtocol)."""
-        self.writable.set()
 
     async def hang_up(self, wait: float) -> None:
         """End the stream, wait at most `wait` seconds for the server to end its side, and stop slixmpp's own task."""
