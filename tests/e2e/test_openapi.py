@@ -57,7 +57,9 @@ def known(stack: Stack, reader_token: str, tmp_path: Path) -> dict[str, str]:
             session_id = (await client.add_session(["reader"]))["session_id"]
             (tmp_path / "file").write_text("content")
             file_id = await client.upload(tmp_path / "file")
-        return {"session_id": session_id, "conversation": session_id, "file_id": file_id, "user_id": "somebody"}
+            upload_id = (await client.begin_upload(tmp_path / "file"))["upload_id"]
+        ids = {"session_id": session_id, "conversation": session_id, "file_id": file_id, "upload_id": upload_id}
+        return {**ids, "user_id": "somebody"}
 
     return asyncio.run(make())
 

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from urllib.parse import quote
 
+from tlim_client.http.direct import DirectFiles
 from tlim_client.http.files import Download, Files, attachment_name
 from tlim_client.http.gateway import Gateway, Json, Parts, raise_refusal
 from tlim_client.http.reading import Reading
@@ -15,7 +16,7 @@ IMPORT_TIMEOUT = 600.0
 """Seconds: with an import come up to 5,000 XMPP accounts, each with a password that is hashed slowly on purpose."""
 
 
-class HttpClient(Sessions, Files, Reading):
+class HttpClient(Sessions, Files, DirectFiles, Reading):
     """One user (or nobody, without `token`) at the gateway; every refusal is a RefusedError with its code."""
 
     async def log_in(self, user: str, password: str) -> Json:

@@ -1,0 +1,69 @@
+"""Files past the gateway: bytes go to S3 and come from there with signed URLs, uploads in parts that can be resumed."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+
+from tlim_client.failures import NotReachableError, RefusedError
+from tlim_client.http.gateway import Gateway, Json, raise_refusal
+
+
+class DirectFiles(Gateway):
+    """What a user may do with files where the server gives direct access to its storage."""
+
+    async def upload_direct(self, file: Path, *, name: str | None = None, media_type: str | None = None) -> str:
+        """Upload a file in parts and return its file id; when it breaks off, begin and resume it with the two below."""
+        upload = await self.begin_upload(file, name=name, media_type=media_type)
+        return await self.resume_upload(upload["upload_id"], file)
+
+    async def begin_upload(self, file: Path, *, name: str | None = None, media_type: str | None = None) -> Json:
+        """Begin an upload of a file; its `upload_id` is all that is needed to go on, here or elsewhere."""
+        return await self.call("POST", "/v1/uploads", json=_declared(file, name, media_type))
+
+    async def resume_upload(self, upload_id: str, file: Path) -> str:
+        """Put the parts that are missing, one at a time, complete the upload and return the file id."""
+        path = f"/v1/uploads/{quote(upload_id, safe='')}"
+        async with httpx.AsyncClient(timeout=60) as s3:
+            while targets := _missing(upload := await self.call("GET", path)):
+                part_size = upload["part_size"]
+                for target in targets:
+                    await _put(s3, file, (target["number"] - 1) * part_size, target)
+        return str((await self.call("POST", f"{path}/complete"))["file_id"])
+
+    async def abort_upload(self, upload_id: str) -> None:
+        """Abort an upload; its parts are removed."""
+        await self.call("DELETE", f"/v1/uploads/{quote(upload_id, safe='')}")
+
+    async def download_url(self, file_id: str) -> str:
+        """Return where a file can be downloaded for some minutes, without a token."""
+        return str((await self.call("GET", f"/v1/files/{quote(file_id, safe='')}/url"))["url"])
+
+    async def thumbnail(self, file_id: str, size: int = 320) -> bytes:
+        """Return a small picture of an image: JPEG, or PNG where it is transparent."""
+        answer = await self.ask("GET", f"/v1/files/{quote(file_id, safe='')}/thumbnail", params={"size": size})
+        raise_refusal(answer)
+        return answer.content
+
+
+def _declared(file: Path, name: str | None, media_type: str | None) -> Json:
+    told = {"name": name or file.name, "size": file.stat().st_size}
+    return {**told, **({"media_type": media_type} if media_type else {})}
+
+
+def _missing(upload: Json) -> list[Json]:
+    """Return the requests that put the next parts."""
+    targets: list[Json] = upload["parts"] if upload["single"] is None or upload["received"] else [upload["single"]]
+    return targets
+
+
+async def _put(s3: httpx.AsyncClient, file: Path, start: int, target: Json) -> None:
+    with file.open("rb") as source:  # a local disk, one part at a time
+        source.seek(start)
+        data = source.read(target["size"])
+    try:
+        answer = await s3.request(target["method"], target["url"], content=data, headers=target["headers"])
+    except httpx.TransportError as error:
+        raise NotReachableError(f"the storage does not answer ({error or type(error).__name__})") from error
+    if not answer.is_success:
+        raise RefusedError(None, f"the storage refused part {target['number']}", status=answer.status_code)
