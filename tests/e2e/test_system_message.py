@@ -11,7 +11,7 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
-from tests.e2e.clients.people import People, next_delivered
+from tests.e2e.clients.people import People, next_chat, next_delivered
 
 PATH = "/v1/messages"
 SYSTEM = "system"
@@ -53,6 +53,21 @@ async def test_who_is_away_gets_it_when_he_comes(people: People, other_system: H
     receiver = await bob.device()
     delivered = await receiver.expect(Delivered, lambda message: message.delayed)
     assert delivered.envelope.msg_id == sent["msg_id"]
+
+
+async def test_a_system_user_who_is_in_a_session_writes_to_all_of_it(people: People, other_system: HttpClient) -> None:
+    alice, bob = await people("alice", "bob")
+    devices = [await alice.device(), await bob.device()]
+    await people.admin.put_user(SYSTEM, "System")
+    session_id = (await (await alice.http()).add_session([bob.user_id, SYSTEM]))["session_id"]
+
+    message = text(msg_type=MsgType.GROUP_TEXT, session_id=session_id)
+    sent = await other_system.call("POST", PATH, json=message)
+
+    for device in devices:
+        delivered = await next_chat(device)
+        assert (delivered.envelope.msg_id, delivered.seq) == (sent["msg_id"], sent["seq"])
+        assert delivered.envelope.session_id == session_id
 
 
 async def test_only_an_administrator_may_and_only_in_the_name_of_a_system_user(
