@@ -84,7 +84,7 @@ def check(stack: Stack, reader_token: str, known: dict[str, str]) -> Callable[[s
 Check = Callable[[str, schemathesis.Case[Any]], None]
 session_api, file_api, message_store = (
     _document("session-api"),
-    _document("file-api").exclude(path_regex="/upload/"),
+    _document("file-api"),
     _document("message-store"),
 )
 bridge = _document("xmpp-bridge").exclude(path="/v1/tokens")

@@ -9,8 +9,8 @@ from tlim_runtime.errors import LegacyRoute, problem_responses
 
 from file_api.content import content_of
 from file_api.dependencies import AccessDep, FilesDep, LegacyUserDep
-from file_api.endpoints import CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
-from file_api.schemas import LegacyFileId
+from file_api.endpoints import BINARY, CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
+from file_api.schemas import LegacyFileId, LegacyRefusal
 from file_api.uploads import reading
 
 router = APIRouter(
@@ -20,19 +20,25 @@ router = APIRouter(
     responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)),
 )
 
-_FAILURE = 'A refusal: `{"result":"fail","result_detail":"error-0xx","detail":"…"}` as application/json'
+_REFUSAL = LegacyRefusal.model_json_schema()
 _UPLOADED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": f"The file id. {_FAILURE}",
+        "description": "The file id, or a refusal, which is always JSON",
         "content": {
             "text/plain": {"schema": {"type": "string"}},
-            "application/json": {"schema": LegacyFileId.model_json_schema()},
+            "application/json": {"schema": {"anyOf": [LegacyFileId.model_json_schema(), _REFUSAL]}},
         },
     },
     **TOO_LARGE,
     **problem_responses(ErrorCode.TOO_MANY_REQUESTS),
 }
-_CONTENT = {**CONTENT_ANSWERS, 200: {**CONTENT_ANSWERS[200], "description": f"The file. {_FAILURE}"}}
+_CONTENT: dict[int | str, dict[str, Any]] = {
+    **CONTENT_ANSWERS,
+    200: {
+        "description": "The file, or a refusal, which is JSON without an ETag",
+        "content": {"*/*": BINARY, "application/json": {"schema": {"anyOf": [_REFUSAL, {"description": "the file"}]}}},
+    },
+}
 
 
 @router.post("/mobileFileUpload", response_class=Response, openapi_extra=UPLOAD_BODY, responses=_UPLOADED)

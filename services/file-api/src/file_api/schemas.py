@@ -1,7 +1,7 @@
 """What file-api answers."""
 
 from datetime import datetime
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -54,3 +54,11 @@ class LegacyFileId(BaseModel):
     """The specification's answer to an upload, for clients that accept JSON."""
 
     fileId: str  # noqa: N815 - the specification's name
+
+
+class LegacyRefusal(BaseModel):
+    """The specification's answer to what is refused."""
+
+    result: Literal["fail"]
+    result_detail: str = Field(pattern="^error-[0-9]{3}$")
+    detail: str
