@@ -47,6 +47,7 @@ class Database:
                     "statement_timeout": str(statement_timeout_ms),
                     "idle_in_transaction_session_timeout": "60000",  # a stuck process must not keep row locks
                     "timezone": "UTC",
+                    "jit": "off",  # compiling takes longer than any statement of ours
                 },
             },
         )

@@ -127,15 +127,6 @@ async def test_a_younger_row_among_old_ones_stops_it(shop: Shop) -> None:
     assert await shop.seqs() == list(range(150, 351))
 
 
-async def test_conversations_without_messages_hold_none(shop: Shop) -> None:
-    await shop.fill(350)
-    for name, last_seq in (("c0", 348), ("old", 249), ("new", 350), ("empty", 0)):
-        await shop.owner.execute("INSERT INTO conversations VALUES ($1, 0, $2)", name, last_seq)
-    await remove_messages(shop.store, 250_000)
-    rows = await shop.owner.fetch("SELECT conversation_id, last_seq FROM conversations ORDER BY 1")
-    assert [tuple(row) for row in rows] == [("c0", 348), ("empty", 0), ("new", 350), ("old", 0)]
-
-
 async def test_the_audit_of_recalls_has_a_date_of_its_own(shop: Shop) -> None:
     await shop.fill(20)
     await shop.owner.execute(

@@ -37,12 +37,6 @@ _REMOVE_AROUND = (
     "DELETE FROM search_documents WHERE seq > $1 AND seq <= $2",
 )
 
-# Whom the store's leader holds at the moment is left for the next turn: two who wait for each other would both lose.
-_FORGET_LAST_MESSAGES = """
-    UPDATE conversations SET last_seq = 0 WHERE conversation_id IN (
-        SELECT conversation_id FROM conversations WHERE last_seq > 0 AND last_seq <= $1
-        LIMIT $2 FOR UPDATE SKIP LOCKED)"""
-
 _DESCRIBE = """
     SELECT greatest(reltuples, 0)::bigint AS rows, pg_total_relation_size(oid) AS bytes
     FROM pg_class WHERE oid = $1::text::regclass"""
@@ -129,10 +123,6 @@ class Store:
         """Drop a part of the log; nobody waits for it: it is taken out beside running statements first."""
         await self._connection.execute(f"ALTER TABLE messages DETACH PARTITION {partition.name} CONCURRENTLY")
         await self._connection.execute(f"DROP TABLE {partition.name}")
-
-    async def forget_last_messages(self, last: int, limit: int) -> int:
-        """Note of conversations whose last message is not after a seq that they hold none; return how many."""
-        return await self._count(_FORGET_LAST_MESSAGES, last, limit)
 
     async def remove_recalls(self, cutoff: int, limit: int) -> int:
         """Remove audit rows of recalls before a time; return how many."""

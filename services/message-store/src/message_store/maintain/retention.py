@@ -49,9 +49,6 @@ class Store(Protocol):
     async def drop(self, partition: Partition, /) -> None:
         """Drop a part of the log; nobody waits for it."""
 
-    async def forget_last_messages(self, last: int, limit: int, /) -> int:
-        """Note of conversations whose last message is not after a seq that they hold none; return how many."""
-
     async def remove_recalls(self, cutoff: int, limit: int, /) -> int:
         """Remove audit rows of recalls before a time; return how many."""
 
@@ -59,6 +56,7 @@ class Store(Protocol):
 async def remove_messages(store: Store, cutoff: int) -> Removed:
     """Remove everything of the log that was stored before `cutoff` (epoch milliseconds), from the oldest on.
 
+    Conversations stay, each with its place in the list: they are listed without a last message when that has gone.
     Stops at the first row that is younger, whatever the clock said of those behind it, and at what is not yet published
     and indexed. Partitions that hold nothing younger are dropped, rows of the next are removed in batches. A run that
     was broken off is finished by the next one.
@@ -77,8 +75,6 @@ async def remove_messages(store: Store, cutoff: int) -> Removed:
     while (last := await store.end_of_batch(after, settled, cutoff, BATCH)) is not None:
         removed = removed._replace(rows=removed.rows + await store.remove(after, last))
         after = last
-    while await store.forget_last_messages(after, BATCH):
-        pass
     return removed
 
 

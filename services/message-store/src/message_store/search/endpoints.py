@@ -11,8 +11,7 @@ from tlim_runtime.errors import problem_responses
 
 from message_store.dependencies import CurrentUserDep, SessionDep
 from message_store.models import Message
-from message_store.reading.schemas import HistoryMessage
-from message_store.reading.sync_service import conversation_name
+from message_store.reading.schemas import HistoryMessage, place_of
 from message_store.search.repository import SearchReader
 from message_store.search.service import Hits, Question, checked, search
 
@@ -33,12 +32,12 @@ class Hit(HistoryMessage):
     """A message that was found, and where."""
 
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
+    session_id: str | None = Field(description="null: between two people")
 
     @classmethod
     def found_by(cls, user_id: str, message: Message) -> Self:
         """Return the shape of a row for the one who found it."""
-        where = conversation_name(message.conversation_id, user_id)
-        return cls(**HistoryMessage.of(message).model_dump(), conversation=where)
+        return cls(**HistoryMessage.of(message).model_dump(), **place_of(message.conversation_id, user_id))
 
 
 class SearchPage(BaseModel):

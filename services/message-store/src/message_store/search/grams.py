@@ -19,9 +19,9 @@ _CODE_BITS = 21  # of a Unicode code point
 _ALONE = 0x110000  # one more than the last code point: stands before a single character
 _FIRST_IDEOGRAPHIC = 0x2E80  # from here on, and in emoji, one character alone says something
 
-BLOCK_BITS = (13, 16, 19, 22, 25, 28, 31)
-"""The sizes, as powers of two, of the blocks of seqs that a search goes through: first 8,192 messages, then eight times
-as many with each step. A common word is found in the first, a rare one is looked for in seven steps."""
+BLOCK_BITS = (13, 19, 25, 31)
+"""The sizes, as powers of two, of the blocks of seqs that a search goes through: first 8,192 rows of the log, then 64
+times as many with each step. A common word is found in the first, a rare one among 10 million in the third."""
 
 _NAME_KEYS = ("name", "file_name")
 _ID_KEYS = frozenset({"session_id", "file_id", "msg_id"})

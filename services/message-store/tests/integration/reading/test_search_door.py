@@ -41,7 +41,7 @@ async def test_what_is_sent_is_found_soon_by_both_and_by_nobody_else(
             page = await http.read("bob", "search", q="下午")
             (hit,) = page["messages"]
             history = await http.read("bob", "conversations/alice/messages")
-            assert hit == {**history["messages"][1], "conversation": "alice"}
+            assert hit == {**history["messages"][1], "conversation": "alice", "session_id": None}
             assert (page["next"], page["more"]) == (None, False)
 
         await eventually(found)

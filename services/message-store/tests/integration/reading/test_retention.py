@@ -1,0 +1,39 @@
+"""What readers see of a log whose beginning has been removed: less, and nothing that fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+from message_store.maintain.repository import Store
+from message_store.maintain.retention import remove_messages
+
+
+async def remove_before(seq: int, database_url: str, owner_url: Callable[[str, str], str]) -> None:
+    """Remove what the log holds before a seq; in these tests a row's time is its seq."""
+    owner = await asyncpg.connect(owner_url("message_store", database_url).replace("+asyncpg", ""))
+    await owner.execute("UPDATE publication SET published_seq = $1, indexed_seq = $1", seq)
+    await remove_messages(Store(owner), seq)
+    await owner.close()
+
+
+async def test_history_sync_and_lists_begin_with_what_is_kept(
+    http: Any, log: Any, database_url: str, owner_url: Callable[[str, str], str]
+) -> None:
+    old = await log.direct("bob", "alice", msg_id="old")
+    await log.receive("alice", old, read=True)
+    await log.direct("carol", "alice")
+    kept = [await log.direct("carol", "alice"), await log.direct("alice", "carol")]
+    listed = await http.read("alice", "conversations")
+    await remove_before(kept[0], database_url, owner_url)
+
+    assert [item["seq"] for item in (await http.read("alice", "sync"))["items"]] == kept
+    history = await http.read("alice", "conversations/carol/messages")
+    assert [message["seq"] for message in history["messages"]] == kept[::-1]
+    assert (await http.read("alice", "conversations/bob/messages"))["messages"] == []
+    assert (await http.read("alice", "conversations/carol/messages", before=kept[0]))["messages"] == []
+    assert (await http.get("alice", "messages/old")).status_code == 404
+    still_listed = await http.read("alice", "conversations")
+    names = [[item["conversation"] for item in page["items"]] for page in (listed, still_listed)]
+    assert names == [["carol", "bob"], ["carol", "bob"]]
+    assert still_listed["items"][1]["last"] is None
+    assert still_listed["items"][0]["unread"] == 1
