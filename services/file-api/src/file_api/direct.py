@@ -171,7 +171,7 @@ class DirectUploads:
         if found is not None:  # else an attempt before this one has joined them
             await self._parts.join(key, upload.s3_upload_id, chosen(upload, found, etags))
         try:
-            received = await self._measured(upload)
+            received = await self.measured(upload)
         except ObjectMissing:  # aborted meanwhile, or completed elsewhere with bytes that were known already
             return await self._completed(upload.owner_id, upload.upload_id)
         if received.size != upload.size or received.sha256 != (upload.sha256 or received.sha256):
@@ -180,7 +180,8 @@ class DirectUploads:
             raise TlimError(ErrorCode.FIELD_INVALID, detail, field="sha256")
         return await self._files.finish(received)
 
-    async def _measured(self, upload: DirectUpload) -> Received:
+    async def measured(self, upload: DirectUpload) -> Received:
+        """Read the bytes of an upload once: size, digest, type. Raises ObjectMissing, StorageUnavailable."""
         intake = Intake(upload.size)
         try:
             async with asyncio.timeout(self._timeout):

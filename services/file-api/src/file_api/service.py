@@ -112,7 +112,8 @@ class FileService:
             reserved = await tables.uploads.end(upload_id)
             if reserved is None:
                 known = await tables.files.find(upload_id)
-                if known is None:
+                # Its blob may outlive the file: others have the same bytes.
+                if known is None and not await tables.blobs.exists(upload_id):
                     await tables.discarded.add([object_key(upload_id)], now)
                 return known
             await self._admission.settle(tables, owner_id, size, reserved)

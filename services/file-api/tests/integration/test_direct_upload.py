@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tlim_protocol.errors import ErrorCode
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.registry import MsgType
 
 MIB = 1024 * 1024
@@ -191,6 +191,19 @@ class TestTheEnd:
             assert len(await world.file_events()) == 1
 
         await eventually(announced_once)
+
+    async def test_completing_too_late_takes_nothing_from_others(self, world: Any) -> None:
+        upload = await begin(world, PNG)
+        await put(upload["single"], PNG)
+        world.bucket.join(upload["upload_id"])
+        late = await world.app.state.direct.measured(await world.app.state.direct.find("alice", upload["upload_id"]))
+        assert (await complete(world, upload)).status_code == 200
+        theirs = (await call(world, "POST", "/v1/files", user_id="bob", content=PNG)).json()["file_id"]
+        assert (await call(world, "DELETE", f"/v1/files/{upload['file_id']}")).status_code == 204
+        with pytest.raises(TlimError):
+            await world.app.state.files.finish(late)
+        await world.app.state.disposal.sweep()
+        assert (await call(world, "GET", f"/v1/files/{theirs}", user_id="bob")).content == PNG
 
     async def test_what_a_killed_process_had_joined_is_completed_by_the_next(self, world: Any) -> None:
         upload = await begin(world, PNG)

@@ -103,6 +103,17 @@ class TestThumbnails:
         assert (await get(world, f"/v1/files/{file_id}/thumbnail")).content == first.content
         assert (await get(world, f"/v1/files/{file_id}/info")).json()["height"] == 1200
 
+    async def test_it_goes_with_the_last_file_that_has_these_bytes(self, world: Any, uploaded: Any) -> None:
+        data = photo()
+        files = [await uploaded(data), await uploaded(data)]
+        await get(world, f"/v1/files/{files[1]}/thumbnail")
+        assert len(world.bucket.objects()) == 2
+        for file_id, left in zip(files, (2, 0), strict=True):
+            async with world.client("alice") as alice:
+                assert (await alice.delete(f"/v1/files/{file_id}")).status_code == 204
+            await world.app.state.disposal.sweep()
+            assert len(world.bucket.objects()) == left
+
     async def test_each_size_is_made_for_itself(self, world: Any, uploaded: Any) -> None:
         file_id = await uploaded(photo())
         for size, expected in ((128, (64, 128)), (960, (480, 960)), (128, (64, 128))):

@@ -33,6 +33,11 @@ class BlobRepository:
             if there is not None:  # else it was removed in between
                 return as_blob(there)
 
+    async def exists(self, blob_id: str) -> bool:
+        """Tell whether there is a blob with this id."""
+        query = sa.select(col(BlobRow.blob_id)).where(col(BlobRow.blob_id) == blob_id)
+        return (await self._session.scalars(query)).first() is not None
+
     async def drop_unused(self, blob_id: str) -> list[str]:
         """Forget a blob to which no file points; returns the keys of its objects, to discard in this transaction."""
         row = await self._session.get(BlobRow, blob_id, with_for_update=True)
