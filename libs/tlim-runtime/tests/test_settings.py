@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -75,3 +76,38 @@ def test_placeholders_need_no_environment() -> None:
     assert isinstance(settings.key, SecretStr)
     assert isinstance(settings.endpoint, HttpUrl)
     assert Settings.service == "sample"
+
+
+def test_external_issuers_are_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = {"issuer": "https://id.example.org", "jwks_url": "https://id.example.org/keys", "audience": "chat"}
+    for name, value in {**REQUIRED, "TLIM_EXTERNAL_ISSUERS": json.dumps([issuer])}.items():
+        monkeypatch.setenv(name, value)
+    (external,) = load_settings(Settings).external_issuers
+    assert (external.issuer, external.user_claim, external.admin_scope) == (issuer["issuer"], "sub", None)
+    assert external.algorithms == ["RS256"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithms": ["HS256"]},
+        {"algorithms": ["none"]},
+        {"algorithms": []},
+        {"jwks_url": "file:///etc/passwd"},
+        {"audience": ""},
+        {"admin_scope": ""},
+        {"admin_scope": "two words"},
+        {"issuer": "tlim"},
+        {"user_clam": "email"},
+    ],
+    ids=str,
+)
+def test_an_external_issuer_that_makes_no_sense_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: dict[str, object]
+) -> None:
+    issuer = {"issuer": "https://id.example.org", "jwks_url": "https://id.example.org/keys", "audience": "chat"}
+    for name, value in {**REQUIRED, "TLIM_EXTERNAL_ISSUERS": json.dumps([issuer | changes])}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        load_settings(Settings)
+    assert "external_issuers" in capsys.readouterr().err.lower()

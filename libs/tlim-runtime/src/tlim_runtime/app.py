@@ -8,7 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 
 from tlim_runtime import health, metrics
-from tlim_runtime.auth import TokenVerifier, http_jwks, warn_if_users_are_trusted
+from tlim_runtime.auth import TokenVerifier, warn_if_users_are_trusted
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
@@ -60,7 +60,7 @@ def build_app(
     app.state.settings = settings
     app.state.health = Health()
     app.state.metrics = app_metrics
-    app.state.tokens = TokenVerifier(http_jwks(settings.jwks_url), settings.token_issuer, settings.token_audience)
+    app.state.tokens = TokenVerifier.of(settings)
     install_error_handlers(app)
     for router in (*routers, health.router, metrics.router):
         app.include_router(router)

@@ -1,13 +1,8 @@
-"""Who is calling: bearer tokens (JWT, EdDSA) checked against a JWKS, and the dependencies that ask for them."""
+"""Who is calling: bearer tokens (JWT) checked against their issuer's keys, and the dependencies that ask for them."""
 
-import asyncio
-import json
-import time
-from asyncio import Lock
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
-from urllib.request import ProxyHandler, build_opener
+from typing import Annotated, Any, Self
 
 import jwt
 from fastapi import Depends, Request
@@ -16,26 +11,16 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
 
 from tlim_runtime.errors import NotAuthenticated
+from tlim_runtime.issuers import Issuer, JwksSource, http_jwks
 from tlim_runtime.logging import get_logger
-from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.settings import ExternalIssuer, ServiceSettings
 
 logger = get_logger(__name__)
 
 ADMIN_SCOPE = "admin"
 
-REFETCH_AFTER_S = 10.0
-"""An unknown key id may be a fresh key, or somebody's nonsense: ask the issuer at most this often."""
-
-KEYS_AGE_S = 3600.0
-"""A withdrawn key stops working within this time: as long as a token lives by default."""
-
-_DIRECT = build_opener(ProxyHandler({}))  # the issuer is inside; a proxy for the way out would not find it
-_FETCH_TIMEOUT_S = 3.0
-_ALGORITHMS = ["EdDSA"]
 _LEEWAY_S = 5  # clocks of two servers differ a little
-
-JwksSource = Callable[[], Awaitable[Mapping[str, Any]]]
-"""Returns a JWK set (RFC 7517) or raises; any exception counts as 'keys unavailable'."""
+_JWT = jwt.PyJWT({"enforce_minimum_key_length": True})  # an RSA key below 2048 bits proves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,89 +36,68 @@ class CurrentUser:
         return ADMIN_SCOPE in self.scopes
 
 
-def http_jwks(url: str) -> JwksSource:
-    """Return a source that fetches the JWK set at `url`."""
-
-    def fetch() -> Mapping[str, Any]:
-        # In a thread, a few times a day: an asynchronous HTTP client would cost every service 5 MiB for this alone.
-        with _DIRECT.open(url, timeout=_FETCH_TIMEOUT_S) as answer:
-            keys: Mapping[str, Any] = json.load(answer)
-        return keys
-
-    async def fetch_in_thread() -> Mapping[str, Any]:
-        return await asyncio.to_thread(fetch)
-
-    return fetch_in_thread
-
-
 class TokenVerifier:
-    """Checks tokens of one issuer; fetches its keys when first needed and keeps them."""
+    """Checks tokens of our own issuer and of those that the settings name besides."""
 
-    def __init__(self, jwks: JwksSource, issuer: str, audience: str) -> None:
-        self._jwks = jwks
-        self._issuer = issuer
-        self._audience = audience
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched_at = float("-inf")
-        self._tried_at = float("-inf")
-        self._lock = Lock()
+    def __init__(self, jwks: JwksSource, issuer: str, audience: str, external: Sequence[ExternalIssuer] = ()) -> None:
+        issuers = (Issuer.own(jwks, issuer, audience), *map(Issuer.external, external))
+        self._issuers = {one.name: one for one in issuers}
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> Self:
+        """Return the verifier that a service's settings describe."""
+        source = http_jwks(settings.jwks_url)
+        return cls(source, settings.token_issuer, settings.token_audience, settings.external_issuers)
 
     async def verify(self, token: str) -> CurrentUser:
         """Return whom the token names; raises NotAuthenticated, TlimError(UNAVAILABLE) without keys to check it."""
+        issuer, header = self._announced(token)
+        key = await issuer.keys.get(str(header.get("kid")))
+        if header["alg"] != key.algorithm_name:
+            raise NotAuthenticated("the token is not valid here")
         try:
-            key_id = jwt.get_unverified_header(token).get("kid")
-        except jwt.InvalidTokenError:
-            raise NotAuthenticated("the token is not a JWT") from None
-        key = await self._key(str(key_id))
-        try:
-            claims = jwt.decode(
+            claims = _JWT.decode(
                 token,
                 key,
-                algorithms=_ALGORITHMS,
-                issuer=self._issuer,
-                audience=self._audience,
+                algorithms=[key.algorithm_name],  # the key's, never the token's choice
+                issuer=issuer.name,
+                audience=issuer.audience,
                 leeway=_LEEWAY_S,
-                options={"require": ["sub", "iss", "aud", "exp", "iat"]},
+                options={"require": [issuer.user_claim, "iss", "aud", "exp", "iat"]},
             )
-            user_id = normalize_user_id(claims["sub"])
+            user_id = normalize_user_id(_text(claims[issuer.user_claim]))
         except jwt.ExpiredSignatureError:
             raise NotAuthenticated("the token has expired") from None
-        except (jwt.InvalidTokenError, TlimError):
+        except (jwt.PyJWTError, TlimError):
             raise NotAuthenticated("the token is not valid here") from None
-        return CurrentUser(user_id, frozenset(str(claims.get("scope", "")).split()))
+        return CurrentUser(user_id, _scopes_here(issuer, claims))
 
-    async def _key(self, key_id: str) -> jwt.PyJWK:
-        await self._refresh(key_id)
+    def _announced(self, token: str) -> tuple[Issuer, dict[str, Any]]:
+        """Return the issuer that the token says it is from, not yet proved, and its header."""
         try:
-            return self._keys[key_id]
-        except KeyError:
-            raise NotAuthenticated("the token's key is not known") from None
-
-    async def _refresh(self, key_id: str) -> None:
-        if self._is_fresh(key_id):
-            return
-        async with self._lock:
-            if self._is_fresh(key_id):  # somebody else fetched while we waited
-                return
-            self._tried_at = time.monotonic()
-            try:
-                self._keys = _read_keys(await self._jwks())
-                self._fetched_at = time.monotonic()
-            except Exception as error:
-                logger.warning("token keys could not be fetched", reason=str(error) or type(error).__name__)
-                self._tried_at = float("-inf") if not self._keys else self._tried_at
-                if key_id not in self._keys:
-                    raise TlimError(ErrorCode.UNAVAILABLE, "token keys are not available, try again") from error
-
-    def _is_fresh(self, key_id: str) -> bool:
-        now = time.monotonic()
-        if now - self._tried_at < REFETCH_AFTER_S:
-            return True
-        return key_id in self._keys and now - self._fetched_at < KEYS_AGE_S
+            header = jwt.get_unverified_header(token)
+            name = _JWT.decode(token, options={"verify_signature": False}).get("iss")
+        except jwt.PyJWTError:
+            raise NotAuthenticated("the token is not a JWT") from None
+        issuer = self._issuers.get(name) if isinstance(name, str) else None
+        if issuer is None or header.get("alg") not in issuer.algorithms:  # before asking anybody for keys
+            raise NotAuthenticated("the token is not valid here")
+        return issuer, header
 
 
-def _read_keys(jwks: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    return {key.key_id: key for key in jwt.PyJWKSet.from_dict(dict(jwks)).keys if key.key_id is not None}
+def _text(claim: object) -> str:
+    if not isinstance(claim, str):
+        raise jwt.InvalidTokenError("the claim that names the user is not a string")
+    return claim
+
+
+def _scopes_here(issuer: Issuer, claims: Mapping[str, Any]) -> frozenset[str]:
+    """Return what the token allows here. Others name scopes as they like: theirs count only as the settings say."""
+    said = claims.get("scope") or claims.get("scp") or ()  # RFC 9068; Microsoft's name, there a list or a string
+    scopes = frozenset(said.split() if isinstance(said, str) else map(str, said if isinstance(said, list) else ()))
+    if issuer.scopes_count:
+        return scopes
+    return frozenset({ADMIN_SCOPE}) if issuer.admin_scope in scopes else frozenset()
 
 
 bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="POST /v1/tokens gives one")

@@ -4,9 +4,9 @@ import sys
 from datetime import timedelta
 from enum import Enum
 from types import UnionType
-from typing import Annotated, ClassVar, Self, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PLACEHOLDERS: dict[object, object] = {
@@ -40,6 +40,23 @@ class EnvironmentSettings(BaseSettings):
         return cast("Self", cls.model_construct(None, **values))
 
 
+class ExternalIssuer(BaseModel):
+    """Somebody else whose tokens count, as an OIDC provider: TLIM_EXTERNAL_ISSUERS is a JSON list of these.
+
+    He can name any user: `user_claim` is taken for a user id here. With `admin_scope` in a token's `scope` it has the
+    scope `admin`; no other scope of his means anything here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str = Field(min_length=1)
+    jwks_url: HttpUrl
+    audience: str = Field(min_length=1)
+    user_claim: str = Field(default="sub", min_length=1)
+    admin_scope: str | None = Field(default=None, pattern=r"^\S+$")
+    algorithms: list[Literal["RS256", "ES256", "EdDSA"]] = Field(default=["RS256"], min_length=1)
+
+
 class ServiceSettings(EnvironmentSettings):
     """What a process needs to listen, log, reach NATS and check tokens; `service` is its name everywhere."""
 
@@ -54,9 +71,17 @@ class ServiceSettings(EnvironmentSettings):
     jwks_url: str
     token_issuer: str = Field(default="tlim")
     token_audience: str = Field(default="tlim")
+    external_issuers: list[ExternalIssuer] = []
     cors_origins: list[str] = []
     trust_request_user: bool = False
     shutdown_grace: timedelta = timedelta(seconds=10)  # below the 30 s after which Kubernetes and supervisor kill
+
+    @model_validator(mode="after")
+    def _one_of_each_issuer(self) -> Self:
+        names = [self.token_issuer, *(one.issuer for one in self.external_issuers)]
+        if len(set(names)) < len(names):
+            raise ValueError("external_issuers: each issuer once, and not our own (token_issuer)")
+        return self
 
 
 class DatabaseSettings(EnvironmentSettings):

@@ -1,0 +1,139 @@
+"""Who may sign tokens, and their public keys: fetched as JWK sets (RFC 7517), kept, and fetched again for a new one."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+import jwt
+from tlim_protocol.errors import ErrorCode, TlimError
+
+from tlim_runtime.errors import NotAuthenticated
+from tlim_runtime.logging import get_logger
+from tlim_runtime.settings import ExternalIssuer
+
+logger = get_logger(__name__)
+
+REFETCH_AFTER_S = 10.0
+"""An unknown key id may be a fresh key, or somebody's nonsense: ask the issuer at most this often."""
+
+RETRY_AFTER_S = 1.0
+"""After a failure: an issuer that is back should be found soon, one that is away should not be asked by everybody."""
+
+KEYS_AGE_S = 3600.0
+"""A withdrawn key stops working within this time: as long as a token lives by default."""
+
+_FETCH_TIMEOUT_S = 3.0
+_MAX_JWKS_BYTES = 1024 * 1024
+_DIRECT = build_opener(ProxyHandler({}))  # our issuer is inside; a proxy for the way out would not find it
+_OUTSIDE = build_opener()  # others may be behind the environment's proxy
+
+JwksSource = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Returns a JWK set (RFC 7517) or raises; any exception counts as 'keys unavailable'."""
+
+
+def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
+    """Return a source that fetches the JWK set at `url`; `outside`: over the proxy that the environment names."""
+    opener = _OUTSIDE if outside else _DIRECT
+
+    def fetch() -> Mapping[str, Any]:
+        # In a thread, a few times a day: an asynchronous HTTP client would cost every service 5 MiB for this alone.
+        with opener.open(url, timeout=_FETCH_TIMEOUT_S) as answer:
+            keys: Mapping[str, Any] = json.loads(answer.read(_MAX_JWKS_BYTES))
+        return keys
+
+    async def fetch_in_thread() -> Mapping[str, Any]:
+        return await asyncio.to_thread(fetch)
+
+    return fetch_in_thread
+
+
+class KeySet:
+    """The keys of one issuer. Who shows a known key never waits for the network, except once after KEYS_AGE_S."""
+
+    def __init__(self, source: JwksSource, algorithms: frozenset[str]) -> None:
+        self._source = source
+        self._algorithms = algorithms
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._failed = False
+        self._lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def get(self, key_id: str) -> jwt.PyJWK:
+        """Return a key; raises NotAuthenticated for an unknown one, TlimError(UNAVAILABLE) while nobody can tell."""
+        age = time.monotonic() - self._fetched_at
+        if key_id not in self._keys or (age >= KEYS_AGE_S and not self._failed):
+            await self._refresh()
+        elif age >= KEYS_AGE_S / 2 and self._may_ask():
+            self._refreshing = asyncio.create_task(self._refresh())
+        key = self._keys.get(key_id)
+        if key is not None:
+            return key
+        if self._failed:
+            raise TlimError(ErrorCode.UNAVAILABLE, "token keys are not available, try again")
+        raise NotAuthenticated("the token's key is not known")
+
+    async def _refresh(self) -> None:
+        async with self._lock:
+            if not self._may_ask():  # somebody else did while we waited
+                return
+            self._tried_at = time.monotonic()
+            try:
+                self._keys = _read_keys(await self._source(), self._algorithms)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the keys are not available
+                self._failed = True
+                logger.warning("token keys could not be fetched", reason=str(error) or type(error).__name__)
+            else:
+                self._failed = False
+                self._fetched_at = self._tried_at
+
+    def _may_ask(self) -> bool:
+        return time.monotonic() - self._tried_at >= (RETRY_AFTER_S if self._failed else REFETCH_AFTER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Somebody whose tokens count, and what in them does.
+
+    `algorithms`: a token signed with any other is refused, whatever its key. `user_claim` names the user.
+    `admin_scope`: the scope that means `admin` here; None: his tokens never do. `scopes_count`: other scopes do, too.
+    """
+
+    name: str
+    audience: str
+    algorithms: frozenset[str]
+    keys: KeySet
+    user_claim: str = "sub"
+    admin_scope: str | None = None
+    scopes_count: bool = False
+
+    @classmethod
+    def own(cls, source: JwksSource, name: str, audience: str) -> "Issuer":
+        """Return our own issuer, xmpp-bridge."""
+        algorithms = frozenset({"EdDSA"})
+        return cls(name, audience, algorithms, KeySet(source, algorithms), scopes_count=True)
+
+    @classmethod
+    def external(cls, settings: ExternalIssuer) -> "Issuer":
+        """Return an issuer that the settings name."""
+        algorithms = frozenset[str](settings.algorithms)
+        keys = KeySet(http_jwks(str(settings.jwks_url), outside=True), algorithms)
+        return cls(settings.issuer, settings.audience, algorithms, keys, settings.user_claim, settings.admin_scope)
+
+
+def _read_keys(jwks: Mapping[str, Any], algorithms: frozenset[str]) -> dict[str, jwt.PyJWK]:
+    """Return the keys we can use by id: for signatures, of an allowed algorithm. Others are none of our business."""
+    keys: dict[str, jwt.PyJWK] = {}
+    for one in jwks["keys"]:
+        try:
+            key = jwt.PyJWK(one)
+        except jwt.PyJWTError:
+            continue
+        if key.key_id is not None and key.public_key_use in {None, "sig"} and key.algorithm_name in algorithms:
+            keys[key.key_id] = key
+    return keys
