@@ -38,26 +38,50 @@ for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, prio);
 end
 
--- A recall overtakes what it recalls: before the notice is stored for somebody who is away, the undelivered copies
--- (id = msg_id, from = the recalling author) go. Only the bridge can get a tlim message this far: those of clients are
--- diverted. Works with every store that mod_offline can use.
+-- A recall overtakes what it recalls: before the notice gets to its receiver, his undelivered copies (id = msg_id,
+-- from = the recalling author) go. Only the bridge can get a tlim message this far: those of clients are diverted.
+local function recalled_by(stanza)
+	if not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
+	local author, ids = jid_bare(stanza.attr.from), {};
+	for element in stanza:childtags("recalled", ns) do ids[element.attr.msg_id or ""] = true; end
+	return function(message)
+		return message.attr.id and ids[message.attr.id] and jid_bare(message.attr.from) == author;
+	end
+end
+
+-- From storage, before the notice is stored for somebody who is away; works with every store that mod_offline can use.
 local undelivered = module:open_store("offline", "archive");
 module:hook("message/offline/handle", function(event)
-	local origin, stanza = event.origin, event.stanza;
-	if not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
+	local origin, stanza, keys = event.origin, event.stanza, {};
+	if #stanza.tags == 0 then return true; end -- blanked below: there is nothing to keep
+	local is_copy = recalled_by(stanza);
+	if not is_copy then return; end
 	local user = stanza.attr.to and jid_node(stanza.attr.to) or origin.username;
-	local author, recalled, keys = jid_bare(stanza.attr.from), {}, {};
-	for element in stanza:childtags("recalled", ns) do recalled[element.attr.msg_id or ""] = true; end
 	local kept, problem = undelivered:find(user);
 	if not kept then
 		module:log("error", "recalled messages may be left in the storage of %s: %s", user, problem);
 		return;
 	end
 	for key, message in kept do
-		if recalled[message.attr.id or false] and jid_bare(message.attr.from) == author then keys[#keys + 1] = key; end
+		if is_copy(message) then keys[#keys + 1] = key; end
 	end
 	for _, key in ipairs(keys) do undelivered:delete(user, { key = key }); end
 end, 1);
+
+-- From sessions whose client lost its network and may resume (mod_smacks). Their places in the count of stanzas stay, as
+-- messages that say nothing.
+local function blank(event)
+	local is_copy = recalled_by(event.stanza);
+	local account = is_copy and hosts[module.host].sessions[jid_node(event.stanza.attr.to)];
+	for _, session in pairs(account and account.sessions or {}) do
+		local queue = session.outgoing_stanza_queue;
+		for _, sent in pairs(queue and queue.table and queue:table() or {}) do
+			if sent.name == "message" and is_copy(sent) then sent:maptags(function() return nil; end); end
+		end
+	end
+end
+module:hook("message/bare", blank, 100);
+module:hook("message/full", blank, 100);
 
 local function send_presence(p, h)
 	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));

@@ -58,6 +58,7 @@ class Connection:
         self._ready: asyncio.Future[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._is_away = False
         self._attempts = 0
 
     @property
@@ -110,9 +111,18 @@ class Connection:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def break_connection(self) -> None:
-        """Drop the connection without a word, as a network does; it is made again, and the stream resumed."""
+    def break_connection(self, *, until_come_back: bool = False) -> None:
+        """Drop the connection without a word, as a network does; it is made again, and the stream resumed.
+
+        At once, or with `until_come_back` when `come_back` is called: the server keeps what arrives meanwhile.
+        """
+        self._is_away = until_come_back
         self._connected().abort()
+
+    def come_back(self) -> None:
+        """Connect again after `break_connection(until_come_back=True)`."""
+        self._is_away = False
+        self._connect_again()
 
     def _connected(self) -> ClientXMPP:
         if self._stream is None:
@@ -178,7 +188,13 @@ class Connection:
         self._connect_again()
 
     def _connect_again(self) -> None:
-        if self._closing or self._ready is None or not self._ready.done() or self._ready.exception() is not None:
+        if (
+            self._closing
+            or self._is_away
+            or self._ready is None
+            or not self._ready.done()
+            or self._ready.exception() is not None
+        ):
             return
         delay = min(FIRST_DELAY * 2**self._attempts, LONGEST_DELAY) if self._attempts else 0.0
         self._attempts += 1

@@ -31,6 +31,22 @@ async def test_who_was_away_gets_the_notice_and_not_the_text(world: Any, stored:
 
 
 @both_servers
+async def test_who_lost_his_network_gets_the_notice_and_not_the_text(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await world.publish(stored(0))
+        await bob.expect(Delivered)
+        bob.break_connection(until_come_back=True)
+        await world.publish(stored(1), stored(2), stored(3, envelope=recall("m1")))
+        await eventually(world.all_acknowledged)
+        bob.come_back()
+        assert [(await bob.expect(Delivered)).envelope.msg_id for _ in range(2)] == ["m2", "recall-m1"]
+        await world.publish(stored(4))
+        assert (await bob.expect(Delivered)).envelope.msg_id == "m4"
+        assert len(bob.inbox.history) == 4, "nothing else came, and nothing twice"
+
+
+@both_servers
 async def test_another_authors_message_with_the_same_id_stays(
     world: Any, envelope: Any, stored: Any, eventually: Any
 ) -> None:
