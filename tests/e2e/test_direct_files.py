@@ -29,6 +29,7 @@ def film(tmp_path: Path) -> Path:
 
 @pytest.mark.proves(
     "POST /v1/uploads",
+    "GET /v1/uploads",
     "GET /v1/uploads/{upload_id}",
     "GET /v1/uploads/{upload_id}/parts",
     "POST /v1/uploads/{upload_id}/complete",
@@ -46,6 +47,7 @@ async def test_a_large_file_is_resumed_on_another_device_and_reaches_its_receive
         assert (await s3.put(second[0]["url"], content=FILM[8 * MIB : 16 * MIB])).status_code == 200
 
     at_home = await alice.http()
+    assert [upload["upload_id"] for upload in await at_home.open_uploads()] == [upload_id]
     shown = await at_home.call("GET", f"/v1/uploads/{upload_id}")
     assert [part["number"] for part in shown["received"]] == [2]
     file_id = await at_home.resume_upload(upload_id, film)

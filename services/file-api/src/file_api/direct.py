@@ -6,12 +6,13 @@ so that a URL that is still valid then cannot change a file that was measured.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
 
 from file_api.admission import Admission
 from file_api.disposal import Disposal
@@ -24,7 +25,7 @@ from file_api.parts import Part, Parts
 from file_api.presign import Presigner, SignedUrl
 from file_api.repository import Transaction
 from file_api.service import FileService
-from file_api.storage import ObjectMissing, Storage
+from file_api.storage import ObjectMissing, Storage, StorageUnavailable
 
 logger = get_logger(__name__)
 
@@ -36,6 +37,9 @@ PART_BYTES = 8 * 1024 * 1024
 
 MAX_PARTS = 1000
 """Larger files have larger parts: one page of S3's listing shows all."""
+
+_SETTLED = timedelta(minutes=10)
+"""By then a request that we gave up has ended in S3, one way or the other."""
 
 _MIB = 1024 * 1024
 
@@ -102,10 +106,26 @@ class DirectUploads:
             now + self._expiry,
         )
         await self._admission.begin(owner_id, upload.size, lambda tables: tables.direct.begin(upload, now))
-        s3_upload_id = await self._parts.begin(object_key(upload_id))
+        try:
+            s3_upload_id = await self._parts.begin(object_key(upload_id))
+        except StorageUnavailable:
+            await self._give_up(upload)
+            raise
         async with self._transaction() as tables:
             await tables.direct.open(upload_id, s3_upload_id)
         return upload._replace(s3_upload_id=s3_upload_id)
+
+    async def _give_up(self, upload: DirectUpload) -> None:
+        # S3 may still begin what we do not wait for any more: it is removed some time later.
+        with suppress(Unavailable):  # else it expires
+            async with self._transaction() as tables:
+                await tables.uploads.end(upload.upload_id)
+                await tables.discarded.add([object_key(upload.upload_id)], datetime.now(UTC) + _SETTLED)
+
+    async def open_uploads(self, owner_id: str, after: str, limit: int) -> list[DirectUpload]:
+        """Return up to `limit` uploads of a user that can be resumed, by id, from behind the id `after`."""
+        async with self._transaction() as tables:
+            return await tables.direct.of(owner_id, after, limit, datetime.now(UTC))
 
     async def find(self, owner_id: str, upload_id: str) -> DirectUpload:
         """Return an upload that is not complete, aborted or expired; else raises FILE_UNKNOWN, as for another's."""

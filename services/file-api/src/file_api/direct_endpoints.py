@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
-from tlim_protocol.errors import ErrorCode
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import problem_responses
 
 from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
@@ -13,9 +13,12 @@ from file_api.direct_schemas import (
     PartUrls,
     UploadComplete,
     UploadCreate,
+    UploadPage,
     UploadRead,
+    UploadSummary,
 )
 from file_api.endpoints import TOO_LARGE
+from file_api.files import is_file_id
 from file_api.schemas import FileRead
 
 PAGE = 100
@@ -39,6 +42,21 @@ async def begin_upload(declared: UploadCreate, answer: Response, user: CurrentUs
     answer.headers["Location"] = f"/v1/uploads/{upload.upload_id}"
     numbers = range(1, min(upload.part_count, PAGE) + 1)
     return UploadRead.of(upload, [], direct.urls(upload, numbers))
+
+
+@router.get("/v1/uploads", responses=problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED))
+async def open_uploads(
+    user: CurrentUserDep,
+    direct: DirectDep,
+    cursor: Annotated[str, Query(description="`next_cursor` of the page before", max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> UploadPage:
+    """List the caller's uploads that can be resumed."""
+    if cursor and not is_file_id(cursor):
+        raise TlimError(ErrorCode.FIELD_INVALID, "this is no cursor of ours", field="cursor")
+    found = await direct.open_uploads(user.user_id, cursor, limit + 1)
+    items = [UploadSummary.of(upload) for upload in found[:limit]]
+    return UploadPage(items=items, next_cursor=items[-1].upload_id if len(found) > limit else None)
 
 
 @router.get("/v1/uploads/{upload_id}", responses=_UNKNOWN)

@@ -92,6 +92,27 @@ class UploadRead(BaseModel):
         )
 
 
+class UploadSummary(BaseModel):
+    """An upload that is open, in a list."""
+
+    upload_id: str
+    name: str
+    size: int
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, upload: DirectUpload) -> Self:
+        """Return the answer for an upload."""
+        return cls(upload_id=upload.upload_id, name=upload.name, size=upload.size, expires_at=upload.expires_at)
+
+
+class UploadPage(BaseModel):
+    """One page of uploads."""
+
+    items: list[UploadSummary]
+    next_cursor: str | None
+
+
 class PartUrls(BaseModel):
     """One page of signed URLs."""
 

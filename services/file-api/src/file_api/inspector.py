@@ -63,9 +63,9 @@ class Inspector:
 @asynccontextmanager
 async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Process]:
     arguments = [kind.value, *([] if size is None else [str(size.value)])]
-    # No environment: there are passwords in ours. -I: nothing but what is installed is imported.
+    # No environment: there are passwords in ours. -I: imports only what is installed; -B: writes nothing.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-m", "file_api.worker", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
+        sys.executable, "-I", "-B", "-m", "file_api.worker", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
     )
     try:
         yield process

@@ -176,6 +176,27 @@ class TestSeveralParts:
         assert (page["items"], page["next"]) == ([], None)
         assert (await call(world, "GET", f"/v1/uploads/{upload_id}/parts?limit=101")).status_code == 422
 
+    async def test_open_uploads_are_listed_by_the_page(self, world: Any) -> None:
+        ids = sorted([(await begin(world, PNG))["upload_id"] for _ in range(3)])
+        await begin(world, PNG, user_id="bob")
+        first = (await call(world, "GET", "/v1/uploads?limit=2")).json()
+        rest = (await call(world, "GET", "/v1/uploads", params={"limit": 2, "cursor": first["next_cursor"]})).json()
+        assert [upload["upload_id"] for upload in first["items"] + rest["items"]] == ids
+        assert rest["next_cursor"] is None
+        assert (await call(world, "GET", "/v1/uploads?cursor=nonsense")).status_code == 422
+
+
+class TestWithoutS3:
+    @pytest.fixture
+    def changed_settings(self) -> dict[str, Any]:
+        return {"s3_endpoint_url": "http://127.0.0.1:9"}  # discard: nobody listens there
+
+    async def test_nothing_has_begun(self, world: Any) -> None:
+        refused = await call(world, "POST", "/v1/uploads", json={"name": "a", "size": 1})
+        assert (refused.status_code, refused.json()["code"]) == (503, ErrorCode.UNAVAILABLE)
+        assert await world.rows("SELECT * FROM uploads") == []
+        assert (await call(world, "GET", "/v1/uploads")).json()["items"] == []
+
 
 class TestTheEnd:
     async def test_completing_twice_at_once_makes_one_file(self, world: Any, eventually: Any) -> None:

@@ -21,6 +21,10 @@ class DirectFiles(Gateway):
         """Begin an upload of a file; its `upload_id` is all that is needed to go on, here or elsewhere."""
         return await self.call("POST", "/v1/uploads", json=_declared(file, name, media_type))
 
+    async def open_uploads(self) -> list[Json]:
+        """Return all uploads of one's own that can be resumed, over all pages."""
+        return [item async for item in self.pages("/v1/uploads")]
+
     async def resume_upload(self, upload_id: str, file: Path) -> str:
         """Put the parts that are missing, one at a time, complete the upload and return the file id."""
         path = f"/v1/uploads/{quote(upload_id, safe='')}"

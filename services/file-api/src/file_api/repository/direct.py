@@ -42,17 +42,30 @@ class DirectRepository:
 
     async def find(self, upload_id: str, now: datetime) -> DirectUpload | None:
         """Return an upload that is open and has not expired."""
-        row = await self._session.get(UploadRow, upload_id)
-        if row is None or row.expires_at <= now or row.part_bytes is None or row.s3_upload_id is None:
-            return None
-        return DirectUpload(
-            row.upload_id,
-            row.owner_id,
-            row.reserved_bytes,
-            row.name or "",
-            row.media_type,
-            row.sha256,
-            row.part_bytes,
-            row.s3_upload_id,
-            row.expires_at,
-        )
+        row = (await self._session.scalars(_open(now).where(col(UploadRow.upload_id) == upload_id))).first()
+        return None if row is None else _upload(row)
+
+    async def of(self, owner_id: str, after: str, limit: int, now: datetime) -> list[DirectUpload]:
+        """Return a user's uploads that are open, by id, from behind the id `after`."""
+        query = _open(now).where(col(UploadRow.owner_id) == owner_id, col(UploadRow.upload_id) > after)
+        return [_upload(row) for row in await self._session.scalars(query.order_by(UploadRow.upload_id).limit(limit))]
+
+
+def _open(now: datetime) -> sa.Select[UploadRow]:
+    return sa.select(UploadRow).where(
+        col(UploadRow.kind) == _KIND, col(UploadRow.expires_at) > now, col(UploadRow.s3_upload_id).is_not(None)
+    )
+
+
+def _upload(row: UploadRow) -> DirectUpload:
+    return DirectUpload(
+        row.upload_id,
+        row.owner_id,
+        row.reserved_bytes,
+        row.name or "",
+        row.media_type,
+        row.sha256,
+        row.part_bytes or row.reserved_bytes,
+        row.s3_upload_id or "",
+        row.expires_at,
+    )
