@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from tlim_protocol.errors import ErrorCode, TlimError
 
-from file_api.files import StoredFile, is_file_id
+from file_api.errors import Quarantined
+from file_api.files import Scan, StoredFile, is_file_id
 from file_api.repository import Transaction
 
 SeesMessageWith = Callable[[str, str], Awaitable[bool]]
@@ -20,7 +21,19 @@ class Access:
         self._sees_message_with = sees_message_with
 
     async def readable(self, file_id: str, user_id: str) -> StoredFile:
-        """Return a file that the user may read.
+        """Return a file whose bytes the user may read now.
+
+        Raises what `known` raises; Quarantined while it is not scanned; TlimError FILE_UNKNOWN when a virus was found.
+        """
+        file = await self.known(file_id, user_id)
+        if file.blob.scan == Scan.WAITING:
+            raise Quarantined
+        if file.blob.scan == Scan.INFECTED:
+            raise TlimError(ErrorCode.FILE_UNKNOWN, "a virus was found in the file, it was removed", field="file_id")
+        return file
+
+    async def known(self, file_id: str, user_id: str) -> StoredFile:
+        """Return a file of which the user may know.
 
         Raises TlimError FILE_UNKNOWN, the same for a file that does not exist and for one that is not his; Unavailable
         when it cannot be found out, never a false refusal.

@@ -14,20 +14,21 @@ from tlim_runtime.throttle import Throttle
 from file_api import direct_endpoints, endpoints, legacy_endpoints, preview_endpoints
 from file_api.access import Access
 from file_api.admission import Admission
+from file_api.background import Background
+from file_api.clamd import Clamd
 from file_api.direct import DirectUploads
 from file_api.disposal import Disposal
 from file_api.download_urls import DownloadUrls
-from file_api.examiner import Examiner
 from file_api.inspector import Inspector
 from file_api.models import OUTBOX
 from file_api.presign import Presigner
 from file_api.previews import Previews
-from file_api.repository import transactions
+from file_api.quarantine import SCAN_TIMEOUT, Quarantine
+from file_api.repository import Transaction, transactions
 from file_api.service import FileService
 from file_api.settings import Settings
 from file_api.storage import Storage, open_storage
 from file_api.subscribers import check_responder, message_store_asker
-from file_api.sweeper import Sweeper
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,54 +58,79 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await relay.start()
         stack.push_async_callback(relay.stop)
 
-        disposal = Disposal(transactions(database), storage)
-        throttle = Throttle(settings.uploads_per_user, "user")
-        admission = Admission(transactions(database), throttle, quota_bytes=settings.user_quota_bytes)
-        files = FileService(
-            transactions(database),
-            storage,
-            disposal,
-            admission,
-            lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
-            max_upload_bytes=settings.max_upload_bytes,
-            upload_timeout=settings.upload_timeout,
-            pending_expiry=settings.pending_expiry,
-        )
         access = Access(transactions(database), message_store_asker(broker))
         await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
-        sweeper = Sweeper(disposal, settings.sweep_interval)
-        await sweeper.start()
-        stack.push_async_callback(sweeper.stop)
-
-        previews = Previews(transactions(database), storage, Inspector(settings.workers))
-        examiner = Examiner(previews, settings.examine_interval)
-        await examiner.start()
-        stack.push_async_callback(examiner.stop)
-
-        app.state.files = files
-        app.state.previews = previews
-        app.state.direct = app.state.download_urls = None
-        if presigner := _presigner(settings):
-            direct = _direct(
-                settings=settings,
-                database=database,
-                storage=storage,
-                presigner=presigner,
-                files=files,
-                disposal=disposal,
-                admission=admission,
-            )
-            stack.push_async_callback(direct.close)
-            app.state.direct = direct
-            app.state.download_urls = DownloadUrls(presigner, files.announce_download, settings.download_url_lifetime)
-        app.state.disposal = disposal
-        app.state.admission = admission
         app.state.access = access
+        await _assemble(app, stack, database, storage, relay)
         app.state.health.add("database", database.ping)
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)
         yield
+
+
+async def _assemble(
+    app: FastAPI, stack: AsyncExitStack, database: Database, storage: Storage, relay: OutboxRelay
+) -> None:
+    """Put the rules together, and start what is done in the background."""
+    settings: Settings = app.state.settings
+    transaction = transactions(database)
+    throttle = Throttle(settings.uploads_per_user, "user")
+    app.state.admission = Admission(transaction, throttle, quota_bytes=settings.user_quota_bytes)
+    app.state.disposal = Disposal(transaction, storage)
+    app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
+    scanners = _scanners(settings, transaction, storage, app.state.disposal)
+
+    async def announced() -> None:
+        await relay.flush(timeout_s=0)  # it wakes the relay and does not wait: the row is safe
+        for scanner in scanners:
+            scanner.wake()
+
+    app.state.files = FileService(
+        transaction,
+        storage,
+        app.state.disposal,
+        app.state.admission,
+        announced,
+        max_upload_bytes=settings.max_upload_bytes,
+        upload_timeout=settings.upload_timeout,
+        pending_expiry=settings.pending_expiry,
+        scan_max_bytes=settings.scan_max_bytes if scanners else None,
+    )
+    sweeper = Background("sweep", app.state.disposal.sweep, settings.sweep_interval)
+    examiner = Background("examine", app.state.previews.examine_all, settings.examine_interval)
+    for background in (sweeper, examiner, *scanners):
+        await background.start()
+        stack.push_async_callback(background.stop)
+    _open_direct(app, stack, transaction, storage)
+
+
+def _open_direct(app: FastAPI, stack: AsyncExitStack, transaction: Transaction, storage: Storage) -> None:
+    """Let clients carry their bytes to and from S3, where its public address is known."""
+    settings: Settings = app.state.settings
+    app.state.direct = app.state.download_urls = None
+    if settings.s3_public_url is None:
+        return
+    presigner = Presigner(
+        public_url=settings.s3_public_url,
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+    )
+    app.state.direct = DirectUploads(
+        transaction,
+        storage,
+        presigner,
+        app.state.files,
+        app.state.disposal,
+        admission=app.state.admission,
+        expiry=settings.direct_upload_expiry,
+        url_lifetime=settings.part_url_lifetime,
+        completion_timeout=settings.upload_timeout,
+    )
+    stack.push_async_callback(app.state.direct.close)
+    app.state.download_urls = DownloadUrls(presigner, app.state.files.announce_download, settings.download_url_lifetime)
 
 
 def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
@@ -117,36 +143,8 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
     )
 
 
-def _presigner(settings: Settings) -> Presigner | None:
-    if settings.s3_public_url is None:
-        return None
-    return Presigner(
-        public_url=settings.s3_public_url,
-        bucket=settings.s3_bucket,
-        region=settings.s3_region,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
-    )
-
-
-def _direct(
-    *,
-    settings: Settings,
-    database: Database,
-    storage: Storage,
-    presigner: Presigner,
-    files: FileService,
-    disposal: Disposal,
-    admission: Admission,
-) -> DirectUploads:
-    return DirectUploads(
-        transactions(database),
-        storage,
-        presigner,
-        files,
-        disposal,
-        admission=admission,
-        expiry=settings.direct_upload_expiry,
-        url_lifetime=settings.part_url_lifetime,
-        completion_timeout=settings.upload_timeout,
-    )
+def _scanners(settings: Settings, transaction: Transaction, storage: Storage, disposal: Disposal) -> list[Background]:
+    if settings.clamd_address is None:
+        return []
+    quarantine = Quarantine(transaction, storage, disposal, Clamd(settings.clamd_address, SCAN_TIMEOUT))
+    return [Background("scan", quarantine.scan_all, settings.scan_interval) for _ in range(settings.scans_at_once)]

@@ -64,7 +64,7 @@ async def delete_file(file_id: str, user: CurrentUserDep, files: FilesDep) -> No
 @router.get("/v1/files/{file_id}/info", responses=_UNKNOWN)
 async def file_info(file_id: str, user: CurrentUserDep, access: AccessDep) -> FileRead:
     """Tell what is known about a file that was uploaded by the caller or sent to him."""
-    return FileRead.of(await access.readable(file_id, user.user_id))
+    return FileRead.of(await access.known(file_id, user.user_id))
 
 
 @router.get("/v1/files/{file_id}", response_class=Response, responses={**CONTENT_ANSWERS, **_UNKNOWN})

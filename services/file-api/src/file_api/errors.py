@@ -13,6 +13,19 @@ class UploadTooSlow(HttpRefusal):
         super().__init__(ErrorCode.FIELD_INVALID, "the upload took too long", field="file")
 
 
+class Quarantined(HttpRefusal):
+    """The file has not been scanned for viruses yet: 503, to be tried again soon."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, "the file is being scanned for viruses, try again", field="file_id")
+
+    def headers(self) -> dict[str, str]:
+        """Return when to come back: a scan takes a second, and those before it."""
+        return {"Retry-After": "5"}
+
+
 class UploadAborted(HttpRefusal):
     """The client went away in the middle: nobody hears this 400."""
 

@@ -68,6 +68,11 @@ class Previews:
         assert found.thumbnail is not None  # noqa: S101 - it was asked for
         return found.thumbnail
 
+    async def examine_all(self) -> None:
+        """Look into all that nobody has looked into. Raises Unavailable; what is left waits."""
+        while await self.examine_next():
+            pass
+
     async def examine_next(self) -> bool:
         """Look into one blob that nobody has looked into; False when there is none. Raises Unavailable."""
         now = datetime.now(UTC)

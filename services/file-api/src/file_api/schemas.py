@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from file_api.files import StoredFile
+from file_api.files import Scan, StoredFile
 
 
 class FileRead(BaseModel):
@@ -24,6 +24,11 @@ class FileRead(BaseModel):
     height: int | None = Field(default=None, description="likewise")
     duration_ms: int | None = Field(default=None, description="of a recording; null: not known yet, or no recording")
 
+    scan: Scan = Field(
+        description="for viruses; `waiting`: its bytes can be read soon, `infected`: they were removed,"
+        " `skipped`: it was too large, or there was no scanner"
+    )
+
     @classmethod
     def of(cls, file: StoredFile) -> Self:
         """Return the answer for a file."""
@@ -38,6 +43,7 @@ class FileRead(BaseModel):
             width=file.blob.width,
             height=file.blob.height,
             duration_ms=file.blob.duration_ms,
+            scan=Scan(file.blob.scan),
         )
 
 

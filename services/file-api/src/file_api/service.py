@@ -18,7 +18,7 @@ from tlim_runtime.outages import Unavailable
 from file_api.admission import Admission
 from file_api.disposal import Disposal
 from file_api.errors import QuotaExceeded, UploadTooSlow
-from file_api.files import Blob, NewUpload, Received, StoredFile, Upload, is_file_id, new_file_id, object_key
+from file_api.files import Blob, NewUpload, Received, Scan, StoredFile, Upload, is_file_id, new_file_id, object_key
 from file_api.intake import Intake
 from file_api.media import media_type_of
 from file_api.names import safe_name
@@ -32,6 +32,7 @@ logger = get_logger(__name__)
 class FileService:
     """Uploads, downloads and deletion.
 
+    New files up to `scan_max_bytes` are kept in quarantine until they are scanned; None: there is no scanner.
     `announced` is called after each commit that put an event into the outbox; it must not wait for the broker.
     """
 
@@ -46,6 +47,7 @@ class FileService:
         max_upload_bytes: int,
         upload_timeout: timedelta,
         pending_expiry: timedelta,
+        scan_max_bytes: int | None = None,
     ) -> None:
         self._transaction = transaction
         self._storage = storage
@@ -55,6 +57,7 @@ class FileService:
         self.max_upload_bytes = max_upload_bytes
         self._upload_timeout = upload_timeout
         self._pending_expiry = pending_expiry
+        self._scan_max_bytes = scan_max_bytes
 
     async def upload(self, owner_id: str, upload: Upload) -> StoredFile:
         """Store a file and announce it.
@@ -67,13 +70,14 @@ class FileService:
         new = NewUpload(upload_id, owner_id, now, now + self._pending_expiry, upload.at_least)
         room = await self._admission.begin(owner_id, upload.at_least, lambda tables: tables.uploads.begin(new))
         try:
-            return await self.finish(await self._receive(upload_id, owner_id, upload, room))
+            received = await self._receive(upload_id, owner_id, upload, room)
         except Unavailable:
             # S3 may still be working on a request that we gave up: only later can its object be removed for good.
             raise
         except Exception:
             await self._give_up(upload_id)
             raise
+        return await self.finish(received)
 
     async def _receive(self, upload_id: str, owner_id: str, upload: Upload, room: int) -> Received:
         over = QuotaExceeded(self._admission.quota_bytes) if room < self.max_upload_bytes else None
@@ -90,9 +94,14 @@ class FileService:
     async def finish(self, received: Received) -> StoredFile:
         """Make a file of what has been uploaded and announce it; where its bytes are known, they are not kept again.
 
-        Raises UNAVAILABLE when the upload expired meanwhile; QuotaExceeded, after which it is there still; Unavailable.
+        Raises QuotaExceeded, and FIELD_INVALID for bytes in which a virus was found before: then the upload is given
+        up; UNAVAILABLE when it expired meanwhile; Unavailable.
         """
-        file = await self._file_away(received)
+        try:
+            file = await self._file_away(received)
+        except TlimError:
+            await self._give_up(received.upload_id)
+            raise
         if file is not None:
             await self._announced()
         if file is None or file.blob.blob_id != received.upload_id:
@@ -117,13 +126,18 @@ class FileService:
                     await tables.discarded.add([object_key(upload_id)], now)
                 return known
             await self._admission.settle(tables, owner_id, size, reserved)
-            blob = await tables.blobs.keep(Blob(upload_id, sha256, size), now)
+            blob = await tables.blobs.keep(Blob(upload_id, sha256, size, self._scan_of(size)), now)
+            if blob.scan == Scan.INFECTED:
+                raise TlimError(ErrorCode.FIELD_INVALID, "there is a virus in the file", field="file")
             if blob.blob_id != upload_id:
                 await tables.discarded.add([object_key(upload_id)], now)
             file = StoredFile(upload_id, owner_id, name, media_type, now, blob)
             await tables.files.add(file)
             await tables.announce(_event(MsgType.FILE_UPLOADED, file, owner_id))
         return file
+
+    def _scan_of(self, size: int) -> Scan:
+        return Scan.SKIPPED if self._scan_max_bytes is None or size > self._scan_max_bytes else Scan.WAITING
 
     async def _give_up(self, upload_id: str) -> None:
         key = object_key(upload_id)

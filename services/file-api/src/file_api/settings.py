@@ -1,6 +1,7 @@
 """What file-api is told by its environment."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, SecretStr
@@ -45,4 +46,20 @@ class Settings(ServiceSettings, DatabaseSettings):
     """What one user's files and running uploads may have together; files he was sent are their senders'."""
     uploads_per_user: Rate = "120/minute"
     """An album of pictures goes at once; a program that goes wild does not fill the disk."""
+    clamd_socket: Path | None = None
+    """The virus scanner's Unix socket; without it and `clamd_host` nothing is scanned."""
+    clamd_host: str | None = None
+    clamd_port: int = Field(default=3310, ge=1, le=65_535)
+    scan_max_bytes: int = Field(default=100 * 1024**2, ge=1, lt=4 * 1024**3)
+    """Larger files are not scanned; clamd's StreamMaxLength, which is 100 MiB by default, must not be below."""
+    scans_at_once: int = Field(default=2, ge=1)
+    scan_interval: timedelta = timedelta(seconds=5)
+    """How often is looked for what another process has left unscanned; new files are scanned at once."""
     sweep_interval: timedelta = timedelta(minutes=15)
+
+    @property
+    def clamd_address(self) -> Path | tuple[str, int] | None:
+        """Where the virus scanner is; None: there is none."""
+        if self.clamd_socket is not None:
+            return self.clamd_socket
+        return None if self.clamd_host is None else (self.clamd_host, self.clamd_port)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from file_api.files import Blob
+from file_api.files import Blob, Scan
 from file_api.models import BlobRow, FileRow
 
 
@@ -20,10 +20,12 @@ class BlobRepository:
     async def keep(self, blob: Blob, now: datetime) -> Blob:
         """Return the blob with these bytes, for a file of this transaction: the one that is there, else this new one.
 
-        Until the end of the transaction nobody removes it. Waits for a transaction that adds the same bytes.
+        Until the end of the transaction nobody removes it. Waits for a transaction that adds the same bytes. A blob
+        that came while there was no scanner is scanned now, if the new one would be.
         """
         row = {"blob_id": blob.blob_id, "sha256": blob.sha256, "size": blob.size, "scan": blob.scan}
-        insertion = insert(BlobRow).values(**row, stored_at=now, facts_due_at=now)
+        scan_due_at = now if blob.scan == Scan.WAITING else None
+        insertion = insert(BlobRow).values(**row, stored_at=now, facts_due_at=now, scan_due_at=scan_due_at)
         new = insertion.on_conflict_do_nothing(index_elements=["sha256"]).returning(col(BlobRow.blob_id))
         known = sa.select(BlobRow).where(col(BlobRow.sha256) == blob.sha256).with_for_update(read=True, key_share=True)
         while True:
@@ -31,6 +33,8 @@ class BlobRepository:
                 return blob
             there = (await self._session.scalars(known)).first()
             if there is not None:  # else it was removed in between
+                if there.scan == Scan.SKIPPED and blob.scan == Scan.WAITING:
+                    there.scan, there.scan_due_at = blob.scan, now
                 return as_blob(there)
 
     async def exists(self, blob_id: str) -> bool:

@@ -1,0 +1,74 @@
+"""The adapter of the virus scanner: clamd's INSTREAM command (man 8 clamd), over TCP or a Unix socket."""
+
+import asyncio
+import contextlib
+import re
+import struct
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+from tlim_runtime.outages import Unavailable
+
+_REPLY = re.compile(r"stream: (?:(?P<finding>.+) FOUND|OK)")
+
+
+class ScannerUnavailable(Unavailable):
+    """clamd is away, or took too long."""
+
+
+class ScanFailedError(Exception):
+    """clamd could not scan this file, for a reason it tells; other files it may well scan."""
+
+
+class Clamd:
+    """Scans one stream per connection. `address`: a socket's path, or host and port; `timeout`: for a whole scan."""
+
+    def __init__(self, address: Path | tuple[str, int], timeout: timedelta) -> None:
+        self._address = address
+        self._timeout = timeout.total_seconds()
+
+    async def scan(self, data: AsyncIterator[bytes]) -> str | None:
+        """Return the name of the virus in `data`, None when there is none.
+
+        `data` gives non-empty chunks of less than 4 GiB. Raises ScannerUnavailable, ScanFailedError, or what it raises.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self._ask(data)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise ScannerUnavailable(f"clamd: {error or type(error).__name__}") from error
+        matched = _REPLY.fullmatch(reply)
+        if matched is None:
+            raise ScanFailedError(reply)
+        return matched["finding"]
+
+    async def _ask(self, data: AsyncIterator[bytes]) -> str:
+        reader, writer = await self._connect()
+        # Read from the beginning: when clamd has enough, for example over its StreamMaxLength, it says why and closes;
+        # asyncio drops what it said when a write fails before it was read.
+        reply = asyncio.create_task(reader.readuntil(b"\0"))
+        try:
+            with contextlib.suppress(ConnectionError):
+                await _send(writer, data, reply)
+            return (await reply)[:-1].decode(errors="replace")
+        finally:
+            writer.close()
+            reply.cancel()
+            await asyncio.gather(reply, return_exceptions=True)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._address, Path):
+            return await asyncio.open_unix_connection(self._address)
+        return await asyncio.open_connection(*self._address)
+
+
+async def _send(writer: asyncio.StreamWriter, data: AsyncIterator[bytes], reply: "asyncio.Task[bytes]") -> None:
+    writer.write(b"zINSTREAM\0")
+    async for chunk in data:
+        if reply.done():
+            return
+        writer.write(struct.pack("!L", len(chunk)) + chunk)
+        await writer.drain()
+    writer.write(struct.pack("!L", 0))
+    await writer.drain()

@@ -1,0 +1,80 @@
+"""The rules of quarantine: new bytes can be downloaded when the virus scanner has found nothing, once for all files.
+
+What is to be scanned stands in the database, so that no killed process and no outage of the scanner lets a file through
+or forgets it.
+"""
+
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
+
+from file_api.clamd import Clamd, ScanFailedError
+from file_api.disposal import Disposal
+from file_api.files import Blob
+from file_api.repository import Transaction
+from file_api.storage import ObjectMissing, Storage
+
+logger = get_logger(__name__)
+
+SCAN_TIMEOUT = timedelta(minutes=2)
+"""clamd takes a few seconds for 100 MiB, and gives up an archive after two minutes itself (MaxScanTime)."""
+
+_LEASE = timedelta(minutes=5)  # for the process that scans: above the timeout, then another one tries
+_SOON = timedelta(seconds=10)  # after an outage: the others come first, lest it was this one's fault
+_AGAIN = timedelta(minutes=10)  # after clamd could not scan a file: what is wrong with it is seldom mended at once
+
+
+class Quarantine:
+    """Scans what waits; several processes share the work."""
+
+    def __init__(self, transaction: Transaction, storage: Storage, disposal: Disposal, clamd: Clamd) -> None:
+        self._transaction = transaction
+        self._storage = storage
+        self._disposal = disposal
+        self._clamd = clamd
+
+    async def scan_all(self) -> None:
+        """Scan until nothing waits. Raises Unavailable; what was in hand waits again."""
+        while await self._scan_next():
+            pass
+
+    async def _scan_next(self) -> bool:
+        now = datetime.now(UTC)
+        async with self._transaction() as tables:
+            blob = await tables.scans.lease(now, now + _LEASE)
+        if blob is None:
+            return False
+        try:
+            async with aclosing(await self._storage.get(blob.object_key)) as data:
+                finding = await self._clamd.scan(data)
+        except ObjectMissing:  # deleted meanwhile; else its row stays in quarantine
+            await self._put_back(blob, now + _AGAIN)
+        except ScanFailedError as error:
+            logger.error("a file could not be scanned", blob_id=blob.blob_id, reason=str(error))  # noqa: TRY400
+            await self._put_back(blob, now + _AGAIN)
+        except Unavailable:
+            await self._put_back(blob, now + _SOON)
+            raise
+        else:
+            await self._note(blob, finding)
+        return True
+
+    async def _put_back(self, blob: Blob, due: datetime) -> None:
+        async with self._transaction() as tables:
+            await tables.scans.put_back(blob.blob_id, due)
+
+    async def _note(self, blob: Blob, finding: str | None) -> None:
+        condemned = None
+        async with self._transaction() as tables:
+            if finding is None:
+                await tables.scans.note_clean(blob.blob_id)
+            else:
+                condemned = await tables.scans.note_infected(blob.blob_id, finding)
+                if condemned is not None:
+                    await tables.discarded.add(condemned.object_keys, datetime.now(UTC))
+        if condemned is not None:
+            logger.warning("a virus was found", finding=finding, sha256=blob.sha256, file_ids=condemned.file_ids)
+            for key in condemned.object_keys:
+                await self._disposal.remove(key)
