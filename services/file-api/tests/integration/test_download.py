@@ -126,7 +126,7 @@ async def test_a_client_that_goes_away_does_not_keep_the_connection_to_s3(world:
             async with alice.stream("GET", f"/v1/files/{uploaded.json()['file_id']}") as answer:
                 async for _ in answer.aiter_bytes():
                     break
-    sessions = world.app.state.files._storage._client._endpoint.http_session._sessions.values()
+    sessions = world.app.state.files._storage.client._endpoint.http_session._sessions.values()
 
     async def released() -> None:
         assert not any(session.connector._acquired for session in sessions)
