@@ -15,7 +15,7 @@ from message_store.search.grams import (
     BLOCK_BITS,
     folded,
     gram_of_block,
-    gram_of_group,
+    gram_of_conversation,
     gram_of_person,
     gram_of_sender,
     grams_of_text,
@@ -126,13 +126,15 @@ def _conversations() -> Iterator[tuple[int, str, bool, list[str], list[int]]]:
         pairs[one, two] = None
     for number, pair in enumerate(pairs):
         both = [people[who] for who in pair]
-        yield number, conversation_of_users(*both), True, both, [gram_of_person(one) for one in both]
+        conversation_id = conversation_of_users(*both)
+        grams = [gram_of_conversation(conversation_id), *map(gram_of_person, both)]
+        yield number, conversation_id, True, both, grams
     with_heavy = set(draw.sample(range(GROUPS), HEAVY_GROUPS))
     for group in range(GROUPS):
         size = 3 + int(197 * draw.random() ** 4)
         members = draw.sample(people[1:], size) + [HEAVY] * (group in with_heavy)
         session_id = f"00000000-0000-4000-8000-{group:012}"
-        yield DIRECT + group, session_id, False, members, [gram_of_group(session_id)]
+        yield DIRECT + group, session_id, False, members, [gram_of_conversation(session_id)]
 
 
 async def load(connection: "asyncpg.Connection[asyncpg.Record]", messages: int) -> None:

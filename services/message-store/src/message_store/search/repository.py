@@ -100,12 +100,12 @@ class SearchReader:
         values = {"stored_at": stored_at, "first": first, "last": last}
         return int((await self._session.execute(_FIRST_AFTER, values)).scalar_one())
 
-    async def candidates(self, lookup: Lookup, block: int, before: int, limit: int) -> Candidates:
-        """Return the newest messages before a seq, in the block of that number, that the index gives for a look-up."""
+    async def candidates(self, lookup: Lookup, block: int | None, before: int, limit: int) -> Candidates:
+        """Return the newest messages before a seq, in the block of that number if any, that the index gives."""
         values: dict[str, Any] = {
             **lookup.filters._asdict(),
             "user_id": lookup.user_id,
-            "required": [*lookup.required, block],
+            "required": [*lookup.required, *([] if block is None else [block])],
             "before": before,
             "limit": limit,
         }

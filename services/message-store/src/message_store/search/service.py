@@ -13,7 +13,7 @@ from message_store.search.grams import (
     BLOCK_BITS,
     folded,
     gram_of_block,
-    gram_of_group,
+    gram_of_conversation,
     gram_of_person,
     gram_of_sender,
     grams_of_query,
@@ -85,8 +85,8 @@ class SearchReader(Protocol):
     async def first_after(self, stored_at: int, first: int, last: int, /) -> int:
         """Return the first seq from `first` to `last` + 1 behind which everything was stored after a time."""
 
-    async def candidates(self, lookup: Lookup, block: int, before: int, limit: int, /) -> Candidates:
-        """Return the newest messages before a seq, in the block of that number, that the index gives for a look-up."""
+    async def candidates(self, lookup: Lookup, block: int | None, before: int, limit: int, /) -> Candidates:
+        """Return the newest messages before a seq, in the block of that number if any, that the index gives."""
 
     async def messages(self, seqs: Sequence[int], /) -> Slice:
         """Return messages, newest first, as many of them as are not too large together."""
@@ -142,17 +142,19 @@ class _Search:
         """Go back through the log in blocks that grow while little is found."""
         lookup = lookup_of(self._me, self._question, await self._reader.groups_of(self._me))
         first, before = await self._bounds()
-        level = 0
+        # one conversation is little to look through, so that fewer steps are better than small ones
+        sizes, level = BLOCK_BITS if lookup.any_of else BLOCK_BITS[1::2], 0
         for _ in range(MAX_STATEMENTS):
             if before <= first or self._is_full() or self._elapsed() > MAX_SECONDS:
                 break
-            bits = BLOCK_BITS[level]
-            got = await self._reader.candidates(lookup, gram_of_block(bits, before - 1), before, CANDIDATES)
+            start = (before - 1) >> sizes[level] << sizes[level]
+            block = gram_of_block(sizes[level], start) if start > first or not lookup.required else None
+            got = await self._reader.candidates(lookup, block, before, CANDIDATES)
             await self._look_at(got.visible)
             if got.size == CANDIDATES:  # there is more in this block
                 before, level = got.last_seq, 0
             else:
-                before, level = (before - 1) >> bits << bits, min(level + 1, len(BLOCK_BITS) - 1)
+                before, level = start, min(level + 1, len(sizes) - 1)
         if self._is_full():
             page = self._found[: self._limit]
             return Hits(page, page[-1].seq)
@@ -193,15 +195,13 @@ def lookup_of(me: str, question: Question, groups: Collection[str]) -> Lookup:
     if question.sender is not None:
         required.add(gram_of_sender(question.sender))
     if question.conversation is None:
-        any_of = frozenset({gram_of_person(me), *map(gram_of_group, groups)})
+        any_of = frozenset({gram_of_person(me), *map(gram_of_conversation, groups)})
         return Lookup(me, frozenset(required), any_of, filters)
-    if question.conversation in groups:
-        required.add(gram_of_group(question.conversation))
-        return Lookup(me, frozenset(required), frozenset(), filters._replace(conversation_id=question.conversation))
-    peer = _user(question.conversation, "conversation")
-    required.update((gram_of_person(me), gram_of_person(peer)))
-    filters = filters._replace(conversation_id=conversation_of_users(me, peer))
-    return Lookup(me, frozenset(required), frozenset(), filters)
+    conversation_id = question.conversation
+    if conversation_id not in groups:
+        conversation_id = conversation_of_users(me, _user(conversation_id, "conversation"))
+    required.add(gram_of_conversation(conversation_id))
+    return Lookup(me, frozenset(required), frozenset(), filters._replace(conversation_id=conversation_id))
 
 
 def _user(raw: str, field: str) -> str:
