@@ -1,4 +1,4 @@
-"""Unread is derived: over random histories it equals what a plain recomputation in memory says."""
+"""Over random histories, what is unread and what sync tells equal a plain recomputation in memory."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,6 +18,7 @@ STEPS = st.lists(
         st.tuples(st.just("write"), PERSON, PERSON),
         st.tuples(st.just("read"), PERSON, WHICH),
         st.tuples(st.just("recall"), PERSON, WHICH),
+        st.tuples(st.just("tell"), PERSON, PERSON),
         st.tuples(st.just("come or go"), PERSON, st.just(0)),
     ),
     max_size=40,
@@ -44,6 +45,8 @@ class Memory:
     people: tuple[str, ...]
     inside: set[str] = field(default_factory=set)
     said: list[Said] = field(default_factory=list)
+    concerned: dict[int, set[str]] = field(default_factory=dict)
+    """Everything of the log, by its seq: whom it concerns."""
     read_up_to: dict[tuple[str, str], int] = field(default_factory=dict)
 
     async def take(self, act: str, person: int, which: int) -> None:
@@ -56,13 +59,18 @@ class Memory:
             self._remember(await self.log.direct(me, other), pair, me, {me, other})
         elif act == "come or go":
             change = "removed" if me in self.inside else "added"
-            await self.log.change(self.session_id, actor=me, **{change: (me,)})
+            seq = await self.log.change(self.session_id, actor=me, **{change: (me,)})
+            self.concerned[seq] = self.inside | {me}
             self.inside ^= {me}
+        elif act == "tell":
+            other = self.people[which]
+            self.concerned[await self.log.tell(me, self.session_id, other)] = {me, other}
         elif act in {"read", "recall"} and (chosen := self._choose(act, me, which)) is not None:
             await self._mark(act, me, chosen)
 
     def _remember(self, seq: int, conversation: str, sender: str, readers: set[str]) -> None:
         self.said.append(Said(seq, conversation, sender, set(readers)))
+        self.concerned[seq] = set(readers)
 
     def _choose(self, act: str, me: str, which: int) -> Said | None:
         mine = [one for one in self.said if (one.sender == me) == (act == "recall") and me in one.readers]
@@ -88,17 +96,29 @@ class Memory:
         return {newest[name]: unread[name] for name in newest}
 
 
+async def told_by_sync(http: Any, me: str, limit: int) -> list[int]:
+    seqs: list[int] = []
+    page: dict[str, Any] = {"next": 0, "more": True}
+    while page["more"]:
+        page = await http.read(me, "sync", after=page["next"], limit=limit)
+        seqs += [item["seq"] for item in page["items"]]
+    return seqs
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(steps=STEPS)
-async def test_the_list_says_what_a_recomputation_says(http: Any, log: Any, steps: list[tuple[str, int, int]]) -> None:
+@given(steps=STEPS, limit=st.integers(1, 30))
+async def test_the_list_and_sync_say_what_a_recomputation_says(
+    http: Any, log: Any, steps: list[tuple[str, int, int]], limit: int
+) -> None:
     example = next(EXAMPLES)  # the database is shared by all examples: each has people of its own
     people = tuple(f"{name}{example}" for name in PEOPLE)
     memory = Memory(log, f"group {example}", people, inside=set(people))
-    await log.group(memory.session_id, *people)
+    memory.concerned[await log.group(memory.session_id, *people)] = set(people)
     for step in steps:
         await memory.take(*step)
     for me in people:
         listed = (await http.read(me, "conversations"))["items"]
         assert {one["last"]["seq"]: one["unread"] for one in listed if one["last"]} == memory.conversations(me)
+        assert await told_by_sync(http, me, limit) == [seq for seq, who in memory.concerned.items() if me in who]
