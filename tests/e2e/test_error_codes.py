@@ -65,8 +65,8 @@ OVER_XMPP = {
     ),
     "unknown encrypt": Over(ErrorCode.UNSUPPORTED, {"encrypt": "1"}, "encrypt"),
     **{
-        f"{kind.title} has no effect yet": Over(
-            ErrorCode.UNAVAILABLE, {"msg_type": msg_type, "body": [dict(kind.example)]}, "msg_type"
+        f"{kind.title} of an unknown message": Over(
+            ErrorCode.MSG_ID_UNKNOWN, {"msg_type": msg_type, "body": [dict(kind.example)]}, "msg_id"
         )
         for msg_type, kind in REGISTRY.items()
         if msg_type in CLIENT_TYPES and not kind.is_chat

@@ -14,6 +14,7 @@ from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, Ses
 from tlim_protocol.registry import REGISTRY, MsgType
 
 NOW = 1_700_000_000_000
+WINDOW = 120_000
 
 
 class FakeArchive:
@@ -78,8 +79,7 @@ class FakeArchive:
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         return {key: self.read[key] for key in keys if key in self.read}
 
-    async def write(self, writes: Writes, now: int) -> None:
-        assert now == NOW
+    async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):
             raise RowRefused(f"no room for {refused.pop()}")
         assert not {row.seq for row in self.rows}.intersection(row.seq for row in writes.rows)
@@ -156,7 +156,10 @@ class Bench:
         self.session_api = FakeSessionApi()
         self.publication = FakePublication()
         self.counters = FakeCounters()
-        self.recorder = Recorder(self.archive, self.session_api, self.publication, self.counters, lambda: NOW)
+        self.now = NOW
+        self.recorder = Recorder(
+            self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now, recall_window=WINDOW
+        )
 
     async def record(self, *items: AcceptedMessage | SessionEvent) -> list[str | None]:
         return await self.recorder.record(items)
@@ -210,6 +213,27 @@ def group_message(msg_id: str, sender: str = "alice", session_id: str = "s1") ->
     """A text to a session."""
     body = [{"session_id": session_id, "text": f"text of {msg_id}"}]
     return accepted_message(msg_id, MsgType.GROUP_TEXT, sender, msg_to=None, body=body)
+
+
+def report(
+    msg_id: str,
+    *names: str,
+    sender: str = "bob",
+    msg_type: MsgType = MsgType.RECEIVED,
+    session_id: str | None = None,
+    **changes: Any,
+) -> AcceptedMessage:
+    """A receipt or recall that names messages, by default bob's to alice."""
+    mark = {} if session_id is None else {"session_id": session_id}
+    body = [{"msg_id": name, **mark} for name in names]
+    if session_id is not None:
+        changes.setdefault("msg_to", None)
+    return accepted_message(msg_id, msg_type, sender, body=body, **changes)
+
+
+@pytest.fixture(name="report")
+def report_fixture() -> Callable[..., AcceptedMessage]:
+    return report
 
 
 @pytest.fixture(name="to_group")

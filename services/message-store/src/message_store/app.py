@@ -26,7 +26,7 @@ from message_store.repository import Connection
 from message_store.search.endpoints import router as search_router
 from message_store.service import Recorder
 from message_store.settings import Settings
-from message_store.subscribers import Inbox, grants_responder
+from message_store.subscribers import Inbox, grants_responder, recalled_responder
 from message_store.upkeep import upkeep
 
 logger = get_logger(__name__)
@@ -51,6 +51,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         broker = await Broker.connect(settings.nats_url, settings.nats_user, password, settings.service)
         stack.push_async_callback(broker.close)
         await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(database), settings.service)
+        await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(database), settings.service)
         duty = Duty(settings, broker, database, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
         await stack.enter_async_context(_running(leadership))
@@ -103,10 +104,12 @@ class Duty:
     @asynccontextmanager
     async def _storing(self, connection: Connection) -> AsyncIterator[None]:
         """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
-        archive = Archive(connection)
+        archive = Archive(connection, keep_recalled_text=self._settings.keep_recalled_text)
         publication = Publication(archive, self._broker, self._metrics)
         directory = Directory(self._broker, self._settings.user_lookup_timeout)
-        inbox = Inbox(Recorder(archive, directory, publication, self._metrics, _now_ms), self._metrics)
+        window = int(self._settings.recall_window.total_seconds() * 1000)
+        recorder = Recorder(archive, directory, publication, self._metrics, now=_now_ms, recall_window=window)
+        inbox = Inbox(recorder, self._metrics)
         consumer = BatchConsumer(
             self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=publication.restore
         )

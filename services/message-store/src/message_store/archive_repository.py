@@ -89,6 +89,29 @@ _TOUCH_CONVERSATIONS = """
 
 _INSERT_FILES = "INSERT INTO message_files (file_id, seq) SELECT * FROM unnest($1::text[], $2::bigint[])"
 
+_INSERT_ADDRESSEES = "INSERT INTO addressees (user_id, seq) SELECT * FROM unnest($1::text[], $2::bigint[])"
+
+_UPSERT_RECEIPTS = """
+    INSERT INTO receipts (seq, user_id, delivered_at, read_at)
+    SELECT seq, user_id, $4::bigint, CASE WHEN has_read THEN $4::bigint END
+    FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS new (seq, user_id, has_read)
+    ON CONFLICT (seq, user_id) DO UPDATE SET read_at = coalesce(receipts.read_at, excluded.read_at)"""
+
+_UPSERT_CURSORS = """
+    INSERT INTO read_cursors (user_id, conversation_id, read_seq)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+    ON CONFLICT (user_id, conversation_id) DO UPDATE
+    SET read_seq = greatest(read_cursors.read_seq, excluded.read_seq)"""
+
+_AUDIT_RECALLS = """
+    INSERT INTO recalls (seq, conversation_id, sender, msg_id, msg_type, stored_at, recalled_at, body)
+    SELECT seq, conversation_id, sender, msg_id, msg_type, stored_at, $2::bigint, CASE WHEN $3::boolean THEN body END
+    FROM messages WHERE seq = ANY($1::bigint[])"""
+
+_RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq = ANY($1::bigint[])"
+_FORGET_FILES = "DELETE FROM message_files WHERE seq = ANY($1::bigint[])"
+_FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
+
 _MESSAGES_AFTER = """
     SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
            location, stored_at, recalled_at IS NOT NULL AS is_recalled,
@@ -114,8 +137,9 @@ class Archive:
     PostgreSQL cannot hold, or even be asked for, what it is given.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
         self._connection = connection
+        self._keep_recalled_text = keep_recalled_text
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -170,11 +194,19 @@ class Archive:
         rows = await self._fetch(_FIND_RECEIPTS, *_columns(keys, 2))
         return {(seq, user_id): has_read for seq, user_id, has_read in rows}
 
-    async def write(self, writes: Writes, now: int) -> None:
+    async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""
         async with _translated():
-            for statement, *arguments in _statements(writes, now):
+            for statement, *arguments in (*_statements(writes), *self._recalls(writes)):
                 await self._connection.execute(statement, *arguments)
+
+    def _recalls(self, writes: Writes) -> Iterable[tuple[Any, ...]]:
+        """Yield what takes messages back, those of this very batch too; the audit first, it copies what then goes."""
+        if writes.recalled:
+            yield _AUDIT_RECALLS, writes.recalled, writes.now, self._keep_recalled_text
+            yield _RECALL, writes.recalled, writes.now
+            yield _FORGET_FILES, writes.recalled
+            yield _FORGET_SEARCH, writes.recalled
 
     async def published(self) -> int:
         """Return the noted seq up to which everything is known to be published; 0: nothing yet."""
@@ -228,16 +260,16 @@ class Archive:
             return await self._connection.fetch(statement, *arguments)
 
 
-def _statements(writes: Writes, now: int) -> Iterable[tuple[Any, ...]]:
+def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:
     """Yield the statements that are needed, each with its arguments, in the order in which they build on each other."""
     if writes.conversations:
-        yield _INSERT_CONVERSATIONS, writes.conversations, now
+        yield _INSERT_CONVERSATIONS, writes.conversations, writes.now
     if writes.sessions:
         sessions = [
             (one.session_id, one.session_name, one.session_type, one.version, one.at if one.deleted else None)
             for one in writes.sessions.values()
         ]
-        yield _UPSERT_SESSIONS, *_columns(sessions, 5), now
+        yield _UPSERT_SESSIONS, *_columns(sessions, 5), writes.now
     if writes.members:
         yield _UPSERT_MEMBERS, *_columns([(*key, left_seq) for key, left_seq in writes.members.items()], 4)
     if writes.rows:
@@ -246,6 +278,13 @@ def _statements(writes: Writes, now: int) -> Iterable[tuple[Any, ...]]:
         yield _TOUCH_CONVERSATIONS, list(newest), list(newest.values())
     if writes.files:
         yield _INSERT_FILES, *_columns(writes.files, 2)
+    if writes.addressees:
+        yield _INSERT_ADDRESSEES, *_columns(writes.addressees, 2)
+    if writes.receipts:
+        receipts = [(*key, has_read) for key, has_read in writes.receipts.items()]
+        yield _UPSERT_RECEIPTS, *_columns(receipts, 3), writes.now
+    if writes.cursors:
+        yield _UPSERT_CURSORS, *_columns([(*key, seq) for key, seq in writes.cursors.items()], 3)
 
 
 def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:

@@ -4,28 +4,33 @@ Later items see what earlier ones of the same batch did: a session is made and w
 recalled, in one go. Whatever is refused has changed nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.lenient import write_json
-from tlim_protocol.registry import REGISTRY
+from tlim_protocol.registry import REGISTRY, MsgType
 
+from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
 from message_store.notices import NOTICE_SENDER, Change, change_of, notice_of
 from message_store.state import Item, Known, Place, Roster, Row, Span, Writes
 
 _NOBODY: Sequence[str] = ()
+_RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
 
 
 class Audible(NamedTuple):
-    """Who shall hear of a row, and in which words."""
+    """Who shall hear of a row, as the table says it and as a list."""
 
     audience: Audience
     recipient: str | None
     recipients: Sequence[str]
+
+
+_TO_NOBODY = Audible(Audience.NOBODY, None, _NOBODY)
 
 
 class Plan:
@@ -34,22 +39,25 @@ class Plan:
     `seqs` are the places in the log that it may fill, rising: one for each item and for each answered session.
     `newest` is the seq up to which everything is published before the batch, `now` epoch milliseconds.
     `doubts` are the sessions because of which something was refused and of which session-api was not asked yet: then
-    the plan has to be thrown away, and made again with its answers.
+    the plan has to be thrown away, and made again with its answers. `recall_window`: ms for which a message may be
+    taken back.
     """
 
-    def __init__(self, known: Known, seqs: Sequence[int], *, newest: int, now: int) -> None:
+    def __init__(self, known: Known, seqs: Sequence[int], *, newest: int, now: int, recall_window: int) -> None:
         self.newest = newest
-        self.now = now
-        self.writes = Writes()
+        self.writes = Writes(now)
         self.events: list[tuple[str, OutEvent]] = []  # with the conversation that each belongs to
         self.rosters = dict(known.rosters)
         self.changes: list[int] = []  # of session-api, told by events of this batch
         self.doubts: set[str] = set()
         self._known = known
         self._seqs: Iterator[int] = iter(seqs)
+        self._recall_window = recall_window
         self._conversations = set(known.conversations)
         self._places = dict(known.places)
+        self._senders = dict(known.senders)
         self._earlier = dict(known.earlier)
+        self._receipts = dict(known.receipts)
 
     def run(self, items: Sequence[Item]) -> None:
         """Decide on every item."""
@@ -71,14 +79,87 @@ class Plan:
             self._tell(message, envelope, place, _NOBODY)
             return
         session_id = envelope.session_id
-        if not REGISTRY[envelope.msg_type].is_chat:
-            title = REGISTRY[envelope.msg_type].title
-            raise TlimError(ErrorCode.UNAVAILABLE, f"this server does not handle a {title} yet", field="msg_type")
-        if session_id is None:
-            audible = self._to_receiver(envelope)
+        roster = None if session_id is None else self._roster(session_id, message.sender)
+        if envelope.msg_type in _RECEIPTS:
+            self._report(message, envelope, roster)
+        elif envelope.msg_type is MsgType.RECALL:
+            self._recall(message, envelope, roster)
+        elif roster is None:
+            self._keep(message, envelope, self._to_receiver(envelope))
         else:
-            audible = _to_others(self._roster(session_id, message.sender), message.sender)
+            self._keep(message, envelope, _to_others(roster, message.sender))
+
+    def _report(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+        """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
+        reporter, has_read = message.sender, envelope.msg_type is MsgType.READ
+        news: list[Named] = []
+        for named in reported(self._named(message, envelope, roster), reporter):
+            fresh = tuple(place for place in named.places if self._record_receipt(place, reporter, has_read=has_read))
+            if fresh:
+                news.append(Named(named.element, fresh))
+        audible = _to_peers(envelope, roster) if has_read else _to_authors(news)
+        self._tell_news(message, envelope, news, audible)
+
+    def _record_receipt(self, place: Place, reporter: str, *, has_read: bool) -> bool:
+        """Note a receipt and return whether it says anything new; who has read a message has received it."""
+        key = (place.seq, reporter)
+        known = self._receipts.get(key)
+        if known is not None and known >= has_read:
+            return False
+        self._receipts[key] = self.writes.receipts[key] = has_read
+        if has_read:
+            cursor = (reporter, place.conversation_id)
+            self.writes.cursors[cursor] = max(place.seq, self.writes.cursors.get(cursor, 0))
+        return True
+
+    def _recall(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+        """Take messages back, all that are named or none; what is recalled already is no news."""
+        named = recalled(
+            self._named(message, envelope, roster),
+            message.sender,
+            received_at=message.received_at,
+            window=self._recall_window,
+        )
+        news: list[Named] = []
+        for one in named:
+            place = self._places[message.sender, one.msg_id]
+            if not place.is_recalled:
+                self._places[message.sender, one.msg_id] = place._replace(is_recalled=True)
+                self.writes.recalled.append(place.seq)
+                news.append(one)
+        self._tell_news(message, envelope, news, _to_peers(envelope, roster))
+
+    def _tell_news(self, message: AcceptedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
+        if not news:
+            audible = _TO_NOBODY
+        elif len(news) < len(envelope.body):
+            envelope = envelope.model_copy(update={"body": [one.element for one in news]})
         self._keep(message, envelope, audible)
+
+    def _named(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
+        """Return which chat messages of its conversation, that its sender could see, each element names."""
+        me, conversation_id = message.sender, envelope.conversation_id
+        named: list[Named] = []
+        for element in envelope.body:
+            msg_id = element["msg_id"]
+            senders: Collection[str] = {me, envelope.msg_to or ""}
+            if roster is not None:
+                senders = self._senders.get((conversation_id, msg_id), ())
+            places = [self._places.get((sender, msg_id)) for sender in senders]
+            seen = [
+                place
+                for place in places
+                if place is not None and place.is_chat and place.conversation_id == conversation_id
+                and (roster is None or self._could_see(place, me, roster))
+            ]  # fmt: skip
+            named.append(Named(element, tuple(seen)))
+        return named
+
+    def _could_see(self, place: Place, user_id: str, roster: Roster) -> bool:
+        if roster.members[user_id] <= place.seq:
+            return True
+        spans = self._earlier.get((place.conversation_id, user_id), ())
+        return any(span.joined_seq <= place.seq <= span.left_seq for span in spans)
 
     def _to_receiver(self, envelope: Envelope) -> Audible:
         receiver, conversation_id = envelope.msg_to or "", envelope.conversation_id
@@ -121,7 +202,7 @@ class Plan:
         envelope = notice_of(event, change)
         row = self._row(seq, envelope, event.session_id, Audible(Audience.MEMBERS, None, ()), "")
         self.writes.rows.append(row._replace(sender=NOTICE_SENDER))
-        notice = StoredMessage(seq=seq, stored_at=self.now, recipients=change.audience, envelope=envelope)
+        notice = StoredMessage(seq=seq, stored_at=self.writes.now, recipients=change.audience, envelope=envelope)
         self.events.append((event.session_id, notice))
 
     def _write_members(self, session_id: str, change: Change, seq: int) -> None:
@@ -135,12 +216,23 @@ class Plan:
     def _keep(self, message: AcceptedMessage, envelope: Envelope, audible: Audible) -> None:
         row = self._row(next(self._seqs), envelope, envelope.conversation_id, audible, message.location)
         self.writes.rows.append(row)
+        if audible.audience is Audience.ADDRESSEES:
+            self.writes.addressees += [(user_id, row.seq) for user_id in audible.recipients]
         if REGISTRY[envelope.msg_type].carries_file:
             self.writes.files += [(file_id, row.seq) for file_id in envelope.file_ids]
         place = Place(
-            row.seq, self.now, row.conversation_id, row.sender, row.msg_id, is_chat=row.is_chat, is_recalled=False
+            row.seq,
+            self.writes.now,
+            row.conversation_id,
+            row.sender,
+            row.msg_id,
+            is_chat=row.is_chat,
+            is_recalled=False,
         )
         self._places[row.sender, row.msg_id] = place
+        if audible.audience is Audience.MEMBERS:
+            key = (row.conversation_id, row.msg_id)
+            self._senders[key] = (*self._senders.get(key, ()), row.sender)
         self._tell(message, envelope, place, audible.recipients)
 
     def _tell(self, message: AcceptedMessage, envelope: Envelope, place: Place, recipients: Sequence[str]) -> None:
@@ -171,7 +263,7 @@ class Plan:
             body=write_json(envelope.body),
             msg_time=envelope.msg_time or "",
             location=location,
-            stored_at=self.now,
+            stored_at=self.writes.now,
         )
 
     def _refuse(self, message: AcceptedMessage, refusal: TlimError) -> None:
@@ -201,3 +293,17 @@ def _admitted(roster: Roster | None, sender: str) -> Roster:
 
 def _to_others(roster: Roster, sender: str) -> Audible:
     return Audible(Audience.MEMBERS, None, [user_id for user_id in roster.members if user_id != sender])
+
+
+def _to_peers(envelope: Envelope, roster: Roster | None) -> Audible:
+    """Return the other person of the conversation, or all other members of the session."""
+    if roster is not None:
+        return _to_others(roster, envelope.msg_from)
+    return Audible(Audience.RECIPIENT, envelope.msg_to, [envelope.msg_to or ""])
+
+
+def _to_authors(news: Sequence[Named]) -> Audible:
+    authors = list(dict.fromkeys(place.sender for one in news for place in one.places))
+    if len(authors) > 1:
+        return Audible(Audience.ADDRESSEES, None, authors)
+    return Audible(Audience.RECIPIENT, authors[0], authors) if authors else _TO_NOBODY

@@ -14,7 +14,7 @@ from message_store import survey
 from message_store.errors import RowRefused
 from message_store.plan import Plan
 from message_store.rosters import RosterCache
-from message_store.state import Item, Writes
+from message_store.state import Item, Known, Writes
 
 
 class Archive(survey.Archive, Protocol):
@@ -26,7 +26,7 @@ class Archive(survey.Archive, Protocol):
     async def draw(self, count: int, /) -> list[int]:
         """Return the next seqs, rising."""
 
-    async def write(self, writes: Writes, now: int, /) -> None:
+    async def write(self, writes: Writes, /) -> None:
         """Write what a batch changes."""
 
     async def save_published(self, seq: int, /) -> None:
@@ -104,13 +104,16 @@ class Recorder:
         directory: survey.Directory,
         publication: Publication,
         counters: Counters,
+        *,
         now: Callable[[], int],
+        recall_window: int,
     ) -> None:
         self._archive = archive
         self._directory = directory
         self._publication = publication
         self._counters = counters
         self._now = now  # epoch milliseconds
+        self._recall_window = recall_window  # milliseconds
         self._rosters = RosterCache()
         self._survey = survey.Survey(archive, directory, self._rosters)
 
@@ -150,22 +153,25 @@ class Recorder:
         with self._rosters_in_doubt():
             async with self._archive.transaction():
                 plan = await self._plan(items, newest)
-                await self._archive.write(plan.writes, plan.now)
+                await self._archive.write(plan.writes)
                 await self._archive.save_published(self._publication.seq)
         self._rosters.keep(plan.rosters)
         return plan
 
     async def _plan(self, items: Sequence[Item], newest: int) -> Plan:
         """Decide; a second time, with session-api's answers, when somebody would be refused because of a session."""
-        known, now = await self._survey.of(items), self._now()
+        known = await self._survey.of(items)
         seqs = await self._archive.draw(len(items))
-        plan = Plan(known, seqs, newest=newest, now=now)
-        plan.run(items)
+        plan = self._decide(known, seqs, items, newest)
         if plan.doubts:
             known.answers = await self._directory.sessions(plan.doubts)
             seqs += await self._archive.draw(len(plan.doubts))
-            plan = Plan(known, seqs, newest=newest, now=now)
-            plan.run(items)
+            plan = self._decide(known, seqs, items, newest)
+        return plan
+
+    def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item], newest: int) -> Plan:
+        plan = Plan(known, seqs, newest=newest, now=self._now(), recall_window=self._recall_window)
+        plan.run(items)
         return plan
 
     @contextmanager

@@ -18,3 +18,5 @@ class Settings(ServiceSettings, DatabaseSettings):
     leadership_poll: timedelta = timedelta(seconds=1)  # how soon a standby notices that the leader has gone
     user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)
+    recall_window: timedelta = timedelta(seconds=120)  # how long a message may be taken back, by the server's clock
+    keep_recalled_text: bool = False  # whether the audit of recalls keeps what was taken back

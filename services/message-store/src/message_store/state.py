@@ -81,7 +81,7 @@ class Known:
     conversations: Collection[str] = ()  # between two people, those that exist
     rosters: Mapping[str, Roster] = field(default_factory=dict)  # by session id, those that exist
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)  # by sender and msg_id
-    in_session: Mapping[tuple[str, str], tuple[Place, ...]] = field(default_factory=dict)  # by session and msg_id
+    senders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # by session and msg_id
     receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: has he read it?
     earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user
     users: Collection[str] | None = ()  # those of the asked who exist; None: nobody could say
@@ -90,8 +90,9 @@ class Known:
 
 @dataclass
 class Writes:
-    """What a batch changes: one field per statement."""
+    """What a batch changes at the time `now` (epoch milliseconds): one field per statement."""
 
+    now: int
     rows: list[Row] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)  # new ones between two people
     sessions: dict[str, SessionEvent] = field(default_factory=dict)  # newest applied event

@@ -1,9 +1,9 @@
-"""The NATS doors: batches of accepted messages, and the question who may read a file."""
+"""The NATS doors: batches of what was accepted, and the questions who may read a file and what is recalled."""
 
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict, SessionEvent
+from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict, SeqsAnswer, SeqsQuestion, SessionEvent
 from tlim_protocol.registry import SESSION_TYPES
 from tlim_protocol.subjects import type_in
 from tlim_runtime.broker import Responder
@@ -12,6 +12,7 @@ from tlim_runtime.database import Database
 
 from message_store.metrics import StoreMetrics
 from message_store.reading.file_access_repository import FileAccess
+from message_store.reading.recall_repository import Recalls
 from message_store.service import Recorder, flaw_of
 from message_store.state import Item
 
@@ -79,5 +80,17 @@ def grants_responder(database: Database) -> Responder:
         async with database.session() as session:
             allowed = await FileAccess(session).may_read_file(question.file_id, question.user_id)
         return FileVerdict(allowed=allowed).to_bytes()
+
+    return answer
+
+
+def recalled_responder(database: Database) -> Responder:
+    """Return the answer to `tlim.rpc.message.recalled`: those of the messages asked for that are recalled."""
+
+    async def answer(data: bytes) -> bytes:
+        question = SeqsQuestion.from_bytes(data)
+        async with database.session() as session:
+            recalled = await Recalls(session).among(question.seqs)
+        return SeqsAnswer(seqs=list(recalled)).to_bytes()
 
     return answer

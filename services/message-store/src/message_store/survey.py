@@ -1,11 +1,11 @@
 """What a batch refers to, looked up before its plan is made: in the tables, and at the services that know the rest."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tlim_protocol.events import SessionEvent
-from tlim_protocol.registry import REGISTRY
+from tlim_protocol.events import AcceptedMessage, SessionEvent
+from tlim_protocol.registry import REGISTRY, MsgType
 
 from message_store.errors import DirectoryUnavailable
 from message_store.rosters import RosterCache
@@ -48,7 +48,9 @@ class Directory(Protocol):
 class Mentions:
     """Everything that the items of a batch name."""
 
-    keys: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id: resends
+    keys: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id: resends, receipts and recalls of 1:1
+    in_sessions: set[tuple[str, str]] = field(default_factory=set)  # session and msg_id: receipts and recalls of groups
+    commands: list[AcceptedMessage] = field(default_factory=list)  # receipts and recalls
     directs: set[tuple[str, str, str]] = field(default_factory=set)  # conversation, sender and receiver
     sessions: set[str] = field(default_factory=set)
 
@@ -62,8 +64,19 @@ class Mentions:
         session_id = envelope.session_id
         if session_id is not None:
             self.sessions.add(session_id)
-        elif REGISTRY[envelope.msg_type].is_chat:
+        if not REGISTRY[envelope.msg_type].is_chat:
+            self._add_command(item)
+        elif session_id is None:
             self.directs.add((envelope.conversation_id, item.sender, envelope.msg_to or ""))
+
+    def _add_command(self, message: AcceptedMessage) -> None:
+        envelope = message.envelope
+        self.commands.append(message)
+        for element in envelope.body:
+            if envelope.session_id is not None:
+                self.in_sessions.add((envelope.session_id, element["msg_id"]))
+            else:
+                self.keys |= {(message.sender, element["msg_id"]), (envelope.msg_to or "", element["msg_id"])}
 
 
 class Survey:
@@ -82,12 +95,34 @@ class Survey:
         known = Known()
         if mentions.keys:
             known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}
+        if mentions.commands:
+            await self._look_up_named(mentions, known)
         if mentions.directs:
             known.conversations = await self._archive.conversations({one for one, _, _ in mentions.directs})
             known.users = await self._users(mentions, known.conversations)
         if mentions.sessions:
             known.rosters = await self._session_rosters(mentions.sessions)
         return known
+
+    async def _look_up_named(self, mentions: Mentions, known: Known) -> None:
+        if mentions.in_sessions:
+            found = await self._archive.places_in(mentions.in_sessions)
+            known.places = {**known.places, **{(one.sender, one.msg_id): one for one in found}}
+            senders: dict[tuple[str, str], tuple[str, ...]] = {}
+            for one in found:
+                key = (one.conversation_id, one.msg_id)
+                senders[key] = (*senders.get(key, ()), one.sender)
+            known.senders = senders
+            people = {(message.envelope.session_id or "", message.sender) for message in mentions.commands}
+            known.earlier = await self._archive.earlier_spans(people)
+        reports = {
+            (place.seq, message.sender)
+            for message in mentions.commands
+            if message.envelope.msg_type is not MsgType.RECALL
+            for place in _named_by(message, known)
+        }
+        if reports:
+            known.receipts = await self._archive.receipts(reports)
 
     async def _users(self, mentions: Mentions, existing: Collection[str]) -> Collection[str] | None:
         """Ask once per batch, and for first messages only; None: nobody could say."""
@@ -105,3 +140,16 @@ class Survey:
         found = self._rosters.find(session_ids)
         missing = set(session_ids).difference(found)
         return {**found, **await self._archive.rosters(missing)} if missing else found
+
+
+def _named_by(message: AcceptedMessage, known: Known) -> Iterator[Place]:
+    """Yield the messages that a receipt may mean, of others."""
+    envelope = message.envelope
+    for element in envelope.body:
+        senders: Iterable[str] = (envelope.msg_to or "",)
+        if envelope.session_id is not None:
+            senders = known.senders.get((envelope.session_id, element["msg_id"]), ())
+        for sender in senders:
+            place = known.places.get((sender, element["msg_id"]))
+            if place is not None:
+                yield place

@@ -127,9 +127,9 @@ class World:
         return Settings(**{**values, **changes})
 
     @asynccontextmanager
-    async def running(self, app: FastAPI | None = None) -> AsyncIterator[FastAPI]:
-        """An instance of the whole application in this process."""
-        app = app or create_app(self.settings())
+    async def running(self, app: FastAPI | None = None, **changes: Any) -> AsyncIterator[FastAPI]:
+        """An instance of the whole application in this process, with changed settings."""
+        app = app or create_app(self.settings(**changes))
         async with app.router.lifespan_context(app):
             yield app
 

@@ -34,9 +34,9 @@ async def commit_only(world: Any, *messages: Any, stored_at: int = 1_700_000_000
     async with opened_archive(world) as archive, archive.transaction():
         existing = await archive.conversations({message.envelope.conversation_id for message in messages})
         known = Known(conversations=existing, users={message.envelope.msg_to for message in messages})
-        plan = Plan(known, await archive.draw(len(messages)), newest=0, now=stored_at)
+        plan = Plan(known, await archive.draw(len(messages)), newest=0, now=stored_at, recall_window=0)
         plan.run(messages)
-        await archive.write(plan.writes, stored_at)
+        await archive.write(plan.writes)
 
 
 async def test_what_was_committed_and_not_published_is_published_first_after_a_start(world: Any, accepted: Any) -> None:

@@ -1,0 +1,68 @@
+"""The rules of receipts and recalls (MTC-*): which messages they may name, and what is news in them."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
+
+from message_store.state import Place
+
+
+class Named(NamedTuple):
+    """An element of a receipt or recall, and the chat messages of its conversation that have its msg_id.
+
+    More than one only where several people chose the same msg_id in one group.
+    """
+
+    element: dict[str, Any]
+    places: tuple[Place, ...]
+
+    @property
+    def msg_id(self) -> str:
+        """What it names."""
+        return str(self.element["msg_id"])
+
+    def of(self, senders: Collection[str]) -> "Named":
+        """Return the same with the messages of these senders only."""
+        return Named(self.element, tuple(place for place in self.places if place.sender in senders))
+
+    def without(self, sender: str) -> "Named":
+        """Return the same without the messages of somebody."""
+        return Named(self.element, tuple(place for place in self.places if place.sender != sender))
+
+
+def reported(named: Sequence[Named], reporter: str) -> list[Named]:
+    """Return what a receipt reports: messages of others.
+
+    Raises MSG_ID_UNKNOWN when any of its elements names none, so that nothing of it is half done.
+    """
+    found = [one.without(reporter) for one in named]
+    _require_all(found, "is no message to you in this conversation")
+    return found
+
+
+def recalled(named: Sequence[Named], author: str, *, received_at: int, window: int) -> list[Named]:
+    """Return what a recall takes back: the author's own messages; all of them or none.
+
+    `received_at` is when the server received the recall, `window` how long after storing it may come, both in ms; the
+    limit itself is inside. What is recalled already may be recalled again at any time. Raises NOT_ALLOWED,
+    MSG_ID_UNKNOWN, RECALL_TOO_LATE, in this order.
+    """
+    own = [one.of({author}) for one in named]
+    for before, after in zip(named, own, strict=True):
+        if before.places and not after.places:
+            detail = f"{quoted(before.msg_id)} is somebody else's message"
+            raise TlimError(ErrorCode.NOT_ALLOWED, detail, field="msg_id")
+    _require_all(own, "is no message in this conversation")
+    for one in own:
+        for place in one.places:
+            if not place.is_recalled and received_at - place.stored_at > window:
+                detail = f"{quoted(one.msg_id)} was stored more than {window // 1000} s ago"
+                raise TlimError(ErrorCode.RECALL_TOO_LATE, detail, field="msg_id")
+    return own
+
+
+def _require_all(found: Sequence[Named], sentence: str) -> None:
+    for one in found:
+        if not one.places:
+            raise TlimError(ErrorCode.MSG_ID_UNKNOWN, f"{quoted(one.msg_id)} {sentence}", field="msg_id")

@@ -1,0 +1,20 @@
+"""The SQL of one question: which messages have been recalled."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from message_store.models import Message
+
+
+class Recalls:
+    """Recalled messages, on the session of a request."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def among(self, seqs: Collection[int]) -> Sequence[int]:
+        """Return those of `seqs` that are recalled, rising."""
+        query = select(Message.seq).where(col(Message.seq).in_(seqs), col(Message.recalled_at).is_not(None))
+        return (await self._session.scalars(query.order_by(col(Message.seq)))).all()

@@ -1,0 +1,102 @@
+"""The rules of recall: whose, until when, who hears of it, and once."""
+
+from typing import Any
+
+import pytest
+from message_store.models import Audience
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
+
+NOW, WINDOW = 1_700_000_000_000, 120_000
+
+
+@pytest.fixture(name="recall")
+def recall_fixture(report: Any) -> Any:
+    return lambda *names, **changes: report(*names, **{"sender": "alice", "msg_type": MsgType.RECALL, **changes})
+
+
+async def test_a_recalled_message_is_taken_back_and_its_receiver_told(bench: Any, accepted: Any, recall: Any) -> None:
+    await bench.record(accepted("m1"), accepted("m2"))
+    assert await bench.outcome(recall("c1", "m1", "m2")) == [["bob"]]
+    assert bench.archive.recalled == [1, 2]
+    row = bench.archive.rows[-1]
+    assert (row.is_chat, row.audience, row.recipient) == (False, Audience.RECIPIENT, "bob")
+
+
+async def test_in_a_group_all_others_are_told(bench: Any, session: Any, to_group: Any, recall: Any) -> None:
+    await bench.record(session(1, "alice", "bob", "carol"), to_group("m1"))
+    assert await bench.outcome(recall("c1", "m1", session_id="s1")) == [["bob", "carol"]]
+    assert bench.archive.rows[-1].audience is Audience.MEMBERS
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_what_is_recalled_again_is_no_news(bench: Any, accepted: Any, recall: Any, is_one_batch: bool) -> None:
+    await bench.record(accepted("m1"), accepted("m2"))
+    recalls = [recall("c1", "m1"), recall("c2", "m1", received_at=NOW + 2 * WINDOW), recall("c3", "m1", "m2")]
+    outcomes = await bench.outcome(*recalls) if is_one_batch else [(await bench.outcome(one))[0] for one in recalls]
+    assert outcomes == [["bob"], [], ["bob"]]
+    assert bench.stored[-1].envelope.body == [{"msg_id": "m2"}]
+    assert bench.archive.recalled == [1, 2]
+
+
+async def test_a_message_and_its_recall_in_one_batch(bench: Any, accepted: Any, recall: Any, report: Any) -> None:
+    assert await bench.outcome(accepted("m1"), recall("c1", "m1"), report("r1", "m1")) == [["bob"], ["bob"], ["alice"]]
+    assert bench.archive.recalled == [1]
+
+
+async def test_somebody_else_s_message_stays(bench: Any, accepted: Any, recall: Any) -> None:
+    await bench.record(accepted("m1"), accepted("own", sender="bob"))
+    assert await bench.outcome(recall("c1", "own", "m1", sender="bob")) == [ErrorCode.NOT_ALLOWED]
+    assert not bench.archive.recalled
+
+
+async def test_in_a_group_too(bench: Any, session: Any, to_group: Any, recall: Any) -> None:
+    await bench.record(session(1, "alice", "bob"), to_group("m1"))
+    assert await bench.outcome(
+        recall("c1", "m1", sender="bob", session_id="s1"),
+        recall("c2", "m1", sender="carol", session_id="s1"),
+        recall("c3", "m1", session_id="s2"),
+    ) == [ErrorCode.NOT_ALLOWED, ErrorCode.NOT_ALLOWED, ErrorCode.SESSION_UNKNOWN]
+
+
+@pytest.mark.parametrize("name", ["unknown", "elsewhere", "c0", "in a group"])
+async def test_a_recall_is_about_messages_of_that_conversation(
+    bench: Any, accepted: Any, session: Any, to_group: Any, recall: Any, *, name: str
+) -> None:
+    bench.session_api.users = {"bob", "carol"}
+    await bench.record(
+        accepted("m0"), accepted("m1"), accepted("elsewhere", msg_to="carol"), session(1, "alice", "bob"),
+        to_group("in a group"), recall("c0", "m0"),
+    )  # fmt: skip
+    assert await bench.outcome(recall("c1", "m1", name)) == [ErrorCode.MSG_ID_UNKNOWN]
+    assert bench.archive.recalled == [1]
+
+
+@pytest.mark.parametrize(
+    ("waited", "outcome"), [(0, ["bob"]), (WINDOW, ["bob"]), (WINDOW + 1, ErrorCode.RECALL_TOO_LATE)]
+)
+async def test_the_window_is_from_storing_to_receiving_the_recall_its_limit_included(
+    bench: Any, accepted: Any, recall: Any, waited: int, outcome: Any
+) -> None:
+    await bench.record(accepted("m1"))
+    bench.now = NOW + 10 * WINDOW  # a recall that was received in time may be stored late
+    assert await bench.outcome(recall("c1", "m1", received_at=NOW + waited, msg_time="1")) == [outcome]
+
+
+async def test_one_message_too_late_keeps_them_all(bench: Any, accepted: Any, recall: Any) -> None:
+    await bench.record(accepted("m1"))
+    bench.now = NOW + WINDOW
+    await bench.record(accepted("m2"))
+    assert await bench.outcome(recall("c1", "m2", "m1", received_at=NOW + WINDOW + 1)) == [ErrorCode.RECALL_TOO_LATE]
+    assert not bench.archive.recalled
+
+
+async def test_a_recall_that_is_sent_again_is_confirmed(bench: Any, accepted: Any, recall: Any) -> None:
+    await bench.record(accepted("m1"), recall("c1", "m1"))
+    assert await bench.outcome(recall("c1", "m1", received_at=NOW + 2 * WINDOW)) == [[]]
+    assert (bench.stored[-1].seq, len(bench.archive.rows)) == (2, 2)
+
+
+async def test_who_has_left_takes_nothing_back(bench: Any, session: Any, to_group: Any, recall: Any) -> None:
+    await bench.record(session(1, "alice", "bob"), to_group("m1", "bob"), session(2, "alice"))
+    assert await bench.outcome(recall("c1", "m1", sender="bob", session_id="s1")) == [ErrorCode.NOT_ALLOWED]
