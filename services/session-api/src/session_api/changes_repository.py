@@ -1,6 +1,6 @@
 """All SQL of the log of changes: what happened to any session, in the order of the commits."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -50,8 +50,11 @@ class ChangeRepository:
         row = (await self._session.execute(question)).one_or_none()
         return None if row is None else _event_of(row)
 
-    async def after(self, change: int, limit: int) -> AsyncIterator[SessionEvent]:
-        """Give up to `limit` events of the changes after `change`, in their order, built as they are read."""
+    async def after(self, change: int, limit: int) -> AsyncGenerator[SessionEvent, None]:
+        """Give up to `limit` events of the changes after `change`, in their order, built as they are read.
+
+        Close it (contextlib.aclosing) before the transaction ends.
+        """
         question = _events().where(col(SessionChange.change) > change).order_by(col(SessionChange.change)).limit(limit)
         rows = await self._session.stream(question, execution_options={"yield_per": _READ_AHEAD})
         try:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -186,11 +187,12 @@ class SessionService:
         events: list[SessionEvent] = []
         size = 0
         limit = min(question.limit, MAX_CHANGES)
-        async for event in self._changes.after(question.after, limit + 1):
-            if len(events) == limit or size >= MAX_CHANGES_BYTES:
-                return SessionChanges(events=events, more=True)
-            events.append(event)
-            size += len(event.to_bytes())
+        async with aclosing(self._changes.after(question.after, limit + 1)) as log:
+            async for event in log:
+                if len(events) == limit or size >= MAX_CHANGES_BYTES:
+                    return SessionChanges(events=events, more=True)
+                events.append(event)
+                size += len(event.to_bytes())
         return SessionChanges(events=events, more=False)
 
     async def _locked(self, session_id: str) -> Session:
