@@ -94,6 +94,12 @@ async def test_a_device_that_was_away_for_a_month_gets_each_thing_once_page_by_p
     assert await http.read("alice", "sync", after=expected[-1]) == {"items": [], "next": expected[-1], "more": False}
 
 
+@pytest.mark.parametrize("limit", range(1, 11))
+async def test_one_busy_group_is_told_to_its_end_in_pages_of_any_size(http: Any, log: Any, limit: int) -> None:
+    expected = [await log.group(GROUP, "bob", "alice"), *[await log.say("bob", GROUP) for _ in range(9)]]
+    assert await seqs(http, "alice", limit=limit) == expected
+
+
 async def test_a_recalled_message_is_a_tombstone(http: Any, log: Any) -> None:
     seq = await log.direct("bob", "alice")
     await log.recall(seq)
