@@ -1,11 +1,38 @@
 """The list of conversations: what is new, and how much of it is unread."""
 
 import pytest
-from tlim_client.compose import group_message
+from tlim_client.compose import about, group_message, receipt
+from tlim_client.http import HttpClient
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People
+
+
+async def unread(client: HttpClient) -> dict[str, int]:
+    return {item["conversation"]: item["unread"] for item in await client.conversations()}
+
+
+@pytest.mark.proves("GET /v1/conversations", MsgType.READ)
+async def test_unread_goes_up_with_messages_and_down_with_reading_and_recall(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver, client = await alice.device(), await bob.device(), await bob.http()
+    first, second, third = [alice.text_to(bob, f"number {n}") for n in range(3)]
+    for message in (first, second, third):
+        await phone.send_until_stored(message)
+    assert await unread(client) == {alice.user_id: 3}
+
+    await receiver.send_until_stored(receipt(bob.user_id, first, MsgType.RECEIVED))
+    assert await unread(client) == {alice.user_id: 3}
+    await receiver.send_until_stored(receipt(bob.user_id, first, MsgType.READ))
+    assert await unread(client) == {alice.user_id: 2}
+    await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [second.msg_id], to=bob.user_id))
+    assert await unread(client) == {alice.user_id: 1}
+    await receiver.send_until_stored(receipt(bob.user_id, third, MsgType.READ))
+    assert await unread(client) == {alice.user_id: 0}
+    await receiver.send_until_stored(bob.text_to(alice, "an answer is not unread to its author"))
+    assert await unread(client) == {alice.user_id: 0}
+    assert await unread(await alice.http()) == {bob.user_id: 1}
 
 
 @pytest.mark.proves("GET /v1/conversations")

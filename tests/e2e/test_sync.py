@@ -1,10 +1,55 @@
 """Catching up: a device that was away asks what concerns it since a number, and misses nothing."""
 
 import pytest
-from tlim_client.compose import group_message
+from tlim_client.compose import about, group_message, receipt
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People
+
+
+@pytest.mark.proves("GET /v1/sync")
+async def test_who_was_away_learns_everything_in_order_and_a_recalled_message_only_as_a_tombstone(
+    people: People,
+) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, manager = await alice.device(), await alice.http()
+    session_id = (await manager.add_session([bob.user_id]))["session_id"]
+    secret = alice.text_to(bob, "not meant for you")
+    await phone.send_until_stored(group_message(alice.user_id, session_id, MsgType.TEXT, {"text": "hi all"}))
+    await phone.send_until_stored(secret)
+    await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [secret.msg_id], to=bob.user_id))
+
+    found, cursor = await (await bob.http()).sync()
+
+    assert [(item["kind"], item["conversation"], item["from"]) for item in found] == [
+        ("notice", session_id, alice.user_id),
+        ("message", session_id, alice.user_id),
+        ("message", alice.user_id, alice.user_id),
+        ("recall", alice.user_id, alice.user_id),
+    ]
+    notice, said, tombstone, recall = found
+    assert notice["msg_type"] == MsgType.SESSION_ADDED
+    assert (said["body"][0]["text"], said["session_id"]) == ("hi all", session_id)
+    assert (tombstone["msg_id"], tombstone["recalled"], tombstone["body"]) == (secret.msg_id, True, [])
+    assert recall["body"] == [{"msg_id": secret.msg_id}]
+    assert cursor == recall["seq"]
+
+
+@pytest.mark.proves("GET /v1/sync", MsgType.READ)
+async def test_another_device_of_mine_learns_what_i_sent_and_what_i_read(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, others = await alice.device(), await bob.device()
+    question = bob.text_to(alice, "lunch?")
+    await others.send_until_stored(question)
+    await phone.send_until_stored(receipt(alice.user_id, question, MsgType.READ))
+    await phone.send_until_stored(alice.text_to(bob, "yes"))
+
+    found, _ = await (await alice.http()).sync()
+
+    assert [(item["kind"], item["from"]) for item in found] == [
+        ("message", bob.user_id), ("receipt", alice.user_id), ("message", alice.user_id),
+    ]  # fmt: skip
+    assert {item["conversation"] for item in found} == {bob.user_id}
 
 
 @pytest.mark.proves("GET /v1/sync")
