@@ -7,7 +7,7 @@ from tlim_protocol.registry import MsgType
 from tests.e2e.clients.people import People
 
 
-@pytest.mark.proves("GET /v1/sync")
+@pytest.mark.proves("GET /v1/sync", MsgType.RECALL, MsgType.SESSION_ADDED)
 async def test_who_was_away_learns_everything_in_order_and_a_recalled_message_only_as_a_tombstone(
     people: People,
 ) -> None:
