@@ -21,6 +21,7 @@ from file_api.disposal import Disposal
 from file_api.download_urls import DownloadUrls
 from file_api.inspector import Inspector
 from file_api.models import OUTBOX
+from file_api.orphans import Orphans
 from file_api.presign import Presigner
 from file_api.previews import Previews
 from file_api.quarantine import SCAN_TIMEOUT, Quarantine
@@ -97,7 +98,13 @@ async def _assemble(
         pending_expiry=settings.pending_expiry,
         scan_max_bytes=settings.scan_max_bytes if scanners else None,
     )
-    sweeper = Background("sweep", app.state.disposal.sweep, settings.sweep_interval)
+    orphans = Orphans(transaction, storage, settings.unsent_expiry)
+
+    async def sweep() -> None:
+        await orphans.drop_unsent()
+        await app.state.disposal.sweep()
+
+    sweeper = Background("sweep", sweep, settings.sweep_interval)
     examiner = Background("examine", app.state.previews.examine_all, settings.examine_interval)
     for background in (sweeper, examiner, *scanners):
         await background.start()

@@ -55,6 +55,9 @@ class Settings(ServiceSettings, DatabaseSettings):
     scans_at_once: int = Field(default=2, ge=1)
     scan_interval: timedelta = timedelta(seconds=5)
     """How often is looked for what another process has left unscanned; new files are scanned at once."""
+    unsent_expiry: timedelta = Field(default=timedelta(days=90), ge=timedelta(0))
+    """A file that no message has carried so long after its upload is deleted; 0: never. Once sent, it stays until its
+    uploader deletes it."""
     sweep_interval: timedelta = timedelta(minutes=15)
 
     @property

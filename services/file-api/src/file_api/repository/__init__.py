@@ -15,6 +15,7 @@ from file_api.repository.direct import DirectRepository
 from file_api.repository.discarded import DiscardedRepository
 from file_api.repository.facts import FactsRepository
 from file_api.repository.files import FileRepository
+from file_api.repository.orphans import OrphanRepository
 from file_api.repository.scans import ScanRepository
 from file_api.repository.uploads import UploadRepository
 from file_api.repository.usage import UsageRepository
@@ -31,6 +32,7 @@ class Repository:
         self.files = FileRepository(session)
         self.facts = FactsRepository(session)
         self.discarded = DiscardedRepository(session)
+        self.orphans = OrphanRepository(session)
         self.scans = ScanRepository(session)
         self.usage = UsageRepository(session)
 
