@@ -59,7 +59,6 @@ async def test_before_it_was_sent_a_file_is_its_uploader_s_alone(people: People,
 
 
 @pytest.mark.proves(ErrorCode.FILE_UNKNOWN)
-@pytest.mark.xfail(reason="message-store does not ask which files may be sent yet", strict=False)
 async def test_a_file_that_is_not_his_is_not_sent_and_nobody_gains_access(people: People, picture: Path) -> None:
     alice, mallory = await people("alice", "mallory")
     file_id = await (await alice.http()).upload(picture)

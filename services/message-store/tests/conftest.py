@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from message_store.errors import DirectoryUnavailable, RowRefused
 from message_store.service import Recorder
-from message_store.state import Place, Roster, Row, SessionAnswer, Span, Writes
+from message_store.state import FileFacts, Place, Roster, Row, SessionAnswer, Span, Writes
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.registry import REGISTRY, MsgType
 
 NOW = 1_700_000_000_000
+EXAMPLE_FILE = REGISTRY[MsgType.IMAGE].example["file_id"]
 WINDOW = 120_000
 
 
@@ -32,6 +33,7 @@ class FakeArchive:
         self.recalled: list[int] = []
         self.bad: set[str] = set()
         self.noted: list[int] = []
+        self.change = 0
         self.rosters_read: list[set[str]] = []
         self._last = 0
 
@@ -79,6 +81,19 @@ class FakeArchive:
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         return {key: self.read[key] for key in keys if key in self.read}
 
+    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
+        return {
+            (file_id, user): {row.seq for row in self.rows if (file_id, row.seq) in self.files
+                              and user in {row.sender, row.recipient} and row.seq not in self.recalled}
+            for file_id, user in asks
+        }  # fmt: skip
+
+    async def applied_change(self) -> int:
+        return self.change
+
+    async def save_applied_change(self, change: int) -> None:
+        self.change = change
+
     async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):
             raise RowRefused(f"no room for {refused.pop()}")
@@ -98,7 +113,7 @@ class FakeArchive:
 
 
 class FakeSessionApi:
-    """Knows bob and alice; `users = None` and `is_away` are outages."""
+    """Knows bob and alice; `users = None` and `is_away` are outages. Keeps files too, all of them alice's."""
 
     def __init__(self) -> None:
         self.users: set[str] | None = {"alice", "bob"}
@@ -106,6 +121,13 @@ class FakeSessionApi:
         self.told: dict[str, SessionEvent] = {}
         self.is_away = False
         self.asked_sessions: list[set[str]] = []
+        self.uploads: dict[str, str] | None = {"f1": "alice", "f2": "alice", EXAMPLE_FILE: "alice"}
+
+    async def files(self, asks: Collection[tuple[str, str]]) -> FileFacts | None:
+        if self.uploads is None:
+            return None
+        existing = {file_id for file_id, _ in asks if file_id in self.uploads}
+        return FileFacts(existing, {ask for ask in asks if self.uploads.get(ask[0]) == ask[1]})
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         self.questions.append((set(seen), set(ask)))

@@ -14,9 +14,10 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
 from message_store.archive_repository import Archive
+from message_store.catch_up import CatchUp
 from message_store.directory import Directory
 from message_store.leadership import Leadership, Role
 from message_store.metrics import StoreMetrics
@@ -33,6 +34,9 @@ logger = get_logger(__name__)
 
 NOTE_EVERY_S = 1.0
 """How often an idle leader writes down what is published, and thereby tries its connection."""
+
+CATCH_UP_EVERY_S = 2.0
+"""How soon a missing change of a session is asked for again: between two of them one is under way for milliseconds."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -109,25 +113,47 @@ class Duty:
         directory = Directory(self._broker, self._settings.user_lookup_timeout)
         window = int(self._settings.recall_window.total_seconds() * 1000)
         recorder = Recorder(archive, directory, publication, self._metrics, now=_now_ms, recall_window=window)
+        catch_up = CatchUp(recorder, directory)
         inbox = Inbox(recorder, self._metrics)
+
+        async def prepare() -> None:
+            await publication.restore()
+            await catch_up.run()
+
         consumer = BatchConsumer(
-            self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=publication.restore
+            self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=prepare
         )
         self._broker.on_disconnect(publication.doubt)
         await consumer.start()
         self._consumer = consumer
         notes = asyncio.create_task(_keep_notes(publication, connection), name="publication notes")
+        changes = asyncio.create_task(_keep_up(catch_up), name="changes of sessions")
         try:
             yield
         finally:
             self._consumer = None
             self._broker.forget_disconnect(publication.doubt)
+            await _cancelled(changes)
             await (consumer.abort() if connection.is_closed() else consumer.stop())
-            notes.cancel()
-            with suppress(asyncio.CancelledError):
-                await notes
+            await _cancelled(notes)
             with suppress(DatabaseUnavailable):
                 await publication.note()
+
+
+async def _keep_up(catch_up: CatchUp) -> None:
+    while True:
+        await asyncio.sleep(CATCH_UP_EVERY_S)
+        try:
+            if await catch_up.is_due():
+                await catch_up.run()
+        except Unavailable as error:  # the consumer starts over for the same reason, and catches up when it does
+            logger.warning("changes of sessions may be missing", reason=str(error))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _keep_notes(publication: Publication, connection: Connection) -> None:

@@ -45,6 +45,15 @@ _FIND_RECEIPTS = """
     SELECT seq, user_id, read_at IS NOT NULL
     FROM unnest($1::bigint[], $2::text[]) AS asked (seq, user_id) JOIN receipts USING (seq, user_id)"""
 
+# Some are enough: they only matter one by one when they are recalled in the very batch that forwards the file.
+_FIND_SHARED_FILES = """
+    SELECT file_id, user_id, seq
+    FROM unnest($1::text[], $2::text[]) AS asked (file_id, user_id) CROSS JOIN LATERAL (
+        SELECT seq FROM message_files JOIN messages USING (seq) JOIN members USING (conversation_id)
+        WHERE message_files.file_id = asked.file_id AND members.user_id = asked.user_id AND recalled_at IS NULL
+            AND seq >= joined_seq AND (left_seq IS NULL OR seq <= left_seq)
+        LIMIT 10) AS carrying"""
+
 _INSERT_CONVERSATIONS = """
     WITH made AS (
         INSERT INTO conversations (conversation_id, created_at)
@@ -193,6 +202,13 @@ class Archive:
         """Return which of these messages these users have received, and whether they have read them too."""
         rows = await self._fetch(_FIND_RECEIPTS, *_columns(keys, 2))
         return {(seq, user_id): has_read for seq, user_id, has_read in rows}
+
+    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
+        """Return, by file and user, up to ten messages with the file, not recalled, that the user may see."""
+        found: dict[tuple[str, str], Collection[int]] = {}
+        for file_id, user_id, seq in await self._fetch(_FIND_SHARED_FILES, *_columns(asks, 2)):
+            found[file_id, user_id] = {*found.get((file_id, user_id), ()), seq}
+        return found
 
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""

@@ -1,4 +1,4 @@
-"""What session-api knows, asked over NATS: who exists, and who is in which session."""
+"""What the other services know, asked over NATS: who exists, who is in which session, whose a file is."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -6,17 +6,26 @@ from datetime import timedelta
 
 from pydantic import ValidationError
 from tlim_protocol import events
-from tlim_protocol.events import SessionQuestion, UserMeet, UsersKnown
+from tlim_protocol.events import (
+    FileQuestion,
+    FilesAnswer,
+    FilesQuestion,
+    SessionChanges,
+    SessionChangesQuestion,
+    SessionQuestion,
+    UserMeet,
+    UsersKnown,
+)
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.errors import DirectoryUnavailable
-from message_store.state import SessionAnswer
+from message_store.state import FileFacts, SessionAnswer
 
 
 class Directory:
-    """Asks session-api: about users in one request per batch, about sessions in one for each."""
+    """Asks session-api and file-api: in one request per batch, about sessions in one for each."""
 
     def __init__(self, broker: Broker, timeout: timedelta) -> None:
         self._broker = broker
@@ -38,6 +47,24 @@ class Directory:
         """Return what is said of each session, None for those of which no usable answer comes in time."""
         answers = await asyncio.gather(*(self._session(session_id) for session_id in session_ids))
         return dict(zip(session_ids, answers, strict=True))
+
+    async def changes(self, after: int, limit: int) -> SessionChanges:
+        """Return what happened to any session after a change; raises DirectoryUnavailable."""
+        try:
+            question = SessionChangesQuestion(after=after, limit=limit).to_bytes()
+            return SessionChanges.from_bytes(await self._broker.request(Rpc.SESSION_CHANGES, question, self._timeout))
+        except (BrokerUnavailable, ValidationError) as error:
+            raise DirectoryUnavailable(str(error)) from error
+
+    async def files(self, asks: Collection[tuple[str, str]]) -> FileFacts | None:
+        """Return what file-api says of files and the users who want to send them, None when it does not."""
+        questions = [FileQuestion(file_id=file_id, user_id=user_id) for file_id, user_id in sorted(asks)]
+        try:
+            question = FilesQuestion(asks=questions).to_bytes()
+            answer = FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
+        except (BrokerUnavailable, ValidationError):
+            return None
+        return FileFacts(set(answer.existing), {(one.file_id, one.user_id) for one in answer.owned})
 
     async def _session(self, session_id: str) -> SessionAnswer | None:
         try:

@@ -2,7 +2,7 @@
 
 
 class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the case, like BrokerUnavailable
-    """Nobody could say whether the receivers exist; only first messages of a conversation wait for that."""
+    """A service did not say what only it knows; what depends on that shall be sent again, the rest goes on."""
 
 
 class RowRefused(Exception):  # noqa: N818 - a verdict, not a failure

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
@@ -58,6 +58,8 @@ class Plan:
         self._senders = dict(known.senders)
         self._earlier = dict(known.earlier)
         self._receipts = dict(known.receipts)
+        self._recalled: set[int] = set()
+        self._carrying: dict[str, list[tuple[int, Sequence[str]]]] = {}  # by file: messages of this batch
 
     def run(self, items: Sequence[Item]) -> None:
         """Decide on every item."""
@@ -84,10 +86,42 @@ class Plan:
             self._report(message, envelope, roster)
         elif envelope.msg_type is MsgType.RECALL:
             self._recall(message, envelope, roster)
-        elif roster is None:
-            self._keep(message, envelope, self._to_receiver(envelope))
         else:
-            self._keep(message, envelope, _to_others(roster, message.sender))
+            self._keep_chat(message, envelope, roster)
+
+    def _keep_chat(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+        if roster is None:
+            self._require_receiver(envelope)
+        for file_id in envelope.file_ids:
+            self._require_file(file_id, message.sender)
+        if roster is None and envelope.conversation_id not in self._conversations:
+            self._conversations.add(envelope.conversation_id)
+            self.writes.conversations.append(envelope.conversation_id)
+        self._keep(message, envelope, _to_peers(envelope, roster))
+
+    def _require_receiver(self, envelope: Envelope) -> None:
+        """Raise unless the two have talked before, or the receiver exists."""
+        if envelope.conversation_id in self._conversations:
+            return
+        if self._known.users is None:
+            raise TlimError(ErrorCode.UNAVAILABLE, "the users directory cannot be reached, try again", field="to")
+        if envelope.msg_to not in self._known.users:
+            raise TlimError(ErrorCode.USER_UNKNOWN, f"{envelope.msg_to} is not a user here", field="to")
+
+    def _require_file(self, file_id: str, sender: str) -> None:
+        """Raise unless the sender uploaded the file, or may see a message that carries it and is not recalled."""
+        facts = self._known.files
+        if facts is None:
+            raise TlimError(ErrorCode.UNAVAILABLE, "the files cannot be asked for, try again", field="file_id")
+        if file_id not in facts.existing or not ((file_id, sender) in facts.owned or self._has_seen(file_id, sender)):
+            detail = f"{quoted(file_id)} is no file of yours, and nobody shared it with you"
+            raise TlimError(ErrorCode.FILE_UNKNOWN, detail, field="file_id")
+
+    def _has_seen(self, file_id: str, user_id: str) -> bool:
+        if not self._recalled.issuperset(self._known.shared.get((file_id, user_id), ())):
+            return True
+        carrying = self._carrying.get(file_id, ())
+        return any(seq not in self._recalled and user_id in receivers for seq, receivers in carrying)
 
     def _report(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
         """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
@@ -126,6 +160,7 @@ class Plan:
             if not place.is_recalled:
                 self._places[message.sender, one.msg_id] = place._replace(is_recalled=True)
                 self.writes.recalled.append(place.seq)
+                self._recalled.add(place.seq)
                 news.append(one)
         self._tell_news(message, envelope, news, _to_peers(envelope, roster))
 
@@ -160,17 +195,6 @@ class Plan:
             return True
         spans = self._earlier.get((place.conversation_id, user_id), ())
         return any(span.joined_seq <= place.seq <= span.left_seq for span in spans)
-
-    def _to_receiver(self, envelope: Envelope) -> Audible:
-        receiver, conversation_id = envelope.msg_to or "", envelope.conversation_id
-        if conversation_id not in self._conversations:
-            if self._known.users is None:
-                raise TlimError(ErrorCode.UNAVAILABLE, "the users directory cannot be reached, try again", field="to")
-            if receiver not in self._known.users:
-                raise TlimError(ErrorCode.USER_UNKNOWN, f"{receiver} is not a user here", field="to")
-            self._conversations.add(conversation_id)
-            self.writes.conversations.append(conversation_id)
-        return Audible(Audience.RECIPIENT, receiver, [receiver])
 
     def _roster(self, session_id: str, sender: str) -> Roster:
         """Return the session that `sender` writes to; before anybody is refused, session-api has been asked."""
@@ -219,7 +243,7 @@ class Plan:
         if audible.audience is Audience.ADDRESSEES:
             self.writes.addressees += [(user_id, row.seq) for user_id in audible.recipients]
         if REGISTRY[envelope.msg_type].carries_file:
-            self.writes.files += [(file_id, row.seq) for file_id in envelope.file_ids]
+            self._carry(row, envelope.file_ids, audible.recipients)
         place = Place(
             row.seq,
             self.writes.now,
@@ -234,6 +258,11 @@ class Plan:
             key = (row.conversation_id, row.msg_id)
             self._senders[key] = (*self._senders.get(key, ()), row.sender)
         self._tell(message, envelope, place, audible.recipients)
+
+    def _carry(self, row: Row, file_ids: Sequence[str], receivers: Sequence[str]) -> None:
+        self.writes.files += [(file_id, row.seq) for file_id in file_ids]
+        for file_id in file_ids:
+            self._carrying.setdefault(file_id, []).append((row.seq, receivers))
 
     def _tell(self, message: AcceptedMessage, envelope: Envelope, place: Place, recipients: Sequence[str]) -> None:
         """Publish a delivery; without recipients only the sender's confirmation."""

@@ -11,6 +11,7 @@ from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage
 from tlim_protocol.identity import normalize_user_id
 
 from message_store import survey
+from message_store.catch_up import Progress
 from message_store.errors import RowRefused
 from message_store.plan import Plan
 from message_store.rosters import RosterCache
@@ -28,6 +29,12 @@ class Archive(survey.Archive, Protocol):
 
     async def write(self, writes: Writes, /) -> None:
         """Write what a batch changes."""
+
+    async def applied_change(self) -> int:
+        """Return the change up to which every change of sessions is applied."""
+
+    async def save_applied_change(self, change: int, /) -> None:
+        """Note it."""
 
     async def save_published(self, seq: int, /) -> None:
         """Note that everything up to `seq` is published."""
@@ -115,6 +122,7 @@ class Recorder:
         self._now = now  # epoch milliseconds
         self._recall_window = recall_window  # milliseconds
         self._rosters = RosterCache()
+        self._progress: Progress | None = None
         self._survey = survey.Survey(archive, directory, self._rosters)
 
     async def record(self, items: Sequence[Item]) -> list[str | None]:
@@ -129,6 +137,12 @@ class Recorder:
             await self._publication.publish(outcome.events, outcome.newest)
         self._count(outcome)
         return outcome.reasons
+
+    async def applied(self) -> Progress:
+        """Return which changes of sessions are applied; raises DatabaseUnavailable."""
+        if self._progress is None:
+            self._progress = Progress(await self._archive.applied_change())
+        return self._progress
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
         """Store in one transaction; when PostgreSQL refuses something, by halves until it is alone."""
@@ -155,6 +169,10 @@ class Recorder:
                 plan = await self._plan(items, newest)
                 await self._archive.write(plan.writes)
                 await self._archive.save_published(self._publication.seq)
+                progress = (await self.applied()).after(plan.changes)
+                if plan.changes:
+                    await self._archive.save_applied_change(progress.floor)
+        self._progress = progress
         self._rosters.keep(plan.rosters)
         return plan
 

@@ -74,6 +74,13 @@ class SessionAnswer(NamedTuple):
     event: SessionEvent | None
 
 
+class FileFacts(NamedTuple):
+    """What file-api said of files: which exist, and the pairs of file and user whose user uploaded it."""
+
+    existing: Collection[str]
+    owned: Collection[tuple[str, str]]
+
+
 @dataclass
 class Known:
     """What the tables, and the other services, say of everything that a batch refers to."""
@@ -85,6 +92,9 @@ class Known:
     receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: has he read it?
     earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user
     users: Collection[str] | None = ()  # those of the asked who exist; None: nobody could say
+    files: FileFacts | None = None  # of those that the batch shares; None: nobody could say
+    shared: Mapping[tuple[str, str], Collection[int]] = field(default_factory=dict)
+    """By file and user, the messages with it that he may see, a few of them."""
     answers: Mapping[str, SessionAnswer | None] = field(default_factory=dict)  # sessions asked for; None: no answer
 
 

@@ -9,7 +9,7 @@ from tlim_protocol.registry import REGISTRY, MsgType
 
 from message_store.errors import DirectoryUnavailable
 from message_store.rosters import RosterCache
-from message_store.state import Item, Known, Place, Roster, SessionAnswer, Span
+from message_store.state import FileFacts, Item, Known, Place, Roster, SessionAnswer, Span
 
 
 class Archive(Protocol):
@@ -30,6 +30,9 @@ class Archive(Protocol):
     async def earlier_spans(self, keys: Collection[tuple[str, str]], /) -> dict[tuple[str, str], tuple[Span, ...]]:
         """Return the memberships that are over, by conversation and user."""
 
+    async def shared_files(self, asks: Collection[tuple[str, str]], /) -> dict[tuple[str, str], Collection[int]]:
+        """Return, by file and user, messages with it that he may see."""
+
     async def receipts(self, keys: Collection[tuple[int, str]], /) -> dict[tuple[int, str], bool]:
         """Return which messages users have received, and whether they have read them."""
 
@@ -43,6 +46,9 @@ class Directory(Protocol):
     async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, SessionAnswer | None]:
         """Return what is said of each session, None where nobody could say."""
 
+    async def files(self, asks: Collection[tuple[str, str]], /) -> FileFacts | None:
+        """Return what is said of files and who wants to send them, None when nobody could say."""
+
 
 @dataclass
 class Mentions:
@@ -50,6 +56,7 @@ class Mentions:
 
     keys: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id: resends, receipts and recalls of 1:1
     in_sessions: set[tuple[str, str]] = field(default_factory=set)  # session and msg_id: receipts and recalls of groups
+    files: set[tuple[str, str]] = field(default_factory=set)  # file and sender
     commands: list[AcceptedMessage] = field(default_factory=list)  # receipts and recalls
     directs: set[tuple[str, str, str]] = field(default_factory=set)  # conversation, sender and receiver
     sessions: set[str] = field(default_factory=set)
@@ -64,7 +71,10 @@ class Mentions:
         session_id = envelope.session_id
         if session_id is not None:
             self.sessions.add(session_id)
-        if not REGISTRY[envelope.msg_type].is_chat:
+        kind = REGISTRY[envelope.msg_type]
+        if kind.carries_file:
+            self.files |= {(file_id, item.sender) for file_id in envelope.file_ids}
+        if not kind.is_chat:
             self._add_command(item)
         elif session_id is None:
             self.directs.add((envelope.conversation_id, item.sender, envelope.msg_to or ""))
@@ -100,6 +110,9 @@ class Survey:
         if mentions.directs:
             known.conversations = await self._archive.conversations({one for one, _, _ in mentions.directs})
             known.users = await self._users(mentions, known.conversations)
+        if mentions.files:
+            known.files = await self._directory.files(mentions.files)
+            known.shared = await self._archive.shared_files(mentions.files)
         if mentions.sessions:
             known.rosters = await self._session_rosters(mentions.sessions)
         return known

@@ -29,8 +29,12 @@ from tlim_devstack.waiting import free_port
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import (
     AcceptedMessage,
+    FilesAnswer,
+    FilesQuestion,
     OutEvent,
     SessionAnswer,
+    SessionChanges,
+    SessionChangesQuestion,
     SessionEvent,
     SessionQuestion,
     StoredMessage,
@@ -91,11 +95,24 @@ class Directory:
     questions: list[UserMeet] = field(default_factory=list)
     sessions: dict[str, SessionEvent] = field(default_factory=dict)
     asked_sessions: list[str] = field(default_factory=list)
+    log: list[SessionEvent] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
 
     async def answer(self, data: bytes) -> bytes:
         question = UserMeet.from_bytes(data)
         self.questions.append(question)
         return UsersKnown(known=[user for user in question.ask if user not in self.strangers]).to_bytes()
+
+    async def answer_changes(self, data: bytes) -> bytes:
+        question = SessionChangesQuestion.from_bytes(data)
+        found = [event for event in self.log if event.change > question.after]
+        return SessionChanges(events=found[:2], more=len(found) > 2).to_bytes()
+
+    async def answer_files(self, data: bytes) -> bytes:
+        """File-api's: every file exists, and is everybody's unless it has an owner; `none` does not exist."""
+        asks = FilesQuestion.from_bytes(data).asks
+        owned = [ask for ask in asks if self.owners.get(ask.file_id, ask.user_id) == ask.user_id]
+        return FilesAnswer(existing=sorted({ask.file_id for ask in asks} - {"none"}), owned=owned).to_bytes()
 
     async def answer_session(self, data: bytes) -> bytes:
         session_id = SessionQuestion.from_bytes(data).session_id
@@ -113,6 +130,7 @@ class World:
     tests: Broker
     bridge: Broker
     session_api: Broker
+    file_api: Broker
     directory: Directory = field(default_factory=Directory)
 
     async def stop_directory(self) -> None:
@@ -246,11 +264,15 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
             stack.push_async_callback(broker.close)
             return broker
 
-        tests, bridge, session_api = [await connect(user) for user in ("tests", "xmpp-bridge", "session-api")]
-        world = World(nats, database_url, connect, tests, bridge, session_api)
+        users = ("tests", "xmpp-bridge", "session-api", "file-api")
+        tests, bridge, session_api, file_api = [await connect(user) for user in users]
+        world = World(nats, database_url, connect, tests, bridge, session_api, file_api)
         await world.session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
         await world.session_api.respond(Rpc.SESSION_GET, world.directory.answer_session, "session-api")
+        await world.session_api.respond(Rpc.SESSION_CHANGES, world.directory.answer_changes, "session-api")
         await world.session_api.flush()
+        await world.file_api.respond(Rpc.FILE_CHECK, world.directory.answer_files, "file-api")
+        await world.file_api.flush()
         yield world
 
 

@@ -1,0 +1,81 @@
+"""What is missing of session-api's log of changes, and how it is got."""
+
+from typing import Any
+
+import pytest
+from message_store.catch_up import CatchUp, Progress
+from message_store.errors import DirectoryUnavailable
+from tlim_protocol.events import SessionChanges
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "after"),
+    [
+        (Progress(5), [6], Progress(6)),
+        (Progress(5), [6, 7, 8], Progress(8)),
+        (Progress(5), [7], Progress(5, frozenset({7}))),
+        (Progress(5, frozenset({7, 9})), [6], Progress(7, frozenset({9}))),
+        (Progress(5), [3, 5], Progress(5)),
+        (Progress(5), [], Progress(5)),
+    ],
+)
+def test_progress_goes_up_to_the_first_gap(before: Progress, changes: list[int], after: Progress) -> None:
+    assert before.after(changes) == after
+
+
+class Log:
+    """Session-api's log, given out two at a time."""
+
+    def __init__(self, *events: Any) -> None:
+        self.events = events
+        self.is_away = False
+        self.questions: list[int] = []
+
+    async def changes(self, after: int, limit: int) -> SessionChanges:
+        assert limit > 0
+        if self.is_away:
+            raise DirectoryUnavailable
+        self.questions.append(after)
+        found = [event for event in self.events if event.change > after]
+        return SessionChanges(events=found[:2], more=len(found) > 2)
+
+
+async def test_everything_that_is_missing_is_applied_and_told(bench: Any, session: Any) -> None:
+    log = Log(session(1, "alice"), session(2, "alice", "bob"), session(3, "bob"))
+    catch_up = CatchUp(bench.recorder, log)
+    assert await catch_up.is_due()
+    await catch_up.run()
+    assert [event.recipients for event in bench.stored] == [["alice"], ["alice", "bob"], ["bob", "alice"]]
+    assert (log.questions, bench.archive.change, await catch_up.is_due()) == ([0, 2], 3, False)
+    await catch_up.run()
+    assert (log.questions, len(bench.stored)) == ([0, 2, 3], 3)
+
+
+async def test_what_came_through_the_stream_is_not_told_again(bench: Any, session: Any) -> None:
+    await bench.record(session(2, "alice", "bob"))
+    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")))
+    await catch_up.run()
+    assert len(bench.stored) == 1
+    assert await bench.recorder.applied() == Progress(2)
+
+
+async def test_a_gap_in_the_stream_makes_it_due(bench: Any, session: Any) -> None:
+    log = Log(session(1, "alice"))
+    catch_up = CatchUp(bench.recorder, log)
+    await catch_up.run()
+    assert not await catch_up.is_due()
+    await bench.record(session(1, "bob", session_id="s3", change=3))
+    assert await catch_up.is_due()
+    assert bench.archive.change == 1
+
+
+async def test_without_session_api_it_stays_due(bench: Any, session: Any) -> None:
+    log = Log(session(1, "alice"))
+    log.is_away = True
+    catch_up = CatchUp(bench.recorder, log)
+    await catch_up.run()
+    assert await catch_up.is_due()
+    log.is_away = False
+    await catch_up.run()
+    assert not await catch_up.is_due()
+    assert len(bench.stored) == 1
