@@ -59,10 +59,11 @@ types: ready ## mypy, strict
 	@echo "== types"
 	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests
 
-drift: ready ## what is generated (openapi.json, docs/protocol.md) is up to date
+drift: ready ## what is generated (openapi.json, docs/protocol.md, docs/proofs.md) is up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
 	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
+	@$(PYTHON) -m tests.e2e.proofs --check
 
 unit: ready ## rules, without servers
 	@echo "== unit tests"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from tlim_client.http import HttpClient
@@ -11,6 +12,7 @@ from tlim_devstack.services import GATEWAY, SERVICES
 from tlim_devstack.stack import Stack
 
 from tests.e2e.clients.people import People
+from tests.e2e.clients.terminal import Terminal
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
 MANY = "100000/minute"  # all people of all tests log in from one address
@@ -45,3 +47,8 @@ async def people(stack: Stack, admin_token: str) -> AsyncIterator[People]:
     async with AsyncExitStack() as opened:
         admin = await opened.enter_async_context(HttpClient(stack.addresses.gateway, token=admin_token))
         yield People(stack, admin, opened)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, stack: Stack) -> Terminal:
+    return Terminal(tmp_path, stack)

@@ -1,87 +1,26 @@
 """The `tlim` command: a person holds a conversation in two terminals."""
 
-import asyncio
 import json
-import os
-import sysconfig
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.people import People, Person
-
-TLIM = Path(sysconfig.get_path("scripts")) / "tlim"
-Run = Callable[..., Coroutine[Any, Any, str]]
-
-
-class Terminal:
-    """A shell with its own profiles, in which `tlim` is typed."""
-
-    def __init__(self, folder: Path, stack: Stack) -> None:
-        at = stack.addresses
-        self.folder = folder
-        self._environment = {
-            **os.environ,
-            "XDG_CONFIG_HOME": str(folder / "config"),
-            "TLIM_GATEWAY": at.gateway,
-            "TLIM_XMPP": f"{at.xmpp_host}:{at.xmpp_port}",
-            "TLIM_CA_FILE": str(at.ca_file),
-        }
-
-    async def run(self, *arguments: str, typed: str = "") -> tuple[int, str, str]:
-        """Run `tlim` to its end; return exit code, output, errors."""
-        async with self.running(*arguments) as process:
-            out, err = await asyncio.wait_for(process.communicate(typed.encode()), 60)
-            return process.returncode or 0, out.decode(), err.decode()
-
-    async def ok(self, *arguments: str, typed: str = "") -> str:
-        """Run `tlim`, which must succeed; return its output."""
-        code, out, err = await self.run(*arguments, typed=typed)
-        assert (code, err) == (0, ""), f"{arguments}: {err}"
-        return out
-
-    @asynccontextmanager
-    async def running(self, *arguments: str) -> AsyncIterator[Process]:
-        """Give a running `tlim`, and end it."""
-        process = await asyncio.create_subprocess_exec(
-            TLIM, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=self.folder, env=self._environment
-        )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.communicate()
-
-
-@pytest.fixture
-def terminal(tmp_path: Path, stack: Stack) -> Terminal:
-    return Terminal(tmp_path, stack)
-
-
-async def _log_in(terminal: Terminal, person: Person) -> None:
-    await terminal.ok("login", person.user_id, "--password-stdin", typed=person.password)
+from tests.e2e.clients.people import People
+from tests.e2e.clients.terminal import Terminal, next_json
 
 
 async def test_two_people_talk_and_share_a_picture(people: People, terminal: Terminal) -> None:
     alice, bob = await people("alice", "bob")
     for person in (alice, bob):
-        await _log_in(terminal, person)
+        await terminal.log_in(person)
     picture = terminal.folder / "猫.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n and so on")
     as_alice, as_bob = ("--as", alice.user_id), ("--as", bob.user_id)
 
     async with terminal.running(*as_bob, "listen", "--count", "2", "--json", "--save", "shared") as listening:
-        assert listening.stdout is not None
         assert "stored as number" in await terminal.ok(*as_alice, "send", "--to", bob.user_id, "hi, 你好")
         await terminal.ok(*as_alice, "send", "--to", bob.user_id, "--image", str(picture))
-        lines = [json.loads(await asyncio.wait_for(listening.stdout.readline(), 60)) for _ in range(3)]
+        lines = [await next_json(listening) for _ in range(3)]
 
     text, image, saved = lines
     assert (text["from"], text["body"]) == (alice.user_id, [{"text": "hi, 你好"}])
@@ -97,7 +36,7 @@ async def test_two_people_talk_and_share_a_picture(people: People, terminal: Ter
 @pytest.mark.proves("POST /v1/sessions", "PATCH /v1/sessions/{session_id}", "DELETE /v1/sessions/{session_id}")
 async def test_sessions_are_made_and_edited(people: People, terminal: Terminal) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
-    await _log_in(terminal, alice)
+    await terminal.log_in(alice)
 
     made = json.loads(await terminal.ok("session", "add", bob.user_id, "--type", "1", "--json"))
     session_id = made["session_id"]
@@ -118,7 +57,7 @@ async def test_what_goes_wrong_is_one_line_and_an_exit_code(people: People, term
 
     nobody = await terminal.run("send", "--to", "bob", "hi")
     wrong = await terminal.run("login", alice.user_id, "--password-stdin", typed="wrong")
-    await _log_in(terminal, alice)
+    await terminal.log_in(alice)
     unknown = await terminal.run("send", "--to", "nobody-here", "hi")
     missing = await terminal.run("download", "no-such-file")
 

@@ -1,11 +1,13 @@
 """Smack, the client library that the specification names, talks with everybody else."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tlim_client.compose import about, group_message, receipt
 from tlim_client.inbox import Carbon, Delivered, Refused, Stored
 from tlim_client.xmpp import XmppServer
 from tlim_devstack.stack import Stack
@@ -16,6 +18,7 @@ from tests.e2e.clients import smack as smack_project
 from tests.e2e.clients.people import People, Person, next_delivered
 from tests.e2e.clients.raw import raw_envelope
 from tests.e2e.clients.smack import SmackClient
+from tests.e2e.clients.terminal import Terminal, next_json
 
 Smack = Callable[[Person], Awaitable[SmackClient]]
 
@@ -109,6 +112,46 @@ async def test_smack_resumes_its_stream_and_misses_nothing(people: People, smack
     assert [event.envelope for event in delivered] == sent
     assert (await phone.expect(Stored)).msg_id == answer.msg_id
     assert (await next_delivered(terminal)).envelope == answer
+
+
+@pytest.mark.proves(MsgType.GROUP_TEXT, MsgType.SESSION_ADDED, MsgType.RECEIVED, MsgType.READ, MsgType.RECALL)
+async def test_a_group_talks_in_a_terminal_and_over_smack_with_receipts_and_recall(
+    people: People, smack: Smack, terminal: Terminal
+) -> None:
+    alice, bob = await people("alice", "bob")
+    phone = await smack(bob)
+    await terminal.log_in(alice)
+
+    async with terminal.running("listen", "--json") as listening:
+        session_id = json.loads(await terminal.ok("session", "add", bob.user_id, "--json"))["session_id"]
+        assert (await next_json(listening))["msg_type"] == MsgType.SESSION_ADDED
+        assert (await phone.expect(Delivered)).envelope.msg_type is MsgType.SESSION_ADDED
+
+        question = group_message(bob.user_id, session_id, MsgType.TEXT, {"text": "午饭?"})
+        await phone.send(question)
+        assert (await next_json(listening))["body"] == question.body
+        await _hears(phone, MsgType.RECEIVED, question.msg_id)
+        await terminal.ok("read", question.msg_id)
+        await _hears(phone, MsgType.READ, question.msg_id)
+
+        await terminal.ok("send", "--session", session_id, "at noon")
+        answer = (await phone.expect(Delivered, lambda event: event.envelope.msg_type is MsgType.GROUP_TEXT)).envelope
+        for kind in (MsgType.RECEIVED, MsgType.READ):
+            await phone.send(receipt(bob.user_id, answer, kind))
+            assert (await next_json(listening))["msg_type"] == kind
+
+        await terminal.ok("recall", answer.msg_id)
+        await _hears(phone, MsgType.RECALL, answer.msg_id)
+        await phone.send(about(bob.user_id, MsgType.RECALL, [question.msg_id], session_id=session_id))
+        assert (await next_json(listening))["msg_type"] == MsgType.RECALL
+
+    shown = (await terminal.ok("history", session_id)).splitlines()
+    assert [line.partition(" ")[2] for line in shown] == [f"{one.user_id}: [recalled]" for one in (bob, alice)]
+
+
+async def _hears(device: SmackClient, kind: MsgType, msg_id: str) -> None:
+    event = await device.expect(Delivered, lambda event: event.envelope.msg_type is kind)
+    assert [element["msg_id"] for element in event.envelope.body] == [msg_id]
 
 
 def _is_or_copies(event: object, msg_id: str) -> Delivered | None:

@@ -63,9 +63,11 @@ class SmackClient:
         _, client.jid = await client._sign("ready")
         return client
 
-    async def send(self, envelope: Envelope, to: str | None = None) -> str:
-        """Send an envelope to its receiver (or the JID `to`) and return the stanza id."""
-        return await self.send_body(write_envelope(envelope), to or f"{envelope.msg_to}@{self._server.domain}")
+    async def send(self, envelope: Envelope) -> str:
+        """Send an envelope to its receiver, a group's to the domain, and return the stanza id."""
+        domain = self._server.domain
+        to = domain if envelope.msg_to is None else f"{envelope.msg_to}@{domain}"
+        return await self.send_body(write_envelope(envelope), to)
 
     async def send_body(self, body: str, to: str) -> str:
         """Send any one-line text in a message with the specification's extension, and return the stanza id."""

@@ -1,0 +1,248 @@
+"""What tlim promises, as a few lists in memory: who sees what, what is unread, what is refused."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import REGISTRY, MsgType
+
+Conversation = frozenset[str] | str
+"""Two user ids, or a session id."""
+
+
+@dataclass
+class Entry:
+    """A row of the log: who sees it, and who is sent it; `envelope` None for a notice, which is the server's word."""
+
+    conversation: Conversation
+    sender: str
+    envelope: Envelope | None
+    audience: frozenset[str]
+    recalled: bool = False
+
+    @property
+    def is_chat(self) -> bool:
+        return self.envelope is not None and REGISTRY[self.envelope.msg_type].is_chat
+
+    @property
+    def sent_to(self) -> frozenset[str]:
+        return self.audience if self.envelope is None else self.audience - {self.sender}
+
+
+@dataclass
+class Session:
+    """A group: who is in it, who made it; `name` None as long as the server's own stands."""
+
+    creator: str
+    members: list[str]
+    name: str | None = None
+    deleted: bool = False
+    places: dict[str, int] = field(default_factory=dict)
+    """Where somebody came in, or, who is not in it any more, where he left."""
+
+
+class Seen(NamedTuple):
+    """A message as a reader sees it."""
+
+    sender: str
+    msg_id: str
+    recalled: bool
+
+
+class Overview(NamedTuple):
+    """A conversation in somebody's list."""
+
+    name: str
+    last: str | None
+    unread: int
+
+
+class Model:
+    """The promise; every change returns the code with which it is refused, or None."""
+
+    def __init__(self, users: Sequence[str]) -> None:
+        self.users = tuple(users)
+        self.log: list[Entry] = []
+        self.sessions: dict[str, Session] = {}
+        self.receipts: dict[tuple[int, str], MsgType] = {}
+        self.cursors: dict[tuple[str, Conversation], int] = {}
+
+    # --- changes ---------------------------------------------------------------------------------------------------
+
+    def write(self, envelope: Envelope) -> ErrorCode | None:
+        """Somebody writes to somebody, or into a session."""
+        sender, session_id = envelope.msg_from, envelope.session_id
+        if session_id is None:
+            people = frozenset({sender, envelope.msg_to or ""})
+            self.log.append(Entry(people, sender, envelope, people))
+            return None
+        refusal = self._refusal(session_id, sender)
+        if refusal is None:
+            self.log.append(Entry(session_id, sender, envelope, frozenset(self.sessions[session_id].members)))
+        return refusal
+
+    def report(self, envelope: Envelope, place: int) -> ErrorCode | None:
+        """Somebody reports the message at that place of the log as received or read."""
+        reporter, message = envelope.msg_from, self.log[place]
+        refusal = self._refusal(envelope.session_id, reporter)
+        if refusal is not None:
+            return refusal
+        if reporter == message.sender or reporter not in message.audience:
+            return ErrorCode.MSG_ID_UNKNOWN
+        known = self.receipts.get((place, reporter))
+        is_read = envelope.msg_type is MsgType.READ
+        audience = frozenset({reporter})
+        if known is None or (known is MsgType.RECEIVED and is_read):
+            self.receipts[place, reporter] = envelope.msg_type
+            audience |= self._others(message) if is_read else {message.sender}
+        if is_read:
+            cursor = (reporter, message.conversation)
+            self.cursors[cursor] = max(place, self.cursors.get(cursor, -1))
+        self.log.append(Entry(message.conversation, reporter, envelope, audience))
+        return None
+
+    def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
+        """Somebody takes the message at that place of the log back."""
+        author, message = envelope.msg_from, self.log[place]
+        refusal = self._refusal(envelope.session_id, author)
+        if refusal is not None:
+            return refusal
+        if author not in message.audience:
+            return ErrorCode.MSG_ID_UNKNOWN
+        if author != message.sender:
+            return ErrorCode.NOT_ALLOWED
+        audience = frozenset({author}) if message.recalled else self._others(message) | {author}
+        message.recalled = True
+        self.log.append(Entry(message.conversation, author, envelope, audience))
+        return None
+
+    def make_session(self, session_id: str, creator: str, members: Sequence[str]) -> None:
+        """Somebody makes a session."""
+        self.sessions[session_id] = Session(creator, list(members), places=dict.fromkeys(members, len(self.log)))
+        self._notice(session_id, creator)
+
+    def rename(self, session_id: str, who: str, name: str) -> ErrorCode | None:
+        """A member gives a session a name; nobody is told of the one that it has."""
+        if self._refusal(session_id, who) is not None:
+            return ErrorCode.SESSION_UNKNOWN  # who is not in it cannot tell it from none
+        session = self.sessions[session_id]
+        if session.name != name:
+            session.name = name
+            self._notice(session_id, who)
+        return None
+
+    def add(self, session_id: str, who: str, newcomer: str) -> ErrorCode | None:
+        """A member adds somebody who is not in it."""
+        if self._refusal(session_id, who) is not None:
+            return ErrorCode.SESSION_UNKNOWN
+        session = self.sessions[session_id]
+        session.members.append(newcomer)
+        session.places[newcomer] = len(self.log)
+        self._notice(session_id, who)
+        return None
+
+    def remove(self, session_id: str, who: str, leaver: str) -> ErrorCode | None:
+        """A member leaves, or the creator removes him."""
+        session = self.sessions[session_id]
+        if self._refusal(session_id, who) is not None:
+            return ErrorCode.SESSION_UNKNOWN
+        if who not in {leaver, session.creator}:
+            return ErrorCode.NOT_ALLOWED
+        session.members.remove(leaver)
+        session.places[leaver] = len(self.log)
+        self._notice(session_id, who, leaver)
+        return None
+
+    def delete(self, session_id: str, who: str) -> ErrorCode | None:
+        """The creator deletes a session."""
+        if self._refusal(session_id, who) is not None:
+            return ErrorCode.SESSION_UNKNOWN
+        if who != self.sessions[session_id].creator:
+            return ErrorCode.NOT_ALLOWED
+        self.sessions[session_id].deleted = True
+        self._notice(session_id, who)
+        return None
+
+    # --- what is seen ----------------------------------------------------------------------------------------------
+
+    def history(self, reader: str, conversation: Conversation) -> list[Seen]:
+        """Return the messages of a conversation that somebody sees, oldest first."""
+        return [_seen(entry) for entry in self._chats(reader, conversation)]
+
+    def sync(self, reader: str) -> list[Seen]:
+        """Return everything that concerns somebody, in order."""
+        return [_seen(entry) for entry in self.log if reader in entry.audience]
+
+    def conversations(self, reader: str) -> list[Conversation]:
+        """Return somebody's conversations, the one in which something happened to him last first."""
+        places: dict[Conversation, int] = {}
+        for place, entry in enumerate(self.log):
+            if entry.is_chat and reader in entry.audience:
+                places[entry.conversation] = place
+        for session_id, session in self.sessions.items():
+            if reader in session.members:
+                places[session_id] = max(session.places[reader], places.get(session_id, 0))
+            elif reader in session.places:
+                places[session_id] = session.places[reader]
+        return sorted(places, key=lambda conversation: -places[conversation])
+
+    def overview(self, reader: str, conversation: Conversation) -> Overview:
+        """Return how a conversation stands in somebody's list."""
+        last = next((entry.envelope for entry in reversed(list(self._chats(reader, conversation)))), None)
+        cursor = self.cursors.get((reader, conversation), -1)
+        unread = sum(
+            entry.sender != reader and not entry.recalled
+            for place, entry in enumerate(self.log)
+            if place > cursor and entry.is_chat and entry.conversation == conversation and reader in entry.audience
+        )
+        return Overview(self.name(reader, conversation), last.msg_id if last else None, unread)
+
+    def name(self, reader: str, conversation: Conversation) -> str:
+        """Return what somebody calls a conversation: the other one's user id, or the session id."""
+        if isinstance(conversation, str):
+            return conversation
+        return next(iter(conversation - {reader}))
+
+    def ledger(self, place: int) -> dict[str, MsgType | None]:
+        """Return for each receiver of a message what he has reported, if anything."""
+        message = self.log[place]
+        return {user: self.receipts.get((place, user)) for user in message.audience - {message.sender}}
+
+    def sent_to(self, user: str) -> set[str]:
+        """Return the msg_ids of all that the XMPP server is asked to deliver to somebody, notices left out."""
+        return {entry.envelope.msg_id for entry in self.log if entry.envelope and user in entry.sent_to}
+
+    @property
+    def messages(self) -> list[int]:
+        """The places of all messages between people."""
+        return [place for place, entry in enumerate(self.log) if entry.is_chat]
+
+    # --- rules -----------------------------------------------------------------------------------------------------
+
+    def _refusal(self, session_id: str | None, who: str) -> ErrorCode | None:
+        if session_id is None:
+            return None
+        session = self.sessions[session_id]
+        if session.deleted:
+            return ErrorCode.SESSION_UNKNOWN
+        return None if who in session.members else ErrorCode.NOT_ALLOWED
+
+    def _others(self, message: Entry) -> frozenset[str]:
+        if isinstance(message.conversation, str):
+            return frozenset(self.sessions[message.conversation].members)
+        return message.conversation
+
+    def _notice(self, session_id: str, actor: str, *removed: str) -> None:
+        audience = frozenset({*self.sessions[session_id].members, *removed})
+        self.log.append(Entry(session_id, actor, None, audience))
+
+    def _chats(self, reader: str, conversation: Conversation) -> Iterator[Entry]:
+        for entry in self.log:
+            if entry.is_chat and entry.conversation == conversation and reader in entry.audience:
+                yield entry
+
+
+def _seen(entry: Entry) -> Seen:
+    return Seen(entry.sender, entry.envelope.msg_id if entry.envelope else "", entry.recalled)
