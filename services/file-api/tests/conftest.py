@@ -29,13 +29,24 @@ async def real_clamd(program: str, folder: Path) -> AsyncIterator[Path]:
         program, f"--config-file={config}", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        while not socket.exists():
+        while not await _listens(socket):
             assert process.returncode is None, "clamd did not start"
             await asyncio.sleep(0.02)
         yield socket
     finally:
         process.terminate()
         await process.wait()
+
+
+async def _listens(socket: Path) -> bool:
+    """Whether somebody accepts connections there; clamd makes the file a moment before it does."""
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
 
 
 class FakeClamd:
