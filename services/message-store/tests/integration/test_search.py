@@ -220,6 +220,7 @@ async def test_pages_show_each_message_once_while_new_ones_arrive(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "CANDIDATES", 3)
+    monkeypatch.setattr(service, "CANDIDATES_OF_ALL", 3)
     for seq in range(1, 12):
         await library.say("hello" if seq % 3 else "other", seq=seq * 5_000)  # in many blocks
     await library.catch_up()
@@ -258,14 +259,24 @@ CORPUS = st.lists(
 )
 
 
+@pytest.mark.parametrize("bounds", [(30, 2_000), (0, 2_000), (0, 0)], ids=["few places", "rare", "common"])
 @settings(
-    max_examples=40, deadline=None,
+    max_examples=25, deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
-@given(CORPUS, WORDS.filter(str.strip), PEOPLE, st.integers(1, 4))
+@given(corpus=CORPUS, query=WORDS.filter(str.strip), me=PEOPLE, limit=st.integers(1, 4))
 async def test_the_index_finds_what_looking_at_every_message_finds(
-    library: Library, corpus: list[tuple[str, str, str, bool]], query: str, me: str, limit: int
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    bounds: tuple[int, int],
+    corpus: list[tuple[str, str, str, bool]],
+    query: str,
+    me: str,
+    limit: int,
 ) -> None:
+    for name, bound in zip(("MANY_PLACES", "FEW"), bounds, strict=True):
+        monkeypatch.setattr(service, name, bound)
     await library.clear()
     await library.join(GROUP, "alice", joined=0)
     await library.join(GROUP, "bob", joined=20_000, left=60_000)

@@ -20,9 +20,9 @@ _ALONE = ""  # stands before a single character
 _AFTER_THE_LAST = 0x110000  # its code: no character has it
 _FIRST_IDEOGRAPHIC = "\u2e80"  # from here on, and in emoji, one character alone says something
 
-BLOCK_BITS = (13, 16, 19, 22, 25, 28, 31)
-"""The sizes, as powers of two, of the blocks of seqs that a search goes through: first 8,192 rows of the log, then
-eight times as many with each step. A common word is found in the first ones, a rare one of 10 million in the fifth."""
+BLOCK_BITS = (13, 16, 19)
+"""The sizes, as powers of two, of the blocks of seqs that a search goes through before it takes the whole log: first
+8,192 rows, then eight times as many with each step. Larger blocks cost more than they spare: measured."""
 
 _NAME_KEYS = ("name", "file_name")
 _ID_KEYS = frozenset({"session_id", "file_id", "msg_id"})

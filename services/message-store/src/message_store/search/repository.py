@@ -19,7 +19,7 @@ STATEMENT_TIMEOUT_MS = 2_000
 _GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
 
 # Materialized, so that the newest are picked out of what the index gave; in the order of seq itself the planner would
-# rather walk back through the whole table. The block's number bounds the seqs already: `+ 0` keeps their index out.
+# rather walk back through the whole table: `+ 0` keeps its index out.
 _CANDIDATES = """
     WITH hits AS MATERIALIZED (
         SELECT seq FROM search_documents
@@ -100,12 +100,12 @@ class SearchReader:
         values = {"stored_at": stored_at, "first": first, "last": last}
         return int((await self._session.execute(_FIRST_AFTER, values)).scalar_one())
 
-    async def candidates(self, lookup: Lookup, block: int | None, before: int, limit: int) -> Candidates:
-        """Return the newest messages before a seq, in the block of that number if any, that the index gives."""
+    async def candidates(self, lookup: Lookup, before: int, limit: int) -> Candidates:
+        """Return the newest messages before a seq that the index gives for a look-up."""
         values: dict[str, Any] = {
             **lookup.filters._asdict(),
             "user_id": lookup.user_id,
-            "required": [*lookup.required, *([] if block is None else [block])],
+            "required": list(lookup.required),
             "before": before,
             "limit": limit,
         }

@@ -23,6 +23,14 @@ from message_store.search.grams import (
 CANDIDATES = 200
 """Messages looked at in one statement: a few milliseconds' work, and more than a page of hits."""
 
+CANDIDATES_OF_ALL = 1_000
+"""The same where the whole log is looked through: to do that again costs more than to look at some more."""
+
+MANY_PLACES = 30
+FEW = 2_000
+"""Who has been in more groups than the one has a word looked up anywhere first, if it is in fewer messages than the
+other, as far as the newest ones tell."""
+
 MAX_STATEMENTS = 60
 MAX_SECONDS = 1.0
 """After either a page ends as it is and says where to go on: nobody's question holds a connection for longer."""
@@ -85,8 +93,8 @@ class SearchReader(Protocol):
     async def first_after(self, stored_at: int, first: int, last: int, /) -> int:
         """Return the first seq from `first` to `last` + 1 behind which everything was stored after a time."""
 
-    async def candidates(self, lookup: Lookup, block: int | None, before: int, limit: int, /) -> Candidates:
-        """Return the newest messages before a seq, in the block of that number if any, that the index gives."""
+    async def candidates(self, lookup: Lookup, before: int, limit: int, /) -> Candidates:
+        """Return the newest messages before a seq that the index gives for a look-up."""
 
     async def messages(self, seqs: Sequence[int], /) -> Slice:
         """Return messages, newest first, as many of them as are not too large together."""
@@ -142,23 +150,46 @@ class _Search:
         """Go back through the log in blocks that grow while little is found."""
         lookup = lookup_of(self._me, self._question, await self._reader.groups_of(self._me))
         first, before = await self._bounds()
-        # one conversation is little to look through, so that fewer steps are better than small ones
-        sizes, level = BLOCK_BITS if lookup.any_of else BLOCK_BITS[1::2], 0
+        level = 0
+        if len(lookup.any_of) > MANY_PLACES and lookup.required:
+            lookup, before = await self._probe(lookup, first, before)
+            level = 1  # two of the smallest blocks are done
+        if not lookup.any_of:
+            level = len(BLOCK_BITS)
         for _ in range(MAX_STATEMENTS):
             if before <= first or self._is_full() or self._elapsed() > MAX_SECONDS:
                 break
-            start = (before - 1) >> sizes[level] << sizes[level]
-            block = gram_of_block(sizes[level], start) if start > first or not lookup.required else None
-            got = await self._reader.candidates(lookup, block, before, CANDIDATES)
-            await self._look_at(got.visible)
-            if got.size == CANDIDATES:  # there is more in this block
-                before, level = got.last_seq, 0
-            else:
-                before, level = start, min(level + 1, len(sizes) - 1)
+            before, level = await self._step(lookup, level, first, before)
         if self._is_full():
             page = self._found[: self._limit]
             return Hits(page, page[-1].seq)
         return Hits(self._found, before if before > first else None)
+
+    async def _step(self, lookup: Lookup, level: int, first: int, before: int) -> tuple[int, int]:
+        """Look through the block of a level before a seq; return before which seq, and on which level, to go on."""
+        limit = CANDIDATES_OF_ALL
+        if level < len(BLOCK_BITS):
+            bits, limit = BLOCK_BITS[level], CANDIDATES
+            lookup = lookup._replace(required=lookup.required | {gram_of_block(bits, before - 1)})
+            first = (before - 1) >> bits << bits
+        got = await self._reader.candidates(lookup, before, limit)
+        await self._look_at(got.visible)
+        return (got.last_seq, 0) if got.size == limit else (first, level + 1)
+
+    async def _probe(self, lookup: Lookup, first: int, before: int) -> tuple[Lookup, int]:
+        """Look through two small blocks anywhere; return how to go on: anywhere too, if that is rare, and from where.
+
+        To compare with hundreds of places costs more than to look up where each of a few messages was said.
+        """
+        bits = BLOCK_BITS[0]
+        start = ((before - 1) >> bits << bits) - (1 << bits)
+        blocks = frozenset({gram_of_block(bits, before - 1), gram_of_block(bits, max(start, 0))})
+        got = await self._reader.candidates(lookup._replace(any_of=blocks), before, CANDIDATES)
+        await self._look_at(got.visible)
+        if got.size == CANDIDATES:
+            return lookup, got.last_seq
+        expected = (got.size + 1) * (start - first) // (before - start)
+        return (lookup._replace(any_of=frozenset()) if expected < FEW else lookup), max(start, first)
 
     def _is_full(self) -> bool:
         return len(self._found) > self._limit or self._size > MAX_BYTES
@@ -166,13 +197,15 @@ class _Search:
     async def _look_at(self, seqs: Sequence[int]) -> None:
         """Keep those whose text holds what is searched for; the numbers alone may be a coincidence."""
         while seqs and not self._is_full():
-            read = await self._reader.messages(seqs)
+            asked, seqs = seqs[: self._limit + 1 - len(self._found)], seqs[self._limit + 1 - len(self._found) :]
+            read = await self._reader.messages(asked)
             for message in read.messages:
                 text = text_of(message.msg_type, message.body)
                 if self._question.text in text:
                     self._found.append(message)
                     self._size += len(text)
-            seqs = [seq for seq in seqs if seq < read.messages[-1].seq] if read.more else []
+            if read.more:
+                seqs = [*(seq for seq in asked if seq < read.messages[-1].seq), *seqs]
 
     async def _bounds(self) -> tuple[int, int]:
         """Return the first seq to look at and the one after the last."""
