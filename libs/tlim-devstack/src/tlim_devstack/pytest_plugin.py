@@ -139,11 +139,12 @@ def make_empty_database(postgres_server: PostgresServer) -> MakeDatabase:
 
 
 @pytest.fixture
-def s3_bucket(s3_server: S3Server) -> S3Bucket:
-    """Return an empty bucket."""
+def s3_bucket(s3_server: S3Server) -> Iterator[S3Bucket]:
+    """Lend an empty bucket and delete it afterwards: each takes a volume, of which a small disk has few."""
     name = f"test-{secrets.token_hex(6)}"
     s3.ensure_bucket(s3_server.endpoint, s3_server.admin, name)
-    return S3Bucket(s3_server.endpoint, name, s3_server.tests.access_key, s3_server.tests.secret_key)
+    yield S3Bucket(s3_server.endpoint, name, s3_server.tests.access_key, s3_server.tests.secret_key)
+    s3.delete_bucket(s3_server.endpoint, s3_server.admin, name)
 
 
 @pytest_asyncio.fixture

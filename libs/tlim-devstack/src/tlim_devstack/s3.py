@@ -125,6 +125,12 @@ def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
             s3.create_bucket(Bucket=bucket)
 
 
+def delete_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
+    """Delete a bucket with all that is in it, as SeaweedFS does at once (others refuse unless it is empty)."""
+    with client(endpoint, key.access_key, key.secret_key) as s3:
+        s3.delete_bucket(Bucket=bucket)
+
+
 def allow_origins(endpoint: str, key: S3Key, bucket: str, origins: Sequence[str]) -> None:
     """Let web pages of these origins, and of no others, use signed URLs of the bucket (CORS)."""
     with client(endpoint, key.access_key, key.secret_key) as s3:
