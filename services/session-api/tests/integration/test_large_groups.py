@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from session_api.paging import write_cursor
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import SessionEvent
@@ -30,7 +31,7 @@ async def alice(as_user: AsUser, admin: httpx.AsyncClient) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("form", ["form", "json"])
 async def test_the_specifications_door_takes_the_largest_group(
-    alice: httpx.AsyncClient, published: Published, form: str
+    app: FastAPI, alice: httpx.AsyncClient, published: Published, form: str
 ) -> None:
     async def call(operation: str, **fields: str) -> dict[str, object]:
         path = f"/plugin/tlim/{operation}"
@@ -44,13 +45,14 @@ async def test_the_specifications_door_takes_the_largest_group(
     place = {"session_id": str(added["session_id"])}
     await call("modifySession", **place, subscribers=elements(MANY, type="del"))
     await call("modifySession", **place, subscribers=elements(MANY[::-1], type="add"))
+    assert await app.state.outbox_relay.flush(timeout_s=30)
     told = await published()
     assert [(len(one.added), len(one.removed)) for one in told] == [(10_000, 0), (0, 9_999), (9_999, 0)]
     assert told[-1].subscribers == ["alice", *MANY[::-1]]
 
 
 async def test_one_more_than_the_limit_is_refused_and_changes_nothing(
-    alice: httpx.AsyncClient, admin: httpx.AsyncClient, published: Published
+    app: FastAPI, alice: httpx.AsyncClient, admin: httpx.AsyncClient, published: Published
 ) -> None:
     await admin.put("/v1/users/bob", json={})
     created = await alice.post("/v1/sessions", json={"session_type": 1, "subscribers": MANY})
@@ -58,6 +60,7 @@ async def test_one_more_than_the_limit_is_refused_and_changes_nothing(
     refused = await alice.patch(place, json={"add": ["bob"]})
     assert (refused.status_code, refused.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
     assert (await alice.patch(place, json={"add": ["bob"], "remove": MANY[:1]})).status_code == 200
+    assert await app.state.outbox_relay.flush(timeout_s=30)
     assert len(await published()) == 2
 
 
