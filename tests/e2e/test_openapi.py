@@ -19,7 +19,7 @@ from tlim_client.http import HttpClient
 from tlim_devstack.stack import Stack
 
 SERVICES = Path(__file__).parents[2] / "services"
-EXAMPLES = 20
+EXAMPLES = 12
 SLOW_EXAMPLES = 3
 """For a login, which takes its time on purpose when it fails."""
 CONFORM = [
