@@ -89,3 +89,28 @@ async def test_strange_texts_are_just_not_found(http: Any) -> None:
 
 async def test_without_a_token_nothing_is_searched(http: Any) -> None:
     assert (await http.client.get("/v1/search", params={"q": "x"})).status_code == 401
+
+
+async def test_a_recalled_message_is_found_no_more_and_leaves_no_trace(
+    world: Any, open_http: Any, accepted: Any, eventually: Any
+) -> None:
+    app = create_app(world.settings())
+    async with world.running(app), open_http(app) as http:
+        await world.send(accepted("m1", body=[{"text": "oops"}]))
+
+        async def is_found() -> None:
+            assert len((await http.read("bob", "search", q="oops"))["messages"]) == 1
+
+        await eventually(is_found)
+        # at once after it is stored: the recall may come before, while or after the message is indexed
+        await world.send(accepted("m2", body=[{"text": "oops again"}]))
+        for number in (1, 2):
+            await world.send(accepted(f"r{number}", msg_type=MsgType.RECALL, body=[{"msg_id": f"m{number}"}]))
+
+        async def is_settled() -> None:
+            (progress,) = await world.sql("SELECT indexed_seq, (SELECT max(seq) FROM messages) FROM publication")
+            assert (progress[0], progress[1]) == (4, 4)
+
+        await eventually(is_settled)
+        assert (await http.read("bob", "search", q="oops"))["messages"] == []
+        assert await world.sql("SELECT * FROM search_documents") == []
