@@ -20,6 +20,7 @@ from file_api.direct import DirectUploads
 from file_api.disposal import Disposal
 from file_api.download_urls import DownloadUrls
 from file_api.inspector import Inspector
+from file_api.metrics import FileMetrics
 from file_api.models import OUTBOX
 from file_api.orphans import Orphans
 from file_api.presign import Presigner
@@ -80,10 +81,9 @@ async def _assemble(
     app.state.admission = Admission(transaction, throttle, quota_bytes=settings.user_quota_bytes)
     app.state.disposal = Disposal(transaction, storage)
     app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
-    scanners = _scanners(settings, transaction, storage, app.state.disposal)
+    scanners = _scanners(app, transaction, storage)
 
-    async def announced() -> None:
-        await relay.flush(timeout_s=0)  # it wakes the relay and does not wait: the row is safe
+    def scan_soon() -> None:
         for scanner in scanners:
             scanner.wake()
 
@@ -92,11 +92,12 @@ async def _assemble(
         storage,
         app.state.disposal,
         app.state.admission,
-        announced,
+        lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
         max_upload_bytes=settings.max_upload_bytes,
         upload_timeout=settings.upload_timeout,
         pending_expiry=settings.pending_expiry,
         scan_max_bytes=settings.scan_max_bytes if scanners else None,
+        arrived=scan_soon,
     )
     orphans = Orphans(transaction, storage, settings.unsent_expiry)
 
@@ -150,8 +151,10 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
     )
 
 
-def _scanners(settings: Settings, transaction: Transaction, storage: Storage, disposal: Disposal) -> list[Background]:
+def _scanners(app: FastAPI, transaction: Transaction, storage: Storage) -> list[Background]:
+    settings: Settings = app.state.settings
     if settings.clamd_address is None:
         return []
-    quarantine = Quarantine(transaction, storage, disposal, Clamd(settings.clamd_address, SCAN_TIMEOUT))
+    clamd = Clamd(settings.clamd_address, SCAN_TIMEOUT)
+    quarantine = Quarantine(transaction, storage, app.state.disposal, clamd, FileMetrics(app.state.metrics))
     return [Background("scan", quarantine.scan_all, settings.scan_interval) for _ in range(settings.scans_at_once)]

@@ -12,7 +12,8 @@ from tlim_runtime.outages import Unavailable
 
 from file_api.clamd import Clamd, ScanFailedError
 from file_api.disposal import Disposal
-from file_api.files import Blob
+from file_api.files import Blob, Scan
+from file_api.metrics import FileMetrics
 from file_api.repository import Transaction
 from file_api.storage import ObjectMissing, Storage
 
@@ -29,11 +30,14 @@ _AGAIN = timedelta(minutes=10)  # after clamd could not scan a file: what is wro
 class Quarantine:
     """Scans what waits; several processes share the work."""
 
-    def __init__(self, transaction: Transaction, storage: Storage, disposal: Disposal, clamd: Clamd) -> None:
+    def __init__(
+        self, transaction: Transaction, storage: Storage, disposal: Disposal, clamd: Clamd, metrics: FileMetrics
+    ) -> None:
         self._transaction = transaction
         self._storage = storage
         self._disposal = disposal
         self._clamd = clamd
+        self._metrics = metrics
 
     async def scan_all(self) -> None:
         """Scan until nothing waits. Raises Unavailable; what was in hand waits again."""
@@ -62,10 +66,12 @@ class Quarantine:
         return True
 
     async def _put_back(self, blob: Blob, due: datetime) -> None:
+        self._metrics.not_scanned()
         async with self._transaction() as tables:
             await tables.scans.put_back(blob.blob_id, due)
 
     async def _note(self, blob: Blob, finding: str | None) -> None:
+        self._metrics.scanned(Scan.CLEAN if finding is None else Scan.INFECTED)
         condemned = None
         async with self._transaction() as tables:
             if finding is None:

@@ -33,7 +33,8 @@ class FileService:
     """Uploads, downloads and deletion.
 
     New files up to `scan_max_bytes` are kept in quarantine until they are scanned; None: there is no scanner.
-    `announced` is called after each commit that put an event into the outbox; it must not wait for the broker.
+    `arrived` is called after each new file, `announced` after each commit that put an event into the outbox; it must
+    not wait for the broker.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class FileService:
         upload_timeout: timedelta,
         pending_expiry: timedelta,
         scan_max_bytes: int | None = None,
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self._transaction = transaction
         self._storage = storage
@@ -58,6 +60,7 @@ class FileService:
         self._upload_timeout = upload_timeout
         self._pending_expiry = pending_expiry
         self._scan_max_bytes = scan_max_bytes
+        self._arrived = arrived
 
     async def upload(self, owner_id: str, upload: Upload) -> StoredFile:
         """Store a file and announce it.
@@ -104,6 +107,7 @@ class FileService:
             raise
         if file is not None:
             await self._announced()
+            self._arrived()
         if file is None or file.blob.blob_id != received.upload_id:
             await self._disposal.remove(object_key(received.upload_id))
         if file is None:  # swept meanwhile: somebody set pending_expiry below upload_timeout

@@ -64,6 +64,7 @@ class TestWithScanner:
                 assert (refused.status_code, refused.json()["code"]) == (404, ErrorCode.FILE_UNKNOWN)
                 legacy = await client.get(f"/p/upload/mobileFileDownload?fileId={file_id}")
                 assert legacy.json()["result_detail"] == ErrorCode.FILE_UNKNOWN
+            assert 'tlim_file_api_scans_total{outcome="infected"} 1.0' in (await alice.get("/metrics")).text
             again = await bob.post("/v1/files", content=virus)
             assert (again.status_code, again.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
             assert (await alice.get("/v1/files/usage")).json()["stored_bytes"] == 0
