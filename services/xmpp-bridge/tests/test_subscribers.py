@@ -4,12 +4,13 @@ import tracemalloc
 from collections.abc import Iterable
 
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import StoredMessage
+from tlim_protocol.events import SeqsAnswer, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Poison
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Addresses
 
@@ -31,6 +32,13 @@ class FakeComponent:
             self.characters += len(stanza)
 
 
+class NothingRecalled:
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        assert subject
+        assert payload
+        return SeqsAnswer(seqs=[]).to_bytes()
+
+
 def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
     envelope = Envelope(
         msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=[{"session_id": "s-1", "text": text}]
@@ -46,14 +54,18 @@ def incoming(data: bytes) -> Incoming:
 async def test_each_receiver_gets_each_message_in_stream_order() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(seq, members).to_bytes()) for seq, members in ((1, 2), (2, 3))]
-    assert await OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics()).handle(batch) == [DONE, DONE]
+    assert await OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics()).handle(
+        batch
+    ) == [DONE, DONE]
     assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
 
 
 async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
     component = FakeComponent()
     batch = [incoming(b"nonsense"), incoming(group_message(2, 1).to_bytes())]
-    first, second = await OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics()).handle(batch)
+    first, second = await OutboxSubscriber(
+        component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics()
+    ).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
     assert component.receivers == ["user0"]
@@ -62,7 +74,7 @@ async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())]
-    subscriber = OutboxSubscriber(component, ADDRESSES, Awaited(), Metrics())
+    subscriber = OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
     tracemalloc.start()
     try:
         await subscriber.handle(batch)

@@ -13,6 +13,7 @@ from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge import endpoints, message_endpoints
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import Inbox, Pace
@@ -74,7 +75,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     inbox = Inbox(addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit)
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
-    outbox = OutboxSubscriber(component, addresses, awaited, app.state.metrics)
+    outbox = OutboxSubscriber(component, addresses, awaited, Backlog(broker), app.state.metrics)
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", inbox.ping)

@@ -7,8 +7,10 @@ from pydantic import ValidationError
 from tlim_protocol.events import OutEvent, read_out_event
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.translate import Addresses, write_event
 
 
@@ -21,21 +23,29 @@ class Deliverer(Protocol):
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them."""
 
-    def __init__(self, component: Deliverer, addresses: Addresses, awaited: Awaited, metrics: Metrics) -> None:
+    def __init__(
+        self, component: Deliverer, addresses: Addresses, awaited: Awaited, backlog: Backlog, metrics: Metrics
+    ) -> None:
         self._component = component
         self._addresses = addresses
         self._awaited = awaited
+        self._backlog = backlog
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
-        """Deliver a batch; what is no out event is poison. Raises XmppUnavailable when it must come again."""
+        """Deliver a batch; what is no out event is poison. Raises Unavailable when it must come again."""
         read = [_read(incoming.data) for incoming in batch]
         events = [event for event in read if not isinstance(event, Poison)]
         for event in events:
             self._awaited.settle(event)
         with self._seconds.time():
-            await self._component.deliver(self._stanzas(events))
+            remaining = await self._backlog.without_recalled(events)
+            try:
+                await self._component.deliver(self._stanzas(remaining))
+            except Unavailable:
+                self._backlog.fall_behind()
+                raise
         return [event if isinstance(event, Poison) else DONE for event in read]
 
     def _stanzas(self, events: Iterable[OutEvent]) -> Iterator[str]:

@@ -24,7 +24,15 @@ from tlim_devstack.prosody import Prosody
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import AcceptedMessage, OutEvent, StoredMessage, UserMeet, UsersKnown
+from tlim_protocol.events import (
+    AcceptedMessage,
+    OutEvent,
+    SeqsAnswer,
+    SeqsQuestion,
+    StoredMessage,
+    UserMeet,
+    UsersKnown,
+)
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOX, StreamName
 from tlim_protocol.subjects import Rpc, out_message_id, subject_out
@@ -114,6 +122,21 @@ class Directory:
         return UsersKnown(known=[]).to_bytes()
 
 
+@dataclass
+class Recalls:
+    """Message-store's record of what was recalled, as the bridge sees it."""
+
+    recalled: set[int] = field(default_factory=set)
+    asked: list[int] = field(default_factory=list)
+    is_up: bool = True
+
+    async def answer(self, data: bytes) -> bytes:
+        if not self.is_up:
+            raise Unavailable("the database is away")
+        self.asked.extend(SeqsQuestion.from_bytes(data).seqs)
+        return SeqsAnswer(seqs=sorted(self.recalled.intersection(self.asked))).to_bytes()
+
+
 class Bridge:
     """A running xmpp-bridge and its HTTP side."""
 
@@ -138,6 +161,7 @@ class World:
     nats: NatsServer
     broker: Broker
     directory: Directory
+    recalls: Recalls
     stack: AsyncExitStack
 
     def settings(self, **changes: Any) -> Settings:
@@ -194,10 +218,11 @@ class World:
 
 @pytest_asyncio.fixture
 async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, broker: Broker) -> AsyncIterator[World]:
-    directory = Directory()
+    directory, recalls = Directory(), Recalls()
     await broker.respond(Rpc.USER_MEET, directory.answer, "directory")
+    await broker.respond(Rpc.MESSAGE_RECALLED, recalls.answer, "store")
     async with AsyncExitStack() as stack:
-        yield World(xmpp_server, clean_jetstream, broker, directory, stack)
+        yield World(xmpp_server, clean_jetstream, broker, directory, recalls, stack)
 
 
 def text_envelope(msg_id: str, text: str = "hello", **changes: Any) -> Envelope:

@@ -1,0 +1,42 @@
+"""After an outage the bridge asks what was recalled meanwhile, and delivers nothing late before it knows."""
+
+import time
+from typing import Any
+
+from tlim_client.inbox import Delivered, Stored
+
+
+async def test_what_was_recalled_during_an_outage_is_only_confirmed(world: Any, stored: Any, eventually: Any) -> None:
+    alice, bob = await world.login("alice"), await world.login("bob")
+    world.recalls.recalled = {101}
+    for number in range(3):
+        await world.publish(stored(number, reply_to=alice.jid, stanza_id=f"s{number}", received_at=number))
+    async with world.ready_bridge():
+        assert [(await bob.expect(Delivered)).seq for _ in range(2)] == [100, 102]
+        assert [(await alice.expect(Stored)).seq for _ in range(3)] == [100, 101, 102]
+        await eventually(world.all_acknowledged)
+    assert world.recalls.asked == [100, 101, 102]
+
+
+async def test_while_the_store_cannot_be_asked_late_messages_wait(world: Any, stored: Any, eventually: Any) -> None:
+    bob = await world.login("bob")
+    world.recalls.is_up = False
+    await world.publish(stored())
+    async with world.bridge() as bridge:
+
+        async def is_red() -> None:
+            assert "recalled" in (await bridge.checks())["deliveries"]
+
+        await eventually(is_red)
+        assert bob.inbox.all(Delivered) == []
+        world.recalls.is_up = True
+        assert (await bob.expect(Delivered)).seq == 100
+        await eventually(bridge.is_ready)
+
+
+async def test_fresh_messages_are_not_asked_about(world: Any, stored: Any) -> None:
+    world.recalls.is_up = False
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await world.publish(stored(stored_at=time.time_ns() // 1_000_000))
+        assert (await bob.expect(Delivered)).seq == 100
