@@ -42,6 +42,11 @@ class Session:
     places: dict[str, int] = field(default_factory=dict)
     """Where somebody came in, or, who is not in it any more, where he left."""
 
+    @property
+    def leader(self) -> str:
+        """Who removes others and deletes: the creator, or, while he is not in it, who has been for longest."""
+        return self.creator if self.creator in self.members else self.members[0]
+
 
 class Seen(NamedTuple):
     """A message as a reader sees it."""
@@ -144,11 +149,11 @@ class Model:
         return None
 
     def remove(self, session_id: str, who: str, leaver: str) -> ErrorCode | None:
-        """A member leaves, or the creator removes him."""
+        """A member leaves, or the leader removes him."""
         session = self.sessions[session_id]
         if self._refusal(session_id, who) is not None:
             return ErrorCode.SESSION_UNKNOWN
-        if who not in {leaver, session.creator}:
+        if who not in {leaver, session.leader}:
             return ErrorCode.NOT_ALLOWED
         session.members.remove(leaver)
         session.places[leaver] = len(self.log)
@@ -156,10 +161,10 @@ class Model:
         return None
 
     def delete(self, session_id: str, who: str) -> ErrorCode | None:
-        """The creator deletes a session."""
+        """The leader deletes a session."""
         if self._refusal(session_id, who) is not None:
             return ErrorCode.SESSION_UNKNOWN
-        if who != self.sessions[session_id].creator:
+        if who != self.sessions[session_id].leader:
             return ErrorCode.NOT_ALLOWED
         self.sessions[session_id].deleted = True
         self._notice(session_id, who)

@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
     @rule(who=somebody, which=anything, really=st.integers(0, 3))
     def delete_a_session(self, who: int, which: int, really: int) -> None:
         me, session_id = self._user(who), self._session(which)
-        if really == 0 or me != self.model.sessions[session_id].creator:  # a deleted one is the end of much
+        if really == 0 or me != self.model.sessions[session_id].leader:  # a deleted one is the end of much
             refusal = self._edit(self._devices[me].http.delete_session(session_id))
             assert refusal == self.model.delete(session_id, me)
 
@@ -265,7 +265,7 @@ def test_whatever_people_do_everybody_sees_what_the_model_says(stack: Stack, adm
             stateful_step_count=STEPS,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+            phases=[Phase.generate],  # a history is short enough to read, and shrinking takes minutes
             suppress_health_check=list(HealthCheck),
         ),
     )
