@@ -69,6 +69,15 @@ async def test_a_gap_in_the_stream_makes_it_due(bench: Any, session: Any) -> Non
     assert bench.archive.change == 1
 
 
+async def test_a_change_that_the_table_cannot_hold_is_not_asked_for_for_ever(bench: Any, session: Any) -> None:
+    bench.archive.bad.add("s1:1")
+    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")))
+    await catch_up.run()
+    assert not await catch_up.is_due()
+    assert await bench.recorder.applied() == Progress(2)
+    assert [event.recipients for event in bench.stored] == [["alice", "bob"]]
+
+
 async def test_without_session_api_it_stays_due(bench: Any, session: Any) -> None:
     log = Log(session(1, "alice"))
     log.is_away = True

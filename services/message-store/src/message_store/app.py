@@ -11,7 +11,7 @@ from tlim_protocol.streams import STORE_INBOX
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
-from tlim_runtime.consumer import BatchConsumer
+from tlim_runtime.consumer import BatchConsumer, Prepare
 from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
@@ -127,7 +127,7 @@ class Duty:
         await consumer.start()
         self._consumer = consumer
         notes = asyncio.create_task(_keep_notes(publication, connection), name="publication notes")
-        changes = asyncio.create_task(_keep_up(catch_up), name="changes of sessions")
+        changes = asyncio.create_task(_keep_up(catch_up, prepare), name="changes of sessions")
         try:
             yield
         finally:
@@ -140,14 +140,16 @@ class Duty:
                 await publication.note()
 
 
-async def _keep_up(catch_up: CatchUp) -> None:
+async def _keep_up(catch_up: CatchUp, prepare: Prepare) -> None:
     while True:
         await asyncio.sleep(CATCH_UP_EVERY_S)
         try:
             if await catch_up.is_due():
-                await catch_up.run()
-        except Unavailable as error:  # the consumer starts over for the same reason, and catches up when it does
+                await prepare()
+        except Unavailable as error:
             logger.warning("changes of sessions may be missing", reason=str(error))
+        except Exception:
+            logger.exception("changes of sessions may be missing")  # a mistake of ours must not end this for good
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tlim_protocol.body import check_elements
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage
+from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
 from tlim_protocol.identity import normalize_user_id
 
 from message_store import survey
@@ -140,6 +140,12 @@ class Recorder:
 
     async def applied(self) -> Progress:
         """Return which changes of sessions are applied; raises DatabaseUnavailable."""
+        if self._progress is not None:
+            return self._progress
+        async with self._publication.turn():
+            return await self._applied()
+
+    async def _applied(self) -> Progress:
         if self._progress is None:
             self._progress = Progress(await self._archive.applied_change())
         return self._progress
@@ -153,6 +159,8 @@ class Recorder:
         except RowRefused as refusal:
             if len(items) == 1:
                 outcome.reasons.append(str(refusal))
+                if isinstance(items[0], SessionEvent):  # asking for it again would not make it fit
+                    self._progress = (await self._applied()).after([items[0].change])
                 return
             middle = len(items) // 2
             await self._store(items[:middle], outcome)
@@ -169,7 +177,7 @@ class Recorder:
                 plan = await self._plan(items, newest)
                 await self._archive.write(plan.writes)
                 await self._archive.save_published(self._publication.seq)
-                progress = (await self.applied()).after(plan.changes)
+                progress = (await self._applied()).after(plan.changes)
                 if plan.changes:
                     await self._archive.save_applied_change(progress.floor)
         self._progress = progress
