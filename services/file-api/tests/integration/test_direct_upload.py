@@ -350,6 +350,10 @@ class TestShortUrls:
             assert (await put(upload["single"], PNG)).status_code == 403
 
         await eventually(refused)
-        again = (await call(world, "GET", f"/v1/uploads/{upload['upload_id']}")).json()
-        assert (await put(again["single"], PNG)).status_code == 200
+
+        async def taken() -> None:  # in less than the second that it is valid
+            again = (await call(world, "GET", f"/v1/uploads/{upload['upload_id']}")).json()
+            assert (await put(again["single"], PNG)).status_code == 200
+
+        await eventually(taken)
         assert (await complete(world, upload)).status_code == 200
