@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
-BATCH = 5_000
-"""Rows of the log in one transaction: some 100 ms, in which nobody waits for it."""
+BATCH = 2_000
+"""Rows of the log in one transaction: less than a second's work, even where nothing of it is in memory any more."""
 
 
 class Partition(NamedTuple):
