@@ -50,11 +50,6 @@ def every_in(msg_type: MsgType) -> str:
     return f"tlim.in.{msg_type.value}.*"
 
 
-def every_out(msg_type: MsgType) -> str:
-    """Return the filter for one type over all shards of `tlim.out`."""
-    return f"tlim.out.{msg_type.value}.*"
-
-
 def in_message_id(sender: str, msg_id: str) -> str:
     """Return the `Nats-Msg-Id` of an accepted message: `sender:msg_id`.
 

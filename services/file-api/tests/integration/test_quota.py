@@ -90,6 +90,17 @@ async def test_what_running_uploads_reserve_is_not_given_to_others(world: Any) -
         assert (await alice.post("/v1/files", content=bytes(40_000))).is_success
 
 
+async def test_a_direct_upload_reserves_what_it_declares_until_it_ends(world: Any) -> None:
+    async with world.client("alice") as alice:
+        begun = (await alice.post("/v1/uploads", json={"name": "a", "size": 60_000})).json()
+        assert (await usage(alice))["reserved_bytes"] == 60_000
+        assert_over_quota(await alice.post("/v1/uploads", json={"name": "b", "size": 40_001}))
+        assert_over_quota(await alice.post("/v1/files", content=in_pieces(50_000)))
+        await alice.delete(f"/v1/uploads/{begun['upload_id']}")
+        assert (await usage(alice))["reserved_bytes"] == 0
+        assert (await alice.post("/v1/files", content=in_pieces(QUOTA))).is_success
+
+
 async def test_a_deleted_file_is_gone_for_everybody_and_makes_room(world: Any) -> None:
     async with world.client("alice") as alice, world.client("bob") as bob:
         file_id = (await alice.post("/v1/files", content=bytes(QUOTA))).json()["file_id"]
@@ -144,3 +155,8 @@ class TestRate:
             assert 0 < int(third.headers["Retry-After"]) <= 3_600
             assert (await bob.post(path, content=b"bytes")).is_success
         assert await world.rows("SELECT * FROM uploads") == []
+
+    async def test_direct_uploads_count_too(self, world: Any) -> None:
+        async with world.client("alice") as alice:
+            answers = [await alice.post("/v1/uploads", json={"name": "a", "size": 1}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [201, 201, 429]
