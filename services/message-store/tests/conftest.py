@@ -82,11 +82,18 @@ class FakeArchive:
         return {key: self.read[key] for key in keys if key in self.read}
 
     async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
-        return {
+        carrying = {
             (file_id, user): {row.seq for row in self.rows if (file_id, row.seq) in self.files
-                              and user in {row.sender, row.recipient} and row.seq not in self.recalled}
+                              and row.seq not in self.recalled and self._sees(user, row)}
             for file_id, user in asks
         }  # fmt: skip
+        return {ask: seqs for ask, seqs in carrying.items() if seqs}
+
+    def _sees(self, user: str, row: Row) -> bool:
+        return user in {row.sender, row.recipient} or any(
+            (session, member) == (row.conversation_id, user) and joined <= row.seq and (left is None or row.seq <= left)
+            for (session, member, joined), left in self.members.items()
+        )
 
     async def applied_change(self) -> int:
         return self.change
@@ -205,6 +212,11 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+@pytest.fixture
+def new_bench() -> type[Bench]:
+    return Bench
 
 
 def accepted_message(

@@ -17,6 +17,10 @@ from message_store.plan import Plan
 from message_store.rosters import RosterCache
 from message_store.state import Item, Known, Writes
 
+MAX_SUBSCRIBERS = 50_000
+"""Named by the session events of one transaction: so many memberships take a second to write, a batch of events of
+groups of 10,000 would take longer than a statement may."""
+
 
 class Archive(survey.Archive, Protocol):
     """Where messages are kept (archive_repository.Archive)."""
@@ -92,6 +96,18 @@ def _is_user_id(text: str) -> bool:
         return False
 
 
+def portions(items: Sequence[Item], limit: int = MAX_SUBSCRIBERS) -> Iterator[Sequence[Item]]:
+    """Yield the items in order, in parts whose events name at most `limit` subscribers, or in which one names more."""
+    start = weight = 0
+    for position, item in enumerate(items):
+        added = len(item.subscribers) if isinstance(item, SessionEvent) else 0
+        if added and weight + added > limit and position > start:
+            yield items[start:position]
+            start, weight = position, 0
+        weight += added
+    yield items[start:]
+
+
 @dataclass
 class Outcome:
     """What became of a batch, committed and still to be published."""
@@ -133,7 +149,8 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            await self._store(items, outcome)
+            for portion in portions(items):
+                await self._store(portion, outcome)
             await self._publication.publish(outcome.events, outcome.newest)
         self._count(outcome)
         return outcome.reasons
