@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -136,6 +138,33 @@ class World:
             finally:
                 server.should_exit = True
                 await serving
+
+    def environment(self, **changes: Any) -> dict[str, str]:
+        """What a process is told that is to have these settings."""
+        settings = self.settings(**changes)
+        told = {name: getattr(settings, name) for name in settings.model_fields_set}
+        plain = {name: one.get_secret_value() if isinstance(one, SecretStr) else one for name, one in told.items()}
+        return {**os.environ, **{f"TLIM_{name.upper()}": str(value) for name, value in plain.items()}}
+
+    async def start_process(self, **changes: Any) -> asyncio.subprocess.Process:
+        """The service as it runs in production, ready, on a port of its own."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        service = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "file_api", env=self.environment(port=self.port, **changes)
+        )
+
+        async def ready() -> None:
+            assert service.returncode is None
+            try:
+                async with self.client("") as client:
+                    assert (await client.get("/readyz", headers={"Authorization": ""})).status_code == 200
+            except httpx.ConnectError as error:
+                raise AssertionError from error
+
+        await eventually(ready)
+        return service
 
     def client(self, user_id: str) -> httpx.AsyncClient:
         """An HTTP client that is this user for both doors."""

@@ -4,13 +4,10 @@ TLIM_TEST_FILE_MIB=1024 makes it the 1 GiB of the acceptance test; the default k
 figures are logged: --log-cli-level=INFO.
 """
 
-import asyncio
 import hashlib
 import logging
 import os
 import signal
-import socket
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -32,32 +29,11 @@ def resident_mib(pid: int, line: str) -> float:
     return next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith(f"{line}:")) / 1024
 
 
-def environment(servers: Any, port: int) -> dict[str, str]:
-    settings = servers.settings(port=port)
-    names = ("port", "nats_url", "nats_user", "jwks_url", "s3_endpoint_url", "s3_bucket", "s3_region", "s3_access_key")
-    secrets = ("nats_password", "database_url", "s3_secret_key")
-    told = {name: str(getattr(settings, name)) for name in names}
-    told |= {name: getattr(settings, name).get_secret_value() for name in secrets}
-    told["trust_request_user"] = "1"
-    return {**os.environ, **{f"TLIM_{name.upper()}": value for name, value in told.items()}}
-
-
 @pytest_asyncio.fixture
-async def process(servers: Any, eventually: Any) -> AsyncIterator[tuple[int, httpx.AsyncClient]]:
+async def process(servers: Any) -> AsyncIterator[tuple[int, httpx.AsyncClient]]:
     """The service as it runs in production: its process id and a client."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    service = await asyncio.create_subprocess_exec(sys.executable, "-m", "file_api", env=environment(servers, port))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-
-        async def ready() -> None:
-            try:
-                assert (await client.get("/readyz")).status_code == 200
-            except httpx.ConnectError as error:
-                raise AssertionError from error
-
-        await eventually(ready)
+    service = await servers.start_process()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{servers.port}", timeout=120) as client:
         yield service.pid, client
     service.terminate()
     assert await service.wait() in {0, -signal.SIGTERM}  # uvicorn ends by the signal that stopped it

@@ -126,11 +126,8 @@ async def test_what_does_not_match_is_told_and_removed_only_when_asked_for(world
 async def test_operators_do_it_from_the_command_line(
     servers: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = servers.settings()
-    for name in settings.model_fields_set:
-        value = getattr(settings, name)
-        text = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        monkeypatch.setenv(f"TLIM_{name.upper()}", text)
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
     waiting = "INSERT INTO blobs (blob_id, sha256, size, stored_at, scan, scan_due_at)"
     await servers.rows(f"{waiting} VALUES ($1, 'x', 5, now(), 'waiting', now())", unused := new_file_id())
 
