@@ -30,9 +30,10 @@ _FIND_PLACES_IN = """
     ORDER BY seq"""
 
 _FIND_ROSTERS = """
-    SELECT conversation_id, session_version, deleted_at IS NOT NULL AS is_deleted, user_id, joined_seq
-    FROM conversations LEFT JOIN members USING (conversation_id)
-    WHERE conversation_id = ANY($1::text[]) AND session_version IS NOT NULL AND left_seq IS NULL
+    SELECT conversations.conversation_id, session_version, deleted_at IS NOT NULL, user_id, joined_seq
+    FROM conversations
+    LEFT JOIN members ON members.conversation_id = conversations.conversation_id AND left_seq IS NULL
+    WHERE conversations.conversation_id = ANY($1::text[]) AND session_version IS NOT NULL
     ORDER BY joined_seq, user_id"""
 
 _FIND_SPANS = """

@@ -56,6 +56,7 @@ class CatchUp:
         self._recorder = recorder
         self._directory = directory
         self._is_owed = True
+        self._is_away = False  # an outage is told once, not at every attempt
 
     async def is_due(self) -> bool:
         """Tell whether a change may be missing: the last attempt failed, or there is a gap."""
@@ -72,8 +73,11 @@ class CatchUp:
             try:
                 page = await self._directory.changes(after, PAGE)
             except DirectoryUnavailable as error:
-                logger.warning("changes of sessions may be missing", after=after, reason=str(error))
+                if not self._is_away:
+                    logger.warning("changes of sessions may be missing", after=after, reason=str(error))
+                self._is_away = True
                 return
+            self._is_away = False
             await self._recorder.record(page.events)
             if not page.more or not page.events:
                 self._is_owed = False

@@ -90,23 +90,23 @@ class Plan:
             self._keep_chat(message, envelope, roster)
 
     def _keep_chat(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
-        if roster is None:
-            self._require_receiver(envelope)
+        conversation_id = envelope.conversation_id
+        is_first = roster is None and conversation_id not in self._conversations
+        if is_first:
+            self._require_receiver(envelope.msg_to)
         for file_id in envelope.file_ids:
             self._require_file(file_id, message.sender)
-        if roster is None and envelope.conversation_id not in self._conversations:
-            self._conversations.add(envelope.conversation_id)
-            self.writes.conversations.append(envelope.conversation_id)
-        self._keep(message, envelope, _to_peers(envelope, roster))
+        if is_first:
+            self._conversations.add(conversation_id)
+            self.writes.conversations.append(conversation_id)
+        self._keep(message, envelope, conversation_id, _to_peers(envelope, roster))
 
-    def _require_receiver(self, envelope: Envelope) -> None:
-        """Raise unless the two have talked before, or the receiver exists."""
-        if envelope.conversation_id in self._conversations:
-            return
+    def _require_receiver(self, receiver: str | None) -> None:
+        """Raise unless the receiver of a first message exists."""
         if self._known.users is None:
             raise TlimError(ErrorCode.UNAVAILABLE, "the users directory cannot be reached, try again", field="to")
-        if envelope.msg_to not in self._known.users:
-            raise TlimError(ErrorCode.USER_UNKNOWN, f"{envelope.msg_to} is not a user here", field="to")
+        if receiver not in self._known.users:
+            raise TlimError(ErrorCode.USER_UNKNOWN, f"{receiver} is not a user here", field="to")
 
     def _require_file(self, file_id: str, sender: str) -> None:
         """Raise unless the sender uploaded the file, or may see a message that carries it and is not recalled."""
@@ -169,7 +169,7 @@ class Plan:
             audible = _TO_NOBODY
         elif len(news) < len(envelope.body):
             envelope = envelope.model_copy(update={"body": [one.element for one in news]})
-        self._keep(message, envelope, audible)
+        self._keep(message, envelope, envelope.conversation_id, audible)
 
     def _named(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
         """Return which chat messages of its conversation, that its sender could see, each element names."""
@@ -237,8 +237,8 @@ class Plan:
             over = self._earlier.get((session_id, user_id), ())
             self._earlier[session_id, user_id] = (*over, Span(joined_seq, seq))
 
-    def _keep(self, message: AcceptedMessage, envelope: Envelope, audible: Audible) -> None:
-        row = self._row(next(self._seqs), envelope, envelope.conversation_id, audible, message.location)
+    def _keep(self, message: AcceptedMessage, envelope: Envelope, conversation_id: str, audible: Audible) -> None:
+        row = self._row(next(self._seqs), envelope, conversation_id, audible, message.location)
         self.writes.rows.append(row)
         if audible.audience is Audience.ADDRESSEES:
             self.writes.addressees += [(user_id, row.seq) for user_id in audible.recipients]

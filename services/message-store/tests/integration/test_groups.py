@@ -50,6 +50,24 @@ async def test_a_group_is_known_after_a_restart(world: Any, accepted: Any, sessi
     assert not world.directory.asked_sessions
 
 
+async def test_a_session_that_everybody_has_left_is_still_known(
+    world: Any, accepted: Any, session_event: Any, eventually: Any
+) -> None:
+    world.directory.sessions["s1"] = session_event("s1", 2)
+    async with world.running():
+        await world.announce(session_event("s1", 1, "alice"), session_event("s1", 2))
+        await world.settled(2)
+    async with world.running():
+        await world.send(to_group(accepted, "m1"))
+
+        async def refused() -> None:
+            _, _, event = await world.out()
+            assert event.code is ErrorCode.NOT_ALLOWED
+
+        await eventually(refused)
+        await world.settled(2)
+
+
 async def test_a_first_message_does_not_wait_for_the_news_of_its_session(
     world: Any, accepted: Any, session_event: Any
 ) -> None:
