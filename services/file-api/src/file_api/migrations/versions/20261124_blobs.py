@@ -13,6 +13,15 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    _create_tables()
+    op.add_column("files", sa.Column("blob_id", _ID, nullable=True))
+    op.add_column("files", sa.Column("sent_at", _TIME, nullable=True))
+    _move_rows()
+    _change_files()
+    _create_indexes()
+
+
+def _create_tables() -> None:
     op.create_table(
         "blobs",
         sa.Column("blob_id", _ID, nullable=False),
@@ -56,9 +65,9 @@ def upgrade() -> None:
         sa.Column("not_before", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("object_key", name=op.f("pk_discarded")),
     )
-    op.add_column("files", sa.Column("blob_id", _ID, nullable=True))
-    op.add_column("files", sa.Column("sent_at", _TIME, nullable=True))
-    _move_rows()
+
+
+def _change_files() -> None:
     op.drop_index("ix_files_pending", "files")
     op.drop_constraint(op.f("ck_files_complete"), "files")
     op.drop_constraint(op.f("ck_files_state"), "files")
@@ -67,6 +76,9 @@ def upgrade() -> None:
     for column in ("blob_id", "name", "media_type", "size", "stored_at"):
         op.alter_column("files", column, nullable=False)
     op.create_foreign_key(op.f("fk_files_blob_id_blobs"), "files", "blobs", ["blob_id"], ["blob_id"])
+
+
+def _create_indexes() -> None:
     op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"])
     op.create_index("ix_uploads_owner_id", "uploads", ["owner_id"])
     op.create_index("ix_discarded_not_before", "discarded", ["not_before"])
