@@ -30,7 +30,6 @@ class UploadRow(Table, table=True):
     __tablename__ = "uploads"
     __table_args__ = (
         sa.CheckConstraint("kind IN ('stream', 'direct')", name="kind"),
-        sa.CheckConstraint("state IN ('open', 'completing')", name="state"),
         sa.Index("ix_uploads_expires_at", "expires_at"),
         sa.Index("ix_uploads_owner_id", "owner_id"),
     )
@@ -38,7 +37,6 @@ class UploadRow(Table, table=True):
     upload_id: str = Field(primary_key=True, sa_type=_ID)
     owner_id: str = Field(sa_type=_ID)
     kind: str = Field(default="stream", sa_type=sa.Text)
-    state: str = Field(default="open", sa_type=sa.Text)
     began_at: datetime = Field(sa_type=_TIME)
     expires_at: datetime = Field(sa_type=_TIME)
     reserved_bytes: int = Field(default=0, sa_type=sa.BigInteger)  # of the owner's quota; direct: the declared size

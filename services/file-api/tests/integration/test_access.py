@@ -85,8 +85,8 @@ async def test_an_upload_in_progress_is_not_there_yet(world: Any) -> None:
     now = datetime.now(UTC)
     upload_id = new_file_id()
     await world.rows(
-        "INSERT INTO uploads (upload_id, owner_id, kind, state, began_at, expires_at, reserved_bytes)"
-        " VALUES ($1, 'alice', 'stream', 'open', $2, $3, 0)",
+        "INSERT INTO uploads (upload_id, owner_id, kind, began_at, expires_at, reserved_bytes)"
+        " VALUES ($1, 'alice', 'stream', $2, $3, 0)",
         upload_id, now, now + timedelta(hours=1),
     )  # fmt: skip
     assert (await check(world, (upload_id, "alice"))).existing == []

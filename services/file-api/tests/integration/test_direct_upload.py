@@ -271,8 +271,8 @@ class TestWhoMay:
 
     async def test_a_stream_that_is_running_is_no_direct_upload(self, world: Any) -> None:
         await world.rows(
-            "INSERT INTO uploads (upload_id, owner_id, kind, state, began_at, expires_at, reserved_bytes)"
-            " VALUES ($1, 'alice', 'stream', 'open', now(), now() + interval '1 hour', 0)", "a" * 32
+            "INSERT INTO uploads (upload_id, owner_id, kind, began_at, expires_at, reserved_bytes)"
+            " VALUES ($1, 'alice', 'stream', now(), now() + interval '1 hour', 0)", "a" * 32
         )  # fmt: skip
         assert (await call(world, "GET", f"/v1/uploads/{'a' * 32}")).status_code == 404
 

@@ -80,9 +80,9 @@ async def test_uploads_at_the_same_time_do_not_exceed_it_together(world: Any, kn
 
 async def test_what_running_uploads_reserve_is_not_given_to_others(world: Any) -> None:
     await world.rows(
-        "INSERT INTO uploads (upload_id, owner_id, kind, state, began_at, expires_at, reserved_bytes)"
-        " VALUES ('running', 'alice', 'stream', 'open', now(), now() + interval '1 hour', 60000),"
-        " ('expired', 'alice', 'stream', 'open', now(), now(), 60000)"
+        "INSERT INTO uploads (upload_id, owner_id, kind, began_at, expires_at, reserved_bytes)"
+        " VALUES ('running', 'alice', 'stream', now(), now() + interval '1 hour', 60000),"
+        " ('expired', 'alice', 'stream', now(), now(), 60000)"
     )
     async with world.client("alice") as alice:
         assert (await usage(alice))["reserved_bytes"] == 60_000
