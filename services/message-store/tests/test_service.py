@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from message_store.service import flaw_of, portions
+from message_store.service import flaw_of
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
@@ -94,14 +94,6 @@ async def test_the_published_seq_known_so_far_is_noted_with_each_batch(bench: An
 async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(bench: Any, accepted: Any) -> None:
     await bench.record(accepted(msg_type=MsgType.IMAGE, body=[{"file_id": "f1"}, {"file_id": "f2"}, {"file_id": "f1"}]))
     assert bench.archive.files == [("f1", 1), ("f2", 1)]
-
-
-def test_events_that_name_many_people_are_written_in_portions(session: Any, accepted: Any) -> None:
-    small, large, message = session(1, "alice"), session(1, "alice", "bob", "carol"), accepted()
-    items = [message, small, small, small, large, message, large]
-    assert list(portions(items, 2)) == [[message, small, small], [small], [large, message], [large]]
-    assert list(portions(items, 100)) == [items]
-    assert list(portions([], 2)) == [[]]
 
 
 @pytest.mark.parametrize(

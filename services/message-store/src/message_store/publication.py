@@ -19,6 +19,7 @@ from tlim_runtime.outages import BrokerUnavailable
 from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.notices import ACTOR, NOTICE_SENDER
+from message_store.portions import portions
 from message_store.state import DeliveredRow
 
 logger = get_logger(__name__)
@@ -29,6 +30,9 @@ on yet lies well inside 10 minutes. Older messages have been delivered and are n
 
 PAGE = 100
 """Rows read back at a time; one to a large group names thousands of people."""
+
+MAX_RECIPIENTS = 100_000
+"""Named by the events that are written out as JSON at a time, 2 MB of it: a batch to a group of 10,000 would be 100."""
 
 
 class Newest(NamedTuple):
@@ -83,6 +87,10 @@ def outgoing(conversation_id: str, event: OutEvent) -> Outgoing:
     return Outgoing(subject_out(msg_type, conversation_id), event.to_bytes(), out_message_id(event))
 
 
+def _recipients(event: tuple[str, OutEvent]) -> int:
+    return len(event[1].recipients) if isinstance(event[1], StoredMessage) else 0
+
+
 class Publication:
     """Keeps TLIM_OUT equal to the table: `seq` and everything before it is published."""
 
@@ -129,7 +137,8 @@ class Publication:
         Raises BrokerUnavailable: then `restore` has to come before the next batch.
         """
         self._metrics.lag(newest - self.seq)
-        await self._send([outgoing(conversation_id, event) for conversation_id, event in events])
+        for portion in portions(events, _recipients, MAX_RECIPIENTS):
+            await self._send([outgoing(conversation_id, event) for conversation_id, event in portion])
         self._seq = newest
         self._metrics.lag(0)
 

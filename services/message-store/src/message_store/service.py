@@ -14,6 +14,7 @@ from message_store import survey
 from message_store.catch_up import Progress
 from message_store.errors import RowRefused
 from message_store.plan import Plan
+from message_store.portions import portions
 from message_store.rosters import RosterCache
 from message_store.state import Item, Known, Writes
 
@@ -96,16 +97,8 @@ def _is_user_id(text: str) -> bool:
         return False
 
 
-def portions(items: Sequence[Item], limit: int = MAX_SUBSCRIBERS) -> Iterator[Sequence[Item]]:
-    """Yield the items in order, in parts whose events name at most `limit` subscribers, or in which one names more."""
-    start = weight = 0
-    for position, item in enumerate(items):
-        added = len(item.subscribers) if isinstance(item, SessionEvent) else 0
-        if added and weight + added > limit and position > start:
-            yield items[start:position]
-            start, weight = position, 0
-        weight += added
-    yield items[start:]
+def _subscribers(item: Item) -> int:
+    return len(item.subscribers) if isinstance(item, SessionEvent) else 0
 
 
 @dataclass
@@ -149,7 +142,7 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            for portion in portions(items):
+            for portion in portions(items, _subscribers, MAX_SUBSCRIBERS):
                 await self._store(portion, outcome)
             await self._publication.publish(outcome.events, outcome.newest)
         self._count(outcome)
