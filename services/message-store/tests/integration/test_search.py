@@ -220,7 +220,7 @@ async def test_pages_show_each_message_once_while_new_ones_arrive(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "CANDIDATES", 3)
-    monkeypatch.setattr(service, "CANDIDATES_OF_ALL", 3)
+    monkeypatch.setattr(service, "CANDIDATES_ANYWHERE", 3)
     for seq in range(1, 12):
         await library.say("hello" if seq % 3 else "other", seq=seq * 5_000)  # in many blocks
     await library.catch_up()

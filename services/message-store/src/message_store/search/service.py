@@ -23,8 +23,8 @@ from message_store.search.grams import (
 CANDIDATES = 200
 """Messages looked at in one statement: a few milliseconds' work, and more than a page of hits."""
 
-CANDIDATES_OF_ALL = 1_000
-"""The same where the whole log is looked through: to do that again costs more than to look at some more."""
+CANDIDATES_ANYWHERE = 1_000
+"""The same for a rare word that is looked up wherever it was said: few of them are for the one who asks."""
 
 MANY_PLACES = 30
 FEW = 2_000
@@ -167,9 +167,10 @@ class _Search:
 
     async def _step(self, lookup: Lookup, level: int, first: int, before: int) -> tuple[int, int]:
         """Look through the block of a level before a seq; return before which seq, and on which level, to go on."""
-        limit = CANDIDATES_OF_ALL
+        is_mine = lookup.any_of or lookup.filters.conversation_id
+        limit = CANDIDATES if is_mine else CANDIDATES_ANYWHERE
         if level < len(BLOCK_BITS):
-            bits, limit = BLOCK_BITS[level], CANDIDATES
+            bits = BLOCK_BITS[level]
             lookup = lookup._replace(required=lookup.required | {gram_of_block(bits, before - 1)})
             first = (before - 1) >> bits << bits
         got = await self._reader.candidates(lookup, before, limit)
