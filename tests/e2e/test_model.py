@@ -26,7 +26,7 @@ from tests.e2e.model import Model, Overview, Seen
 
 EXAMPLES = int(os.environ.get("TLIM_E2E_EXAMPLES", "0"))
 """How many histories to live through; 0: a few, always the same ones."""
-FEW, STEPS = 5, 20
+FEW, STEPS = 10, 20
 PEOPLE, SESSIONS = 3, 2
 PATIENCE = 20
 """Seconds within which what was changed over HTTP is seen everywhere."""
