@@ -3,6 +3,7 @@
 The servers come as containers where a Docker socket answers, otherwise from the Python wheels; tests cannot tell.
 """
 
+import asyncio
 import os
 import secrets
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
+from nats.js.errors import ServerError
 from tlim_runtime.broker import Broker
 from tlim_runtime.provision import provision
 
@@ -169,10 +171,20 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
         jetstream = client.jetstream()
         for stream in await jetstream.streams_info():
             await jetstream.delete_stream(str(stream.config.name))
-        await provision(client)
+        await _provision(client)
     finally:
         await client.close()
     return nats_server
+
+
+async def _provision(client: Client) -> None:
+    """Provision; NATS removes the files of a deleted stream behind its answer, and refuses the name until they go."""
+    for delay_s in (0.1, 0.5, 2):
+        try:
+            return await provision(client)
+        except ServerError:
+            await asyncio.sleep(delay_s)
+    return await provision(client)
 
 
 @pytest_asyncio.fixture

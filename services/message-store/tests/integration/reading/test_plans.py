@@ -56,6 +56,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def rows_of_messages(owner: Any, statement: str, parameters: tuple[Any, ...]) -> float:
     """How many rows of the log a statement looks at, and that it never goes through all of them."""
+    if statement.startswith("SET LOCAL"):
+        await owner.execute(statement)
+        return 0
     explained = await owner.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", *parameters)
     looked_at = 0.0
     for node in nodes(json.loads(explained)[0]["Plan"]):
@@ -77,4 +80,5 @@ async def test_a_page_looks_at_no_more_rows_than_it_needs(http: Any, owner: Any)
         asked.clear()
         await http.read("u0", path.strip(), **query)
         assert asked
-        assert sum([await rows_of_messages(owner, *one) for one in asked]) <= at_most, path
+        async with owner.transaction():
+            assert sum([await rows_of_messages(owner, *one) for one in asked]) <= at_most, path
