@@ -158,7 +158,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program_section(program: Program, logs: Path) -> str:
-    environment = ",".join(f'{name}="{value}"' for name, value in program.environment.items())
+    environment = ",".join(f"{name}={_quoted(value)}" for name, value in program.environment.items())
     return f"""\
 [program:{program.name}]
 command = {_plain(shlex.join(program.command))}
@@ -175,6 +175,13 @@ stdout_logfile = {_plain(logs / (program.name + ".log"))}
 stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 1
 """
+
+
+def _quoted(value: str) -> str:
+    quote = "'" if '"' in value else '"'  # supervisord knows no escapes: a value has one kind of quote at most
+    if quote in value:
+        raise StackError(f"a setting holds both kinds of quotes: {value}")
+    return f"{quote}{value}{quote}"
 
 
 def _plain(text: object) -> str:
