@@ -6,6 +6,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest
 STACK := $(PYTHON) -m tlim_devstack
+TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading)
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 
@@ -58,6 +59,8 @@ lint: ready ## ruff: rules and format; import-linter: who may import whom
 types: ready ## mypy, strict
 	@echo "== types"
 	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests
+	@# one folder of tests at a time: the same file name means the same job in every service
+	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
 drift: ready ## what is generated (openapi.json, docs/protocol.md, docs/proofs.md) is up to date
 	@echo "== generated files"

@@ -21,6 +21,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.provision import provision
 
 from tlim_devstack import containers, nats, postgres, s3, servers
+from tlim_devstack.restartable import RestartableNats, RestartablePostgres
 from tlim_devstack.servers import NatsServer, PostgresServer, S3Server
 
 MakeDatabase = Callable[[str], str]
@@ -104,6 +105,24 @@ def _migrate(package: str, url: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.fail(f"the migrations of {package} failed:\n{done.stdout}{done.stderr}")
+
+
+@pytest.fixture
+def restartable_nats(tmp_path: Path) -> Iterator[RestartableNats]:
+    """Run a NATS server that the test may stop; it has no streams yet."""
+    server = RestartableNats(tmp_path / "nats")
+    server.start()
+    yield server
+    server.thaw()
+    server.stop()
+
+
+@pytest.fixture
+def restartable_postgres(tmp_path: Path) -> Iterator[RestartablePostgres]:
+    """Run a PostgreSQL server that the test may stop; it has no databases yet."""
+    server = RestartablePostgres(tmp_path / "postgres")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

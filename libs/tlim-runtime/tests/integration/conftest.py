@@ -1,8 +1,5 @@
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import nats as nats_client
 import pytest
@@ -10,67 +7,11 @@ import pytest_asyncio
 from nats.js.api import AckPolicy, ConsumerConfig
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack import nats
-from tlim_devstack.processes import ServerProcess, dies_with_parent
-from tlim_devstack.servers import NatsServer, nats_passwords
-from tlim_devstack.waiting import free_port
+from tlim_devstack.restartable import RestartableNats
+from tlim_devstack.servers import NatsServer
 from tlim_protocol.streams import ConsumerSpec
 from tlim_runtime.broker import Broker
 from tlim_runtime.provision import provision
-
-
-@dataclass
-class RestartableNats:
-    """A NATS server of one test that may be killed and started again on the same data."""
-
-    directory: Path
-    port: int = field(default_factory=free_port)
-    passwords: dict[str, str] = field(default_factory=nats_passwords)
-    process: ServerProcess | None = None
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        config = nats.write_config(self.directory, self.passwords)
-        command = dies_with_parent(nats.command(config, self.directory / "data", self.port))
-        self.process = ServerProcess("NATS", command, self.directory / "nats.log")
-        self.process.wait_ready(lambda: nats.greets(self.port))
-
-    def reload(self, passwords: dict[str, str]) -> None:
-        """Let the running server take other passwords."""
-        nats.write_config(self.directory, passwords)
-        if self.process is not None:
-            self.process.process.send_signal(signal.SIGHUP)
-
-    def freeze(self) -> None:
-        """Let it keep its connections and say nothing."""
-        if self.process is not None:
-            self.process.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        if self.process is not None:
-            self.process.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it as a power cut would: nothing is written any more."""
-        if self.process is not None:
-            self.process.stop(signal.SIGKILL)
-            self.process = None
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.stop()
-            self.process = None
-
-
-@pytest.fixture
-def restartable_nats(tmp_path: Path) -> Iterator[RestartableNats]:
-    server = RestartableNats(tmp_path / "nats")
-    server.start()
-    yield server
-    server.thaw()
-    server.stop()
 
 
 @pytest_asyncio.fixture

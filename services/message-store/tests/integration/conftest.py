@@ -2,8 +2,6 @@
 
 import base64
 import os
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,9 +20,9 @@ from message_store.settings import Settings
 from nats.aio.client import Client
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-from tlim_devstack import nats, postgres
-from tlim_devstack.processes import ServerProcess, dies_with_parent
-from tlim_devstack.servers import UNSAFE_BUT_FAST, NatsServer, nats_passwords, role_passwords
+from tlim_devstack import postgres
+from tlim_devstack.restartable import RestartableNats, RestartablePostgres
+from tlim_devstack.servers import NatsServer
 from tlim_devstack.waiting import free_port
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import (
@@ -49,6 +47,8 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.migrations import upgrade
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.provision import provision
+
+DATABASE = "message_store"
 
 
 async def eventually(check: Callable[[], Awaitable[Any]], within_s: float = 30) -> None:
@@ -278,7 +278,7 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
 
 @pytest_asyncio.fixture
 async def world(clean_jetstream: NatsServer, make_database: Callable[[str], str]) -> AsyncIterator[World]:
-    async with open_world(clean_jetstream, make_database("message_store")) as opened:
+    async with open_world(clean_jetstream, make_database(DATABASE)) as opened:
         yield opened
 
 
@@ -297,90 +297,18 @@ def eventually_fixture() -> Callable[..., Awaitable[None]]:
     return eventually
 
 
-class OwnNats:
-    """A NATS server of one test, to be stopped, killed and robbed of its last seconds."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.server = NatsServer(f"nats://127.0.0.1:{(port := free_port())}", nats_passwords())
-        self._port = port
-        self._config = nats.write_config(directory, self.server.passwords)
-        self._process: ServerProcess | None = None
-
-    def start(self) -> None:
-        command = dies_with_parent(nats.command(self._config, self.directory / "data", self._port))
-        self._process = ServerProcess("NATS", command, self.directory / "nats.log")
-        self._process.wait_ready(lambda: nats.greets(self._port))
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        assert self._process is not None
-        self._process.stop(how)
-
-    def keep_state(self) -> None:
-        """Copy what is on disk, as a power cut would find it (stopped, so that it is consistent)."""
-        shutil.copytree(self.directory / "data", self.directory / "kept")
-
-    def lose_everything_since_kept(self) -> None:
-        shutil.rmtree(self.directory / "data")
-        shutil.copytree(self.directory / "kept", self.directory / "data")
-
-
-class OwnPostgres:
-    """A PostgreSQL server of one test, to be stopped and started."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._port = free_port()
-        self._admin = postgres.Login("127.0.0.1", self._port, postgres.SUPERUSER, "for this test only")
-        self._process: ServerProcess | None = None
-        directory.mkdir()
-        postgres.create_cluster(directory / "data", self._admin.password)
-
-    def start(self) -> None:
-        command = postgres.command(self._directory / "data", self._port, *UNSAFE_BUT_FAST)
-        self._process = ServerProcess("PostgreSQL", command, self._directory / "postgres.log")
-        self._process.wait_ready(lambda: postgres.answers(self._admin))
-
-    def stop(self) -> None:
-        assert self._process is not None
-        self._process.stop(signal.SIGINT)
-
-    def make_database(self) -> str:
-        """Return the URL of a migrated database, for the service's role."""
-        passwords = role_passwords()
-        postgres.create_roles(self._admin, passwords)
-        postgres.create_database(self._admin, "message_store", "message_store")
-        owner = postgres.owner_of("message_store")
-        upgrade("message_store", self._login(owner, passwords[owner]))
-        return self._login("message_store", passwords["message_store"])
-
-    def _login(self, role: str, password: str) -> str:
-        return postgres.Login("127.0.0.1", self._port, role, password, "message_store").url()
-
-
-@pytest.fixture
-def own_nats(tmp_path: Path) -> Iterator[OwnNats]:
-    server = OwnNats(tmp_path / "nats")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[OwnPostgres]:
-    server = OwnPostgres(tmp_path / "postgres")
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest_asyncio.fixture
-async def own_world(own_nats: OwnNats, own_postgres: OwnPostgres) -> AsyncIterator[World]:
+async def own_world(
+    restartable_nats: RestartableNats, restartable_postgres: RestartablePostgres
+) -> AsyncIterator[World]:
     """A world on servers that the test may stop."""
-    client = await nats_client.connect(own_nats.server.url, user="tests", password=own_nats.server.passwords["tests"])
+    nats_server, postgres_server = restartable_nats.server, restartable_postgres.server
+    client = await nats_client.connect(nats_server.url, user="tests", password=nats_server.passwords["tests"])
     await provision(client)
     await client.close()
-    async with open_world(own_nats.server, own_postgres.make_database()) as opened:
+    postgres.create_database(postgres_server.admin, DATABASE, DATABASE)
+    upgrade(DATABASE, postgres_server.login(postgres.owner_of(DATABASE), DATABASE).url())
+    async with open_world(nats_server, postgres_server.login(DATABASE, DATABASE).url()) as opened:
         yield opened
 
 

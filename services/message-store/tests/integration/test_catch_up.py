@@ -43,16 +43,16 @@ async def test_without_session_api_messages_flow_and_its_changes_come_when_it_is
 
 
 async def test_what_a_broker_lost_is_asked_for_when_it_is_back(
-    own_world: Any, own_nats: Any, session_event: Any
+    own_world: Any, restartable_nats: Any, session_event: Any
 ) -> None:
     async with own_world.running():
         await own_world.announce(session_event("s1", 1, "alice"))
         await own_world.settled(1)
-        own_nats.stop()
+        restartable_nats.stop()
         own_world.directory.log = [session_event("s1", version, *people) for version, people in (
             (1, ["alice"]), (2, ["alice", "bob"]),
         )]  # fmt: skip
-        own_nats.start()
+        restartable_nats.start()
         await own_world.broker_is_back()
         await own_world.settled(2)
     assert (await own_world.deliveries())[-1].recipients == ["alice", "bob"]

@@ -57,20 +57,20 @@ async def test_a_store_killed_again_and_again_loses_nothing_and_stores_nothing_t
 
 
 async def test_a_restart_of_postgresql_is_waited_for(
-    own_world: Any, own_postgres: Any, accepted: Any, eventually: Any
+    own_world: Any, restartable_postgres: Any, accepted: Any, eventually: Any
 ) -> None:
     messages = messages_of(accepted, 300)
     async with own_world.running() as app:
         await own_world.send(*messages[:100])
         await own_world.settled(100)
-        own_postgres.stop()
+        restartable_postgres.stop()
         await own_world.send(*messages[100:200])
 
         async def is_red() -> None:
             assert set((await app.state.health.check()).values()) != {"ok"}
 
         await eventually(is_red)
-        own_postgres.start()
+        restartable_postgres.start()
         await own_world.send(*messages[200:])
         await check_nothing_is_lost(own_world, messages)
 
@@ -80,7 +80,9 @@ async def test_a_restart_of_postgresql_is_waited_for(
         await eventually(is_green)
 
 
-async def test_a_restart_of_nats_is_waited_for(own_world: Any, own_nats: Any, accepted: Any, eventually: Any) -> None:
+async def test_a_restart_of_nats_is_waited_for(
+    own_world: Any, restartable_nats: Any, accepted: Any, eventually: Any
+) -> None:
     messages = messages_of(accepted, 600)
     accepted_ids: dict[str, int] = {}
     async with own_world.running() as app:
@@ -90,12 +92,12 @@ async def test_a_restart_of_nats_is_waited_for(own_world: Any, own_nats: Any, ac
             assert len(accepted_ids) > 200
 
         await eventually(is_under_way)
-        own_nats.stop()
+        restartable_nats.stop()
 
         async def is_red() -> None:
             assert set((await app.state.health.check()).values()) != {"ok"}
 
         await eventually(is_red)
-        own_nats.start()
+        restartable_nats.start()
         await producing
         await check_nothing_is_lost(own_world, messages)

@@ -94,20 +94,20 @@ async def test_a_lost_stream_gets_what_is_young_and_not_the_whole_history(
 
 
 async def test_a_stream_that_lost_its_tail_gets_it_again(
-    own_world: Any, own_nats: Any, accepted: Any, eventually: Any
+    own_world: Any, restartable_nats: Any, accepted: Any, eventually: Any
 ) -> None:
     async with own_world.running():
         await own_world.send(*(accepted(f"m{i}") for i in range(3)))
         await own_world.settled(3)
-        own_nats.stop()
-        own_nats.keep_state()
-        own_nats.start()
+        restartable_nats.stop()
+        restartable_nats.keep_state()
+        restartable_nats.start()
         await own_world.broker_is_back()
         await own_world.send(*(accepted(f"m{i}") for i in range(3, 6)))
         await own_world.settled(6)
-        own_nats.stop()
-        own_nats.lose_everything_since_kept()
-        own_nats.start()
+        restartable_nats.stop()
+        restartable_nats.lose_everything_since_kept()
+        restartable_nats.start()
 
         async def repaired() -> None:
             assert delivered(await own_world.deliveries()) == ["m0", "m1", "m2", "m3", "m4", "m5"]

@@ -233,6 +233,6 @@ async def test_two_runs_do_not_work_at_once(shop: Shop) -> None:
 )
 def test_a_policy_that_contradicts_itself_is_refused(messages: float | None, recalls: float | None) -> None:
     days = {"retain_messages": messages, "retain_recalls": recalls}
-    given = {name: timedelta(days=value) for name, value in days.items() if value is not None}
+    given: dict[str, Any] = {name: timedelta(days=value) for name, value in days.items() if value is not None}
     with pytest.raises(ValidationError):
         MaintenanceSettings(database_url=SecretStr("unused"), **given)

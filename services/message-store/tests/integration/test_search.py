@@ -1,7 +1,7 @@
 """Search on real PostgreSQL: what is found, by whom, page by page; equal to looking at every message in turn."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Library:
 
     async def say(
         self, text: str, sender: str = "alice", to: str = "bob", *, seq: int, stored_at: int = 0,
-        msg_type: MsgType = MsgType.TEXT, body: Sequence[dict[str, object]] | None = None,
+        msg_type: MsgType = MsgType.TEXT, body: Sequence[Mapping[str, object]] | None = None,
     ) -> None:  # fmt: skip
         """Put a message into the log; `to` is a user, or a group that has members."""
         is_group = to in (GROUP, OTHER_GROUP)
