@@ -12,6 +12,7 @@ from tlim_devstack.services import GATEWAY, SERVICES
 from tlim_devstack.stack import Stack
 
 from tests.e2e.clients.people import People
+from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
@@ -19,9 +20,16 @@ MANY = "100000/minute"  # all people of all tests log in from one address
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def provider() -> Iterator[IdentityProvider]:
+    """An identity provider whose tokens the stack trusts."""
+    with running_provider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) -> Iterator[Stack]:
     """The whole system on free ports, with data of its own."""
-    environment = {"TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY}
+    environment = {"TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY, "TLIM_EXTERNAL_ISSUERS": provider.setting}
     running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)
     running.start()
     yield running
