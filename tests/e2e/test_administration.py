@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 from jwt import PyJWKSet
-from tlim_client.failures import RefusedError
+from tlim_client.failures import ClientError, RefusedError
 from tlim_client.http import HttpClient
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
@@ -48,6 +48,17 @@ async def test_users_are_imported_found_renamed_and_deactivated(people: People, 
     with pytest.raises(RefusedError) as refusal:
         await phone.send_until_stored(alice.text_to(f"{start}-2", "are you still there?"))
     assert refusal.value.code is ErrorCode.USER_UNKNOWN
+
+
+async def test_who_is_deactivated_gets_no_token(people: People, admin: HttpClient) -> None:
+    (alice,) = await people("alice")
+    phone = await alice.device()
+    await admin.call("DELETE", f"/v1/users/{alice.user_id}")
+    with pytest.raises(RefusedError) as refusal:
+        await alice.http()
+    with pytest.raises(ClientError, match="forbidden"):
+        await phone.fetch_token()
+    assert (refusal.value.status, refusal.value.code) == (403, ErrorCode.NOT_ALLOWED)
 
 
 @pytest.mark.proves("GET /v1/audit", ErrorCode.NOT_ALLOWED)

@@ -8,6 +8,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.errors import NotAuthenticated, TooManyRequests
@@ -36,12 +37,14 @@ class FakeLogins:
 class FakeDirectory:
     is_up: bool = True
     seen: list[str] = field(default_factory=list)
+    deactivated: set[str] = field(default_factory=set)
 
     async def request(self, subject: str, payload: bytes) -> bytes:
         if not self.is_up:
             raise BrokerUnavailable(f"no answer on {subject}")
-        self.seen.extend(UserMeet.from_bytes(payload).seen)
-        return UsersKnown(known=[]).to_bytes()
+        question = UserMeet.from_bytes(payload)
+        self.seen.extend(question.seen)
+        return UsersKnown(known=[one for one in question.ask if one not in self.deactivated]).to_bytes()
 
 
 @pytest.fixture
@@ -110,6 +113,14 @@ async def test_without_the_directory_there_is_no_token(desk: TokenDesk, director
     directory.is_up = False
     with pytest.raises(Unavailable):
         await desk.issue("alice", "secret", "10.0.0.1")
+
+
+async def test_who_is_deactivated_gets_no_token_whatever_he_shows(desk: TokenDesk, directory: FakeDirectory) -> None:
+    directory.deactivated.add("alice")
+    for asked in (desk.issue("Alice", "secret", "10.0.0.1"), desk.issue_to("alice")):
+        with pytest.raises(TlimError) as refused:
+            await asked
+        assert refused.value.code is ErrorCode.NOT_ALLOWED
 
 
 async def test_attempts_for_one_user_are_limited_whatever_their_address_and_spelling(

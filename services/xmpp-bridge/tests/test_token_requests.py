@@ -33,12 +33,14 @@ class FakeDirectory:
     def __init__(self) -> None:
         self.is_up = True
         self.seen: list[str] = []
+        self.deactivated: set[str] = set()
 
     async def request(self, subject: str, payload: bytes) -> bytes:
         if not self.is_up:
             raise BrokerUnavailable(f"no answer on {subject}")
-        self.seen.extend(UserMeet.from_bytes(payload).seen)
-        return UsersKnown(known=[]).to_bytes()
+        question = UserMeet.from_bytes(payload)
+        self.seen.extend(question.seen)
+        return UsersKnown(known=[one for one in question.ask if one not in self.deactivated]).to_bytes()
 
 
 class FakeAnswers:
@@ -117,6 +119,14 @@ async def test_nobody_else_gets_one(
     assert requests.take(request(stranger))
     assert condition(await answers.sent.get()) == ("auth", "forbidden")
     assert directory.seen == []
+
+
+async def test_who_is_deactivated_gets_none(
+    requests: TokenRequests, answers: FakeAnswers, directory: FakeDirectory
+) -> None:
+    directory.deactivated.add("alice")
+    requests.take(request(f"alice@{DOMAIN}/phone"))
+    assert condition(await answers.sent.get()) == ("auth", "forbidden")
 
 
 async def test_who_asks_too_often_is_told_to_wait(requests: TokenRequests, answers: FakeAnswers) -> None:

@@ -15,6 +15,7 @@ _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published 
 @router.post(
     "/v1/tokens",
     responses=problem_responses(
+        ErrorCode.NOT_ALLOWED,
         ErrorCode.UNAVAILABLE,
         ErrorCode.TOO_MANY_REQUESTS,
         ErrorCode.FIELD_INVALID,

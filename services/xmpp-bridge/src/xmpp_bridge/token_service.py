@@ -4,8 +4,8 @@ import asyncio
 from datetime import timedelta
 from typing import NamedTuple, Protocol
 
-from tlim_protocol.errors import TlimError
-from tlim_protocol.events import UserMeet
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.errors import NotAuthenticated
@@ -62,7 +62,8 @@ class TokenDesk:
         """Return a token for the user; `address` is the client's.
 
         Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
-        TooManyRequests, or Unavailable when the XMPP server or the directory cannot be asked.
+        TlimError(NOT_ALLOWED) for a user who is deactivated, TooManyRequests, or Unavailable when the XMPP server or
+        the directory cannot be asked.
         """
         self._per_address.hit(address)
         try:
@@ -84,13 +85,17 @@ class TokenDesk:
     async def issue_to(self, username: str) -> IssuedToken:
         """Return a token for a user who is logged in at the XMPP server, which vouches for him.
 
-        Raises TlimError(FIELD_INVALID) for what cannot be a user id, TooManyRequests, or Unavailable when the directory
-        cannot be asked. Counted apart from passwords: who guesses those does not lock him out here.
+        Raises TlimError: FIELD_INVALID for what cannot be a user id, NOT_ALLOWED for a user who is deactivated;
+        TooManyRequests, or Unavailable when the directory cannot be asked. Counted apart from passwords: who guesses
+        those does not lock him out here.
         """
         user_id = normalize_user_id(username)
         self._per_session.hit(user_id)
         return await self._sign_for(user_id)
 
     async def _sign_for(self, user_id: str) -> IssuedToken:
-        await self._directory.request(Rpc.USER_MEET, UserMeet(seen=[user_id], ask=[]).to_bytes())
+        question = UserMeet(seen=[user_id], ask=[user_id]).to_bytes()
+        answer = await self._directory.request(Rpc.USER_MEET, question)
+        if user_id not in UsersKnown.from_bytes(answer).known:  # seen just now, and not known: deactivated
+            raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", field="username")
         return IssuedToken(self._issuer.issue(user_id, self._lifetime), self._lifetime)

@@ -118,8 +118,9 @@ class Directory:
     seen: list[str] = field(default_factory=list)
 
     async def answer(self, data: bytes) -> bytes:
-        self.seen.extend(UserMeet.from_bytes(data).seen)
-        return UsersKnown(known=[]).to_bytes()
+        question = UserMeet.from_bytes(data)
+        self.seen.extend(question.seen)
+        return UsersKnown(known=question.ask).to_bytes()
 
 
 @dataclass
