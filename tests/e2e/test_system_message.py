@@ -9,6 +9,7 @@ from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AuditAction
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People, next_chat, next_delivered
@@ -45,6 +46,14 @@ async def test_a_system_user_writes_to_somebody_and_the_same_again_is_stored_onc
     assert (delivered[0].seq, delivered[0].time) == (sent["seq"], int(sent["stored_at"]))
     history = await (await bob.http()).history(SYSTEM, after=0)
     assert [message["msg_id"] for message in history] == [sent["msg_id"], marker["msg_id"]]
+
+
+async def test_who_sent_it_is_in_the_audit_log(people: People, other_system: HttpClient) -> None:
+    (bob,) = await people("bob")
+    sent = await other_system.call("POST", PATH, json=text(to=bob.user_id))
+    log = await other_system.call("GET", "/v1/audit", params={"action": AuditAction.MESSAGE_SEND})
+    noted = [entry["detail"] for entry in log["items"] if entry["target"] == bob.user_id]
+    assert noted == [{"from": SYSTEM, "msg_id": sent["msg_id"], "msg_type": MsgType.TEXT}]
 
 
 async def test_who_is_away_gets_it_when_he_comes(people: People, other_system: HttpClient) -> None:

@@ -6,13 +6,22 @@ from datetime import timedelta
 
 import pytest
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, StoredMessage, UserMeet, UsersKnown
+from tlim_protocol.events import (
+    AcceptedMessage,
+    AuditAction,
+    AuditNote,
+    OutEvent,
+    RejectedMessage,
+    StoredMessage,
+    UserMeet,
+    UsersKnown,
+)
 from tlim_protocol.registry import MsgType
-from tlim_protocol.subjects import in_message_id, subject_in
+from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from xmpp_bridge.awaited import Awaited
-from xmpp_bridge.system_service import Draft, SystemSender
+from xmpp_bridge.system_service import Admin, Draft, SystemSender
 from xmpp_bridge.translate import Addresses, write_event
 
 ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
@@ -20,12 +29,14 @@ Store = Callable[[AcceptedMessage], OutEvent | None]
 
 
 class FakeBroker:
-    """JetStream, the directory, and a store that answers what the test says."""
+    """JetStream, the directory with its audit log, and a store that answers what the test says."""
 
     def __init__(self, awaited: Awaited) -> None:
         self.awaited = awaited
         self.published: list[tuple[str, AcceptedMessage, str]] = []
         self.seen: list[str] = []
+        self.noted: list[AuditNote] = []
+        self.is_noting = True
         self.is_up = True
         self.store: Store = stored
 
@@ -41,7 +52,11 @@ class FakeBroker:
         return PubAck(stream="TLIM_IN", seq=len(self.published), duplicate=duplicate)
 
     async def request(self, subject: str, payload: bytes) -> bytes:
-        assert subject
+        if subject == Rpc.AUDIT_NOTE:
+            if not self.is_noting:
+                raise BrokerUnavailable("no answer")
+            self.noted.append(AuditNote.from_bytes(payload))
+            return b""
         self.seen.extend(UserMeet.from_bytes(payload).seen)
         return UsersKnown(known=[]).to_bytes()
 
@@ -87,12 +102,13 @@ def sender(broker: FakeBroker) -> SystemSender:
     return SystemSender(broker, broker.awaited, ["System", "robot"], timedelta(seconds=0.05))
 
 
+ADMIN = Admin("erp", "request-1")
 TEXT = Draft("system", "bob", None, MsgType.TEXT, [{"text": "hello"}], "m1")
 GROUP_TEXT = Draft("system", None, "s-1", MsgType.GROUP_TEXT, [{"text": "hello"}, {"text": "all"}], "m1")
 
 
 async def test_it_goes_the_way_of_all_messages(sender: SystemSender, broker: FakeBroker) -> None:
-    event = await sender.send(TEXT)
+    event = await sender.send(ADMIN, TEXT)
     ((subject, message, message_id),) = broker.published
     assert (subject, message_id) == (subject_in(MsgType.TEXT, "u:bob:system"), in_message_id("system", "m1"))
     assert (message.sender, message.envelope.msg_to, message.envelope.body) == ("system", "bob", [{"text": "hello"}])
@@ -101,23 +117,37 @@ async def test_it_goes_the_way_of_all_messages(sender: SystemSender, broker: Fak
 
 
 async def test_a_session_is_named_in_every_element(sender: SystemSender, broker: FakeBroker) -> None:
-    await sender.send(GROUP_TEXT)
+    await sender.send(ADMIN, GROUP_TEXT)
     ((subject, message, _),) = broker.published
     assert subject == subject_in(MsgType.GROUP_TEXT, "s-1")
     assert [element["session_id"] for element in message.envelope.body] == ["s-1", "s-1"]
 
 
+@pytest.mark.parametrize(("draft", "target"), [(TEXT, "bob"), (GROUP_TEXT, "s-1")])
+async def test_who_asked_for_it_is_noted_first(
+    sender: SystemSender, broker: FakeBroker, draft: Draft, target: str
+) -> None:
+    await sender.send(ADMIN, draft)
+    broker.is_noting = False
+    with pytest.raises(Unavailable):
+        await sender.send(ADMIN, draft._replace(msg_id="m2"))
+    (note,) = broker.noted
+    assert (note.actor, note.request_id, note.action) == ("erp", "request-1", AuditAction.MESSAGE_SEND)
+    assert (note.target, note.detail) == (target, {"from": "system", "msg_id": "m1", "msg_type": draft.msg_type})
+    assert len(broker.published) == 1
+
+
 async def test_a_missing_msg_id_is_made_up(sender: SystemSender) -> None:
-    first, second = [await sender.send(TEXT._replace(msg_id=None)) for _ in range(2)]
+    first, second = [await sender.send(ADMIN, TEXT._replace(msg_id=None)) for _ in range(2)]
     assert first.envelope.msg_id != second.envelope.msg_id
 
 
 @pytest.mark.parametrize("stranger", ["alice", "system2"])
 async def test_nobody_but_a_system_user_is_spoken_for(sender: SystemSender, broker: FakeBroker, stranger: str) -> None:
     with pytest.raises(TlimError) as refusal:
-        await sender.send(TEXT._replace(sender=stranger))
+        await sender.send(ADMIN, TEXT._replace(sender=stranger))
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.NOT_ALLOWED, "from")
-    assert (broker.published, broker.seen) == ([], [])
+    assert (broker.published, broker.seen, broker.noted) == ([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -140,21 +170,21 @@ async def test_it_is_checked_like_a_clients(
     sender: SystemSender, broker: FakeBroker, draft: Draft, code: ErrorCode
 ) -> None:
     with pytest.raises(TlimError) as refusal:
-        await sender.send(draft)
+        await sender.send(ADMIN, draft)
     assert refusal.value.code is code
-    assert broker.published == []
+    assert (broker.published, broker.noted) == ([], [])
 
 
 async def test_what_the_store_refuses_is_refused(sender: SystemSender, broker: FakeBroker) -> None:
     broker.store = refused
     with pytest.raises(TlimError) as refusal:
-        await sender.send(TEXT._replace(to="nobody"))
+        await sender.send(ADMIN, TEXT._replace(to="nobody"))
     assert (refusal.value.code, refusal.value.field) == (ErrorCode.USER_UNKNOWN, "to")
 
 
 async def test_the_same_again_asks_the_store_again(sender: SystemSender, broker: FakeBroker) -> None:
     for _ in range(2):
-        assert (await sender.send(TEXT)).seq == 7
+        assert (await sender.send(ADMIN, TEXT)).seq == 7
     ids = [message_id for _, _, message_id in broker.published]
     assert ids[:2] == [in_message_id("system", "m1")] * 2
     assert ids[2].startswith(f"{ids[0]}:")
@@ -164,14 +194,14 @@ async def test_the_same_again_asks_the_store_again(sender: SystemSender, broker:
 async def test_without_an_answer_it_may_have_been_stored(sender: SystemSender, broker: FakeBroker) -> None:
     broker.store = silent
     with pytest.raises(TlimError, match="send it again with msg_id m1") as refusal:
-        await sender.send(TEXT)
+        await sender.send(ADMIN, TEXT)
     assert refusal.value.code is ErrorCode.UNAVAILABLE
 
 
 async def test_without_jetstream_it_was_not(sender: SystemSender, broker: FakeBroker) -> None:
     broker.is_up = False
     with pytest.raises(Unavailable):
-        await sender.send(TEXT)
+        await sender.send(ADMIN, TEXT)
 
 
 @pytest.mark.parametrize("answer", [stored, refused])
@@ -179,7 +209,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_harmless_and_no_stanz
     sender: SystemSender, broker: FakeBroker, answer: Store
 ) -> None:
     broker.store = answer
-    await asyncio.gather(sender.send(TEXT), return_exceptions=True)
+    await asyncio.gather(sender.send(ADMIN, TEXT), return_exceptions=True)
     event = answer(broker.published[0][1])
     assert event is not None
     broker.awaited.settle(event)

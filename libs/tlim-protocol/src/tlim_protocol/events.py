@@ -3,9 +3,10 @@
 All user ids are normalised, all times are epoch milliseconds on the server's clock.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -120,6 +121,28 @@ class UsersKnown(Event):
     """Answer of `tlim.rpc.user.meet`: those of `ask` that the users directory has, deactivated ones left out."""
 
     known: list[str]
+
+
+class AuditAction(StrEnum):
+    """What an administrator can do; append-only, because entries are kept for ever."""
+
+    USER_PUT = "user.put"
+    USER_DEACTIVATED = "user.deactivated"
+    USERS_IMPORTED = "users.imported"
+    MESSAGE_SEND = "message.send"  # asked for: what became of it, the message tells
+
+
+class AuditNote(Event):
+    """Request of `tlim.rpc.audit.note`: what an administrator asks another service for; answered when it is committed.
+
+    `actor` is the subject of his token, `request_id` is the one in that service's log.
+    """
+
+    actor: str
+    request_id: str
+    action: AuditAction
+    target: str
+    detail: dict[str, JsonValue]
 
 
 class FileQuestion(Event):

@@ -83,7 +83,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
             publish=tuple(every_in(kind) for kind in SESSION_TYPES),
-            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET),
+            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET, Rpc.AUDIT_NOTE),
             responds=True,
         ),
         "file-api": ClientPermissions(
@@ -110,6 +110,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 *(every_in(kind) for kind in CLIENT_TYPES),
                 *_consuming(BRIDGE_OUTBOX),
                 Rpc.USER_MEET,
+                Rpc.AUDIT_NOTE,
                 Rpc.MESSAGE_RECALLED,
             ),
             subscribe=_hearing("xmpp-bridge"),

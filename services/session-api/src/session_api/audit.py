@@ -1,23 +1,15 @@
-"""What administrators did: every action that needs the admin scope leaves an entry, in its own transaction."""
+"""What administrators did: each action that needs the admin scope leaves an entry, in its transaction if it is ours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
 from pydantic import JsonValue
+from tlim_protocol.events import AuditAction
 
 from session_api.audit_repository import AuditRepository
 from session_api.clock import Clock, now_ms
 from session_api.models import AuditEntry
-
-
-class AuditAction(StrEnum):
-    """What an administrator can do here; append-only, because entries are kept for ever."""
-
-    USER_PUT = "user.put"
-    USER_DEACTIVATED = "user.deactivated"
-    USERS_IMPORTED = "users.imported"
 
 
 @dataclass(frozen=True, slots=True)

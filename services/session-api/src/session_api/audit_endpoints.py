@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AuditAction
 from tlim_runtime.auth import admin_user
 from tlim_runtime.errors import problem_responses
 
-from session_api.audit import AuditAction
 from session_api.dependencies import AuditDep
 from session_api.paging import Cursor, PageSize, read_cursor, read_number, write_cursor
 from session_api.schemas import AuditPage, AuditRead

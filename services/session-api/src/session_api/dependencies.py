@@ -34,7 +34,12 @@ def session_service(session: AsyncSession, settings: Settings) -> SessionService
 
 def user_service(session: AsyncSession) -> UserService:
     """Return the rules of the directory in a transaction; also for doors that are not HTTP."""
-    return UserService(UserRepository(session), AuditService(AuditRepository(session)))
+    return UserService(UserRepository(session), audit_service(session))
+
+
+def audit_service(session: AsyncSession) -> AuditService:
+    """Return the log of what administrators did in a transaction; also for doors that are not HTTP."""
+    return AuditService(AuditRepository(session))
 
 
 SettingsDep = Annotated[Settings, Depends(settings_of)]
@@ -57,12 +62,12 @@ def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
 
 
 def _audit(session: TransactionDep) -> AuditService:
-    return AuditService(AuditRepository(session))
+    return audit_service(session)
 
 
 def _imports(request: Request, session: TransactionDep) -> ImportService:
     accounts: XmppAccounts | None = request.app.state.xmpp_accounts
-    return ImportService(UserRepository(session), AuditService(AuditRepository(session)), accounts)
+    return ImportService(UserRepository(session), audit_service(session), accounts)
 
 
 def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:

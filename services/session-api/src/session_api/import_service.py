@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
+from tlim_protocol.events import AuditAction
 from tlim_protocol.identity import is_plain_text
 from tlim_runtime.errors import PayloadTooLarge
 
-from session_api.audit import Admin, AuditAction, AuditService
+from session_api.audit import Admin, AuditService
 from session_api.clock import Clock, now_ms
 from session_api.user_files import Row, UserFile
 from session_api.users_repository import UserRepository

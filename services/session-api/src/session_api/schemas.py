@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.events import AuditAction
 from tlim_protocol.identity import MAX_ID
 
-from session_api.audit import AuditAction
 from session_api.import_service import ImportReport
 from session_api.models import AuditEntry, Session, User
 from session_api.service import SessionView
@@ -259,7 +259,10 @@ class UserPage(BaseModel):
 
 
 class AuditRead(BaseModel):
-    """What an administrator did: `actor` to `target` (a user id), and what else is worth knowing in `detail`."""
+    """What an administrator did: `actor` to `target`, and what else is worth knowing in `detail`.
+
+    The target is a user id; of a message into a session it is the session id.
+    """
 
     id: int
     at: EpochMs

@@ -1,16 +1,17 @@
-"""RPC doors: the other services ask whom the directory knows, who is in a session, what changed."""
+"""RPC doors: other services ask who is known, who is in a session, what changed, and have admin actions noted."""
 
-from tlim_protocol.events import SessionAnswer, SessionChangesQuestion, SessionQuestion, UserMeet
+from tlim_protocol.events import AuditNote, SessionAnswer, SessionChangesQuestion, SessionQuestion, UserMeet
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 
-from session_api.dependencies import session_service, user_service
+from session_api.audit import Admin
+from session_api.dependencies import audit_service, session_service, user_service
 from session_api.settings import Settings
 
 
 class Subscribers:
-    """Answers `tlim.rpc.user.meet`, `tlim.rpc.session.get` and `.changes`, one transaction for each request.
+    """Answers `tlim.rpc.user.meet`, `.audit.note`, `.session.get` and `.session.changes`, one transaction for each.
 
     A request that cannot be read, or answered now, raises: the broker tells the asker, who tries again or gives up.
     """
@@ -22,6 +23,7 @@ class Subscribers:
     async def listen(self, broker: Broker) -> None:
         """Take requests from now on; several processes of this service share them."""
         await broker.respond(Rpc.USER_MEET, self.user_meet, queue=self._settings.service)
+        await broker.respond(Rpc.AUDIT_NOTE, self.audit_note, queue=self._settings.service)
         await broker.respond(Rpc.SESSION_GET, self.session_get, queue=self._settings.service)
         await broker.respond(Rpc.SESSION_CHANGES, self.session_changes, queue=self._settings.service)
 
@@ -31,6 +33,14 @@ class Subscribers:
         async with self._database.session() as session:
             known = await user_service(session).meet(question)
         return known.to_bytes()
+
+    async def audit_note(self, request: bytes) -> bytes:
+        """Write down what an administrator asks another service for: AuditNote -> nothing, once it is committed."""
+        note = AuditNote.from_bytes(request)
+        async with self._database.session() as session:
+            admin = Admin(note.actor, note.request_id)
+            await audit_service(session).note(admin, note.action, note.target, note.detail)
+        return b""
 
     async def session_get(self, request: bytes) -> bytes:
         """Answer a session as its newest event told it: SessionQuestion -> SessionAnswer."""

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.events import UserMeet, UsersKnown
+from tlim_protocol.events import AuditAction, UserMeet, UsersKnown
 from tlim_protocol.identity import is_plain_text, normalize_user_id
 
-from session_api.audit import Admin, AuditAction, AuditService
+from session_api.audit import Admin, AuditService
 from session_api.clock import Clock, now_ms
 from session_api.errors import RowsRefusedError
 from session_api.models import User

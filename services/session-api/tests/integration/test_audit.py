@@ -5,8 +5,8 @@ from collections.abc import Callable
 import asyncpg
 import httpx
 import pytest
-from session_api.audit import AuditAction
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AuditAction
 
 AsUser = Callable[..., httpx.AsyncClient]
 

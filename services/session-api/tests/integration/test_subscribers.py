@@ -5,7 +5,15 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 from fastapi import FastAPI
-from tlim_protocol.events import SessionAnswer, SessionEvent, SessionQuestion, UserMeet, UsersKnown
+from tlim_protocol.events import (
+    AuditAction,
+    AuditNote,
+    SessionAnswer,
+    SessionEvent,
+    SessionQuestion,
+    UserMeet,
+    UsersKnown,
+)
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker, BrokerUnavailable
@@ -44,6 +52,23 @@ async def test_being_seen_neither_activates_nor_renames(
     assert (users["bob"]["active"], users["alice"]["name"]) == (False, "爱丽丝")
 
 
+async def test_what_an_administrator_asks_the_bridge_for_is_in_the_log(
+    connect_broker: ConnectBroker, admin: httpx.AsyncClient
+) -> None:
+    bridge = await connect_broker("xmpp-bridge")
+    note = AuditNote(
+        actor="erp",
+        request_id="request-1",
+        action=AuditAction.MESSAGE_SEND,
+        target="bob",
+        detail={"from": "system", "msg_id": "m1"},
+    )
+    assert await bridge.request(Rpc.AUDIT_NOTE, note.to_bytes()) == b""
+    (entry,) = (await admin.get("/v1/audit", params={"action": note.action})).json()["items"]
+    del entry["at"], entry["id"]
+    assert entry == note.model_dump(mode="json")
+
+
 async def test_a_session_is_told_as_its_newest_event_told_it(
     as_user: AsUser, broker: Broker, lunch: str, published: Published
 ) -> None:
@@ -65,6 +90,6 @@ async def test_a_session_that_never_was_is_none(broker: Broker, app: FastAPI) ->
 
 async def test_a_request_that_makes_no_sense_gets_an_error_at_once(broker: Broker, app: FastAPI) -> None:
     del app
-    for subject in (Rpc.USER_MEET, Rpc.SESSION_GET):
+    for subject in (Rpc.USER_MEET, Rpc.AUDIT_NOTE, Rpc.SESSION_GET):
         with pytest.raises(BrokerUnavailable, match="ValidationError"):
             await broker.request(subject, b"nonsense")

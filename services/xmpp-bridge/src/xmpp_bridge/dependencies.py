@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from tlim_runtime.auth import CurrentUser, admin_user
 
-from xmpp_bridge.system_service import SystemSender
+from xmpp_bridge.system_service import Admin, SystemSender
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer
 
@@ -25,6 +25,10 @@ def _system_sender(request: Request) -> SystemSender:
     return sender
 
 
+def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
+    return Admin(user.user_id, request.state.request_id)
+
+
 def _client_address(request: Request) -> str:
     # uvicorn has already put in what a gateway in FORWARDED_ALLOW_IPS (127.0.0.1 by default) says in X-Forwarded-For.
     return request.client.host if request.client is not None else "unknown"
@@ -34,4 +38,4 @@ TokenDeskDep = Annotated[TokenDesk, Depends(_token_desk)]
 TokenIssuerDep = Annotated[TokenIssuer, Depends(_token_issuer)]
 ClientAddress = Annotated[str, Depends(_client_address)]
 SystemSenderDep = Annotated[SystemSender, Depends(_system_sender)]
-AdminDep = Annotated[CurrentUser, Depends(admin_user)]
+AdminDep = Annotated[Admin, Depends(_admin)]

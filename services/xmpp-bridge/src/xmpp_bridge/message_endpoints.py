@@ -32,6 +32,6 @@ _NEVER = {  # over HTTP, or for a sender who is made up here
 )
 async def send_message(admin: AdminDep, sender: SystemSenderDep, message: SystemMessage) -> SentMessage:
     """Send a message as a system user, and answer when it is stored; after a 503, send it again with its msg_id."""
-    stored = await sender.send(message.draft())
+    stored = await sender.send(admin, message.draft())
     logger.info("sent for a system user", by=admin.user_id, sender=message.msg_from, msg_id=stored.envelope.msg_id)
     return SentMessage.of(stored)

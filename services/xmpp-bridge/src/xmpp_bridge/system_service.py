@@ -9,7 +9,14 @@ from typing import NamedTuple, Protocol
 
 from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.events import AcceptedMessage, RejectedMessage, StoredMessage, UserMeet
+from tlim_protocol.events import (
+    AcceptedMessage,
+    AuditAction,
+    AuditNote,
+    RejectedMessage,
+    StoredMessage,
+    UserMeet,
+)
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import write_json
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
@@ -22,7 +29,7 @@ _LOCATION = "server"
 
 
 class Broker(Protocol):
-    """Where accepted messages go, and who is asked to note a user."""
+    """Where accepted messages go, and who is asked to note users and what administrators do."""
 
     async def publish(self, subject: str, payload: bytes, message_id: str) -> PubAck: ...
     async def request(self, subject: str, payload: bytes) -> bytes: ...
@@ -39,6 +46,13 @@ class Draft(NamedTuple):
     msg_id: str | None
 
 
+class Admin(NamedTuple):
+    """Who asks for it: the subject of a token with scope admin, and the request, as the log names it."""
+
+    user_id: str
+    request_id: str
+
+
 class SystemSender:
     """Sends in the name of the system users, and waits until the message is stored or refused."""
 
@@ -49,8 +63,10 @@ class SystemSender:
         self._known: set[str] = set()
         self._timeout = timeout.total_seconds()
 
-    async def send(self, draft: Draft) -> StoredMessage:
+    async def send(self, admin: Admin, draft: Draft) -> StoredMessage:
         """Return the message as it was stored, or as it had been stored when the msg_id was used before.
+
+        It is in the audit log before it is on its way: nobody speaks for the system without a trace.
 
         Raises TlimError: NOT_ALLOWED for a sender who is no system user, any code that a client would hear, and
         UNAVAILABLE when no answer came in time: then it may have been stored. Raises Unavailable when it was not.
@@ -58,6 +74,7 @@ class SystemSender:
         sender = self._sender_of(draft)
         envelope = read_envelope(_envelope_text(draft), sender)
         await self._make_known(sender)
+        await self._note(admin, envelope)
         with self._awaited.expect() as expected:
             await self._publish(envelope, expected.reply_to)
             try:
@@ -80,6 +97,16 @@ class SystemSender:
         if sender not in self._known:
             await self._broker.request(Rpc.USER_MEET, UserMeet(seen=[sender], ask=[]).to_bytes())
             self._known.add(sender)
+
+    async def _note(self, admin: Admin, envelope: Envelope) -> None:
+        note = AuditNote(
+            actor=admin.user_id,
+            request_id=admin.request_id,
+            action=AuditAction.MESSAGE_SEND,
+            target=envelope.session_id or envelope.msg_to or "",
+            detail={"from": envelope.msg_from, "msg_id": envelope.msg_id, "msg_type": envelope.msg_type.value},
+        )
+        await self._broker.request(Rpc.AUDIT_NOTE, note.to_bytes())
 
     async def _publish(self, envelope: Envelope, reply_to: str) -> None:
         message = AcceptedMessage(
