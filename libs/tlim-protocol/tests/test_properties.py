@@ -2,11 +2,13 @@
 
 import base64
 import json
+import sys
 import unicodedata
 import zlib
 from contextlib import suppress
 from xml.etree import ElementTree as ET
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tlim_protocol.envelope import read_envelope, write_envelope
@@ -117,6 +119,19 @@ def test_user_ids_are_folded_once_and_for_all_or_refused(raw: str) -> None:
         assert ":" not in folded
         assert 0 < len(folded) <= 64
         assert unicodedata.is_normalized("NFKC", folded)
+
+
+def test_what_is_far_too_long_is_no_user_id() -> None:
+    with pytest.raises(TlimError):
+        normalize_user_id("bob" + "\u00ad" * 1_000)  # soft hyphens, which folding drops
+
+
+def test_no_character_is_folded_twice() -> None:
+    assigned = (char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char)[0] != "C")
+    for character in assigned:
+        with suppress(TlimError):
+            folded = normalize_user_id(character)
+            assert normalize_user_id(folded) == folded, ascii(character)
 
 
 @given(ids, ids, ids, ids)

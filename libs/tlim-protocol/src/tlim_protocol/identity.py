@@ -13,6 +13,7 @@ SHARDS = 16
 MAX_ID = 64
 """Specification section 2: ids (msg_id, from, to, session_id) hold at most 64 characters."""
 
+_MAX_RAW = 4 * MAX_ID  # folding drops some characters and joins others
 _FORBIDDEN_IN_LOCALPART = frozenset("\"&'/:<>@")  # RFC 7622 section 3.3.1
 _ASCII_LOCALPART = frozenset("!#$%()*+,-.0123456789;=?[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~")
 
@@ -24,19 +25,32 @@ def is_plain_text(value: str) -> bool:
     )
 
 
-@lru_cache(maxsize=65_536)
 def normalize_user_id(raw: str) -> str:
     """Return the user id as XMPP compares localparts (nodeprep, RFC 6122 appendix A): case-folded, NFKC.
 
     Raises TlimError FIELD_INVALID for what cannot be a localpart or is longer than 64 characters.
     """
+    if len(raw) > _MAX_RAW:  # before the cache: it would keep megabytes of what is not even looked at
+        raise _no_user_id(raw)
+    return _normalized(raw)
+
+
+@lru_cache(maxsize=65_536)
+def _normalized(raw: str) -> str:
     folded = raw.lower()
     if not _ASCII_LOCALPART.issuperset(folded):
         mapped = "".join(stringprep.map_table_b2(char) for char in raw if not stringprep.in_table_b1(char))
         folded = unicodedata.normalize("NFKC", mapped)
+        # nodeprep is of Unicode 3.2 and knows no younger characters: folding them once would not be folding for good
+        if any(stringprep.in_table_a1(char) for char in raw + folded):
+            raise _no_user_id(raw)
     if not folded or len(folded) > MAX_ID or not _is_localpart(folded):
-        raise TlimError(ErrorCode.FIELD_INVALID, f"{quoted(raw)} is not a user id", field="user_id")
+        raise _no_user_id(raw)
     return folded
+
+
+def _no_user_id(raw: str) -> TlimError:
+    return TlimError(ErrorCode.FIELD_INVALID, f"{quoted(raw)} is not a user id", field="user_id")
 
 
 def _is_localpart(folded: str) -> bool:

@@ -11,18 +11,23 @@ MAX_DEPTH = 100
 """Deeper nesting is refused: nobody's message needs it, and parsers and databases differ beyond it."""
 
 
+MAX_BITS = 1024
+"""Larger integers are refused, as numbers that are not finite are: to most readers they are just that. And writing one
+as decimal digits takes time with the square of its length, where JSON5's hexadecimal ones may have any."""
+
+
 def read_json(text: str | bytes) -> object:
     """Return the value of strict JSON or, failing that, of JSON5 (unquoted keys, single quotes, trailing commas).
 
     The specification's own examples need the second reading. Of repeated keys the last wins. Raises TlimError
-    JSON_INVALID for everything else, for numbers that are not finite and for nesting deeper than MAX_DEPTH.
+    JSON_INVALID for everything else, for numbers beyond what a float can tell and for nesting deeper than MAX_DEPTH.
     """
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError:
         value = _read_json5(text)
     if not _is_sound(value, MAX_DEPTH):
-        raise TlimError(ErrorCode.JSON_INVALID, "the JSON holds a number that is not finite, or is nested too deeply")
+        raise TlimError(ErrorCode.JSON_INVALID, "the JSON holds a number that is too large, or is nested too deeply")
     return value
 
 
@@ -47,4 +52,6 @@ def _is_sound(value: object, depth: int) -> bool:
         return depth > 0 and all(_is_sound(item, depth - 1) for item in value.values())
     if isinstance(value, list):
         return depth > 0 and all(_is_sound(item, depth - 1) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or value.bit_length() <= MAX_BITS

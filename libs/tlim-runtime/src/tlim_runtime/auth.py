@@ -80,7 +80,9 @@ class TokenVerifier:
         except jwt.PyJWTError:
             raise NotAuthenticated("the token is not a JWT") from None
         issuer = self._issuers.get(name) if isinstance(name, str) else None
-        if issuer is None or header.get("alg") not in issuer.algorithms:  # before asking anybody for keys
+        algorithm = header.get("alg")
+        # before asking anybody for keys
+        if issuer is None or not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
             raise NotAuthenticated("the token is not valid here")
         return issuer, header
 
