@@ -20,7 +20,8 @@ end
 
 local function intercept(event)
 	local origin, stanza = event.origin, event.stanza;
-	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) then return; end
+	if not stanza:get_child("tlim", ns) then return; end
+	if stanza.attr.type == "error" then return true; end -- never a message, and past the bridge it would look like one
 	local sender, list = jid_bare(stanza.attr.from), live();
 	if #list == 0 then
 		origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
@@ -41,7 +42,7 @@ end
 -- A recall overtakes what it recalls: before the notice gets to its receiver, his undelivered copies (id = msg_id,
 -- from = the recalling author) go. Only the bridge can get a tlim message this far: those of clients are diverted.
 local function recalled_by(stanza)
-	if not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
+	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
 	local author, ids = jid_bare(stanza.attr.from), {};
 	for element in stanza:childtags("recalled", ns) do ids[element.attr.msg_id or ""] = true; end
 	return function(message)

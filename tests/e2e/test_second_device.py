@@ -57,5 +57,10 @@ async def test_only_the_device_that_sent_is_told_that_it_was_stored_or_refused(p
     )
 
     assert refused.code is ErrorCode.BODY_EMPTY
+    marker = bob.text_to(alice, "behind all that")
+    await (await bob.device()).send_until_stored(marker)
+    await _sees(laptop, marker)
     assert laptop.inbox.all(Stored) == []
     assert laptop.inbox.all(Refused) == []
+    copies_of_received = [copy.message for copy in laptop.inbox.all(Carbon) if not copy.sent]
+    assert all(isinstance(message, Delivered) for message in copies_of_received)

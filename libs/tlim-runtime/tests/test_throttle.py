@@ -47,6 +47,16 @@ def test_a_refused_attempt_costs_nothing() -> None:
     assert refused(throttle) is None
 
 
+def test_what_was_large_is_waited_for_afterwards() -> None:
+    clock = Clock()
+    throttle = Throttle("6/minute", "user", clock)
+    assert refused(throttle) is None
+    throttle.charge("alice", 7)
+    assert refused(throttle) == 30
+    clock.now += 30
+    assert [refused(throttle), refused(throttle)] == [None, 10]
+
+
 def test_everybody_has_a_bucket_of_his_own() -> None:
     throttle = Throttle("1/day", "user", Clock())
     assert [refused(throttle, "alice"), refused(throttle, "bob"), refused(throttle, "alice")] == [None, None, 86_400]

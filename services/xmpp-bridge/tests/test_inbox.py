@@ -16,12 +16,13 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.throttle import Throttle
+from xmpp_bridge import service
 from xmpp_bridge.service import Inbox, Pace
 from xmpp_bridge.translate import Addresses
 
 DOMAIN = "im.itonglian.com"
 LIMIT = 10
-PACE = 15
+PACE = 15  # fifteen times SIZE_OF_ONE is below MAX_STANZA_BYTES
 
 
 @dataclass
@@ -233,6 +234,27 @@ async def test_the_door_closes_at_the_bound_and_opens_below_half(
     publisher.published[LIMIT // 2].succeed()
     await settle()
     assert door.is_open
+
+
+async def test_the_door_closes_at_the_bound_of_bytes_too(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_BYTES_IN_FLIGHT", 5_000)
+    inbox.take(addressed(text(1, body=[{"text": "x" * 4_000}])))
+    assert door.is_open
+    inbox.take(addressed(text(2, body=[{"text": "x" * 4_000}])))
+    assert not door.is_open
+    for published in publisher.published:
+        published.succeed()
+    await settle()
+    assert door.is_open
+
+
+async def test_a_large_message_counts_as_several(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
+    inbox.take(addressed(text(1, body=[{"text": "x" * PACE * service.SIZE_OF_ONE}])))
+    inbox.take(addressed(text(2)))
+    assert len(publisher.published) == 1
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS.value, "m2", "s1")]
 
 
 async def test_a_connection_made_at_the_bound_is_closed_too(inbox: Inbox, door: FakeDoor) -> None:

@@ -68,6 +68,16 @@ def test_a_stanza_is_measured_in_bytes_as_it_travels(characters: str, is_oversiz
     assert arrival.is_oversized == is_oversized
 
 
+def test_a_stanza_nested_without_end_is_too_large() -> None:
+    stanza = of_size("x" * (MAX_STANZA_BYTES // 4))
+    inner = stanza
+    for _ in range(5_000):
+        inner = ET.SubElement(inner, "{example.org}a")
+    arrival = read_arrival(stanza, ADDRESSES)
+    assert arrival is not None
+    assert arrival.is_oversized
+
+
 def test_a_stanza_of_many_small_elements_is_measured_too() -> None:
     stanza = of_size("x")
     for _ in range(MAX_STANZA_BYTES // 15):

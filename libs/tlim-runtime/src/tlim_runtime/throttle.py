@@ -48,6 +48,11 @@ class Throttle:
             raise TooManyRequests(f"this {self._of_whom} asks too often", retry_after=max(1, math.ceil(over)))
         self._full_at[key] = full_at
 
+    def charge(self, key: str, count: int) -> None:
+        """Count more for what `hit` has let pass because it turned out to be large; whatever follows waits for it."""
+        now = self._clock()
+        self._full_at[key] = max(self._full_at.get(key, now), now) + count * self._spacing
+
     def _forget_those_at_rest(self, now: float) -> None:
         self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
         self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._full_at))

@@ -149,11 +149,14 @@ class Component:
             raise XmppUnavailable("the XMPP server did not answer in time") from None
 
     def _on_stanza(self, stanza: Element) -> None:
-        if stanza.tag == MESSAGE:
-            self._on_message(stanza)
-        elif stanza.tag == IQ:
-            self._on_iq(stanza)
-        # Presences, replayed by the diverting module for every session, say nothing to us.
+        try:
+            if stanza.tag == MESSAGE:
+                self._on_message(stanza)
+            elif stanza.tag == IQ:
+                self._on_iq(stanza)
+            # Presences, replayed by the diverting module for every session, say nothing to us.
+        except Exception:  # what leaves here closes the connection, and with it everybody's messages
+            logger.exception("a stanza could not be handled", stanza=stanza.tag, sender=stanza.get("from"))
 
     def _on_iq(self, iq: Element) -> None:
         pong = self._pongs.get(read_pong(iq, self._addresses) or "")

@@ -25,6 +25,12 @@ logger = get_logger(__name__)
 
 RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
 
+MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
+"""The bound on messages means small ones; what came compressed is up to a thousand times as large unpacked."""
+
+SIZE_OF_ONE = 16 * 1024
+"""So many bytes count as one message more at a user's pace: a message is far smaller, and a minute holds 48 MiB."""
+
 RED_SECONDS = 10
 """How long a failed publish keeps readiness red when nothing was published since."""
 
@@ -50,11 +56,22 @@ class Pace(NamedTuple):
     receipts: Throttle
 
 
+class Taken(NamedTuple):
+    """A message on its way to JetStream, and what its sender is told when it does not get there."""
+
+    arrival: Arrival
+    msg_id: str
+    subject: str
+    payload: bytes
+    message_id: str
+
+
 class Inbox:
     """Takes over what clients send: validated, published in order, many at a time but never more than the bound.
 
-    At the bound the door is paused, below half of it opened again; what the door had read already (one buffer) still
-    comes in. Everything happens in callbacks: a task or a log line per message would cost more than the message.
+    At the bound, of messages or of bytes, the door is paused, below half of it opened again; what the door had read
+    already (one buffer) still comes in. Everything happens in callbacks: a task or a log line per message would cost
+    more than the message.
     """
 
     def __init__(
@@ -73,6 +90,7 @@ class Inbox:
         self._pace = pace
         self._limit = in_flight_limit
         self._in_flight = 0
+        self._bytes_in_flight = 0
         self._is_paused = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -123,49 +141,52 @@ class Inbox:
         return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
-        message_id = in_message_id(message.sender, message.envelope.msg_id)
-        future = self._send(message, message_id)
+        envelope = message.envelope
+        payload = message.to_bytes()
+        subject = subject_in(envelope.msg_type, envelope.conversation_id)
+        taken = Taken(arrival, envelope.msg_id, subject, payload, in_message_id(message.sender, envelope.msg_id))
+        if len(payload) >= SIZE_OF_ONE:
+            self._pace.messages.charge(message.sender, len(payload) // SIZE_OF_ONE)
+        future = self._publisher.publish_soon(subject, payload, taken.message_id)
         self._in_flight += 1
+        self._bytes_in_flight += len(payload)
         self._idle.clear()
-        if self._in_flight >= self._limit:
+        if self._in_flight >= self._limit or self._bytes_in_flight >= MAX_BYTES_IN_FLIGHT:
             self._is_paused = True
             self._door.pause()  # each time: a connection made meanwhile has to be told as well
-        future.add_done_callback(partial(self._on_answer, arrival, message, message_id))
+        future.add_done_callback(partial(self._on_answer, taken))
 
-    def _send(self, message: AcceptedMessage, message_id: str) -> asyncio.Future[PubAck]:
-        subject = subject_in(message.envelope.msg_type, message.envelope.conversation_id)
-        return self._publisher.publish_soon(subject, message.to_bytes(), message_id)
-
-    def _on_answer(
-        self, arrival: Arrival, message: AcceptedMessage, message_id: str, future: asyncio.Future[PubAck]
-    ) -> None:
+    def _on_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
         if failure is None and future.result().duplicate:
             # A resend, which JetStream dropped, but its sender waits for an answer: the store gets it under an id of
             # its own and answers; its unique (sender, msg_id) makes that harmless.
-            again = self._send(message, f"{message_id}:{uuid.uuid4().hex}")
-            again.add_done_callback(partial(self._on_last_answer, arrival, message))
+            message_id = f"{taken.message_id}:{uuid.uuid4().hex}"
+            again = self._publisher.publish_soon(taken.subject, taken.payload, message_id)
+            again.add_done_callback(partial(self._on_last_answer, taken))
         else:
-            self._on_last_answer(arrival, message, future)
+            self._on_last_answer(taken, future)
 
-    def _on_last_answer(self, arrival: Arrival, message: AcceptedMessage, future: asyncio.Future[PubAck]) -> None:
+    def _on_last_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
         if failure is None:
             self._accepted.inc()
             self._failed_at = float("-inf")
         else:
             if not isinstance(failure, Unavailable):
-                logger.error("a message could not be published", msg_id=message.envelope.msg_id, exc_info=failure)
+                logger.error("a message could not be published", msg_id=taken.msg_id, exc_info=failure)
             self._failed_at = time.monotonic()
             detail = "the server could not process it now, send it again"
-            self._refuse(arrival, TlimError(ErrorCode.UNAVAILABLE, detail, msg_id=message.envelope.msg_id))
-        self._release()
+            self._refuse(taken.arrival, TlimError(ErrorCode.UNAVAILABLE, detail, msg_id=taken.msg_id))
+        self._release(len(taken.payload))
 
-    def _release(self) -> None:
+    def _release(self, size: int) -> None:
         self._in_flight -= 1
+        self._bytes_in_flight -= size
         if self._in_flight == 0:
             self._idle.set()
-        if self._is_paused and self._in_flight <= self._limit // 2:
+        is_low = self._in_flight <= self._limit // 2 and self._bytes_in_flight <= MAX_BYTES_IN_FLIGHT // 2
+        if self._is_paused and is_low:
             self._is_paused = False
             self._door.resume()
 

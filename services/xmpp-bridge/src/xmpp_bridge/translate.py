@@ -29,6 +29,7 @@ _TLIM = f"{{{TLIM_NS}}}tlim"
 _FORWARDED = "{urn:xmpp:forward:0}forwarded"
 _MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
+_NO_CARBONS = "<private xmlns='urn:xmpp:carbons:2'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
@@ -103,7 +104,10 @@ def _is_oversized(message: ET.Element) -> bool:
     )
     if characters * _LONGEST_ESCAPE <= MAX_STANZA_BYTES:
         return False
-    return len(ET.tostring(message, encoding="utf-8", xml_declaration=False)) > MAX_STANZA_BYTES
+    try:
+        return len(ET.tostring(message, encoding="utf-8", xml_declaration=False)) > MAX_STANZA_BYTES
+    except RecursionError:  # nested a thousand times: nothing that anybody needs
+        return True
 
 
 def write_event(event: OutEvent, addresses: Addresses) -> Iterator[str]:
@@ -160,7 +164,7 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addr
     """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines.
 
     Smack takes every `<error>` in a message, ours too, for a stanza error (RFC 6120 section 8.3.2), and breaks off the
-    connection when it has no `type` or no condition; so ours has both.
+    connection when it has no `type` or no condition; so ours has both. Nobody but the device that sent gets to see it.
     """
     named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
     attributes = "".join(f" {name}={quote(value)}" for name, value in named.items() if value is not None)
@@ -169,5 +173,5 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addr
         f"<message type='chat' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(stanza_id)}>"
         f"<body>{error.code.value}</body><tlim xmlns='{TLIM_NS}' location='server'/>"
         f"<error xmlns='{TLIM_NS}'{attributes} type='{kind}'>{escape_text(error.detail)}"
-        f"<{condition} xmlns='{STANZAS_NS}'/></error></message>"
+        f"<{condition} xmlns='{STANZAS_NS}'/></error>{_NO_CARBONS}</message>"
     )

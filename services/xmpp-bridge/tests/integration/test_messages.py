@@ -65,6 +65,18 @@ async def test_an_oversized_message_is_refused_and_the_sender_stays_connected(wo
         assert await world.accepted() == []
 
 
+async def test_nobody_breaks_the_connection_of_all_with_one_stanza(world: Any) -> None:
+    depth = 1_200  # deeper than Python's own recursion goes
+    async with world.ready_bridge() as bridge:
+        alice = await world.login("alice")
+        alice.send_xml(
+            f"<message type='chat' to='{alice.address_of('bob')}'><tlim xmlns='{alice.server.domain}'/>"
+            f"<body>{'x' * 50_000}</body><x xmlns='deep'>{'<a>' * depth}{'</a>' * depth}</x></message>"
+        )
+        assert (await alice.expect(Refused)).code is ErrorCode.FIELD_INVALID
+        await bridge.is_ready()
+
+
 async def test_ordinary_chat_does_not_pass_through_the_bridge(world: Any) -> None:
     async with world.ready_bridge():
         alice, bob = await world.login("alice"), await world.login("bob")

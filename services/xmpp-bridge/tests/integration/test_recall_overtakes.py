@@ -1,17 +1,23 @@
 """A recall overtakes the copies that wait for somebody who is away: he gets the notice and never the text."""
 
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 from tlim_client.inbox import Delivered, Plain
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
-from tlim_protocol.envelope import Envelope
+from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.registry import MsgType
 
 both_servers = pytest.mark.parametrize(
     "xmpp_server", [Ejabberd, Prosody], indirect=True, ids=lambda kind: kind.package, scope="session"
 )
+
+
+def envelope_text() -> str:
+    envelope = Envelope(msg_from="alice", msg_to="bob", msg_id="forged", msg_type=MsgType.TEXT, body=[{"text": "x"}])
+    return escape(write_envelope(envelope))
 
 
 def recall(*msg_ids: str, author: str = "alice") -> Envelope:
@@ -71,3 +77,22 @@ async def test_a_user_cannot_take_anything_out_of_a_storage_himself(world: Any, 
         bob = await world.login("bob")
         await bob.expect(Plain, lambda message: message.body == "marker")
         assert [message.envelope.msg_id for message in bob.inbox.all(Delivered)] == ["m0"]
+
+
+@both_servers
+async def test_a_message_of_type_error_slips_past_nobody(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        alice, bob = await world.login("alice"), await world.login("bob")
+        mark = f"<tlim xmlns='{alice.server.domain}' location='server' seq='7' time='1'/>"
+        await world.publish(stored(0))
+        await bob.expect(Delivered)
+        bob.break_connection(until_come_back=True)
+        await world.publish(stored(1))
+        await eventually(world.all_acknowledged)
+        for payload in (f"<recalled xmlns='{alice.server.domain}' msg_id='m1'/>", f"<body>{envelope_text()}</body>"):
+            alice.send_xml(f"<message type='error' to='{bob.jid}'>{mark}{payload}</message>")
+        alice.send_body("marker", bob.jid, location=None)
+        bob.come_back()
+        await bob.expect(Plain, lambda message: message.body == "marker")
+        assert [message.envelope.msg_id for message in bob.inbox.all(Delivered)] == ["m0", "m1"]
+        assert await world.accepted() == []
