@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from session_api.edits import MAX_LISTED
 from session_api.legacy_parameters import (
     Parameters,
     read_edit,
@@ -109,6 +110,13 @@ def test_subscribers_that_are_no_array_of_users_are_refused(subscribers: object,
     with pytest.raises(TlimError) as refused:
         read_new_session({"session_type": "1", "subscribers": subscribers})
     assert refused.value.code is code
+
+
+def test_a_list_far_longer_than_any_group_is_refused() -> None:
+    many = [{"user_id": "bob"}] * (MAX_LISTED + 1)
+    with pytest.raises(TlimError) as refused:
+        read_new_session({"session_type": 0, "subscribers": many})
+    assert (refused.value.code, refused.value.field) == (ErrorCode.FIELD_INVALID, "subscribers")
 
 
 def test_modify_session_as_the_specification_prints_it() -> None:

@@ -67,6 +67,13 @@ def test_json_is_an_array_of_objects() -> None:
     assert file.ignored == ["team"]
 
 
+def test_columns_that_nobody_can_be_told_are_told_as_far_as_they_can_be() -> None:
+    many = ",".join(f'"{"x" * 100}{number}": 1' for number in range(200))
+    file = read_json(f'[{{"\\ud800": 1, "部门": 2, {many}}}]'.encode())
+    assert file.ignored[:2] == ["?", "部门"]
+    assert (len(file.ignored), max(map(len, file.ignored))) == (100, 64)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

@@ -15,6 +15,10 @@ MAX_SESSION_TYPE = 2**63 - 1
 """The specification gives session_type no upper bound; the column, a bigint, has this one."""
 
 
+MAX_LISTED = 30_000
+"""Users in one list of a request, known or not: three of the largest groups, read in a third of a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewSession:
     """What addSession asks for; without a name the session is called after its subscribers."""

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.lenient import read_json
 
-from session_api.edits import Edit, NewSession
+from session_api.edits import MAX_LISTED, Edit, NewSession
 
 Parameters = Mapping[str, object]
 """By name: text from a query or form; from a JSON body whatever JSON can hold."""
@@ -125,7 +125,8 @@ def _read_integer(value: object) -> int:
 def _read_elements(value: object) -> list[dict[str, Any]]:
     """Return `subscribers` as a list of objects.
 
-    Raises FIELD_INVALID when it is missing, JSON_INVALID when its text does not parse, NOT_AN_ARRAY otherwise.
+    Raises FIELD_INVALID when it is missing or too long, JSON_INVALID when its text does not parse, NOT_AN_ARRAY
+    otherwise.
     """
     if value is None:
         raise TlimError(ErrorCode.FIELD_INVALID, "subscribers is missing", field="subscribers")
@@ -133,6 +134,8 @@ def _read_elements(value: object) -> list[dict[str, Any]]:
         value = read_json(value)
     if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
         raise TlimError(ErrorCode.NOT_AN_ARRAY, "subscribers is not an array of objects", field="subscribers")
+    if len(value) > MAX_LISTED:
+        raise TlimError(ErrorCode.FIELD_INVALID, f"subscribers has over {MAX_LISTED} elements", field="subscribers")
     return value
 
 

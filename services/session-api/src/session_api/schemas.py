@@ -8,12 +8,14 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AuditAction
 from tlim_protocol.identity import MAX_ID
 
+from session_api.edits import MAX_LISTED
 from session_api.import_service import ImportReport
 from session_api.models import AuditEntry, Session, User
 from session_api.service import SessionView
 from session_api.users_service import MAX_NAME
 
 UserId = Annotated[str, Field(max_length=MAX_ID, examples=["alice"])]
+UserIds = Annotated[list[UserId], Field(max_length=MAX_LISTED)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 EpochMs = Annotated[int, Field(description="epoch milliseconds", examples=[1533804920060])]
 
@@ -104,7 +106,7 @@ class SessionCreate(_Request):
     """A session to create; the caller is always in it. Without a name it is called after its people."""
 
     session_type: StrictInt = Field(ge=0)
-    subscribers: list[UserId]
+    subscribers: UserIds
     session_name: Name | None = None
 
 
@@ -112,8 +114,8 @@ class SessionUpdate(_Request):
     """A change of a session: any of the three, as one step."""
 
     session_name: Name | None = None
-    add: list[UserId] = []
-    remove: list[UserId] = []
+    add: UserIds = []
+    remove: UserIds = []
 
 
 class SessionSummary(BaseModel):
