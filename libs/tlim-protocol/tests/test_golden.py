@@ -72,6 +72,12 @@ def test_each_refusal_has_exactly_its_documented_code_and_field(case: dict[str, 
     assert caught.value.detail
 
 
+def test_a_message_may_have_a_thousand_elements() -> None:
+    body = [{"msg_id": f"m{number}"} for number in range(1_000)]
+    text = json.dumps({"from": "bob", "to": "alice", "msg_id": "r1", "msg_type": "MTC-001", "body": body})
+    assert read_envelope(text, "bob").body == body
+
+
 def test_every_error_code_has_a_golden_refusal_or_a_reason_why_the_envelope_cannot_cause_it() -> None:
     assert {ErrorCode(str(case["code"])) for case in REFUSALS} | set(NOT_OF_THE_ENVELOPE) == set(ErrorCode)
 

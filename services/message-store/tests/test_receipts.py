@@ -54,6 +54,14 @@ async def test_what_was_told_is_not_told_again_and_only_the_news_is_forwarded(
     assert await bench.outcome(receipts[0]) == [[]]  # sent again: confirmed
 
 
+async def test_receipts_that_name_very_many_messages_are_not_one_transaction(bench: Any, report: Any) -> None:
+    names = [f"m{number}" for number in range(1_000)]
+    assert set(await bench.outcome(*(report(f"r{number}", *names) for number in range(51)))) == {
+        ErrorCode.MSG_ID_UNKNOWN
+    }
+    assert len(bench.archive.noted) == 2  # once in each
+
+
 async def test_a_message_named_twice_is_told_once(bench: Any, accepted: Any, report: Any) -> None:
     await bench.record(accepted("m1"))
     await bench.record(report("r1", "m1", "m1"))

@@ -13,6 +13,10 @@ from tlim_protocol.registry import REGISTRY, ElementField, MsgType
 MAX_UNPACKED_BYTES = 1024 * 1024
 """A compressed body may not grow past this: a few kilobytes of zlib can hold gigabytes."""
 
+MAX_ELEMENTS = 1_000
+"""In a body. Each element of a receipt is two look-ups while the log is locked, and a stanza of 150 KB can hold 45,000
+of them: ten such receipts held everybody up for ten seconds. Whoever has more to say sends several messages."""
+
 Body = list[dict[str, Any]]
 
 
@@ -42,10 +46,12 @@ def read_body(raw: object, *, compressed: bool) -> Body:
 def check_elements(msg_type: MsgType, body: Body) -> None:
     """Check every element of `body` against the registry's row of its type.
 
-    Raises the code that the row gives for an empty field (text BODY_EMPTY, file_id FILE_UNKNOWN, msg_id
-    MSG_ID_UNKNOWN, session_id SESSION_ID_EMPTY), FIELD_INVALID for an id over 64 characters, and SESSION_ID_EMPTY
-    when the elements of one message name different sessions.
+    Raises FIELD_INVALID for more than MAX_ELEMENTS, the code that the row gives for an empty field (text BODY_EMPTY,
+    file_id FILE_UNKNOWN, msg_id MSG_ID_UNKNOWN, session_id SESSION_ID_EMPTY), FIELD_INVALID for an id over 64
+    characters, and SESSION_ID_EMPTY when the elements of one message name different sessions.
     """
+    if len(body) > MAX_ELEMENTS:
+        raise TlimError(ErrorCode.FIELD_INVALID, f"body has more than {MAX_ELEMENTS} elements", field="body")
     kind = REGISTRY[msg_type]
     for element in body:
         for field in kind.element:

@@ -86,7 +86,10 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ErrorCode.RECALL_TOO_LATE: ErrorEntry(
             "recall window has passed", "measured on the server's clock; the limit itself still counts as inside"
         ),
-        ErrorCode.FIELD_INVALID: ErrorEntry("a field is missing, of the wrong type, or too long", "names the field"),
+        ErrorCode.FIELD_INVALID: ErrorEntry(
+            "a field is missing, of the wrong type, or too long",
+            "names the field; a `body` of more than 1,000 elements",
+        ),
         ErrorCode.TOO_MANY_REQUESTS: ErrorEntry("too many requests", "the per-user rate limit"),
         ErrorCode.UNSUPPORTED: ErrorEntry(
             "unsupported compress, encode or encrypt", "a value other than those of the envelope table"

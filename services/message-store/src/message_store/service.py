@@ -18,9 +18,10 @@ from message_store.portions import portions
 from message_store.rosters import RosterCache
 from message_store.state import Item, Known, Writes
 
-MAX_SUBSCRIBERS = 50_000
-"""Named by the session events of one transaction: so many memberships take a second to write, a batch of events of
-groups of 10,000 would take longer than a statement may."""
+MAX_NAMED = 50_000
+"""People and messages that the items of one transaction name: so many memberships take a second to write, so many ids
+in receipts one to look up. A batch of events of groups of 10,000, or of receipts of 1,000 messages each, would take
+longer than a statement may."""
 
 
 class Archive(survey.Archive, Protocol):
@@ -97,8 +98,8 @@ def _is_user_id(text: str) -> bool:
         return False
 
 
-def _subscribers(item: Item) -> int:
-    return len(item.subscribers) if isinstance(item, SessionEvent) else 0
+def _named_by(item: Item) -> int:
+    return len(item.subscribers if isinstance(item, SessionEvent) else item.envelope.body)
 
 
 @dataclass
@@ -142,7 +143,7 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            for portion in portions(items, _subscribers, MAX_SUBSCRIBERS):
+            for portion in portions(items, _named_by, MAX_NAMED):
                 await self._store(portion, outcome)
             await self._publication.publish(outcome.events, outcome.newest)
         self._count(outcome)
