@@ -158,6 +158,9 @@ class FakePublication:
     async def turn(self) -> AsyncIterator[None]:
         yield
 
+    def doubt(self) -> None:
+        pass
+
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
         self.events += [event for _, event in events]
         self.seq = newest

@@ -2,8 +2,8 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from pydantic_core import from_json
@@ -108,7 +108,7 @@ class Publication:
         return self._seq or 0
 
     def doubt(self) -> None:
-        """Publish nothing new before `restore`: the connection to the broker broke, its last seconds may be lost."""
+        """Publish nothing new before `restore`: the stream may have lost its last seconds, or lack rows."""
         self._is_certain = False
 
     @asynccontextmanager
@@ -124,12 +124,13 @@ class Publication:
         """
         async with self._turn:
             self._is_certain = True  # before looking: another break meanwhile makes it false again
-            if self._seq is None:
-                self._seq = await self._archive.published()
-            newest = await self._newest()
-            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
-            self._seq = starting_point(self.seq, newest, before_window)
-            await self._catch_up()
+            with self._doubted_on_failure():
+                if self._seq is None:
+                    self._seq = await self._archive.published()
+                newest = await self._newest()
+                before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
+                self._seq = starting_point(self.seq, newest, before_window)
+                await self._catch_up()
 
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
         """Publish events, each with its conversation id, in order; when all are acknowledged, `seq` is `newest`.
@@ -150,16 +151,21 @@ class Publication:
 
     async def _send(self, items: Sequence[Outgoing]) -> None:
         self._require_certainty()
-        try:
+        with self._doubted_on_failure():
             await self._broker.publish_batch(items)
-        except BaseException:
-            self._is_certain = False
-            raise
         self._require_certainty()
+
+    @contextmanager
+    def _doubted_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.doubt()
+            raise
 
     def _require_certainty(self) -> None:
         if not self._is_certain:
-            raise BrokerUnavailable("the connection to NATS broke: table and stream have to be compared first")
+            raise BrokerUnavailable("something failed on the way: table and stream have to be compared first")
 
     async def _catch_up(self) -> None:
         while rows := await self._archive.messages_after(self.seq, PAGE):

@@ -66,6 +66,9 @@ class Publication(Protocol):
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Enter alone: nobody else commits or publishes inside."""
 
+    def doubt(self) -> None:
+        """Publish nothing new before table and stream have been compared."""
+
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
         """Publish events, each with its conversation id, in order; `newest` is then the published seq."""
 
@@ -143,9 +146,13 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            for portion in portions(items, _named_by, MAX_NAMED):
-                await self._store(portion, outcome)
-            await self._publication.publish(outcome.events, outcome.newest)
+            try:
+                for portion in portions(items, _named_by, MAX_NAMED):
+                    await self._store(portion, outcome)
+                await self._publication.publish(outcome.events, outcome.newest)
+            except BaseException:
+                self._publication.doubt()  # a portion may be committed: whoever comes next would publish past it
+                raise
         self._count(outcome)
         return outcome.reasons
 

@@ -2,18 +2,22 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from message_store import service
 from message_store.archive_repository import Archive
+from message_store.directory import Directory
 from message_store.metrics import StoreMetrics
 from message_store.plan import Plan
 from message_store.publication import LOSS_WINDOW_MS, Publication
-from message_store.state import Known
+from message_store.service import Recorder
+from message_store.state import DeliveredRow, Known, Writes
 from tlim_protocol.streams import StreamName
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.outages import BrokerUnavailable, DatabaseUnavailable
 
 
 def delivered(events: Any) -> list[str]:
@@ -21,10 +25,10 @@ def delivered(events: Any) -> list[str]:
 
 
 @asynccontextmanager
-async def opened_archive(world: Any) -> AsyncIterator[Archive]:
+async def opened_archive(world: Any, kind: type[Archive] = Archive) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     try:
-        yield Archive(connection)
+        yield kind(connection)
     finally:
         await connection.close()
 
@@ -148,6 +152,49 @@ async def test_nothing_new_is_published_between_a_broken_connection_and_the_repa
         assert publication.seq == 1
         await publication.publish([], 2)
     assert delivered(await world.out()) == ["m1"]
+
+
+class _FailsAt(Archive):
+    """An archive whose database gives up a statement, once, and lives on."""
+
+    fails_at = 0
+
+    async def write(self, writes: Writes) -> None:
+        self._count()
+        await super().write(writes)
+
+    async def messages_after(self, seq: int, limit: int) -> list[DeliveredRow]:
+        self._count()
+        return await super().messages_after(seq, limit)
+
+    def _count(self) -> None:
+        self.fails_at -= 1
+        if self.fails_at == 0:
+            raise DatabaseUnavailable("canceling statement due to statement timeout")
+
+
+async def test_a_portion_that_is_committed_before_the_next_one_fails_is_published_before_what_follows(
+    world: Any, session_event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_NAMED", 2)
+    async with opened_archive(world, _FailsAt) as archive:
+        broker, metrics = await world.connect("message-store"), StoreMetrics(Metrics())
+        publication = Publication(archive, broker, metrics)
+        recorder = Recorder(archive, Directory(broker, timedelta()), publication, metrics, now=int, recall_window=0)
+        await publication.restore()
+        changes = [session_event(f"s{number}", 1, "alice", "bob", change=number) for number in (1, 2)]
+        archive.fails_at = 2
+        with pytest.raises(DatabaseUnavailable):
+            await recorder.record(changes)
+        with pytest.raises(BrokerUnavailable):
+            await recorder.record(changes[1:])
+        archive.fails_at = 1
+        with pytest.raises(DatabaseUnavailable):
+            await publication.restore()
+        with pytest.raises(BrokerUnavailable):
+            await recorder.record(changes[1:])
+        await publication.restore()
+    assert [event.envelope.body[0]["session_id"] for event in await world.out()] == ["s1", "s2"]
 
 
 async def test_what_is_published_is_written_down_while_idle(world: Any, accepted: Any, eventually: Any) -> None:
