@@ -1,6 +1,8 @@
 """Search on real PostgreSQL: what is found, by whom, page by page; equal to looking at every message in turn."""
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +13,10 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_store.metrics import StoreMetrics
-from message_store.search import service
+from message_store.search import indexer, service
 from message_store.search.grams import BLOCK_BITS, folded, text_of
-from message_store.search.indexer import Indexer
-from message_store.search.repository import SearchIndex, SearchReader
+from message_store.search.indexer import Indexer, documents_of
+from message_store.search.repository import SearchIndex, SearchReader, Unindexed
 from message_store.search.service import Hits, Question, checked, search
 from tlim_protocol.identity import conversation_of_users
 from tlim_protocol.registry import MsgType
@@ -61,7 +63,7 @@ class Library:
                                      version, body, msg_time, location, stored_at)
                VALUES ($1, $2, $3, $4, $5, $6, $7, true, '', $8, '', '', $9)""",
             seq, conversation, sender, None if is_group else to, 2 if is_group else 1, f"m{seq}", msg_type.value,
-            json.dumps(body or [{"text": text}]), stored_at,
+            json.dumps(body or [{"text": text}], ensure_ascii=False), stored_at,
         )  # fmt: skip
         await self.sql.execute("SELECT setval('message_seq', (SELECT max(seq) FROM messages))")
 
@@ -192,7 +194,7 @@ async def test_a_recalled_message_is_not_found_whenever_it_was_recalled(library:
 
 async def test_a_recall_while_the_message_is_being_indexed_leaves_no_trace(library: Library) -> None:
     await library.say("oops", seq=1)
-    rows = await library.index.after(0, 10)
+    rows, _ = await library.index.after(0, 10, 1_000)
     await library.recall(1)  # read already, not yet written
     await library.index.add([(row.seq, {1}) for row in rows])
     await library.index.finish(0, 1)
@@ -206,6 +208,35 @@ async def test_indexing_again_changes_nothing(library: Library) -> None:
     await library.catch_up()
     assert await library.find("bob", "hello") == [1]
     assert await library.index.position() == (1, 1)
+
+
+async def test_long_messages_are_indexed_a_few_at_a_time(library: Library) -> None:
+    texts = ["".join(chr(0x4E00 + (start + step * step) % 20_000) for step in range(60_000)) for start in range(5)]
+    for seq, text in enumerate(texts, 1):
+        await library.say(text, seq=seq)
+    positions = []
+    while await library.indexer.advance():
+        positions.append(await library.index.position())
+    assert positions == [(2, 5), (4, 5)]
+    assert await library.index.position() == (5, 5)
+    assert await library.find("bob", texts[0][-3:]) == [1]
+
+
+async def test_indexing_keeps_nothing_else_waiting(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, others_went_on = threading.Event(), threading.Event()
+
+    def slow(rows: Sequence[Unindexed]) -> list[tuple[int, set[int]]]:
+        begun.set()
+        assert others_went_on.wait(timeout=10)
+        return documents_of(rows)
+
+    monkeypatch.setattr(indexer, "documents_of", slow)
+    await library.say("hello", seq=1)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(library.catch_up())
+        await asyncio.to_thread(begun.wait)
+        others_went_on.set()
+    assert await library.find("bob", "hello") == [1]
 
 
 async def test_an_indexer_that_is_behind_does_not_turn_the_mark_back(library: Library) -> None:

@@ -15,7 +15,11 @@ from message_store.search.repository import SearchIndex, Unindexed
 logger = get_logger(__name__)
 
 BATCH = 250
-"""Some 5 ms of this process' time: batches of messages to be stored wait no longer behind it."""
+"""Some 5 ms of this process' time, where messages are short."""
+
+MAX_CHARS = 100_000
+"""Of the bodies of a batch, beside its last message: such a message has as many numbers, and a million of them take
+PostgreSQL some 2.5 s where all is in memory. Texts of 80,000 characters were a batch that it never got through."""
 
 LOOK_EVERY_S = 0.5
 WAIT_AFTER_FAILURE_S = 2.0
@@ -33,9 +37,9 @@ class Indexer:
         while True:
             try:
                 started = time.monotonic()
-                count = await self.advance()
+                is_behind = await self.advance()
                 # what is being stored comes first: however far this is behind, it takes half of the time at most
-                await asyncio.sleep(LOOK_EVERY_S if count < BATCH else time.monotonic() - started)
+                await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)
             except DatabaseUnavailable as error:
                 logger.warning("not indexing for search", reason=str(error))
                 await asyncio.sleep(WAIT_AFTER_FAILURE_S)
@@ -43,17 +47,18 @@ class Indexer:
                 logger.exception("not indexing for search")
                 await asyncio.sleep(WAIT_AFTER_FAILURE_S)
 
-    async def advance(self) -> int:
-        """Index the next rows of the log; return how many there were. Raises DatabaseUnavailable."""
+    async def advance(self) -> bool:
+        """Index the next rows of the log; return whether there may be more. Raises DatabaseUnavailable."""
         position, newest = await self._index.position()
-        rows = await self._index.after(position, BATCH) if newest > position else []
+        rows, more = await self._index.after(position, BATCH, MAX_CHARS) if newest > position else ([], False)
         if rows:
-            await self._index.add(documents_of(rows))
+            # in a thread: the numbers of a long text take a tenth of a second, and messages would wait for them
+            await self._index.add(await asyncio.to_thread(documents_of, rows))
             await self._index.finish(position, rows[-1].seq)
             position = rows[-1].seq
         # not every seq becomes a row: what a resend has drawn is no lag
-        self._metrics.unindexed(max(0, newest - position) if len(rows) == BATCH else 0)
-        return len(rows)
+        self._metrics.unindexed(max(0, newest - position) if more else 0)
+        return more
 
 
 def documents_of(rows: Sequence[Unindexed]) -> list[tuple[int, set[int]]]:

@@ -16,6 +16,13 @@ from message_store.search.service import Candidates, Lookup
 STATEMENT_TIMEOUT_MS = 2_000
 """A statement of a search takes milliseconds; one that does not is given up, with error-010."""
 
+INSERT_TIMEOUT_MS = 120_000
+"""A message of 1 MiB has up to 350,000 numbers, each on a page of its own: 1 s where all of them are in memory, minutes
+where none is. Nobody waits for it, and given up it would come again for ever."""
+
+PREFETCH = 25
+"""Rows of the log fetched at a time, of up to 1 MiB each."""
+
 _GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
 
 # Materialized, so that the newest are picked out of what the index gave; in the order of seq itself the planner would
@@ -145,10 +152,20 @@ class SearchIndex:
             )
         return (int(row[0]), int(row[1])) if row is not None else (0, 0)
 
-    async def after(self, seq: int, limit: int) -> list[Unindexed]:
-        """Return the next rows of the log, oldest first."""
+    async def after(self, seq: int, limit: int, max_chars: int) -> tuple[list[Unindexed], bool]:
+        """Return the next rows of the log, oldest first, and whether there may be more behind them.
+
+        At most `limit`, and no further than to the one with which their bodies have `max_chars`.
+        """
+        rows: list[Unindexed] = []
+        chars = 0
         async with self._database.hot_transaction() as connection:
-            return [Unindexed(*row) for row in await connection.fetch(_UNINDEXED, seq, limit)]
+            async for record in connection.cursor(_UNINDEXED, seq, limit, prefetch=PREFETCH):
+                rows.append(Unindexed(*record))
+                chars += len(rows[-1].body or "")
+                if chars >= max_chars:
+                    return rows, True
+        return rows, len(rows) == limit
 
     async def add(self, documents: Sequence[tuple[int, Collection[int]]]) -> None:
         """Make messages findable, each by its numbers; those that are findable already stay as they are."""
@@ -158,6 +175,7 @@ class SearchIndex:
         grams = ["{" + ",".join(map(str, numbers)) + "}" for _, numbers in documents]
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")  # what a crash undoes is done again
+            await connection.execute(f"SET LOCAL statement_timeout = {INSERT_TIMEOUT_MS}")
             await connection.execute(_INSERT_DOCUMENTS, seqs, grams)
 
     async def finish(self, after: int, seq: int) -> None:
