@@ -28,7 +28,7 @@ class Reader(Protocol):
 
 
 class Overview(NamedTuple):
-    """A conversation in somebody's list; `name` and `deleted` as they were when he left it."""
+    """A conversation in somebody's list; `name` and `deleted` as they were when he left it, if that is still kept."""
 
     conversation_id: str
     name: str | None
@@ -64,11 +64,11 @@ async def read_conversations(reader: Reader, me: str, *, before: int | None, lim
 def _overview(entry: Entry, rows: Mapping[int, Message]) -> Overview:
     last = None if entry.last_seq is None else rows.get(entry.last_seq)
     name, deleted = entry.session_name, entry.deleted_at is not None
-    farewell = None if entry.left_seq is None else rows.get(entry.left_seq)
-    if farewell is not None and farewell.body:
-        # what the session was called later is not for those who had left
-        name = farewell.body[0].get("session_name", name)
-        deleted = farewell.msg_type == MsgType.SESSION_DELETED
+    if entry.left_seq is not None:
+        # what the session is called now, and whether it still is, is not for those who had left
+        farewell = rows.get(entry.left_seq)
+        name = farewell.body[0].get("session_name") if farewell is not None and farewell.body else None
+        deleted = farewell is not None and farewell.msg_type == MsgType.SESSION_DELETED
     return Overview(
         entry.conversation_id, name, last, entry.unread, entry.read_seq, entry.left_seq is not None, deleted
     )

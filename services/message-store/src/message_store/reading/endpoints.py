@@ -36,7 +36,8 @@ async def list_conversations(
 ) -> ConversationPage:
     """Return my conversations, the one with the newest message first.
 
-    A session that I left is shown as it was then. A page may hold fewer than asked for, when messages are large.
+    A session that I left is shown as it was then, without its name when my leaving is older than what is kept. A page
+    may hold fewer than asked for, when messages are large.
     """
     before = None if cursor is None else int(cursor)
     page = await read_conversations(reader, user.user_id, before=before, limit=limit)

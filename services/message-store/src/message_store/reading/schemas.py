@@ -107,13 +107,13 @@ class ConversationItem(BaseModel):
 
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
     session_id: str | None = Field(description="null: between two people")
-    session_name: str | None = Field(description="null: between two people")
+    session_name: str | None = Field(description="null: between two people, or I left so long ago that it is not kept")
     last: HistoryMessage | None = Field(description="the newest message that I may see; null: there is none")
     unread: int = Field(ge=0, le=UNREAD_CAP, description="messages of others behind `read_seq` that are not recalled")
     unread_capped: bool = Field(description="there are more than `unread` says")
     read_seq: int = Field(description="the newest message that I reported as read; 0: none")
     left: bool = Field(description="I am not in it any more: it ends with my leaving")
-    deleted: bool = Field(description="the session is deleted")
+    deleted: bool = Field(description="the session is deleted; if I left it, that its deletion was how")
 
     @classmethod
     def of(cls, me: str, overview: Overview) -> Self:

@@ -6,6 +6,9 @@ from typing import Any
 import asyncpg
 from message_store.maintain.repository import Store
 from message_store.maintain.retention import remove_messages
+from tlim_protocol.registry import MsgType
+
+GROUP = "0d9f8a52-6ee5-4d0d-9d0f-0f4bb0c0a001"
 
 
 async def remove_before(seq: int, database_url: str, owner_url: Callable[[str, str], str]) -> None:
@@ -37,3 +40,19 @@ async def test_history_sync_and_lists_begin_with_what_is_kept(
     assert names == [["carol", "bob"], ["carol", "bob"]]
     assert still_listed["items"][1]["last"] is None
     assert still_listed["items"][0]["unread"] == 1
+
+
+async def test_who_left_long_ago_does_not_see_what_became_of_the_session_without_him(
+    http: Any, log: Any, database_url: str, owner_url: Callable[[str, str], str]
+) -> None:
+    await log.group(GROUP, "bob", "alice", name="lunch")
+    await log.say("bob", GROUP)
+    await log.change(GROUP, actor="bob", removed=("alice",), name="lunch")
+    name = "dinner without alice"
+    await log.rename(GROUP, name)
+    deleted = await log.change(GROUP, MsgType.SESSION_DELETED, actor="bob", removed=("bob",), name=name)
+    await remove_before(deleted, database_url, owner_url)
+    (left,) = (await http.read("alice", "conversations"))["items"]
+    assert [left[key] for key in ("conversation", "session_name", "left", "deleted")] == [GROUP, None, True, False]
+    (stayed,) = (await http.read("bob", "conversations"))["items"]
+    assert [stayed[key] for key in ("session_name", "left", "deleted")] == [name, True, True]
