@@ -52,6 +52,21 @@ async def test_a_file_whose_message_was_taken_back_is_not_sent_on(
     assert outcomes == [["bob"], ["bob"], ErrorCode.FILE_UNKNOWN]
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_who_sent_a_file_on_before_its_message_was_taken_back_sends_it_again(
+    bench: Any, picture: Any, report: Any, is_one_batch: bool
+) -> None:
+    bench.session_api.users = {"bob", "carol", "dave"}
+    await bench.record(picture("m1", "f1"))
+    items = [
+        picture("m2", "f1", sender="bob", msg_to="carol"),
+        report("c1", "m1", sender="alice", msg_type=MsgType.RECALL),
+        picture("m3", "f1", sender="bob", msg_to="dave"),
+    ]
+    outcomes = await bench.outcome(*items) if is_one_batch else [(await bench.outcome(one))[0] for one in items]
+    assert outcomes == [["carol"], ["bob"], ["dave"]]
+
+
 async def test_a_file_recalled_in_this_batch_and_shared_before_it_is_not_sent_on(
     bench: Any, picture: Any, report: Any
 ) -> None:

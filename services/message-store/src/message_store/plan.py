@@ -59,7 +59,7 @@ class Plan:
         self._earlier = dict(known.earlier)
         self._receipts = dict(known.receipts)
         self._recalled: set[int] = set()
-        self._carrying: dict[str, list[tuple[int, Sequence[str]]]] = {}  # by file: messages of this batch
+        self._carrying: dict[str, list[tuple[Row, Sequence[str]]]] = {}  # by file: messages of this batch
 
     def run(self, items: Sequence[Item]) -> None:
         """Decide on every item."""
@@ -121,7 +121,10 @@ class Plan:
         if not self._recalled.issuperset(self._known.shared.get((file_id, user_id), ())):
             return True
         carrying = self._carrying.get(file_id, ())
-        return any(seq not in self._recalled and user_id in receivers for seq, receivers in carrying)
+        return any(
+            row.seq not in self._recalled and (user_id == row.sender or user_id in receivers)
+            for row, receivers in carrying
+        )
 
     def _report(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
         """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
@@ -262,7 +265,7 @@ class Plan:
     def _carry(self, row: Row, file_ids: Sequence[str], receivers: Sequence[str]) -> None:
         self.writes.files += [(file_id, row.seq) for file_id in file_ids]
         for file_id in file_ids:
-            self._carrying.setdefault(file_id, []).append((row.seq, receivers))
+            self._carrying.setdefault(file_id, []).append((row, receivers))
 
     def _tell(self, message: AcceptedMessage, envelope: Envelope, place: Place, recipients: Sequence[str]) -> None:
         """Publish a delivery; without recipients only the sender's confirmation."""
