@@ -44,13 +44,15 @@ _PAGE = text("""
     LEFT JOIN messages ON messages.seq = last.seq
     CROSS JOIN LATERAL (
         SELECT count(*) AS unread FROM (
-            SELECT FROM members CROSS JOIN LATERAL (
-                SELECT FROM messages
-                WHERE messages.conversation_id = page.conversation_id AND is_chat AND seq > read_seq
-                    AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
-                    AND sender <> :user_id AND recalled_at IS NULL
-                LIMIT :count_to) AS waiting
-            WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
+            SELECT FROM (
+                SELECT sender, recalled_at FROM members CROSS JOIN LATERAL (
+                    SELECT sender, recalled_at FROM messages
+                    WHERE messages.conversation_id = page.conversation_id AND is_chat AND seq > read_seq
+                        AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
+                    ORDER BY seq DESC LIMIT :look_at) AS behind
+                WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
+                LIMIT :look_at) AS looked_at
+            WHERE sender <> :user_id AND recalled_at IS NULL
             LIMIT :count_to) AS counted) AS counts
     ORDER BY place DESC""")
 
@@ -78,12 +80,17 @@ class ConversationsReader:
         """Return the newest seq of the log; 0: it is empty."""
         return int(await self._session.scalar(select(func.coalesce(func.max(Message.seq), 0))) or 0)
 
-    async def entries(self, user_id: str, before: int, limit: int, *, count_to: int) -> tuple[Sequence[Entry], bool]:
+    async def entries(
+        self, user_id: str, before: int, limit: int, *, count_to: int, look_at: int
+    ) -> tuple[Sequence[Entry], bool]:
         """Return up to `limit` conversations of the user that have their place before a seq, and whether more follow.
 
-        The newest first; fewer when their last messages are large. Unread messages are counted up to `count_to`.
+        The newest first; fewer when their last messages are large. Unread messages are counted up to `count_to`, among
+        the newest `look_at` of each conversation.
         """
-        asked = {"user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to}
+        asked = {
+            "user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to, "look_at": look_at,
+        }  # fmt: skip
         rows = (await self._session.execute(_PAGE, asked)).all()
         full_at = accumulate((row[-1] for row in rows), initial=0)
         page = [Entry(*row[:-1]) for row, filled in zip(rows[:limit], full_at, strict=False) if filled < MAX_BYTES]

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 from message_store.models import Message
-from message_store.reading.conversations_service import UNREAD_CAP, Overview, Overviews
+from message_store.reading.conversations_service import UNREAD_CAP, UNREAD_LOOKED_AT, Overview, Overviews
 from message_store.reading.history_service import Page
 from message_store.reading.ledger_service import Ledger
 from message_store.reading.sync_service import Changes, Kind, conversation_name, is_direct, kind_of
@@ -109,7 +109,12 @@ class ConversationItem(BaseModel):
     session_id: str | None = Field(description="null: between two people")
     session_name: str | None = Field(description="null: between two people, or I left so long ago that it is not kept")
     last: HistoryMessage | None = Field(description="the newest message that I may see; null: there is none")
-    unread: int = Field(ge=0, le=UNREAD_CAP, description="messages of others behind `read_seq` that are not recalled")
+    unread: int = Field(
+        ge=0,
+        le=UNREAD_CAP,
+        description="messages of others behind `read_seq` that are not recalled, among the newest "
+        f"{UNREAD_LOOKED_AT:,} of the conversation",
+    )
     unread_capped: bool = Field(description="there are more than `unread` says")
     read_seq: int = Field(description="the newest message that I reported as read; 0: none")
     left: bool = Field(description="I am not in it any more: it ends with my leaving")

@@ -9,6 +9,12 @@ from tlim_protocol.registry import MsgType
 GROUP = "6f1c5e0a-9d6b-4a53-8a3e-0d6c1b7f2a10"
 
 
+COPIES = """
+    INSERT INTO messages SELECT nextval('message_seq'), conversation_id, sender, recipient, audience, n::text,
+        msg_type, is_chat, version, body, msg_time, location, stored_at, recalled_at
+    FROM messages, generate_series(1, $2) AS n WHERE msg_id = $1"""
+
+
 async def entries(http: Any, me: str, **query: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = (await http.read(me, "conversations", **query))["items"]
     return items
@@ -59,15 +65,20 @@ async def test_unread_are_the_messages_of_others_behind_the_read_one(http: Any, 
 
 
 async def test_counting_ends_at_a_thousand(http: Any, log: Any) -> None:
-    await log.direct("bob", "alice")
-    fill = """
-        INSERT INTO messages SELECT nextval('message_seq'), conversation_id, sender, recipient, audience, n::text,
-            msg_type, is_chat, version, body, msg_time, location, stored_at, recalled_at
-        FROM messages, generate_series(1, $1) AS n WHERE msg_id = 'm1'"""
-    await log.connection.execute(fill, 999)
+    await log.direct("bob", "alice", msg_id="m")
+    await log.connection.execute(COPIES, "m", 999)
     assert [(await entry(http, "alice"))[key] for key in ("unread", "unread_capped")] == [1000, False]
-    await log.connection.execute(fill, 1)
+    await log.connection.execute(COPIES, "m", 1)
     assert [(await entry(http, "alice"))[key] for key in ("unread", "unread_capped")] == [1000, True]
+
+
+async def test_unread_are_counted_among_the_newest_messages(http: Any, log: Any) -> None:
+    await log.direct("bob", "alice")
+    await log.direct("alice", "bob", msg_id="own")
+    await log.connection.execute(COPIES, "own", 4998)
+    assert (await entry(http, "alice"))["unread"] == 1
+    await log.connection.execute(COPIES, "own", 1)
+    assert [(await entry(http, "alice"))[key] for key in ("unread", "unread_capped")] == [0, False]
 
 
 async def test_a_recalled_last_message_is_a_tombstone(http: Any, log: Any) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy import event
 
 GROUPS = 20
 
-# 40,000 messages to u0: from 500 people, in 20 groups that he is in, and in as many that he is not in.
+# 40,000 messages to u0: from 500 people, in 20 groups that he is in, and in as many that he is not in. As many of his
+# own, all to one of them.
 FILL = """
     INSERT INTO conversations (conversation_id, created_at, last_seq)
     SELECT 'u:u0:u' || n, 0, 40000 - n FROM generate_series(1, 500) AS n
@@ -24,6 +25,10 @@ FILL = """
     SELECT n, CASE WHEN n % 2 = 0 THEN 'u:u0:u' || 1 + n % 500 ELSE 'g' || 1 + n % 40 END,
            'u' || 1 + n % 500, CASE WHEN n % 2 = 0 THEN 'u0' END, 2 - (n + 1) % 2, n, 'MTT-000', true, '', '[]', '', '',
            0
+    FROM generate_series(1, 40000) AS n;
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT 40000 + n, 'u:u0:u1', 'u0', 'u1', 1, 'own' || n, 'MTT-000', true, '', '[]', '', '', 0
     FROM generate_series(1, 40000) AS n;
     INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM messages"""
 
