@@ -30,11 +30,12 @@ def test_publishing_begins_where_table_and_stream_agree(
     assert starting_point(noted, newest, before_window) == start
 
 
-def test_a_confirmation_of_an_old_message_does_not_tell_where_the_stream_is() -> None:
+def test_a_confirmation_of_an_old_message_tells_what_was_published_before_it() -> None:
     envelope = Envelope(msg_from="alice", msg_to="bob", msg_id="m1", msg_type=MsgType.TEXT, body=[{"text": "hi"}])
     delivery = StoredMessage(seq=5, stored_at=1, recipients=["bob"], envelope=envelope)
     assert newest_seq_of(delivery) == 5
-    assert newest_seq_of(delivery.model_copy(update={"recipients": []})) is None
+    assert newest_seq_of(delivery.model_copy(update={"recipients": [], "after_seq": 41})) == 41
+    assert newest_seq_of(delivery.model_copy(update={"recipients": []})) is None  # from a store of before
 
 
 def test_a_refusal_tells_what_was_published_before_it() -> None:

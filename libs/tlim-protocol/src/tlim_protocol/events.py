@@ -53,6 +53,7 @@ class StoredMessage(Event):
     reply_to: str | None = None
     stanza_id: str | None = None
     received_at: int | None = None
+    after_seq: int | None = None  # without recipients: as in a rejection, because `seq` may be an old one
 
 
 class RejectedMessage(Event):

@@ -277,6 +277,7 @@ class Plan:
             reply_to=message.reply_to,
             stanza_id=message.stanza_id,
             received_at=message.received_at,
+            after_seq=None if recipients else self.newest,
         )
         self.events.append((place.conversation_id, event))
 

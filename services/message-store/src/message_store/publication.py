@@ -54,9 +54,9 @@ def starting_point(noted: int, newest: Newest, before_window: int) -> int:
 
 
 def newest_seq_of(event: OutEvent) -> int | None:
-    """Return the newest seq published when `event` was; None when it does not tell: confirmations name old seqs."""
-    if isinstance(event, StoredMessage):
-        return event.seq if event.recipients else None
+    """Return the newest seq published when `event` was; None when it does not tell, as confirmations once did not."""
+    if isinstance(event, StoredMessage) and event.recipients:
+        return event.seq
     return event.after_seq
 
 

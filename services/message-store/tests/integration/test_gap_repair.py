@@ -78,6 +78,31 @@ async def test_confirmations_of_old_messages_at_the_end_of_the_stream_replay_not
     assert [event.reply_to is None for event in await world.out()] == [False] * 23
 
 
+async def test_resends_at_the_end_of_the_stream_are_not_gone_through_one_by_one(
+    world: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        await world.send(accepted("m1"), accepted("m2"))
+        await world.settled(2)
+        for number in range(10):
+            await world.send(accepted("m1", received_at=number), fresh_id=f":{number}")
+        await world.settled(2)
+    looked_at: list[int] = []
+    broker = await world.connect("message-store")
+    ask = broker.api
+
+    async def api(subject: str, **request: Any) -> Any:
+        if subject.startswith("STREAM.MSG.GET"):
+            looked_at.append(request["seq"])
+        return await ask(subject, **request)
+
+    monkeypatch.setattr(broker, "api", api)
+    async with opened_archive(world) as archive:
+        publication = Publication(archive, broker, StoreMetrics(Metrics()))
+        await publication.restore()
+    assert (looked_at, publication.seq) == ([12], 2)
+
+
 async def test_a_lost_stream_gets_what_is_young_and_not_the_whole_history(
     world: Any, accepted: Any, eventually: Any
 ) -> None:
