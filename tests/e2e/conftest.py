@@ -40,6 +40,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) 
 def disturbed_stack(stack: Stack) -> Iterator[Stack]:
     """The stack, to do harm to; the next test finds it whole again."""
     yield stack
+    states = stack.supervisor.states()
+    stopped = [name for name, state in states.items() if state in {"STOPPED", "STOPPING", "FATAL"}]
+    stack.supervisor.stop(stopped)  # a test that failed may have left a part stopped, or just stopping
+    stack.supervisor.start(*stopped)
     for name in ("nats", "postgres", "s3", XMPP, *SERVICES, GATEWAY):
         stack.wait_ready(name)
 
