@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from tlim_client.failures import RefusedError
-from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.flow import Flow, assert_all_kept, assert_stored
-from tests.e2e.clients.people import People
+from tests.e2e.clients.flow import Flow, assert_all_kept
+from tests.e2e.clients.people import People, ids_in_history
 
 WAYS: dict[str, Callable[[Stack, str], None]] = {"killed": Stack.kill, "restarted": Stack.restart}
 
@@ -35,10 +35,32 @@ async def test_messages_flow_on_after_the_xmpp_server_was_away(people: People, d
 
     await flow.disturbed_by(lambda: disturbed_stack.restart(disturbed_stack.xmpp_name))
 
-    await assert_stored(flow, bob, alice)
-    last = alice.text_to(bob, "are you there again?")
-    await flow.device.send_until_stored(last)
-    await receiver.expect(Delivered, lambda event: event.envelope == last)
+    await assert_all_kept(flow, alice, bob, receiver)
+
+
+async def test_who_was_away_when_the_xmpp_server_was_killed_finds_everything_in_history_and_sync(
+    people: People, disturbed_stack: Stack
+) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, reader = await alice.device(), await bob.http()
+    sent = [alice.text_to(bob, f"number {number}") for number in range(20)]
+    for message in sent:
+        await phone.send_until_stored(message)
+    await phone.close()
+
+    await asyncio.to_thread(_kill, disturbed_stack, disturbed_stack.xmpp_name)
+
+    synced, _ = await reader.sync()
+    assert [item["msg_id"] for item in synced] == [message.msg_id for message in sent]
+    assert await ids_in_history(reader, alice) == [message.msg_id for message in sent]
+
+
+def _kill(stack: Stack, name: str) -> None:
+    """Kill a part, and wait until it runs again."""
+    killed = stack.supervisor.pid(name)
+    stack.kill(name)
+    wait_until(lambda: stack.supervisor.pid(name) not in {0, killed}, f"the return of {name}")
+    stack.wait_ready(name)
 
 
 async def test_http_answers_again_after_postgresql_was_away(people: People, disturbed_stack: Stack) -> None:
