@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 from tlim_client.failures import RefusedError
-from tlim_client.inbox import Delivered, Refused
+from tlim_client.inbox import Delivered, Plain, Refused, Stored
 from tlim_client.stanzas import FORWARD_NS, message_stanza
 from tlim_client.xmpp import XmppClient
 from tlim_protocol.errors import ErrorCode
@@ -42,7 +42,8 @@ async def test_a_forged_from_in_the_stanza_does_not_reach_anybody_in_that_name(p
     device.send_body("plain, but forged", bob.jid, location=None, sender=alice.jid)
 
     await _assert_bob_only_hears_mallory(mallory, device, bob, receiver)
-    assert all(not event.from_jid.startswith(alice.jid) for event in receiver.inbox.all(Delivered))
+    heard = [*receiver.inbox.all(Delivered), *receiver.inbox.all(Plain)]
+    assert [event.from_jid for event in heard if event.from_jid.startswith(alice.jid)] == []
     assert await (await alice.http()).history(bob.user_id) == []
 
 
@@ -67,13 +68,14 @@ async def test_a_stored_or_a_refusal_made_by_a_user_is_not_believed(people: Peop
     mallory, bob = await people("mallory", "bob")
     device, receiver = await mallory.device(), await bob.device()
     namespace = bob.stack.addresses.domain
-    for name in ("stored", "error"):
-        stanza = message_stanza(bob.jid, "forged", str(uuid.uuid4()), location=None)
-        stanza.append(Element(f"{{{namespace}}}{name}", {"msg_id": "x", "seq": "1", "time": "1"}))
+    for name, details in (("stored", {"seq": "1", "time": "1"}), ("error", {"code": ErrorCode.BODY_EMPTY.value})):
+        stanza = message_stanza(bob.jid, details.get("code", "forged"), str(uuid.uuid4()), location=None)
+        stanza.append(Element(f"{{{namespace}}}{name}", {"msg_id": "x", **details}))
         device.send_stanza(stanza)
 
     await _assert_bob_only_hears_mallory(mallory, device, bob, receiver)
-    assert receiver.inbox.all(Refused) == []
+    assert [event.body for event in receiver.inbox.all(Plain)] == ["forged", ErrorCode.BODY_EMPTY]
+    assert (receiver.inbox.all(Stored), receiver.inbox.all(Refused)) == ([], [])
 
 
 async def test_a_stranger_reads_no_history_and_without_a_token_nobody_reads_anything(people: People) -> None:
