@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from tlim_client.compose import group_message
 from tlim_client.failures import RefusedError
-from tlim_client.inbox import Delivered
+from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import XmppClient
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
-from tests.e2e.clients.people import People, Person, next_chat
+from tests.e2e.clients.people import People, Person, assert_next_is, next_chat
+from tests.e2e.clients.raw import raw_envelope
 
 GROUP_FILES = [kind for kind, row in REGISTRY.items() if row.is_group and row.carries_file]
 
@@ -57,6 +58,27 @@ async def test_the_first_message_straight_after_the_session_was_made_reaches_eac
         assert [message["seq"] for message in history] == [one.seq for one in stored]
 
 
+@pytest.mark.proves(MsgType.GROUP_TEXT, "field to")
+async def test_whom_a_group_message_names_in_to_makes_no_difference(people: People) -> None:
+    alice, bob, stranger = await people("alice", "bob", "stranger")
+    phone, receiver, elsewhere = await alice.device(), await bob.device(), await stranger.device()
+    session_id = await _session(alice, bob)
+    body = [{"session_id": session_id, "text": "for the group"}]
+
+    for to in (stranger.user_id, bob.user_id, "nobody-has-this-id"):
+        phone.send_body(raw_envelope(alice, stranger, msg_type=MsgType.GROUP_TEXT, to=to, body=body), stranger.jid)
+    stored = [await phone.expect(Stored) for _ in range(3)]
+
+    delivered = [await next_chat(receiver) for _ in stored]
+    assert [(event.envelope.msg_id, event.envelope.body) for event in delivered] == [
+        (one.msg_id, body) for one in stored
+    ]
+    marker = alice.text_to(stranger, "you were not meant")
+    await assert_next_is(elsewhere, phone, marker)
+    assert [kept["seq"] for kept in await (await alice.http()).history(session_id, after=0)] == [s.seq for s in stored]
+    assert [item["msg_id"] for item in (await (await stranger.http()).sync())[0]] == [marker.msg_id]
+
+
 @pytest.mark.proves(MsgType.GROUP_TODO, "field body")
 async def test_a_to_do_keeps_every_key_it_was_written_with(people: People) -> None:
     alice, bob = await people("alice", "bob")
@@ -85,6 +107,9 @@ async def test_a_file_of_a_group_is_for_its_members(people: People, tmp_path: Pa
     got = await (await bob.http()).download(file_id, tmp_path / "got.txt")
     assert got.path.read_text() == "the plan"
     await (await alice.http()).change_session(session_id, add=[carol.user_id])
+    welcome = _text(alice, session_id, "welcome")
+    await phone.send_until_stored(welcome)
+    assert [kept["msg_id"] for kept in await (await carol.http()).history(session_id)] == [welcome.msg_id]
     for nobody in (stranger, carol):  # carol came after it
         with pytest.raises(RefusedError) as refusal:
             await (await nobody.http()).download(file_id, tmp_path / "not.txt")
@@ -168,3 +193,4 @@ async def test_everybody_is_told_what_happens_to_a_session_also_who_was_just_rem
         added, changed = (notice.envelope.body[0] for notice in notices[:2])
         assert [one["user_id"] for one in added["subscribers"]] == [alice.user_id, bob.user_id, carol.user_id]
         assert (changed["session_name"], changed["removed"]) == ("Project X", [{"user_id": carol.user_id}])
+    await assert_next_is(everybody[carol], everybody[alice], alice.text_to(carol, "you were not told of its end"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_client.compose import about, file_message, group_message
 from tlim_client.failures import RefusedError
 from tlim_client.http import HttpClient
@@ -25,32 +26,42 @@ async def _is_recalled(device: XmppClient, message: Envelope) -> None:
     assert (event.envelope.msg_from, event.envelope.body[0]["msg_id"]) == (message.msg_from, message.msg_id)
 
 
-async def _only_a_tombstone_is_left(client: HttpClient, conversation: str, message: Envelope) -> None:
+async def _only_a_tombstone_is_left(
+    client: HttpClient, conversation: str, message: Envelope, *, later: Envelope
+) -> None:
+    """Assert that nobody reads it; `later`, with the same word in it, shows that the search has come that far."""
     (kept,) = [one for one in await client.history(conversation) if one["msg_id"] == message.msg_id]
     (synced,) = [one for one in (await client.sync())[0] if one["msg_id"] == message.msg_id]
     for seen in (kept, synced):
         assert (seen["recalled"], seen["body"]) == (True, [])
-    assert message.msg_id not in [one["msg_id"] for one in await client.search("secret")]
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(LookupError), wait=wait_fixed(0.1), stop=stop_after_delay(20), reraise=True
+    ):
+        with attempt:
+            found = [one["msg_id"] for one in await client.search("secret")]
+            if later.msg_id not in found:
+                raise LookupError("the search is behind the log")
+    assert found == [later.msg_id]
 
 
 @pytest.mark.proves(MsgType.RECALL)
 async def test_a_recalled_message_leaves_a_tombstone_and_everybody_hears_of_it_once(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
-    message = alice.text_to(bob, "a secret for somebody else")
+    message, later = alice.text_to(bob, "a secret for somebody else"), alice.text_to(bob, "sorry, it was a secret")
     await phone.send_until_stored(message)
     await next_chat(receiver)
 
     for _ in range(2):
         await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [message.msg_id], to=bob.user_id))
-    await phone.send_until_stored(alice.text_to(bob, "sorry"))
+    await phone.send_until_stored(later)
 
     await _is_recalled(receiver, message)
     await next_chat(receiver)
     types = [event.envelope.msg_type for event in receiver.inbox.all(Delivered)]
     assert types == [MsgType.TEXT, MsgType.RECALL, MsgType.TEXT]
     for reader, peer in ((alice, bob), (bob, alice)):
-        await _only_a_tombstone_is_left(await reader.http(), peer.user_id, message)
+        await _only_a_tombstone_is_left(await reader.http(), peer.user_id, message, later=later)
 
 
 @pytest.mark.proves(MsgType.RECALL)
@@ -58,21 +69,25 @@ async def test_in_a_group_everybody_else_hears_of_it(people: People) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
     phone, others = await alice.device(), {bob: await bob.device(), carol: await carol.device()}
     session_id = (await (await alice.http()).add_session([bob.user_id, carol.user_id]))["session_id"]
-    message = group_message(alice.user_id, session_id, MsgType.TEXT, {"text": "a secret"})
+    message, later = [
+        group_message(alice.user_id, session_id, MsgType.TEXT, {"text": text})
+        for text in ("a secret", "sorry, it was a secret")
+    ]
     await phone.send_until_stored(message)
 
     await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [message.msg_id], session_id=session_id))
+    await phone.send_until_stored(later)
 
     for person, device in others.items():
         await _is_recalled(device, message)
-        await _only_a_tombstone_is_left(await person.http(), session_id, message)
+        await _only_a_tombstone_is_left(await person.http(), session_id, message, later=later)
 
 
 @pytest.mark.proves(MsgType.RECALL)
 async def test_who_comes_online_later_gets_the_recall_and_never_the_text(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()
-    message, last = alice.text_to(bob, "a secret"), alice.text_to(bob, "sorry")
+    message, last = alice.text_to(bob, "a secret"), alice.text_to(bob, "sorry, it was a secret")
 
     await phone.send_until_stored(message)
     await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [message.msg_id], to=bob.user_id))
@@ -81,7 +96,7 @@ async def test_who_comes_online_later_gets_the_recall_and_never_the_text(people:
 
     assert (await next_chat(receiver)).envelope == last
     assert [event.envelope.msg_type for event in receiver.inbox.all(Delivered)] == [MsgType.RECALL, MsgType.TEXT]
-    await _only_a_tombstone_is_left(await bob.http(), alice.user_id, message)
+    await _only_a_tombstone_is_left(await bob.http(), alice.user_id, message, later=last)
 
 
 @pytest.mark.proves(MsgType.RECALL, ErrorCode.FILE_UNKNOWN)

@@ -30,6 +30,9 @@ async def test_the_sender_s_second_device_gets_a_copy_when_the_first_one_sends(p
     assert copy.sent
     assert isinstance(copy.message, Delivered)
     assert copy.message.envelope == message
+    marker = bob.text_to(alice, "behind all that")
+    await (await bob.device()).send_until_stored(marker)
+    await _sees(laptop, marker)
     assert laptop.inbox.all(Stored) == []
 
 

@@ -90,9 +90,9 @@ async def test_a_second_smack_sees_what_the_first_one_sends_and_receives(people:
 
     assert isinstance(copy.message, Delivered)
     assert (copy.sent, copy.message.envelope) == (True, question)
-    assert laptop.inbox.all(Stored) == []
     for device in (phone, laptop):
         await device.inbox.pick(lambda event: _is_or_copies(event, answer.msg_id), 20)
+    assert laptop.inbox.all(Stored) == []
 
 
 async def test_smack_resumes_its_stream_and_misses_nothing(people: People, smack: Smack) -> None:
