@@ -145,7 +145,7 @@ async def _log_in_too_often(client: HttpClient, person: Person) -> None:
         await client.log_in(person.user_id, person.password)
 
 
-@pytest.mark.proves(*OVER_XMPP_CODES)
+@pytest.mark.proves(*OVER_XMPP_CODES, "field encode", "field encrypt")
 async def test_over_xmpp_the_sender_hears_the_code_and_nothing_is_stored_or_delivered(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()

@@ -129,4 +129,6 @@ async def test_a_file_is_described_without_its_bytes_and_what_happens_to_it_is_t
     told = [
         await event_in_stream(stack, kind, file_id=file_id) for kind in (MsgType.FILE_UPLOADED, MsgType.FILE_DOWNLOADED)
     ]
-    assert [event["user_id"] for event in told] == [alice.user_id] * 2
+    assert [(event["user_id"], event["size"], event["media_type"]) for event in told] == [
+        (alice.user_id, size, "image/png")
+    ] * 2
