@@ -77,7 +77,7 @@ async def test_a_message_that_unpacks_to_many_times_a_stanza_s_size_is_delivered
 
 
 @pytest.mark.parametrize("xml", ["<message", "</stream:stream>", "<a><b></a>", "\x01", "<!DOCTYPE x>"])
-async def test_a_stream_that_is_no_xml_ends_and_only_for_that_client(people: People, xml: str) -> None:
+async def test_what_is_no_xml_troubles_nobody_but_the_client_that_wrote_it(people: People, xml: str) -> None:
     mallory, bob = await people("mallory", "bob")
     device, receiver = await mallory.device(), await bob.device()
 
