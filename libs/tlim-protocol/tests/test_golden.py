@@ -45,6 +45,34 @@ def test_the_specifications_example_reads_as_printed_and_writes_as_strict_json()
     }
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        'compress:"0", encode:"1", encrypt:"0", version:"2.0.0", from:"alice", to:"bob"',
+        'compress:"none", encode:"1", encrypt:"0", version:"2.0.0", from:"alice", to:"bob"',
+        'compress:"0", encode:"1", encrypt:"plain", version:"2.0.0", from:"alice", to:"bob"',
+        'compress:"0", encode:"1", encrypt:"0", version:"2.0.0", msg_from:"alice", msg_to:"bob"',
+        'msg_from:"mallory", msg_to:"carol", from:"alice", to:"bob"',
+        'compress:null, encode:null, encrypt:null, version:null, from:"alice", to:"bob", msg_from:null',
+        'from:"alice", to:"bob"',
+    ],
+)
+def test_each_spelling_of_the_same_is_written_the_same(spelling: str) -> None:
+    text = f"{{{spelling}, msg_id:'m1', msg_type:'MTT-000', msg_time:'1599218283837', body:[{{text:'hi'}}]}}"
+    assert json.loads(write_envelope(read_envelope(text, "alice"))) == {
+        "compress": "0",
+        "encode": "1",
+        "encrypt": "0",
+        "version": "2.0.0",
+        "from": "alice",
+        "to": "bob",
+        "msg_id": "m1",
+        "msg_type": "MTT-000",
+        "msg_time": "1599218283837",
+        "body": [{"text": "hi"}],
+    }
+
+
 @pytest.mark.parametrize("case", SPECIFICATION_BODIES, ids=lambda case: f"{case['msg_type']} {case['title']}")
 def test_every_body_printed_in_the_specification_is_read(case: dict[str, str]) -> None:
     text = f"{{from:'a', to:'b', msg_id:'1', msg_type:'{case['msg_type']}', body: {case['body']}}}"
