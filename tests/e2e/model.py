@@ -1,8 +1,8 @@
 """What tlim promises, as a few lists in memory: who sees what, what is unread, what is refused."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -33,14 +33,16 @@ class Entry:
 
 @dataclass
 class Session:
-    """A group: who is in it, who made it; `name` None as long as the server's own stands."""
+    """A group: who is in it, in the order they came, and who made it."""
 
     creator: str
     members: list[str]
-    name: str | None = None
+    name: str
     deleted: bool = False
     places: dict[str, int] = field(default_factory=dict)
     """Where somebody came in, or, who is not in it any more, where he left."""
+    left_as: dict[str, str] = field(default_factory=dict)
+    """What it was called when somebody left it."""
 
     @property
     def leader(self) -> str:
@@ -49,26 +51,32 @@ class Session:
 
 
 class Seen(NamedTuple):
-    """A message as a reader sees it."""
+    """A message as a reader sees it; of a notice only whose doing it tells."""
 
     sender: str
     msg_id: str
     recalled: bool
+    body: list[dict[str, Any]]
 
 
 class Overview(NamedTuple):
     """A conversation in somebody's list."""
 
     name: str
-    last: str | None
+    last: Seen | None
     unread: int
+    session_name: str | None
+    left: bool
+    deleted: bool
 
 
 class Model:
     """The promise; every change returns the code with which it is refused, or None."""
 
-    def __init__(self, users: Sequence[str]) -> None:
-        self.users = tuple(users)
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+        self.users = tuple(names)
+        self.inactive: set[str] = set()
         self.log: list[Entry] = []
         self.sessions: dict[str, Session] = {}
         self.receipts: dict[tuple[int, str], MsgType] = {}
@@ -81,6 +89,8 @@ class Model:
         sender, session_id = envelope.msg_from, envelope.session_id
         if session_id is None:
             people = frozenset({sender, envelope.msg_to or ""})
+            if envelope.msg_to in self.inactive and all(entry.conversation != people for entry in self.log):
+                return ErrorCode.USER_UNKNOWN  # nobody begins a conversation with him; those that are go on
             self.log.append(Entry(people, sender, envelope, people))
             return None
         refusal = self._refusal(session_id, sender)
@@ -88,24 +98,28 @@ class Model:
             self.log.append(Entry(session_id, sender, envelope, frozenset(self.sessions[session_id].members)))
         return refusal
 
-    def report(self, envelope: Envelope, place: int) -> ErrorCode | None:
-        """Somebody reports the message at that place of the log as received or read."""
-        reporter, message = envelope.msg_from, self.log[place]
+    def report(self, envelope: Envelope, places: Sequence[int]) -> ErrorCode | None:
+        """Somebody reports the messages at those places of the log, all of one conversation, as received or read."""
+        reporter, conversation = envelope.msg_from, self.log[places[0]].conversation
         refusal = self._refusal(envelope.session_id, reporter)
         if refusal is not None:
             return refusal
-        if reporter == message.sender or reporter not in message.audience:
+        messages = [self.log[place] for place in places]
+        if any(reporter == message.sender or reporter not in message.audience for message in messages):
             return ErrorCode.MSG_ID_UNKNOWN
-        known = self.receipts.get((place, reporter))
         is_read = envelope.msg_type is MsgType.READ
-        audience = frozenset({reporter})
-        if known is None or (known is MsgType.RECEIVED and is_read):
-            self.receipts[place, reporter] = envelope.msg_type
-            audience |= self._others(message) if is_read else {message.sender}
+        audience, news = frozenset({reporter}), []
+        for place, message, element in zip(places, messages, envelope.body, strict=True):
+            known = self.receipts.get((place, reporter))
+            if known is None or (known is MsgType.RECEIVED and is_read):
+                self.receipts[place, reporter] = envelope.msg_type
+                audience |= self._others(message) if is_read else {message.sender}
+                news.append(element)
         if is_read:
-            cursor = (reporter, message.conversation)
-            self.cursors[cursor] = max(place, self.cursors.get(cursor, -1))
-        self.log.append(Entry(message.conversation, reporter, envelope, audience))
+            cursor = (reporter, conversation)
+            self.cursors[cursor] = max(*places, self.cursors.get(cursor, -1))
+        told = envelope.model_copy(update={"body": news or envelope.body})
+        self.log.append(Entry(conversation, reporter, told, audience))
         return None
 
     def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
@@ -123,15 +137,24 @@ class Model:
         self.log.append(Entry(message.conversation, author, envelope, audience))
         return None
 
-    def make_session(self, session_id: str, creator: str, members: Sequence[str]) -> None:
-        """Somebody makes a session."""
-        self.sessions[session_id] = Session(creator, list(members), places=dict.fromkeys(members, len(self.log)))
+    def may_make_session(self, creator: str, listed: Sequence[str]) -> ErrorCode | None:
+        """Somebody wants to make a session: he and at least one of the others must be known."""
+        if creator in self.inactive or self.inactive.issuperset(listed):
+            return ErrorCode.SESSION_USER_UNKNOWN
+        return None
+
+    def make_session(self, session_id: str, creator: str, listed: Sequence[str]) -> None:
+        """Somebody makes a session, with those of the others who are known, called after all of them."""
+        members = [creator, *(user for user in listed if user not in self.inactive)]
+        name = ",".join(self.names[user] for user in members)
+        self.sessions[session_id] = Session(creator, members, name, places=dict.fromkeys(members, len(self.log)))
         self._notice(session_id, creator)
 
     def rename(self, session_id: str, who: str, name: str) -> ErrorCode | None:
         """A member gives a session a name; nobody is told of the one that it has."""
-        if self._refusal(session_id, who) is not None:
-            return ErrorCode.SESSION_UNKNOWN  # who is not in it cannot tell it from none
+        refusal = self._may_edit(session_id, who)
+        if refusal is not None:
+            return refusal
         session = self.sessions[session_id]
         if session.name != name:
             session.name = name
@@ -140,8 +163,11 @@ class Model:
 
     def add(self, session_id: str, who: str, newcomer: str) -> ErrorCode | None:
         """A member adds somebody who is not in it."""
-        if self._refusal(session_id, who) is not None:
-            return ErrorCode.SESSION_UNKNOWN
+        refusal = self._may_edit(session_id, who)
+        if refusal is not None:
+            return refusal
+        if newcomer in self.inactive:
+            return ErrorCode.USER_UNKNOWN
         session = self.sessions[session_id]
         session.members.append(newcomer)
         session.places[newcomer] = len(self.log)
@@ -150,25 +176,30 @@ class Model:
 
     def remove(self, session_id: str, who: str, leaver: str) -> ErrorCode | None:
         """A member leaves, or the leader removes him."""
-        session = self.sessions[session_id]
-        if self._refusal(session_id, who) is not None:
-            return ErrorCode.SESSION_UNKNOWN
+        session, refusal = self.sessions[session_id], self._may_edit(session_id, who)
+        if refusal is not None:
+            return refusal
         if who not in {leaver, session.leader}:
             return ErrorCode.NOT_ALLOWED
         session.members.remove(leaver)
-        session.places[leaver] = len(self.log)
+        session.places[leaver], session.left_as[leaver] = len(self.log), session.name
         self._notice(session_id, who, leaver)
         return None
 
     def delete(self, session_id: str, who: str) -> ErrorCode | None:
         """The leader deletes a session."""
-        if self._refusal(session_id, who) is not None:
-            return ErrorCode.SESSION_UNKNOWN
+        refusal = self._may_edit(session_id, who)
+        if refusal is not None:
+            return refusal
         if who != self.sessions[session_id].leader:
             return ErrorCode.NOT_ALLOWED
         self.sessions[session_id].deleted = True
         self._notice(session_id, who)
         return None
+
+    def activate(self, user: str, *, active: bool) -> None:
+        """An administrator deactivates somebody, or activates him again."""
+        (self.inactive.discard if active else self.inactive.add)(user)
 
     # --- what is seen ----------------------------------------------------------------------------------------------
 
@@ -195,14 +226,28 @@ class Model:
 
     def overview(self, reader: str, conversation: Conversation) -> Overview:
         """Return how a conversation stands in somebody's list."""
-        last = next((entry.envelope for entry in reversed(list(self._chats(reader, conversation)))), None)
+        messages = self.history(reader, conversation)
         cursor = self.cursors.get((reader, conversation), -1)
         unread = sum(
             entry.sender != reader and not entry.recalled
             for place, entry in enumerate(self.log)
             if place > cursor and entry.is_chat and entry.conversation == conversation and reader in entry.audience
         )
-        return Overview(self.name(reader, conversation), last.msg_id if last else None, unread)
+        name, last = self.name(reader, conversation), messages[-1] if messages else None
+        if not isinstance(conversation, str):
+            return Overview(name, last, unread, None, left=False, deleted=False)
+        session = self.sessions[conversation]
+        if reader not in session.members:  # it stays as it was
+            return Overview(name, last, unread, session.left_as[reader], left=True, deleted=False)
+        return Overview(name, last, unread, session.name, left=False, deleted=session.deleted)
+
+    def open_sessions(self, reader: str) -> list[str]:
+        """Return the sessions that somebody is in, the one that was made last first."""
+        return [
+            session_id
+            for session_id, session in reversed(self.sessions.items())
+            if reader in session.members and not session.deleted
+        ]
 
     def name(self, reader: str, conversation: Conversation) -> str:
         """Return what somebody calls a conversation: the other one's user id, or the session id."""
@@ -234,6 +279,11 @@ class Model:
             return ErrorCode.SESSION_UNKNOWN
         return None if who in session.members else ErrorCode.NOT_ALLOWED
 
+    def _may_edit(self, session_id: str, who: str) -> ErrorCode | None:
+        if self._refusal(session_id, who) is not None:
+            return ErrorCode.SESSION_UNKNOWN  # who is not in it cannot tell it from none
+        return ErrorCode.NOT_ALLOWED if who in self.inactive else None
+
     def _others(self, message: Entry) -> frozenset[str]:
         if isinstance(message.conversation, str):
             return frozenset(self.sessions[message.conversation].members)
@@ -250,4 +300,7 @@ class Model:
 
 
 def _seen(entry: Entry) -> Seen:
-    return Seen(entry.sender, entry.envelope.msg_id if entry.envelope else "", entry.recalled)
+    if entry.envelope is None:
+        return Seen(entry.sender, "", recalled=False, body=[])
+    body = [] if entry.recalled else entry.envelope.body
+    return Seen(entry.sender, entry.envelope.msg_id, entry.recalled, body)

@@ -1,9 +1,11 @@
 """Anything that people may do, in any order: after each step everybody sees what a model in memory says."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -22,7 +24,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
 from tests.e2e.clients.people import People
-from tests.e2e.model import Model, Overview, Seen
+from tests.e2e.model import Conversation, Model, Overview, Seen
 
 EXAMPLES = int(os.environ.get("TLIM_E2E_EXAMPLES", "0"))
 """How many histories to live through; 0: a few, always the same ones."""
@@ -51,6 +53,8 @@ class Machine(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         self._opened = AsyncExitStack()
         self._stored: dict[str, Stored] = {}
+        self._switched = 0
+        self._texts = (f"text {number}" for number in itertools.count())
         self._run(self._move_in(stack, admin_token))
 
     # --- what people do --------------------------------------------------------------------------------------------
@@ -58,7 +62,7 @@ class Machine(RuleBasedStateMachine):
     @rule(sender=somebody, shift=st.integers(1, PEOPLE - 1))
     def write_to_somebody(self, sender: int, shift: int) -> None:
         me, other = self._user(sender), self._user(sender + shift)
-        self._send(text_message(me, other, "hi"))
+        self._send(text_message(me, other, next(self._texts)))
 
     @precondition(lambda self: len(self.model.sessions) < SESSIONS)
     @rule(creator=somebody, alone_with=st.one_of(st.none(), st.integers(1, PEOPLE - 1)))
@@ -67,14 +71,17 @@ class Machine(RuleBasedStateMachine):
         others = [user for user in self.model.users if user != me]
         if alone_with is not None:
             others = [self._user(creator + alone_with)]
-        made = self._run(self._devices[me].http.add_session(others))
-        assert set(made["subscribers"]) == {me, *others}
-        self.model.make_session(made["session_id"], me, made["subscribers"])
+        refusal = self.model.may_make_session(me, others)
+        request = self._devices[me].http.add_session(others)
+        if refusal is not None:
+            assert self._edit(request) == refusal
+        else:
+            self.model.make_session(self._run(request)["session_id"], me, others)
 
     @precondition(lambda self: self.model.sessions)
     @rule(sender=somebody, which=anything)
     def write_to_a_session(self, sender: int, which: int) -> None:
-        self._send(group_message(self._user(sender), self._session(which), MsgType.TEXT, {"text": "hi"}))
+        self._send(group_message(self._user(sender), self._session(which), MsgType.TEXT, {"text": next(self._texts)}))
 
     @precondition(lambda self: self.model.messages)
     @rule(which=anything)
@@ -85,12 +92,20 @@ class Machine(RuleBasedStateMachine):
         assert again == self._stored[envelope.msg_id]
 
     @precondition(lambda self: self.model.messages)
-    @rule(reporter=somebody, which=anything, kind=st.sampled_from([MsgType.RECEIVED, MsgType.READ]))
-    def report(self, reporter: int, which: int, kind: MsgType) -> None:
-        place = self._message(which)
-        envelope = self._about(self._user(reporter), kind, place)
-        assert self._answer(envelope) == self.model.report(envelope, place)
-        self._eventually(lambda: self._check_ledger(place))
+    @rule(
+        reporter=somebody,
+        which=anything,
+        more=st.lists(anything, max_size=2),
+        kind=st.sampled_from([MsgType.RECEIVED, MsgType.READ]),
+    )
+    def report(self, reporter: int, which: int, more: list[int], kind: MsgType) -> None:
+        first = self._message(which)
+        same = [place for place in self.model.messages if self._conversation(place) == self._conversation(first)]
+        places = [first, *(same[number % len(same)] for number in more)]
+        envelope = self._about(self._user(reporter), kind, *places)
+        assert self._answer(envelope) == self.model.report(envelope, places)
+        for place in places:
+            self._eventually(partial(self._check_ledger, place))
 
     @precondition(lambda self: self.model.messages)
     @rule(author=somebody, which=anything)
@@ -126,6 +141,18 @@ class Machine(RuleBasedStateMachine):
             refusal = self._edit(self._devices[me].http.delete_session(session_id))
             assert refusal == self.model.delete(session_id, me)
 
+    @precondition(lambda self: self.model.inactive or 3 * self._switched < len(self.model.log))  # there is more to do
+    @rule(whom=somebody)
+    def deactivate_or_activate(self, whom: int) -> None:
+        user, active = self._user(whom), bool(self.model.inactive)
+        if active:  # never two of three at once
+            (user,) = self.model.inactive
+            self._run(self._admin.put_user(user, self.model.names[user]))
+        else:
+            self._run(self._admin.call("DELETE", f"/v1/users/{user}"))
+        self.model.activate(user, active=active)
+        self._switched += 1
+
     # --- what they see ---------------------------------------------------------------------------------------------
 
     @invariant()
@@ -153,6 +180,19 @@ class Machine(RuleBasedStateMachine):
         assert [_seen(item) for item in synced] == self.model.sync(user)
         for conversation, history in zip(known, histories, strict=True):
             assert [_seen(item) for item in history] == self.model.history(user, conversation)
+        await self._check_sessions(user)
+
+    async def _check_sessions(self, user: str) -> None:
+        client, mine = self._devices[user].http, self.model.open_sessions(user)
+        assert [one["session_id"] for one in await client.sessions()] == mine
+        for session_id, session in self.model.sessions.items():
+            if session_id in mine:
+                read = await client.session(session_id)
+                assert (read["session_name"], read["subscribers"]) == (session.name, session.members)
+            else:
+                with pytest.raises(RefusedError) as refusal:
+                    await client.session(session_id)
+                assert refusal.value.code is ErrorCode.SESSION_UNKNOWN
 
     async def _check_ledger(self, place: int) -> None:
         entry = self.model.log[place]
@@ -182,7 +222,8 @@ class Machine(RuleBasedStateMachine):
         admin = await self._opened.enter_async_context(HttpClient(stack.addresses.gateway, token=admin_token))
         people = await People(stack, admin, self._opened)(*(f"person{number}" for number in range(PEOPLE)))
         self._devices = {one.user_id: Device(await one.device(), await one.http()) for one in people}
-        self.model = Model([one.user_id for one in people])
+        self._admin = admin
+        self.model = Model({one.user_id: f"person{number}" for number, one in enumerate(people)})
 
     def _user(self, number: int) -> str:
         return self.model.users[number % PEOPLE]
@@ -193,13 +234,15 @@ class Machine(RuleBasedStateMachine):
     def _message(self, number: int) -> int:
         return self.model.messages[number % len(self.model.messages)]
 
-    def _about(self, who: str, kind: MsgType, place: int) -> Envelope:
-        entry = self.model.log[place]
-        assert entry.envelope is not None
-        if isinstance(entry.conversation, str):
-            return about(who, kind, [entry.envelope.msg_id], session_id=entry.conversation)
-        other = entry.sender if who != entry.sender else next(iter(entry.conversation - {who}))
-        return about(who, kind, [entry.envelope.msg_id], to=other)
+    def _conversation(self, place: int) -> Conversation:
+        return self.model.log[place].conversation
+
+    def _about(self, who: str, kind: MsgType, *places: int) -> Envelope:
+        envelopes = [self.model.log[place].envelope for place in places]
+        msg_ids, conversation = [one.msg_id for one in envelopes if one is not None], self._conversation(places[0])
+        if isinstance(conversation, str):
+            return about(who, kind, msg_ids, session_id=conversation)
+        return about(who, kind, msg_ids, to=min(conversation - {who}))
 
     def _send(self, envelope: Envelope) -> None:
         assert self._answer(envelope) == self.model.write(envelope)
@@ -237,13 +280,16 @@ class Machine(RuleBasedStateMachine):
 
 
 def _overview(item: Json) -> Overview:
-    return Overview(item["conversation"], item["last"] and item["last"]["msg_id"], item["unread"])
+    last = _seen(item["last"]) if item["last"] else None
+    return Overview(item["conversation"], last, item["unread"], item["session_name"], item["left"], item["deleted"])
 
 
 def _seen(item: Json) -> Seen:
     is_notice = not REGISTRY[MsgType(item["msg_type"])].sent_by_clients
     assert item["body"] or item["recalled"]
-    return Seen(item["from"], "" if is_notice else item["msg_id"], item["recalled"])
+    if is_notice:
+        return Seen(item["from"], "", item["recalled"], [])
+    return Seen(item["from"], item["msg_id"], item["recalled"], item["body"])
 
 
 @pytest.mark.timeout(900)
