@@ -47,7 +47,7 @@ clean-data: ready ## remove all data and secrets (.tlim)
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: lint types drift unit integration e2e ## everything that CI proves
+test: lint types drift unit integration e2e ## all of these; CI (.ci/run) adds Prosody, and Java and clamd, without which tests are skipped
 	@echo "== all of it passed"
 
 lint: ready ## ruff: rules and format; import-linter: who may import whom
