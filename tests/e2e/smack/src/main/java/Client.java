@@ -115,7 +115,7 @@ public final class Client {
     }
 
     private static void hear(Stanza stanza) {
-        if (!stanza.hasExtension(CarbonExtension.NAMESPACE)) { // Smack's own manager unwraps those
+        if (CarbonExtension.from((Message) stanza) == null) { // Smack's own manager unwraps those
             say("message", xml(stanza));
         }
     }
