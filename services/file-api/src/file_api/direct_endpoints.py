@@ -24,8 +24,16 @@ from file_api.schemas import FileRead
 PAGE = 100
 """URLs in one answer: each has some 400 bytes."""
 
+MAX_BODY_BYTES = 64 * 1024
+"""What is declared about a file has a few KiB. The body is read before anybody asks for the token."""
+
+MAX_CHOICES_BYTES = 2 * 1024 * 1024
+"""10,000 parts, each with its number and the longest ETag."""
+
 router = APIRouter(
-    tags=["direct"], responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,))
+    tags=["direct"],
+    responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,)),
+    max_body_size=MAX_BODY_BYTES,
 )
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED)
 _JSON = problem_responses(ErrorCode.JSON_INVALID)
@@ -84,7 +92,11 @@ async def sign_parts(
     return PartUrls(items=items, next=after if after <= upload.part_count else None)
 
 
-@router.post("/v1/uploads/{upload_id}/complete", responses={**_JSON, **_UNKNOWN, **problem_responses(statuses=(408,))})
+@router.post(
+    "/v1/uploads/{upload_id}/complete",
+    responses={**_JSON, **_UNKNOWN, **problem_responses(statuses=(408, 413))},
+    max_body_size=MAX_CHOICES_BYTES,
+)
 async def complete_upload(
     upload_id: str, user: CurrentUserDep, direct: DirectDep, choices: UploadComplete | None = None
 ) -> FileRead:

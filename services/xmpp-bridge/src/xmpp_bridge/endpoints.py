@@ -7,7 +7,10 @@ from tlim_runtime.errors import problem_responses
 from xmpp_bridge.dependencies import ClientAddress, TokenDeskDep, TokenIssuerDep
 from xmpp_bridge.schemas import KeySet, TokenAnswer, TokenRequest
 
-router = APIRouter(tags=["tokens"])
+MAX_BODY_BYTES = 16 * 1024
+"""A name and a password: whoever asks has no token yet, so anybody may send it."""
+
+router = APIRouter(tags=["tokens"], max_body_size=MAX_BODY_BYTES)
 
 _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published before it signs
 
@@ -20,7 +23,7 @@ _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published 
         ErrorCode.TOO_MANY_REQUESTS,
         ErrorCode.FIELD_INVALID,
         ErrorCode.JSON_INVALID,
-        statuses=(401,),
+        statuses=(401, 413),
     ),
 )
 async def create_token(

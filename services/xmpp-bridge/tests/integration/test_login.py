@@ -52,6 +52,14 @@ async def test_odd_passwords_are_only_wrong(world: Any, password: str) -> None:
         assert (await ask(bridge, "alice", password)).status_code == 401
 
 
+async def test_a_stranger_cannot_fill_the_memory(world: Any) -> None:
+    async with world.ready_bridge() as bridge:
+        assert (
+            await ask(bridge, "😀" * 256, "😀" * 1024)
+        ).status_code == 401  # twelve bytes each: the most there can be
+        assert (await ask(bridge, "alice", "x" * 16_384)).status_code == 413
+
+
 async def test_too_many_attempts_are_told_when_to_come_back(world: Any) -> None:
     async with world.ready_bridge(token_attempts_per_user="1/minute") as bridge:
         await ask(bridge, "alice", SECRETS["alice"])
