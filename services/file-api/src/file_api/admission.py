@@ -1,6 +1,7 @@
-"""Who may upload how much: so many uploads in a time, and so many bytes altogether."""
+"""Who may upload how much: so many uploads at once and in a time, and so many bytes altogether."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from tlim_runtime.throttle import Throttle
@@ -8,19 +9,28 @@ from tlim_runtime.throttle import Throttle
 from file_api.errors import QuotaExceeded
 from file_api.files import Usage
 from file_api.repository import Repository, Transaction
+from file_api.running import Running
 
 
 class Admission:
-    """Lets uploads begin within each user's rate and quota, and files be added within his quota.
+    """Lets uploads run and begin within each user's bounds and quota, and files be added within his quota.
 
     Whoever adds to what a user has does so under the user's lock, so that uploads at the same time cannot exceed the
     quota together: they reserve what they are known to need when they begin.
     """
 
-    def __init__(self, transaction: Transaction, throttle: Throttle, *, quota_bytes: int) -> None:
+    def __init__(self, transaction: Transaction, running: Running, throttle: Throttle, *, quota_bytes: int) -> None:
         self._transaction = transaction
+        self._running = running
         self._throttle = throttle
         self.quota_bytes = quota_bytes
+
+    def one_more(self, owner_id: str) -> AbstractContextManager[None]:
+        """Count an upload that runs as long as the block does, from the first byte that is read.
+
+        Raises TooManyRequests; Unavailable when too many run altogether.
+        """
+        return self._running.one(owner_id)
 
     async def begin(self, owner_id: str, size: int, note: Callable[[Repository], Awaitable[None]]) -> int:
         """Let an upload of at least `size` bytes begin; `note` writes down, before its first byte, that it does.

@@ -27,6 +27,7 @@ from file_api.presign import Presigner
 from file_api.previews import Previews
 from file_api.quarantine import SCAN_TIMEOUT, Quarantine
 from file_api.repository import Transaction, transactions
+from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
 from file_api.storage import Storage, open_storage
@@ -78,7 +79,11 @@ async def _assemble(
     settings: Settings = app.state.settings
     transaction = transactions(database)
     throttle = Throttle(settings.uploads_per_user, "user")
-    app.state.admission = Admission(transaction, throttle, quota_bytes=settings.user_quota_bytes)
+    uploads = Running("uploads", per_user=settings.running_uploads_per_user, at_most=settings.running_uploads)
+    app.state.downloads = Running(
+        "downloads", per_user=settings.running_downloads_per_user, at_most=settings.running_downloads
+    )
+    app.state.admission = Admission(transaction, uploads, throttle, quota_bytes=settings.user_quota_bytes)
     app.state.disposal = Disposal(transaction, storage)
     app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
     scanners = _scanners(app, transaction, storage)

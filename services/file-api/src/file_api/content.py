@@ -1,24 +1,34 @@
 """A file as an HTTP answer: headers, ranges, conditional requests (RFC 9110), and a stream that is always closed."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.auth import CurrentUser
 from tlim_runtime.errors import problem
+from tlim_runtime.logging import get_logger
 
 from file_api.files import StoredFile
 from file_api.names import attachment
 from file_api.ranges import ByteRange, UnsatisfiableRangeError, Validators, allows_range, is_not_modified, parse_range
+from file_api.running import Running
 from file_api.service import FileService
 
+logger = get_logger(__name__)
 
-async def content_of(file: StoredFile, request: Request, user: CurrentUser, service: FileService) -> Response:
-    """Answer a GET or HEAD for a file that the user may read: 200, 206, 304 or 416. Raises Unavailable."""
+
+async def content_of(
+    file: StoredFile, request: Request, user: CurrentUser, service: FileService, downloads: Running
+) -> Response:
+    """Answer a GET or HEAD for a file that the user may read: 200, 206, 304 or 416.
+
+    Raises TooManyRequests when too many of his downloads run; Unavailable.
+    """
     current = Validators(etag=f'"{file.sha256}"', modified=file.stored_at)
     headers = {
         "ETag": current.etag,
@@ -42,15 +52,19 @@ async def content_of(file: StoredFile, request: Request, user: CurrentUser, serv
         span = parse_range(wanted, file.size)
     except UnsatisfiableRangeError:
         return _not_satisfiable(file)
-    data = await service.open(file, user.user_id, span)
-    return _stream(data, headers, span, file.size)
+    patience = request.app.state.settings.stall_timeout.total_seconds()
+    async with AsyncExitStack() as opened:
+        opened.enter_context(downloads.one(user.user_id))
+        data = await opened.enter_async_context(aclosing(await service.open(file, user.user_id, span)))
+        status, length = _status(span, file.size)
+        return FileResponse(data, status, {**headers, **length}, opened.pop_all(), patience)
 
 
-def _stream(data: AsyncGenerator[bytes, None], headers: dict[str, str], span: ByteRange | None, size: int) -> Response:
+def _status(span: ByteRange | None, size: int) -> tuple[HTTPStatus, dict[str, str]]:
     if span is None:
-        return FileResponse(data, HTTPStatus.OK, {**headers, "Content-Length": str(size)})
+        return HTTPStatus.OK, {"Content-Length": str(size)}
     part = {"Content-Length": str(span.length), "Content-Range": f"bytes {span.start}-{span.end}/{size}"}
-    return FileResponse(data, HTTPStatus.PARTIAL_CONTENT, {**headers, **part})
+    return HTTPStatus.PARTIAL_CONTENT, part
 
 
 def _not_satisfiable(file: StoredFile) -> Response:
@@ -61,12 +75,37 @@ def _not_satisfiable(file: StoredFile) -> Response:
 
 
 class FileResponse(StreamingResponse):
-    """A stream that is closed as soon as the answer ends, also when the client goes away in the middle."""
+    """A stream; what was `opened` for it is closed as soon as the answer ends, also when it ends in the middle.
 
-    def __init__(self, data: AsyncGenerator[bytes, None], status: HTTPStatus, headers: dict[str, str]) -> None:
+    It ends there when the client goes away, or takes nothing for `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        data: AsyncGenerator[bytes, None],
+        status: HTTPStatus,
+        headers: dict[str, str],
+        opened: AsyncExitStack,
+        patience: float,
+    ) -> None:
         super().__init__(data, status, headers)
-        self._data = data
+        self._opened = opened
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._data):
-            await super().__call__(scope, receive, send)
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await send(message)
+            except TimeoutError:
+                raise _StalledError from None
+
+        async with self._opened:
+            try:
+                await super().__call__(scope, receive, send_in_time)
+            except _StalledError:  # the server closes the connection: the answer is not complete
+                logger.info("a download was given up: its client takes nothing")
+
+
+class _StalledError(Exception):
+    pass

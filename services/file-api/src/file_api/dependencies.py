@@ -11,6 +11,7 @@ from file_api.admission import Admission
 from file_api.direct import DirectUploads
 from file_api.download_urls import DownloadUrls
 from file_api.previews import Previews
+from file_api.running import Running
 from file_api.service import FileService
 
 Configured = TypeVar("Configured")
@@ -29,6 +30,11 @@ def _access(request: Request) -> Access:
 def _admission(request: Request) -> Admission:
     admission: Admission = request.app.state.admission
     return admission
+
+
+def _downloads(request: Request) -> Running:
+    downloads: Running = request.app.state.downloads
+    return downloads
 
 
 def _legacy_user(
@@ -66,6 +72,7 @@ AccessDep = Annotated[Access, Depends(_access)]
 DirectDep = Annotated[DirectUploads, Depends(_direct)]
 PreviewsDep = Annotated[Previews, Depends(_previews)]
 DownloadUrlsDep = Annotated[DownloadUrls, Depends(_download_urls)]
+DownloadsDep = Annotated[Running, Depends(_downloads)]
 AdmissionDep = Annotated[Admission, Depends(_admission)]
 CurrentUserDep = Annotated[CurrentUser, Depends(current_user)]
 LegacyUserDep = Annotated[CurrentUser, Depends(_legacy_user)]

@@ -8,7 +8,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
 from file_api.content import content_of
-from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, FilesDep
+from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, DownloadsDep, FilesDep
 from file_api.schemas import FileRead, UsageRead
 from file_api.uploads import reading
 
@@ -36,16 +36,17 @@ CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": BINARY}},
     206: {"description": "One range of it", "content": {"*/*": BINARY}},
     304: {"description": "Not modified"},
-    **problem_responses(statuses=(416,)),
+    **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(416,)),
 }
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN)
 
 
 @router.post("/v1/files", status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_BODY, responses=UPLOAD_REFUSALS)
-async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep) -> FileRead:
+async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep, admission: AdmissionDep) -> FileRead:
     """Upload a file: as the only file of a multipart form, or as the body itself (its name in `?name=`)."""
-    async with reading(request, files.max_upload_bytes) as upload:
-        return FileRead.of(await files.upload(user.user_id, upload))
+    with admission.one_more(user.user_id):
+        async with reading(request) as upload:
+            return FileRead.of(await files.upload(user.user_id, upload))
 
 
 @router.get("/v1/files/usage")
@@ -70,7 +71,13 @@ async def file_info(file_id: str, user: CurrentUserDep, access: AccessDep) -> Fi
 @router.get("/v1/files/{file_id}", response_class=Response, responses={**CONTENT_ANSWERS, **_UNKNOWN})
 @router.head("/v1/files/{file_id}", response_class=Response, responses={**CONTENT_ANSWERS, **_UNKNOWN})
 async def file_content(
-    file_id: str, request: Request, user: CurrentUserDep, access: AccessDep, files: FilesDep
+    *,
+    file_id: str,
+    request: Request,
+    user: CurrentUserDep,
+    access: AccessDep,
+    files: FilesDep,
+    downloads: DownloadsDep,
 ) -> Response:
     """Download a file, or a range of it; conditional requests are honoured."""
-    return await content_of(await access.readable(file_id, user.user_id), request, user, files)
+    return await content_of(await access.readable(file_id, user.user_id), request, user, files, downloads)

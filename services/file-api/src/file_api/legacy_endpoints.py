@@ -8,7 +8,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import LegacyRoute, problem_responses
 
 from file_api.content import content_of
-from file_api.dependencies import AccessDep, FilesDep, LegacyUserDep
+from file_api.dependencies import AccessDep, AdmissionDep, DownloadsDep, FilesDep, LegacyUserDep
 from file_api.endpoints import BINARY, CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
 from file_api.schemas import LegacyFileId, LegacyRefusal
 from file_api.uploads import reading
@@ -42,11 +42,14 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/mobileFileUpload", response_class=Response, openapi_extra=UPLOAD_BODY, responses=_UPLOADED)
-async def mobile_file_upload(project_name: str, request: Request, user: LegacyUserDep, files: FilesDep) -> Response:
+async def mobile_file_upload(
+    project_name: str, request: Request, user: LegacyUserDep, files: FilesDep, admission: AdmissionDep
+) -> Response:
     """Upload a file; answers its id as plain text, or as JSON to a client that accepts it."""
     del project_name  # part of old clients' addresses, without a meaning here
-    async with reading(request, files.max_upload_bytes) as upload:
-        file = await files.upload(user.user_id, upload)
+    with admission.one_more(user.user_id):
+        async with reading(request) as upload:
+            file = await files.upload(user.user_id, upload)
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse(LegacyFileId(fileId=file.file_id).model_dump())
     return PlainTextResponse(file.file_id)
@@ -61,8 +64,9 @@ async def mobile_file_download(
     user: LegacyUserDep,
     access: AccessDep,
     files: FilesDep,
+    downloads: DownloadsDep,
     file_id: Annotated[str, Query(alias="fileId")] = "",
 ) -> Response:
     """Download a file, or a range of it; conditional requests are honoured."""
     del project_name
-    return await content_of(await access.readable(file_id, user.user_id), request, user, files)
+    return await content_of(await access.readable(file_id, user.user_id), request, user, files, downloads)

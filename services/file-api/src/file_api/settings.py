@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
 from tlim_runtime.throttle import Rate
 
-from file_api.storage import MAX_PARTS, PART_BYTES
+from file_api.storage import MAX_CONNECTIONS, MAX_PARTS, PART_BYTES
 
 
 class Settings(ServiceSettings, DatabaseSettings):
@@ -55,6 +55,14 @@ class Settings(ServiceSettings, DatabaseSettings):
     scans_at_once: int = Field(default=2, ge=1)
     scan_interval: timedelta = timedelta(seconds=5)
     """How often is looked for what another process has left unscanned; new files are scanned at once."""
+    running_uploads_per_user: int = Field(default=8, ge=1)
+    running_uploads: int = Field(default=50, ge=1, le=50)
+    """Of all users in one process: each may hold 8 MiB."""
+    running_downloads_per_user: int = Field(default=20, ge=1)
+    running_downloads: int = Field(default=200, ge=1, le=MAX_CONNECTIONS - 100)
+    """Of all users in one process: each holds a connection to S3, of which uploads and scans need some too."""
+    stall_timeout: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
+    """Who sends nothing of his upload, or takes nothing of his download, for so long is given up."""
     unsent_expiry: timedelta = Field(default=timedelta(days=90), ge=timedelta(0))
     """A file that no message has carried so long after its upload is deleted; 0: never. Once sent, it stays until its
     uploader deletes it."""

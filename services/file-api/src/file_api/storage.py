@@ -25,13 +25,16 @@ PART_BYTES = 8 * 1024 * 1024
 MAX_PARTS = 10_000
 """S3's bound on the parts of one object."""
 
+MAX_CONNECTIONS = 300
+"""More than may be in use at once (see Settings): whoever needs one does not wait for somebody's slow download."""
+
 _CHUNK_BYTES = 64 * 1024
 
 _CONFIG = AioConfig(
     connect_timeout=2,
     read_timeout=30,
     retries={"mode": "standard", "total_max_attempts": 3},
-    max_pool_connections=200,  # every running download holds one; the default of 10 would make the eleventh wait
+    max_pool_connections=MAX_CONNECTIONS,
     signature_version="s3v4",
     s3={"addressing_style": "path"},  # not every server resolves bucket.host
     request_checksum_calculation="when_required",  # botocore's new default sends trailers that not every server knows

@@ -12,6 +12,7 @@ from file_api.app import create_app
 from file_api.disposal import Disposal
 from file_api.files import NewUpload, Upload, new_file_id, object_key
 from file_api.repository import Transaction, transactions
+from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
 from file_api.storage import Storage, open_storage
@@ -49,7 +50,8 @@ async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIter
 def _process(settings: Settings, transaction: Transaction, storage: Storage) -> Process:
     disposal = Disposal(transaction, storage)
     throttle = Throttle(settings.uploads_per_user, "user")
-    admission = Admission(transaction, throttle, quota_bytes=settings.user_quota_bytes)
+    running = Running("uploads", per_user=settings.running_uploads_per_user, at_most=settings.running_uploads)
+    admission = Admission(transaction, running, throttle, quota_bytes=settings.user_quota_bytes)
     limits = settings.model_dump(include={"max_upload_bytes", "upload_timeout", "pending_expiry"})
     return FileService(transaction, storage, disposal, admission, _nobody_hears, **limits), disposal
 
