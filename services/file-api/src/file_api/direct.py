@@ -6,7 +6,7 @@ so that a URL that is still valid then cannot change a file that was measured.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from file_api.admission import Admission
-from file_api.disposal import Disposal
+from file_api.disposal import SETTLED, Disposal
 from file_api.errors import UploadTooSlow
 from file_api.files import DirectUpload, Received, StoredFile, is_file_id, new_file_id, object_key
 from file_api.intake import Intake, too_large
@@ -25,7 +25,7 @@ from file_api.parts import Part, Parts
 from file_api.presign import Presigner, SignedUrl
 from file_api.repository import Transaction
 from file_api.service import FileService
-from file_api.storage import ObjectMissing, Storage, StorageUnavailable
+from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
 
@@ -37,9 +37,6 @@ PART_BYTES = 8 * 1024 * 1024
 
 MAX_PARTS = 1000
 """Larger files have larger parts: one page of S3's listing shows all."""
-
-_SETTLED = timedelta(minutes=10)
-"""By then a request that we gave up has ended in S3, one way or the other."""
 
 _MIB = 1024 * 1024
 
@@ -108,27 +105,29 @@ class DirectUploads:
         await self._admission.begin(owner_id, upload.size, lambda tables: tables.direct.begin(upload, now))
         try:
             s3_upload_id = await self._parts.begin(object_key(upload_id))
-        except StorageUnavailable:
-            await self._give_up(upload)
+            async with self._transaction() as tables:
+                await tables.direct.open(upload_id, s3_upload_id)
+        except Unavailable:
+            await self._files.give_up(upload_id, after=SETTLED)  # S3 may still begin what we do not wait for any more
             raise
-        async with self._transaction() as tables:
-            await tables.direct.open(upload_id, s3_upload_id)
         return upload._replace(s3_upload_id=s3_upload_id)
 
-    async def _give_up(self, upload: DirectUpload) -> None:
-        # S3 may still begin what we do not wait for any more: it is removed some time later.
-        with suppress(Unavailable):  # else it expires
-            async with self._transaction() as tables:
-                await tables.uploads.end(upload.upload_id)
-                await tables.discarded.add([object_key(upload.upload_id)], datetime.now(UTC) + _SETTLED)
-
     async def open_uploads(self, owner_id: str, after: str, limit: int) -> list[DirectUpload]:
-        """Return up to `limit` uploads of a user that can be resumed, by id, from behind the id `after`."""
+        """Return up to `limit` uploads of a user, by id, from behind the id `after`: all that reserve bytes of his."""
         async with self._transaction() as tables:
             return await tables.direct.of(owner_id, after, limit, datetime.now(UTC))
 
     async def find(self, owner_id: str, upload_id: str) -> DirectUpload:
-        """Return an upload that is not complete, aborted or expired; else raises FILE_UNKNOWN, as for another's."""
+        """Return an upload that can be resumed.
+
+        Raises FILE_UNKNOWN for one that is complete, aborted, expired or somebody else's, or could not begin in S3.
+        """
+        upload = await self._find(owner_id, upload_id)
+        if not upload.s3_upload_id:
+            raise _unknown()
+        return upload
+
+    async def _find(self, owner_id: str, upload_id: str) -> DirectUpload:
         upload = None
         if is_file_id(upload_id):
             async with self._transaction() as tables:
@@ -195,7 +194,7 @@ class DirectUploads:
         except ObjectMissing:  # aborted meanwhile, or completed elsewhere with bytes that were known already
             return await self._completed(upload.owner_id, upload.upload_id)
         if received.size != upload.size or received.sha256 != (upload.sha256 or received.sha256):
-            await self.abort(upload)
+            await self._abort(upload)
             detail = "the bytes are not those that were declared; the upload is given up, begin again"
             raise TlimError(ErrorCode.FIELD_INVALID, detail, field="sha256")
         return await self._files.finish(received)
@@ -213,8 +212,14 @@ class DirectUploads:
         media_type = media_type_of(intake.head, upload.media_type, upload.name)
         return Received(upload.upload_id, upload.owner_id, upload.name, media_type, intake.size, intake.sha256)
 
-    async def abort(self, upload: DirectUpload) -> None:
-        """Forget an upload and remove its parts, those that S3 cannot remove now later. Raises Unavailable."""
+    async def abort(self, owner_id: str, upload_id: str) -> None:
+        """Forget an upload and remove its parts, those that S3 cannot remove now later.
+
+        Raises FILE_UNKNOWN for one that is complete, aborted, expired or somebody else's; Unavailable.
+        """
+        await self._abort(await self._find(owner_id, upload_id))
+
+    async def _abort(self, upload: DirectUpload) -> None:
         key = object_key(upload.upload_id)
         async with self._transaction() as tables:
             if await tables.uploads.end(upload.upload_id) is None:

@@ -59,7 +59,7 @@ async def open_uploads(
     cursor: Annotated[str, Query(description="`next_cursor` of the page before", max_length=64)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> UploadPage:
-    """List the caller's uploads that can be resumed."""
+    """List the caller's open uploads; one that could not begin in S3 can only be aborted."""
     if cursor and not is_file_id(cursor):
         raise TlimError(ErrorCode.FIELD_INVALID, "this is no cursor of ours", field="cursor")
     found = await direct.open_uploads(user.user_id, cursor, limit + 1)
@@ -108,7 +108,7 @@ async def complete_upload(
 @router.delete("/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
 async def abort_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> None:
     """Abort an upload; its parts are removed."""
-    await direct.abort(await direct.find(user.user_id, upload_id))
+    await direct.abort(user.user_id, upload_id)
 
 
 @router.get("/v1/files/{file_id}/url", responses=_UNKNOWN)

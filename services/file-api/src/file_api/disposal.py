@@ -1,6 +1,6 @@
 """The removal of objects that belong to nobody: discarded ones, and those of uploads that have expired."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
@@ -10,6 +10,9 @@ from file_api.repository import Transaction
 from file_api.storage import Storage
 
 logger = get_logger(__name__)
+
+SETTLED = timedelta(minutes=10)
+"""By then a request that we gave up has ended in S3, one way or the other."""
 
 _BATCH = 500  # expired uploads in one transaction
 

@@ -16,7 +16,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from file_api.admission import Admission
-from file_api.disposal import Disposal
+from file_api.disposal import SETTLED, Disposal
 from file_api.errors import QuotaExceeded, UploadTooSlow
 from file_api.files import Blob, NewUpload, Received, Scan, StoredFile, Upload, is_file_id, new_file_id, object_key
 from file_api.intake import Intake
@@ -66,8 +66,8 @@ class FileService:
         """Store a file and announce it.
 
         Raises FIELD_INVALID for an empty file, PayloadTooLarge over the limit, QuotaExceeded, TooManyRequests,
-        Unavailable, or what the data raises; then neither row nor object remains, at once or, where S3 or the database
-        is away, after the next sweep.
+        Unavailable, or what the data raises; then nothing is reserved any more, and no object remains, at once or,
+        where S3 is away, after a later sweep; where the database is away, when the upload expires.
         """
         upload_id, now = new_file_id(), _now()
         new = NewUpload(upload_id, owner_id, now, now + self._pending_expiry, upload.at_least)
@@ -75,10 +75,10 @@ class FileService:
         try:
             received = await self._receive(upload_id, owner_id, upload, room)
         except Unavailable:
-            # S3 may still be working on a request that we gave up: only later can its object be removed for good.
+            await self.give_up(upload_id, after=SETTLED)  # S3 may still be working on what we do not wait for any more
             raise
         except Exception:
-            await self._give_up(upload_id)
+            await self.give_up(upload_id)
             raise
         return await self.finish(received)
 
@@ -103,7 +103,7 @@ class FileService:
         try:
             file = await self._file_away(received)
         except TlimError:
-            await self._give_up(received.upload_id)
+            await self.give_up(received.upload_id)
             raise
         if file is not None:
             await self._announced()
@@ -143,16 +143,18 @@ class FileService:
     def _scan_of(self, size: int) -> Scan:
         return Scan.SKIPPED if self._scan_max_bytes is None or size > self._scan_max_bytes else Scan.WAITING
 
-    async def _give_up(self, upload_id: str) -> None:
+    async def give_up(self, upload_id: str, *, after: timedelta = timedelta(0)) -> None:
+        """End an upload without a file: its owner has its bytes back, its object is removed `after` this time."""
         key = object_key(upload_id)
         try:
             async with self._transaction() as tables:
                 if await tables.uploads.end(upload_id) is not None:
-                    await tables.discarded.add([key], _now())
+                    await tables.discarded.add([key], _now() + after)
         except Unavailable as error:
             logger.warning("an upload is left to the sweeper", upload_id=upload_id, reason=str(error))
         else:
-            await self._disposal.remove(key)
+            if not after:
+                await self._disposal.remove(key)
 
     async def delete(self, file_id: str, owner_id: str) -> None:
         """Delete a file of this owner; its bytes go when no other file has them.

@@ -165,6 +165,15 @@ class TestWithoutS3:
         assert [row["file_id"] for row in await world.rows("SELECT file_id FROM files")] == [stored]
         assert await world.rows("SELECT * FROM outbox") == []
 
+    async def test_a_failed_upload_reserves_nothing_and_is_removed_when_s3_has_settled(self, world: Any) -> None:
+        async with world.client("alice") as alice:
+            for _ in range(2):
+                assert (await alice.post("/v1/files", content=bytes(1_000))).status_code == 503
+            assert (await alice.get("/v1/files/usage")).json()["reserved_bytes"] == 0
+        assert await world.rows("SELECT * FROM uploads") == []
+        later = "SELECT object_key FROM discarded WHERE not_before > now() + interval '5 minutes'"
+        assert len(await world.rows(later)) == 2
+
 
 async def test_a_download_does_not_wait_for_the_broker(world: Any) -> None:
     async with world.client("alice") as alice:

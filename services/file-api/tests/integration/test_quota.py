@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from file_api.repository.direct import DirectRepository
 from tlim_protocol.errors import ErrorCode
+from tlim_runtime.outages import DatabaseUnavailable
 
 QUOTA = 100_000
 UPLOADS = ("/v1/files", "/p/upload/mobileFileUpload")
@@ -160,3 +162,30 @@ class TestRate:
         async with world.client("alice") as alice:
             answers = [await alice.post("/v1/uploads", json={"name": "a", "size": 1}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [201, 201, 429]
+
+
+async def test_a_direct_upload_that_could_not_begin_reserves_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(DirectRepository, "open", away)
+    async with world.client("alice") as alice:
+        assert (await alice.post("/v1/uploads", json={"name": "a", "size": 60_000})).status_code == 503
+        assert (await usage(alice))["reserved_bytes"] == 0
+
+
+async def test_a_direct_upload_whose_beginning_was_killed_can_be_found_and_aborted(world: Any) -> None:
+    await world.rows(
+        "INSERT INTO uploads (upload_id, owner_id, kind, began_at, expires_at, reserved_bytes, part_bytes)"
+        " VALUES ($1, 'alice', 'direct', now(), now() + interval '1 day', 60000, 60000)", "a" * 32
+    )  # fmt: skip
+    async with world.client("alice") as alice, world.client("bob") as bob:
+        listed = (await alice.get("/v1/uploads")).json()["items"]
+        assert [(item["upload_id"], item["size"]) for item in listed] == [("a" * 32, 60_000)]
+        path = f"/v1/uploads/{'a' * 32}"
+        assert (await alice.get(path)).status_code == (await bob.delete(path)).status_code == 404
+        assert (await alice.delete(path)).status_code == 204
+        assert (await usage(alice))["reserved_bytes"] == 0
+    await world.nothing_left()

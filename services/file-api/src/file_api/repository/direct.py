@@ -41,20 +41,18 @@ class DirectRepository:
         return (await self._session.scalars(opened)).first() is not None
 
     async def find(self, upload_id: str, now: datetime) -> DirectUpload | None:
-        """Return an upload that is open and has not expired."""
+        """Return an upload that has not expired; without S3's id, if that could not be noted."""
         row = (await self._session.scalars(_open(now).where(col(UploadRow.upload_id) == upload_id))).first()
         return None if row is None else _upload(row)
 
     async def of(self, owner_id: str, after: str, limit: int, now: datetime) -> list[DirectUpload]:
-        """Return a user's uploads that are open, by id, from behind the id `after`."""
+        """Return a user's uploads that have not expired, by id, from behind the id `after`."""
         query = _open(now).where(col(UploadRow.owner_id) == owner_id, col(UploadRow.upload_id) > after)
         return [_upload(row) for row in await self._session.scalars(query.order_by(UploadRow.upload_id).limit(limit))]
 
 
 def _open(now: datetime) -> sa.Select[UploadRow]:
-    return sa.select(UploadRow).where(
-        col(UploadRow.kind) == _KIND, col(UploadRow.expires_at) > now, col(UploadRow.s3_upload_id).is_not(None)
-    )
+    return sa.select(UploadRow).where(col(UploadRow.kind) == _KIND, col(UploadRow.expires_at) > now)
 
 
 def _upload(row: UploadRow) -> DirectUpload:
