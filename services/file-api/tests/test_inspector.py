@@ -2,11 +2,16 @@
 
 import asyncio
 import io
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from file_api import inspector
 from file_api.inspection import MAX_WORKER_BYTES, Facts, Inspected, Kind, ThumbnailSize, UnsuitableError
-from file_api.inspector import Inspector
+from file_api.inspector import Inspector, WorkerLost
 from PIL import Image
 
 
@@ -30,8 +35,8 @@ async def test_a_worker_makes_a_thumbnail_of_what_it_is_fed() -> None:
 
 
 async def test_more_files_than_workers_wait_for_their_turn() -> None:
-    inspector, recording = Inspector(1), b"#!AMR\n" + 50 * (b"\x3c" + bytes(31))
-    found = await asyncio.gather(*(inspector.inspect(Kind.AUDIO, fed(recording)) for _ in range(3)))
+    alone, recording = Inspector(1), b"#!AMR\n" + 50 * (b"\x3c" + bytes(31))
+    found = await asyncio.gather(*(alone.inspect(Kind.AUDIO, fed(recording)) for _ in range(3)))
     assert found == 3 * [Inspected(Facts(duration_ms=1000))]
 
 
@@ -45,10 +50,50 @@ async def test_a_source_that_fails_is_not_the_files_fault_and_frees_the_worker()
         yield b"first"
         raise OSError("S3 is away")
 
-    inspector = Inspector(1)
+    alone = Inspector(1)
     for _ in range(2):
         with pytest.raises(OSError, match="S3"):
-            await inspector.inspect(Kind.IMAGE, broken())
+            await alone.inspect(Kind.IMAGE, broken())
+
+
+def workers() -> list[int]:
+    children = [task / "children" for task in Path("/proc/self/task").iterdir()]
+    found = [int(pid) for listed in children for pid in listed.read_text().split()]
+    return [pid for pid in found if b"file_api.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGKILL, WorkerLost), (signal.SIGTERM, WorkerLost), (signal.SIGSEGV, UnsuitableError)],
+)
+async def test_only_a_crash_is_the_files_fault(number: signal.Signals, raised: type[Exception]) -> None:
+    async def shot() -> AsyncIterator[bytes]:
+        yield b"first"
+        (worker,) = workers()
+        os.kill(worker, number)
+        yield b"second"
+
+    with pytest.raises(raised):
+        await Inspector(1).inspect(Kind.IMAGE, shot())
+
+
+async def test_a_worker_that_takes_too_much_processor_time_says_so_by_its_end() -> None:
+    busy = "from file_api import worker; r = worker.resource; worker._LIMITS[r.RLIMIT_CPU] = (1, 6);"
+    busy += "worker.inspect = lambda *_: [None for _ in iter(int, 1)]; worker.main(['image'])"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", busy, stdin=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == -signal.SIGXCPU
+
+
+async def test_a_slow_source_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(inspector, "_MAX_SECONDS", 0.2)
+    alone = Inspector(1)
+    for _ in range(2):
+        with pytest.raises(WorkerLost, match="in time"):
+            await alone.inspect(Kind.IMAGE, slow())
 
 
 async def test_a_worker_that_needs_too_much_memory_ends_and_the_service_does_not() -> None:

@@ -140,6 +140,19 @@ class TestRecordings:
         with pytest.raises(UnsuitableError):
             inspect(Kind.AUDIO, data)
 
+    @pytest.mark.parametrize(("seconds", "told"), [(2, 2000), (2**33, None), (2**63, None)])
+    def test_a_duration_that_is_nonsense_is_refused(self, seconds: int, told: int | None) -> None:
+        def atom(name: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", 8 + len(data)) + name + data
+
+        header = atom(b"mvhd", bytes([1, 0, 0, 0]) + bytes(16) + struct.pack(">IQ", 1, seconds) + bytes(80))
+        data = atom(b"ftyp", b"mp42\0\0\0\0") + atom(b"moov", header)
+        if told is None:
+            with pytest.raises(UnsuitableError, match="30 days"):
+                inspect(Kind.AUDIO, data)
+        else:
+            assert inspect(Kind.AUDIO, data).facts.duration_ms == told
+
 
 def ogg_page(number: int, kind: int, position: int, packet: bytes) -> bytes:
     def page(checksum: int) -> bytes:

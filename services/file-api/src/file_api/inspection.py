@@ -15,6 +15,9 @@ MAX_WORKER_BYTES = 768 * 1024 * 1024
 MAX_WORKER_SECONDS = 10
 """Of processor time, for one file: the largest photo takes two."""
 
+MAX_DURATION_MS = 30 * 24 * 3600 * 1000
+"""30 days: whatever says that it is longer says nonsense, maybe more than a column can hold."""
+
 MAX_THUMBNAIL_BYTES = 4 * 1024 * 1024
 """More than any thumbnail of the largest size can have, also as PNG."""
 

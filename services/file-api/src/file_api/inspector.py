@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
@@ -30,8 +31,18 @@ _MAX_WAIT_SECONDS = 10
 """How long a request waits for a free worker before it is told to come again."""
 
 
+_THROUGH_THE_FILE = frozenset(
+    {signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+)
+"""A worker that ends by one of these met its limit of processor time, or its decoder crashed: so it would again."""
+
+
 class WorkersBusy(Unavailable):
     """All workers have enough to do."""
+
+
+class WorkerLost(Unavailable):
+    """The worker did not get to its end, by no fault of the file: S3 was slow, or the machine was short of memory."""
 
 
 class Inspector:
@@ -43,7 +54,8 @@ class Inspector:
     async def inspect(self, kind: Kind, data: AsyncIterator[bytes], size: ThumbnailSize | None = None) -> Inspected:
         """Return what a worker finds in a file of at most MAX_INSPECTED_BYTES.
 
-        Raises UnsuitableError when the file cannot be read, or not within the limits; WorkersBusy; what `data` raises.
+        Raises UnsuitableError when the file cannot be read, or not within the limits; WorkersBusy; WorkerLost; what
+        `data` raises.
         """
         try:
             async with asyncio.timeout(_MAX_WAIT_SECONDS):
@@ -54,7 +66,7 @@ class Inspector:
             async with asyncio.timeout(_MAX_SECONDS), _worker(kind, size) as worker:
                 answer = await _converse(worker, data)
         except TimeoutError:
-            raise UnsuitableError("it takes too long to read") from None
+            raise WorkerLost("a file did not pass through its worker in time") from None
         finally:
             self._free.release()
         return _read(answer)
@@ -87,8 +99,11 @@ async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
         answer = await answering
     finally:
         answering.cancel()
-    if await worker.wait() != 0:
-        logger.warning("a worker did not survive a file", status=worker.returncode)
+    status = await worker.wait()
+    if status != 0:
+        logger.warning("a worker did not survive a file", status=status)
+        if status < 0 and -status not in _THROUGH_THE_FILE:
+            raise WorkerLost(f"a worker was ended by signal {-status}")
         raise UnsuitableError("it cannot be read within the limits")
     return answer
 

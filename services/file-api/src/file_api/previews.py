@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
 
 from file_api.files import Blob, StoredFile, thumbnail_key
 from file_api.inspection import (
@@ -24,6 +25,7 @@ from file_api.inspection import (
 )
 from file_api.inspector import Inspector
 from file_api.repository import Transaction
+from file_api.repository.facts import Unexamined
 from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
@@ -80,15 +82,23 @@ class Previews:
             leased = await tables.facts.lease(now, now + _LEASE)
         if leased is None:
             return False
+        try:
+            await self._note(leased.blob, await self._examined(leased))
+        except Unavailable:
+            raise
+        except Exception:  # else it would come again for ever, before all others
+            logger.exception("a file could not be looked into", blob_id=leased.blob.blob_id)
+            await self._note(leased.blob, Inspected(Facts()))
+        return True
+
+    async def _examined(self, leased: Unexamined) -> Inspected:
         kind = kind_of(leased.media_type) if leased.media_type else None
-        found = Inspected(Facts())
         if kind is not None and leased.blob.size <= MAX_INSPECTED_BYTES:
             try:
-                found = await self._inspect(leased.blob, kind, None)
+                return await self._inspect(leased.blob, kind, None)
             except UnsuitableError as error:
                 logger.info("a file could not be looked into", blob_id=leased.blob.blob_id, reason=str(error))
-        await self._note(leased.blob, found)
-        return True
+        return Inspected(Facts())
 
     async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None) -> Inspected:
         async with aclosing(await self._storage.get(blob.object_key)) as data:

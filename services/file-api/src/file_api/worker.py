@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from file_api.inspection import (
+    MAX_DURATION_MS,
     MAX_INSPECTED_BYTES,
     MAX_PIXELS,
     MAX_WORKER_BYTES,
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _LIMITS = {
-    resource.RLIMIT_AS: MAX_WORKER_BYTES,
-    resource.RLIMIT_CPU: MAX_WORKER_SECONDS,
-    resource.RLIMIT_CORE: 0,
-    resource.RLIMIT_FSIZE: 0,  # it writes to a pipe and to nothing else
+    resource.RLIMIT_AS: (MAX_WORKER_BYTES, MAX_WORKER_BYTES),
+    # At the first SIGXCPU, which tells the service that it was this limit; at the second SIGKILL, as of any cause.
+    resource.RLIMIT_CPU: (MAX_WORKER_SECONDS, MAX_WORKER_SECONDS + 5),
+    resource.RLIMIT_CORE: (0, 0),
+    resource.RLIMIT_FSIZE: (0, 0),  # it writes to a pipe and to nothing else
 }
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNED = frozenset({5, 6, 7, 8})  # its values that swap width and height
@@ -39,7 +41,7 @@ _TURNED = frozenset({5, 6, 7, 8})  # its values that swap width and height
 def main(arguments: list[str]) -> None:
     """Read the file, answer, end."""
     for limit, most in _LIMITS.items():
-        resource.setrlimit(limit, (most, most))
+        resource.setrlimit(limit, most)
     kind, size = Kind(arguments[0]), int(arguments[1]) if len(arguments) > 1 else None
     thumbnail = b""
     try:
@@ -119,6 +121,8 @@ def _duration_ms(data: bytes) -> int:
         milliseconds = round(seconds * 1000) if seconds else 0
     if milliseconds <= 0:
         raise UnsuitableError("it does not tell how long it is")
+    if milliseconds > MAX_DURATION_MS:
+        raise UnsuitableError("it says that it lasts for more than 30 days")
     return milliseconds
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from file_api.files import object_key
-from file_api.inspection import MAX_INSPECTED_BYTES
+from file_api.inspection import MAX_INSPECTED_BYTES, Inspected
+from file_api.inspector import WorkerLost
 from PIL import Image
 from tlim_protocol.errors import ErrorCode
 
@@ -88,8 +89,36 @@ class TestFacts:
 
         await eventually(others_are_done)
 
+    async def test_what_nobody_expected_of_a_file_stops_no_other(
+        self, world: Any, eventually: Any, uploaded: Any
+    ) -> None:
+        class Surprised:
+            async def inspect(self, *_: object) -> Inspected:
+                raise ValueError("what is this?")
+
+        world.app.state.previews._inspector = Surprised()
+        for content in (b"#!AMR\n\x3c" + bytes(32), recording(10), photo()):
+            await uploaded(content)
+
+        async def examined() -> None:
+            assert {row["facts_due_at"] for row in await world.rows("SELECT facts_due_at FROM blobs")} == {None}
+
+        await eventually(examined)
+
 
 class TestThumbnails:
+    async def test_a_worker_that_got_lost_is_no_answer_for_ever(self, world: Any, uploaded: Any) -> None:
+        class Lost:
+            async def inspect(self, *_: object) -> Inspected:
+                raise WorkerLost("short of memory")
+
+        previews = world.app.state.previews
+        right, previews._inspector = previews._inspector, Lost()
+        path = f"/v1/files/{await uploaded(photo())}/thumbnail"
+        assert (await get(world, path)).status_code == 503
+        previews._inspector = right
+        assert (await get(world, path)).status_code == 200
+
     async def test_one_is_made_when_it_is_asked_for_and_kept(self, world: Any, uploaded: Any) -> None:
         file_id = await uploaded(photo())
         first = await get(world, f"/v1/files/{file_id}/thumbnail")
