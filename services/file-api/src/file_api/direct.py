@@ -19,7 +19,7 @@ from file_api.disposal import SETTLED, Disposal
 from file_api.errors import UploadTooSlow
 from file_api.files import DirectUpload, Received, StoredFile, is_file_id, new_file_id, object_key
 from file_api.intake import Intake, too_large
-from file_api.media import media_type_of
+from file_api.media import concrete, media_type_of
 from file_api.names import safe_name
 from file_api.parts import Part, Parts
 from file_api.presign import Presigner, SignedUrl
@@ -96,7 +96,7 @@ class DirectUploads:
             owner_id,
             declared.size,
             safe_name(declared.name),
-            declared.media_type,
+            concrete(declared.media_type),
             declared.sha256,
             part_bytes_of(declared.size),
             "",

@@ -36,7 +36,7 @@ def media_type_of(head: bytes, declared: str | None, name: str) -> str:
     bytes know several answers (Office files are ZIP files) or none (text, unknown formats).
     """
     findings = _findings(head)
-    claimed = _concrete(declared) or _BY_EXTENSION.guess_type(name)[0] or _by_extension(findings, name)
+    claimed = concrete(declared) or _BY_EXTENSION.guess_type(name)[0] or _by_extension(findings, name)
     if claimed is not None and any(finding.media_type == claimed for finding in findings):
         return claimed
     strong = [finding.media_type for finding in findings if finding.confidence >= _MIN_CONFIDENCE]
@@ -47,7 +47,8 @@ def media_type_of(head: bytes, declared: str | None, name: str) -> str:
     return claimed or ("text/plain" if _is_text(head) else UNKNOWN)
 
 
-def _concrete(declared: str | None) -> str | None:
+def concrete(declared: str | None) -> str | None:
+    """Return the media type that a client tells, lower case and without parameters; None for none, and for nonsense."""
     essence = (declared or "").partition(";")[0].strip().lower()
     return essence if _CONCRETE.fullmatch(essence) and essence not in _SAYS_NOTHING else None
 

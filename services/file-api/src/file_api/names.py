@@ -12,6 +12,8 @@ MAX_NAME = 255
 _EXTENDED = re.compile(rb"""filename\*\s*=\s*"?([\w.:-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
 # Chinese clients of the specification's age send the platform's encoding; GB 18030 contains GBK and GB 2312.
 _ENCODINGS = ("utf-8", "gb18030", "latin-1")
+# Not whatever Python knows: it has codecs that are no character sets, and fail in ways of their own.
+_CHARSETS = frozenset({*_ENCODINGS, "iso-8859-1", "us-ascii", "gbk", "gb2312", "big5", "shift_jis", "euc-kr"})
 
 
 def read_disposition(header: bytes) -> tuple[str, str | None]:
@@ -61,9 +63,10 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _decode(raw: bytes, charset: str = _ENCODINGS[0]) -> str:
-    for encoding in (charset, *_ENCODINGS):
+    told = (charset.lower(),) if charset.lower() in _CHARSETS else ()
+    for encoding in (*told, *_ENCODINGS):
         try:
             return raw.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
+        except UnicodeDecodeError:
             continue
     return ""

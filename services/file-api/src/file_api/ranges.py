@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
 
-_SPEC = re.compile(r"(\d*)-(\d*)")
+_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
+_MAX_DIGITS = 19  # of a 64-bit number
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
@@ -51,14 +52,20 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     matched = _SPEC.fullmatch(specs.strip())
     if matched is None or matched.group(1, 2) == ("", ""):
         raise UnsatisfiableRangeError
-    first, last = matched.groups()
-    if not first:
-        start, end = max(size - int(last), 0), size - 1
+    first, last = (_number(digits) for digits in matched.groups())
+    if first is None:
+        start, end = max(size - (last or 0), 0), size - 1
     else:
-        start, end = int(first), min(int(last), size - 1) if last else size - 1
-    if start > end or start >= size or (last and first and int(last) < int(first)):
+        start, end = first, size - 1 if last is None else last
+    if start > end or start >= size:
         raise UnsatisfiableRangeError
-    return ByteRange(start, end)
+    return ByteRange(start, min(end, size - 1))
+
+
+def _number(digits: str) -> int | None:
+    """Read a number; one of many digits is more than any size, and Python reads no more than 4,300."""
+    significant = digits.lstrip("0")
+    return int(significant[:_MAX_DIGITS] or "0") if digits else None
 
 
 def is_not_modified(headers: Mapping[str, str], current: Validators) -> bool:
@@ -82,6 +89,6 @@ def _parse_date(value: str | None) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

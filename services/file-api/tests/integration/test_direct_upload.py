@@ -72,6 +72,13 @@ class TestOnePart:
 
         await eventually(announced)
 
+    @pytest.mark.parametrize("media_type", ["a\0b", "text/x-y\0", "no type", "Text/X-Y; charset=\u2028"])
+    async def test_a_declared_type_is_taken_only_if_it_is_one(self, world: Any, media_type: str) -> None:
+        upload = await begin(world, b"\x00\x01\x02\x03", media_type=media_type)
+        await put(upload["single"], b"\x00\x01\x02\x03")
+        told = (await complete(world, upload)).json()["media_type"]
+        assert told == ("text/x-y" if ";" in media_type else "image/png")  # else its name, 照片.png, counts
+
     async def test_its_url_is_for_the_public_address_and_needs_no_token(self, world: Any) -> None:
         upload = await begin(world, PNG)
         assert urlsplit(upload["single"]["url"]).hostname == "localhost"  # the service itself uses 127.0.0.1
