@@ -70,7 +70,9 @@ class TestWithScanner:
             assert (await alice.get("/v1/files/usage")).json()["stored_bytes"] == 0
             assert await sendable(world, file_id) == []
             assert (await alice.delete(f"/v1/files/{file_id}")).status_code == 204
-        await world.nothing_left()
+            assert (await alice.post("/v1/files", content=virus)).status_code == 422  # its digest is remembered
+        assert [row["scan"] for row in await world.rows("SELECT scan FROM blobs")] == ["infected"]
+        assert (await world.rows("SELECT * FROM discarded"), world.bucket.objects()) == ([], [])
 
     async def test_a_direct_upload_is_scanned_too(self, world: Any, eventually: Any, virus: bytes) -> None:
         async with world.client("alice") as alice:

@@ -43,11 +43,14 @@ class BlobRepository:
         return (await self._session.scalars(query)).first() is not None
 
     async def drop_unused(self, blob_id: str) -> list[str]:
-        """Forget a blob to which no file points; returns the keys of its objects, to discard in this transaction."""
+        """Forget a blob to which no file points; returns the keys of its objects, to discard in this transaction.
+
+        An infected one has none any more, and is not forgotten: its digest refuses the bytes when they come again.
+        """
         row = await self._session.get(BlobRow, blob_id, with_for_update=True)
         # A statement of its own, after the lock: its snapshot has the files whose transactions the lock waited for.
         used = sa.select(col(FileRow.file_id)).where(col(FileRow.blob_id) == blob_id).limit(1)
-        if row is None or (await self._session.scalars(used)).first() is not None:
+        if row is None or row.scan == Scan.INFECTED or (await self._session.scalars(used)).first() is not None:
             return []
         await self._session.delete(row)
         return as_blob(row).object_keys
