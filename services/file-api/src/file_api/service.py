@@ -97,6 +97,7 @@ class FileService:
     async def finish(self, received: Received) -> StoredFile:
         """Make a file of what has been uploaded and announce it; where its bytes are known, they are not kept again.
 
+        What is returned does not tell that they were: it has no facts yet, and is still to be scanned.
         Raises QuotaExceeded, and FIELD_INVALID for bytes in which a virus was found before: then the upload is given
         up; UNAVAILABLE when it expired meanwhile; Unavailable.
         """
@@ -112,14 +113,14 @@ class FileService:
             await self._disposal.remove(object_key(received.upload_id))
         if file is None:  # swept meanwhile: somebody set pending_expiry below upload_timeout
             raise TlimError(ErrorCode.UNAVAILABLE, "the upload took too long and was given up")
-        return file
+        return file._replace(blob=self._new_blob(received))  # nothing here tells whether its bytes were known
 
     async def _file_away(self, received: Received) -> StoredFile | None:
         """Say in one transaction whose the uploaded object is; None when the upload is not known any more.
 
         What is completed twice at once is one file: the slower one gets what the faster one made.
         """
-        upload_id, owner_id, name, media_type, size, sha256 = received
+        upload_id, owner_id, name, media_type, size, _ = received
         now = _now()
         async with self._transaction() as tables:
             reserved = await tables.uploads.end(upload_id)
@@ -130,7 +131,7 @@ class FileService:
                     await tables.discarded.add([object_key(upload_id)], now)
                 return known
             await self._admission.settle(tables, owner_id, size, reserved)
-            blob = await tables.blobs.keep(Blob(upload_id, sha256, size, self._scan_of(size)), now)
+            blob = await tables.blobs.keep(self._new_blob(received), now)
             if blob.scan == Scan.INFECTED:
                 raise TlimError(ErrorCode.FIELD_INVALID, "there is a virus in the file", field="file")
             if blob.blob_id != upload_id:
@@ -140,8 +141,9 @@ class FileService:
             await tables.announce(_event(MsgType.FILE_UPLOADED, file, owner_id))
         return file
 
-    def _scan_of(self, size: int) -> Scan:
-        return Scan.SKIPPED if self._scan_max_bytes is None or size > self._scan_max_bytes else Scan.WAITING
+    def _new_blob(self, received: Received) -> Blob:
+        unscanned = self._scan_max_bytes is None or received.size > self._scan_max_bytes
+        return Blob(received.upload_id, received.sha256, received.size, Scan.SKIPPED if unscanned else Scan.WAITING)
 
     async def give_up(self, upload_id: str, *, after: timedelta = timedelta(0)) -> None:
         """End an upload without a file: its owner has its bytes back, its object is removed `after` this time."""

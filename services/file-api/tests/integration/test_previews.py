@@ -76,6 +76,21 @@ class TestFacts:
         told = (await get(world, f"/v1/files/{file_id}/info")).json()
         assert (told["width"], told["height"], told["duration_ms"]) == facts
 
+    async def test_the_answer_to_an_upload_does_not_tell_that_the_bytes_were_known(
+        self, world: Any, eventually: Any, uploaded: Any
+    ) -> None:
+        data = photo()
+        first = await uploaded(data)
+
+        async def examined() -> None:
+            assert (await get(world, f"/v1/files/{first}/info")).json()["width"] == 600
+
+        await eventually(examined)
+        async with world.client("bob") as bob:
+            again = (await bob.post("/v1/files", content=data)).json()
+            assert (again["width"], again["height"], again["duration_ms"]) == (None, None, None)
+            assert (await bob.get(f"/v1/files/{again['file_id']}/info")).json()["width"] == 600
+
     async def test_a_virus_is_not_looked_into(self, world: Any, eventually: Any, uploaded: Any) -> None:
         await world.rows(
             "INSERT INTO blobs (blob_id, sha256, size, stored_at, scan, facts_due_at)"
