@@ -4,6 +4,7 @@ import pytest
 from file_api.media import UNKNOWN, media_type_of
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1"
+RIFF = b"RIFF\x24\0\0\0"
 ZIP = b"PK\x03\x04\x14\0\6\0\x08\0" + bytes(20)
 
 
@@ -21,6 +22,12 @@ ZIP = b"PK\x03\x04\x14\0\6\0\x08\0" + bytes(20)
         (ZIP, "application/vnd.openxmlformats-officedocument.wordprocessingml.document", "",
          "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
         (ZIP, None, "a.xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        (RIFF + b"WEBPVP8 ", "audio/wav", "", "image/webp"),
+        (RIFF + b"WEBPVP8 ", None, "a.avi", "image/webp"),
+        (RIFF + b"WAVEfmt ", "audio/wav", "", "audio/wav"),
+        (RIFF + b"WAVEfmt ", "image/webp", "", "audio/wave"),
+        (b"OggS\0\2" + bytes(30), "audio/ogg", "", "audio/ogg"),
+        (b"OggS\0\2" + bytes(30), "application/annodex", "", "application/ogg"),
         (b"BMW is a car", None, "", "text/plain"),
         ("你好,世界".encode(), None, "", "text/plain"),
         ("你好".encode()[:-1], None, "", "text/plain"),

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import puremagic
 
+from file_api.inspection import kind_of
+
 HEAD_BYTES = 4096
 """How much of a file is looked at: every signature of puremagic but those of disc images lies within."""
 
@@ -33,9 +35,10 @@ def media_type_of(head: bytes, declared: str | None, name: str) -> str:
     """Return the media type, lower case and without parameters, of a file that begins with `head` (≤ HEAD_BYTES).
 
     The bytes win over `declared` (the client's Content-Type) and over the extension of `name`. These decide where the
-    bytes know several answers (Office files are ZIP files) or none (text, unknown formats).
+    bytes know several answers (Office files are ZIP files) or none (text, unknown formats), but never how a file is
+    looked into, if the bytes know that: others may have the same.
     """
-    findings = _findings(head)
+    findings = _of_one_kind(_findings(head))
     claimed = concrete(declared) or _BY_EXTENSION.guess_type(name)[0] or _by_extension(findings, name)
     if claimed is not None and any(finding.media_type == claimed for finding in findings):
         return claimed
@@ -60,6 +63,14 @@ def _findings(head: bytes) -> list[_Finding]:
         return []
     found = (_Finding(_named(match), match.extension, match.confidence) for match in matches)
     return [finding for finding in found if finding.media_type != UNKNOWN]
+
+
+def _of_one_kind(findings: list[_Finding]) -> list[_Finding]:
+    """Leave out what is looked into in another way than the surest: WebP, WAV and AVI files all begin with RIFF."""
+    if not findings:
+        return []
+    surest = kind_of(max(findings, key=lambda finding: finding.confidence).media_type)
+    return [finding for finding in findings if kind_of(finding.media_type) is surest]
 
 
 def _named(match: puremagic.PureMagicWithConfidence) -> str:
