@@ -90,7 +90,10 @@ class OutboxRelay:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._wake.set()
-        done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+        try:
+            done, _ = await asyncio.wait([waiter], timeout=timeout_s)
+        finally:
+            waiter.cancel()  # nobody waits any more: where it was not released, the next pass forgets it
         return bool(done)
 
     async def _run(self) -> None:
@@ -112,7 +115,7 @@ class OutboxRelay:
                 self._reason = ""
                 self._release(waiters)
                 continue
-            self._waiters = waiters + self._waiters
+            self._waiters = [waiter for waiter in (*waiters, *self._waiters) if not waiter.done()]
             await asyncio.sleep(_RETRY_S)
             self._wake.set()
 

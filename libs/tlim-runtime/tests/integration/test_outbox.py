@@ -1,7 +1,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import pytest
 import pytest_asyncio
@@ -135,6 +135,34 @@ async def test_events_of_an_outage_wait_and_are_published_when_it_ends(
     assert await relay.flush(timeout_s=20)
     assert await published(restartable_broker) == [1, 2]
     await relay.ping()
+    await relay.stop()
+
+
+class Watched(OutboxRelay):
+    """Tells when a pass has failed."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.failed = asyncio.Event()
+
+    def _fail(self, reason: str) -> None:
+        super()._fail(reason)
+        self.failed.set()
+
+
+async def test_who_does_not_wait_any_more_is_forgotten_however_long_the_outage(
+    database: Database, restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually
+) -> None:
+    relay = Watched(database, restartable_broker, OUTBOX)
+    await asyncio.to_thread(restartable_nats.kill)
+    await eventually(lambda: not restartable_broker.is_connected, "the loss was noticed")
+    await add(database, 1)
+    await relay.start()
+    for _ in range(20):
+        assert not await relay.flush(timeout_s=0)
+    relay.failed.clear()
+    await relay.failed.wait()
+    assert relay._waiters == []
     await relay.stop()
 
 
