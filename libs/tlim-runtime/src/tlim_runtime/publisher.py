@@ -46,7 +46,8 @@ class Publisher:
 
     async def room(self) -> None:
         """Wait until another message may be published."""
-        await self._has_room.wait()
+        while not self._has_room.is_set():  # of those who wake up together, the first may take all there is
+            await self._has_room.wait()
 
     async def start(self, client: Client) -> None:
         """Listen for acknowledgements on a fresh connection and begin sending."""

@@ -63,6 +63,16 @@ async def test_the_bound_refuses_what_is_too_much_and_room_waits(broker: Broker)
     assert (await broker.stream_state(StreamName.IN)).messages == 4_500
 
 
+async def test_who_waited_for_room_has_it_however_many_waited(broker: Broker) -> None:
+    async def one_more(number: int) -> None:
+        await broker.room()
+        await broker.publish_soon(SUBJECT, b"", f"more-{number}")
+
+    burst = [broker.publish_soon(SUBJECT, b"", f"id-{n}") for n in range(2_000)]
+    await asyncio.gather(*burst, *(one_more(number) for number in range(500)))
+    assert (await broker.stream_state(StreamName.IN)).messages == 2_500
+
+
 async def test_a_request_is_answered_and_a_failing_responder_says_so_at_once(broker: Broker) -> None:
     async def shout(data: bytes) -> bytes:
         if not data:
