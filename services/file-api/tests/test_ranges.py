@@ -3,7 +3,15 @@
 from datetime import UTC, datetime
 
 import pytest
-from file_api.ranges import ByteRange, UnsatisfiableRangeError, Validators, allows_range, is_not_modified, parse_range
+from file_api.ranges import (
+    ByteRange,
+    UnsatisfiableRangeError,
+    Validators,
+    allows_range,
+    is_not_modified,
+    is_other_version,
+    parse_range,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +90,25 @@ def test_whatever_is_selected_lies_within_the_file(spec: str, size: int) -> None
 )
 def test_not_modified(headers: dict[str, str], expected: bool) -> None:
     assert is_not_modified(headers, CURRENT) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, False),
+        ({"if-match": '"abc"'}, False),
+        ({"if-match": '"x", "abc"'}, False),
+        ({"if-match": "*"}, False),
+        ({"if-match": 'W/"abc"'}, True),
+        ({"if-match": '"x"'}, True),
+        ({"if-match": '"abc"', "if-unmodified-since": "Mon, 23 Nov 2026 11:00:00 GMT"}, False),
+        ({"if-unmodified-since": "Mon, 23 Nov 2026 12:00:00 GMT"}, False),
+        ({"if-unmodified-since": "Mon, 23 Nov 2026 11:59:59 GMT"}, True),
+        ({"if-unmodified-since": "yesterday"}, False),
+    ],
+)
+def test_another_version(headers: dict[str, str], expected: bool) -> None:
+    assert is_other_version(headers, CURRENT) is expected
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,15 @@ from tlim_runtime.logging import get_logger
 
 from file_api.files import StoredFile
 from file_api.names import attachment
-from file_api.ranges import ByteRange, UnsatisfiableRangeError, Validators, allows_range, is_not_modified, parse_range
+from file_api.ranges import (
+    ByteRange,
+    UnsatisfiableRangeError,
+    Validators,
+    allows_range,
+    is_not_modified,
+    is_other_version,
+    parse_range,
+)
 from file_api.running import Running
 from file_api.service import FileService
 
@@ -25,7 +33,7 @@ logger = get_logger(__name__)
 async def content_of(
     file: StoredFile, request: Request, user: CurrentUser, service: FileService, downloads: Running
 ) -> Response:
-    """Answer a GET or HEAD for a file that the user may read: 200, 206, 304 or 416.
+    """Answer a GET or HEAD for a file that the user may read: 200, 206, 304, 412 or 416.
 
     Raises TooManyRequests when too many of his downloads run; Unavailable.
     """
@@ -35,6 +43,8 @@ async def content_of(
         "Last-Modified": current.last_modified,
         "Cache-Control": "private, no-cache",  # may be kept, but whether it may still be read is asked each time
     }
+    if is_other_version(request.headers, current):  # first of all: RFC 9110 section 13.2.2
+        return problem(HTTPStatus.PRECONDITION_FAILED, "the file is not the version that was asked for")
     if is_not_modified(request.headers, current):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     headers |= {

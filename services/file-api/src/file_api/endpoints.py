@@ -36,7 +36,7 @@ CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": BINARY}},
     206: {"description": "One range of it", "content": {"*/*": BINARY}},
     304: {"description": "Not modified"},
-    **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(416,)),
+    **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(412, 416)),
 }
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN)
 

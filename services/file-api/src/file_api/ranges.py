@@ -68,6 +68,15 @@ def _number(digits: str) -> int | None:
     return int(significant[:_MAX_DIGITS] or "0") if digits else None
 
 
+def is_other_version(headers: Mapping[str, str], current: Validators) -> bool:
+    """Tell whether a GET or HEAD is answered with 412: If-Match decides, If-Unmodified-Since only without it."""
+    tags = headers.get("if-match")
+    if tags is not None:
+        return tags.strip() != "*" and current.etag not in _ETAG.findall(tags)  # with its W/ a weak one never matches
+    since = _parse_date(headers.get("if-unmodified-since"))
+    return since is not None and current.modified.replace(microsecond=0) > since
+
+
 def is_not_modified(headers: Mapping[str, str], current: Validators) -> bool:
     """Tell whether a GET or HEAD is answered with 304: If-None-Match decides, If-Modified-Since only without it."""
     tags = headers.get("if-none-match")

@@ -84,6 +84,17 @@ async def test_what_the_client_has_is_not_sent_again(world: Any, address: str) -
     assert by_tag.content == b""
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_another_version_than_the_one_that_was_asked_for_is_412(world: Any, address: str, method: str) -> None:
+    async with world.client("alice") as alice:
+        etag = (await alice.head(address)).headers["etag"]
+        same = await alice.request(method, address, headers={"If-Match": etag})
+        other = await alice.request(method, address, headers={"If-Match": '"other"', "If-None-Match": etag})
+        old = {"If-Unmodified-Since": "Mon, 23 Nov 2020 12:00:00 GMT", "Range": "bytes=0-4"}
+        dated = await alice.request(method, address, headers=old)
+    assert (same.status_code, other.status_code, dated.status_code) == (200, 412, 412)
+
+
 async def test_a_range_of_another_version_is_answered_with_the_whole_file(world: Any, address: str) -> None:
     async with world.client("alice") as alice:
         etag = (await alice.head(address)).headers["etag"]
