@@ -10,7 +10,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import FILE_TYPES, REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, next_delivered
-from tests.e2e.clients.stream import event_in_stream
+from tests.e2e.clients.stream import file_event
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6260606000000000050001"
@@ -126,9 +126,7 @@ async def test_a_file_is_described_without_its_bytes_and_what_happens_to_it_is_t
     assert (info["owner"], info["size"], info["media_type"]) == (alice.user_id, size, "image/png")
     for head in heads:
         assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(size))
-    told = [
-        await event_in_stream(stack, kind, file_id=file_id) for kind in (MsgType.FILE_UPLOADED, MsgType.FILE_DOWNLOADED)
-    ]
+    told = [await file_event(stack, kind, file_id=file_id) for kind in (MsgType.FILE_UPLOADED, MsgType.FILE_DOWNLOADED)]
     assert [(event["user_id"], event["size"], event["media_type"]) for event in told] == [
         (alice.user_id, size, "image/png")
     ] * 2

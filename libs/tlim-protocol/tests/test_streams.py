@@ -5,7 +5,7 @@ from tlim_protocol.docs import example
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import CONSUMERS, PERMISSIONS, STORE_INBOX, STREAMS, ConsumerSpec, inbox_prefix
+from tlim_protocol.streams import CONSUMERS, PERMISSIONS, STORE_INBOX, STREAMS, ConsumerSpec, WhenFull, inbox_prefix
 from tlim_protocol.subjects import out_message_id, subject_dead, subject_in, subject_out
 
 
@@ -28,6 +28,11 @@ def may_publish(user: str, subject: str) -> bool:
 def test_every_subject_of_every_type_is_kept_by_exactly_one_stream(msg_type: MsgType) -> None:
     for subject in (subject_in(msg_type, "s1"), subject_out(msg_type, "s1"), subject_dead(subject_in(msg_type, "s1"))):
         assert sum(covers(pattern, subject) for spec in STREAMS for pattern in spec.subjects) == 1
+
+
+def test_whoever_waits_for_a_stream_is_told_that_it_is_full() -> None:
+    waited_for = {consumer.stream for consumer in CONSUMERS}
+    assert {spec.name for spec in STREAMS if spec.when_full is WhenFull.REFUSE_NEW} == waited_for
 
 
 def test_only_the_store_says_what_is_committed_and_only_the_bridge_accepts_messages() -> None:

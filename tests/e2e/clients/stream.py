@@ -14,8 +14,8 @@ from tlim_runtime.broker import Broker
 PROVISIONER = "provision"  # the one user who may ask JetStream about any stream
 
 
-async def event_in_stream(stack: Stack, kind: MsgType, **fields: str) -> dict[str, Any]:
-    """Return the newest event of that kind with these fields, waiting until there is one: an outbox may be behind."""
+async def file_event(stack: Stack, kind: MsgType, **fields: str) -> dict[str, Any]:
+    """Return an event about a file with these fields, waiting until there is one: an outbox may be behind."""
     url, password = f"nats://127.0.0.1:{stack.ports.nats}", stack.credentials.nats[PROVISIONER]
     broker = await Broker.connect(url, PROVISIONER, password, "stories")
     try:
@@ -32,7 +32,7 @@ async def event_in_stream(stack: Stack, kind: MsgType, **fields: str) -> dict[st
 async def _find(broker: Broker, kind: MsgType, fields: dict[str, str]) -> dict[str, Any]:
     place = 1
     while True:
-        operation = f"STREAM.MSG.GET.{StreamName.IN}"
+        operation = f"STREAM.MSG.GET.{StreamName.FILES}"
         answer = await broker.api(operation, seq=place, next_by_subj=every_in(kind))
         if "error" in answer:
             raise LookupError(f"no event {kind} with {fields}")

@@ -65,7 +65,8 @@ def _errors() -> list[str]:
 
 def _streams() -> list[str]:
     streams = [
-        f"| `{spec.name}` | {_codes(spec.subjects)} | {spec.max_age.days} days | {spec.max_bytes // 1024**3} GiB |"
+        f"| `{spec.name}` | {_codes(spec.subjects)} | {spec.max_age.days} days"
+        f" | {spec.max_bytes // 1024**3} GiB, then it {spec.when_full} |"
         for spec in STREAMS
     ]
     consumers = [f"| `{spec.durable}` | `{spec.stream}` | {_codes(spec.filter_subjects)} |" for spec in CONSUMERS]

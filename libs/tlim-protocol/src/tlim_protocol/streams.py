@@ -7,24 +7,33 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tlim_protocol.registry import CLIENT_TYPES, SESSION_TYPES, MsgType
-from tlim_protocol.subjects import ALL_DEAD, ALL_IN, ALL_OUT, Rpc, every_in
+from tlim_protocol.subjects import ALL_DEAD, ALL_OUT, Rpc, every_in
 
 
 class StreamName(StrEnum):
-    """The three streams."""
+    """The streams: what was accepted, what is committed, what happened to files, and what nobody could process."""
 
     IN = "TLIM_IN"
     OUT = "TLIM_OUT"
+    FILES = "TLIM_FILES"
     DEAD = "TLIM_DEAD"
 
 
+class WhenFull(StrEnum):
+    """What a stream does at its `max_bytes`."""
+
+    REFUSE_NEW = "refuses what is new"  # its publisher hears it and tries again: nothing is lost in silence
+    DROP_OLDEST = "drops what is oldest"  # only where nobody of ours waits for it: that must not stop the living
+
+
 class StreamSpec(NamedTuple):
-    """A stream. When `max_bytes` is reached it refuses what is new: dropping what is old would lose it silently."""
+    """A stream: the subjects it keeps, how long, and how much of it."""
 
     name: StreamName
     subjects: tuple[str, ...]
     max_age: timedelta
     max_bytes: int
+    when_full: WhenFull = WhenFull.REFUSE_NEW
     duplicate_window: timedelta = timedelta(minutes=10)
 
 
@@ -40,15 +49,20 @@ class ConsumerSpec(NamedTuple):
 
 _GIB = 1024**3
 
+_FOR_THE_STORE = tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
+_OF_FILES = tuple(every_in(kind) for kind in (MsgType.FILE_DOWNLOADED, MsgType.FILE_UPLOADED))
+
+# Together they fit into max_file_store of deploy/nats/nats.conf. In this order: TLIM_IN once kept all of tlim.in, and
+# has to let go of the events of files before another stream may take them.
 STREAMS = (
-    StreamSpec(StreamName.IN, (ALL_IN,), max_age=timedelta(days=7), max_bytes=4 * _GIB),
+    StreamSpec(StreamName.IN, _FOR_THE_STORE, max_age=timedelta(days=7), max_bytes=4 * _GIB),
     StreamSpec(StreamName.OUT, (ALL_OUT,), max_age=timedelta(days=7), max_bytes=4 * _GIB),
-    StreamSpec(StreamName.DEAD, (ALL_DEAD,), max_age=timedelta(days=90), max_bytes=_GIB),
+    # for audit by whoever runs the system
+    StreamSpec(StreamName.FILES, _OF_FILES, timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
+    StreamSpec(StreamName.DEAD, (ALL_DEAD,), timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
 )
 
-STORE_INBOX = ConsumerSpec(
-    StreamName.IN, "message-store", tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
-)
+STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE)
 BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,))
 
 CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)
@@ -77,8 +91,6 @@ def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>", *subjects)
 
 
-_FILE_EVENT_TYPES = (MsgType.FILE_DOWNLOADED, MsgType.FILE_UPLOADED)
-
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
@@ -87,7 +99,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
             responds=True,
         ),
         "file-api": ClientPermissions(
-            publish=(*(every_in(kind) for kind in _FILE_EVENT_TYPES), Rpc.MESSAGE_GRANTS),
+            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS),
             subscribe=_hearing("file-api", Rpc.FILE_CHECK),
             responds=True,
         ),

@@ -8,7 +8,6 @@ from tlim_protocol.events import OutEvent, StoredMessage
 from tlim_protocol.identity import shard_of
 from tlim_protocol.registry import MsgType
 
-ALL_IN = "tlim.in.>"
 ALL_OUT = "tlim.out.>"
 ALL_DEAD = "tlim.dead.>"
 

@@ -12,7 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 from pydantic import Field, SecretStr
-from tlim_protocol.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec, inbox_prefix
+from tlim_protocol.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec, WhenFull, inbox_prefix
 
 from tlim_runtime.logging import configure_logging, get_logger
 from tlim_runtime.settings import EnvironmentSettings, load_settings
@@ -33,10 +33,13 @@ class ProvisionSettings(EnvironmentSettings):
     nats_replicas: int = Field(default=1, ge=1, le=5)
 
 
+_DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
+
+
 async def provision(client: Client, replicas: int = 1) -> None:
     """Bring JetStream to what the protocol library says; raises nats.errors.Error when the server refuses."""
     jetstream = client.jetstream()
-    for stream in STREAMS:
+    for stream in STREAMS:  # in its order: the server refuses a subject that another stream still has
         await _ensure_stream(jetstream, stream_config(stream, replicas))
     for consumer in CONSUMERS:
         # Creating a consumer that exists updates it and leaves its place in the stream alone.
@@ -52,7 +55,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
         max_age=spec.max_age.total_seconds(),
         max_bytes=spec.max_bytes,
         duplicate_window=spec.duplicate_window.total_seconds(),
-        discard=DiscardPolicy.NEW,  # full: refuse what is new; the publisher hears it, nothing is lost in silence
+        discard=_DISCARD[spec.when_full],
         storage=StorageType.FILE,
         num_replicas=replicas,
         allow_direct=False,  # a direct read may come from a replica that lags

@@ -114,6 +114,21 @@ async def test_poison_is_copied_with_its_reason_and_its_neighbours_pass(broker: 
     await resumed.stop()
 
 
+async def test_a_full_dead_letter_stream_stops_nobody(broker: Broker, eventually: Eventually) -> None:
+    config = (await broker.api(f"STREAM.INFO.{StreamName.DEAD}"))["config"]
+    await broker.api(f"STREAM.UPDATE.{StreamName.DEAD}", **{**config, "max_bytes": 1_000})
+    handler = Recorder()
+    handler.poison = set(range(30))
+    consumer = BatchConsumer(broker, STORE_INBOX, handler)
+    await broker.publish_batch(messages(range(31)))
+    await consumer.start()
+    await eventually(lambda: handler.has_seen(30) and consumer.healthy, "all were looked at")
+    await consumer.stop()
+    assert handler.handled == list(range(31))
+    assert await broker.last_message(StreamName.DEAD) == b"29"
+    assert (await broker.stream_state(StreamName.DEAD)).messages < 30
+
+
 async def _last_dead_headers(broker: Broker) -> str:
     answer = await broker.api(f"STREAM.MSG.GET.{StreamName.DEAD}", seq=1)
     return base64.b64decode(answer["message"]["hdrs"]).decode()

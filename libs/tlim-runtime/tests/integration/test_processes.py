@@ -11,7 +11,9 @@ import pytest
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
-from tlim_protocol.streams import CONSUMERS, STREAMS, StreamName
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import CONSUMERS, STORE_INBOX, STREAMS, StreamName
+from tlim_protocol.subjects import ALL_DEAD, subject_in
 from tlim_runtime.broker import Broker
 
 APP = """
@@ -157,18 +159,41 @@ async def test_provisioning_is_idempotent_and_keeps_what_is_stored(
 ) -> None:
     environment["TLIM_NATS_USER"] = "provision"
     environment["TLIM_NATS_PASSWORD"] = nats_server.passwords["provision"]
-    subject = STREAMS[0].subjects[0].replace(">", "x.0")
+    subject = STREAMS[0].subjects[0].replace("*", "0")
     await broker.publish(subject, b"kept", "id-1")
     done = run(home, environment, "tlim_runtime.provision")
     assert done.returncode == 0, done.stderr
     assert await broker.last_message(StreamName.IN) == b"kept"
     for spec in STREAMS:
         config = (await broker.api(f"STREAM.INFO.{spec.name}"))["config"]
-        assert config["discard"] == "new"
+        assert config["discard"] == ("old" if spec.name in {StreamName.FILES, StreamName.DEAD} else "new")
         assert config["subjects"] == list(spec.subjects)
     for consumer in CONSUMERS:
         config = (await broker.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}"))["config"]
         assert config["max_ack_pending"] == consumer.max_ack_pending
+
+
+async def test_provisioning_moves_a_deployment_of_one_stream_for_all_events_on(
+    home: Path, environment: dict[str, str], nats_server: NatsServer, broker: Broker
+) -> None:
+    environment["TLIM_NATS_USER"] = "provision"
+    environment["TLIM_NATS_PASSWORD"] = nats_server.passwords["provision"]
+    await broker.api(f"STREAM.DELETE.{StreamName.FILES}")
+    for name, subjects in ((StreamName.IN, ["tlim.in.>"]), (StreamName.DEAD, [ALL_DEAD])):
+        config = (await broker.api(f"STREAM.INFO.{name}"))["config"]
+        answer = await broker.api(f"STREAM.UPDATE.{name}", **{**config, "subjects": subjects, "discard": "new"})
+        assert "error" not in answer
+    file_event = subject_in(MsgType.FILE_UPLOADED, "f1")
+    await broker.publish(file_event, b"a file", "id-1")
+    await broker.publish(subject_in(MsgType.TEXT, "u:alice:bob"), b"waiting", "id-2")
+    for _ in range(2):
+        done = run(home, environment, "tlim_runtime.provision")
+        assert done.returncode == 0, done.stderr
+    assert await broker.last_message(StreamName.IN) == b"waiting"
+    assert (await broker.api(f"CONSUMER.INFO.{StreamName.IN}.{STORE_INBOX.durable}"))["num_pending"] == 1
+    assert (await broker.api(f"STREAM.INFO.{StreamName.DEAD}"))["config"]["discard"] == "old"
+    await broker.publish(file_event, b"another file", "id-3")
+    assert await broker.last_message(StreamName.FILES) == b"another file"
 
 
 def test_provisioning_without_a_server_fails_with_one_line(home: Path, environment: dict[str, str]) -> None:

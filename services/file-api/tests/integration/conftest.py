@@ -188,7 +188,7 @@ class World:
 
     async def file_events(self) -> list[FileEvent]:
         """All that file-api has announced."""
-        return [FileEvent.from_bytes(data) for data in await self._payloads(StreamName.IN)]
+        return [FileEvent.from_bytes(data) for data in await self._payloads(StreamName.FILES)]
 
     async def _payloads(self, stream: StreamName) -> list[bytes]:
         state = await self.tests.stream_state(stream)

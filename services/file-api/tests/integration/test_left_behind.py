@@ -178,7 +178,7 @@ class TestWithoutS3:
 async def test_a_download_does_not_wait_for_the_broker(world: Any) -> None:
     async with world.client("alice") as alice:
         file_id = (await alice.post("/v1/files", content=b"bytes")).json()["file_id"]
-        await world.tests.api(f"STREAM.DELETE.{StreamName.IN}")
+        await world.tests.api(f"STREAM.DELETE.{StreamName.FILES}")
         assert (await alice.get(f"/v1/files/{file_id}")).content == b"bytes"
     waiting = [
         FileEvent.from_bytes(row["payload"]) for row in await world.rows("SELECT payload FROM outbox ORDER BY id")
