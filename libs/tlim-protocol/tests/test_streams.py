@@ -42,11 +42,16 @@ def test_only_the_store_says_what_is_committed_and_only_the_bridge_accepts_messa
 
 
 @pytest.mark.parametrize("spec", CONSUMERS, ids=lambda spec: spec.durable)
-def test_a_consumer_is_pulled_acked_and_reset_by_its_own_user_only(spec: ConsumerSpec) -> None:
+def test_a_consumer_is_pulled_acked_reset_and_its_stream_trimmed_by_its_own_user_only(spec: ConsumerSpec) -> None:
     name = f"{spec.stream}.{spec.durable}"
-    for subject in (f"$JS.API.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.1.2", f"$JS.API.CONSUMER.RESET.{name}"):
+    consuming = (f"$JS.API.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.1.2", f"$JS.API.CONSUMER.RESET.{name}")
+    for subject in (*consuming, f"$JS.API.STREAM.PURGE.{spec.stream}"):
         users = [user for user in PERMISSIONS if may_publish(user, subject) and user != "provision"]
         assert users == [spec.durable]
+
+
+def test_nobody_removes_what_another_consumer_has_not_seen() -> None:
+    assert len({spec.stream for spec in CONSUMERS}) == len(CONSUMERS)
 
 
 def test_nobody_hears_the_replies_of_another() -> None:

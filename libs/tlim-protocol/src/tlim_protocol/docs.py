@@ -1,6 +1,7 @@
 """Writes docs/protocol.md from the registries: `python -m tlim_protocol.docs FILE [--check]`."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from tlim_protocol.envelope import Envelope, write_envelope
@@ -69,12 +70,26 @@ def _streams() -> list[str]:
         f" | {spec.max_bytes // 1024**3} GiB, then it {spec.when_full} |"
         for spec in STREAMS
     ]
-    consumers = [f"| `{spec.durable}` | `{spec.stream}` | {_codes(spec.filter_subjects)} |" for spec in CONSUMERS]
+    consumers = [
+        f"| `{spec.durable}` | `{spec.stream}` | {_codes(spec.filter_subjects)} | {_minutes(spec.keep)} |"
+        for spec in CONSUMERS
+    ]
     return [
         *("", "## Streams", "", "| stream | subjects | kept | at most |", "|---|---|---|---|", *streams),
-        *("", "## Consumers", "", "| durable | stream | hears |", "|---|---|---|", *consumers),
+        *(
+            "",
+            "## Consumers",
+            "",
+            "| durable | stream | hears | acknowledged, stays |",
+            "|---|---|---|---|",
+            *consumers,
+        ),
         *("", "## Requests", "", *(f"- `{subject}`" for subject in Rpc)),
     ]
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{time // timedelta(minutes=1)} minutes" if time else "no longer"
 
 
 def _permissions() -> list[str]:

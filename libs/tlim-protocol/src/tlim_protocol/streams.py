@@ -38,11 +38,15 @@ class StreamSpec(NamedTuple):
 
 
 class ConsumerSpec(NamedTuple):
-    """A durable pull consumer with explicit acks."""
+    """A durable pull consumer with explicit acks, the only one of its stream.
+
+    What it has acknowledged for as long as `keep`, or longer, is removed from the stream.
+    """
 
     stream: StreamName
     durable: str
     filter_subjects: tuple[str, ...]
+    keep: timedelta
     ack_wait: timedelta = timedelta(seconds=30)  # a batch takes milliseconds: only a dead process meets it
     max_ack_pending: int = 2_000  # two batches and some: more in flight would only wait in the consumer's memory
 
@@ -62,8 +66,9 @@ STREAMS = (
     StreamSpec(StreamName.DEAD, (ALL_DEAD,), timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
 )
 
-STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE)
-BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,))
+STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))  # PostgreSQL has them
+# From its newest events message-store sees what a power cut took; the server syncs to disk every 2 minutes.
+BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,), keep=timedelta(minutes=10))
 
 CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)
 
@@ -84,7 +89,7 @@ def inbox_prefix(user: str) -> str:
 def _consuming(spec: ConsumerSpec) -> tuple[str, ...]:
     name = f"{spec.stream}.{spec.durable}"
     api = tuple(f"$JS.API.CONSUMER.{verb}.{name}" for verb in ("MSG.NEXT", "INFO", "RESET"))
-    return (*api, f"$JS.ACK.{name}.>", ALL_DEAD)
+    return (*api, f"$JS.ACK.{name}.>", f"$JS.API.STREAM.PURGE.{spec.stream}", ALL_DEAD)
 
 
 def _hearing(user: str, *subjects: str) -> tuple[str, ...]:

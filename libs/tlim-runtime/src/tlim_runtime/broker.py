@@ -246,9 +246,16 @@ class Broker:
         document: dict[str, Any] = json.loads(answer)
         return document
 
+    async def answered(self, operation: str, **arguments: object) -> dict[str, Any]:
+        """Do the same as `api`; raises BrokerUnavailable where it refuses."""
+        answer = await self.api(operation, **arguments)
+        if "error" in answer:
+            raise BrokerUnavailable(f"{operation}: {answer['error'].get('description')}")
+        return answer
+
     async def stream_state(self, stream: str) -> StreamState:
         """Return how far a stream is; raises BrokerUnavailable, also when it does not exist yet."""
-        state = (await self._answered(f"STREAM.INFO.{stream}"))["state"]
+        state = (await self.answered(f"STREAM.INFO.{stream}"))["state"]
         return StreamState(state["messages"], state["first_seq"], state["last_seq"])
 
     async def last_message(self, stream: str) -> bytes | None:
@@ -256,14 +263,8 @@ class Broker:
         state = await self.stream_state(stream)
         if state.messages == 0:
             return None
-        stored = (await self._answered(f"STREAM.MSG.GET.{stream}", seq=state.last_seq))["message"]
+        stored = (await self.answered(f"STREAM.MSG.GET.{stream}", seq=state.last_seq))["message"]
         return base64.b64decode(stored.get("data", ""))
-
-    async def _answered(self, operation: str, **arguments: object) -> dict[str, Any]:
-        answer = await self.api(operation, **arguments)
-        if "error" in answer:
-            raise BrokerUnavailable(f"{operation}: {answer['error'].get('description')}")
-        return answer
 
     async def close(self) -> None:
         """Finish what is in flight (answers, publishes), then disconnect."""

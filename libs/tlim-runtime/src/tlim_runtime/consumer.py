@@ -19,6 +19,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.pull import Delivery, PullError, PullSession
+from tlim_runtime.trimming import Trimmer
 
 logger = get_logger(__name__)
 
@@ -67,6 +68,7 @@ class BatchConsumer:
     `prepare` is awaited whenever delivery (re)starts and before the first message of it: at start, after a
     reconnection to the broker and after a failure; what it raises counts as a transient failure. Exactly one process
     may consume a durable at a time: the restart of delivery that keeps the order would repeat messages of another.
+    From start to stop what is acknowledged is removed from the stream (trimming.py).
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class BatchConsumer:
         self._handle = handle
         self._batch = min(batch, spec.max_ack_pending)
         self._prepare = prepare
+        self._trimmer = Trimmer(broker, spec)
         self._session: PullSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -112,6 +115,7 @@ class BatchConsumer:
         self._reason = "starting"
         self._broker.on_reconnect(self._on_reconnect)
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._spec.durable}")
+        self._trimmer.start()
 
     async def stop(self) -> None:
         """Let the batch in the handler finish and be acknowledged, then stop; the rest is delivered after a restart."""
@@ -123,6 +127,7 @@ class BatchConsumer:
         if self._task is not None:
             await asyncio.wait([self._task])
             self._task = None
+        await self._trimmer.stop()
         self._reason = "stopped"
 
     async def abort(self) -> None:

@@ -139,10 +139,7 @@ class PullSession:
                     await asyncio.sleep(0.005)
 
     async def _info(self) -> dict[str, Any]:
-        answer = await self._broker.api(f"CONSUMER.INFO.{self._name}")
-        if "error" in answer:
-            raise BrokerUnavailable(f"{self._name}: {answer['error'].get('description')}")
-        return answer
+        return await self._broker.answered(f"CONSUMER.INFO.{self._name}")
 
     def _check(self) -> None:
         if self._lost is not None:

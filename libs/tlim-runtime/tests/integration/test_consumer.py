@@ -177,9 +177,7 @@ async def test_stop_finishes_the_batch_in_hand(broker: Broker, eventually: Event
 async def test_a_slow_handler_keeps_its_messages(
     broker: Broker, make_consumer: MakeConsumer, eventually: Eventually
 ) -> None:
-    spec = ConsumerSpec(
-        StreamName.IN, STORE_INBOX.durable + "-hurried", STORE_INBOX.filter_subjects, ack_wait=timedelta(seconds=1)
-    )
+    spec = STORE_INBOX._replace(durable=STORE_INBOX.durable + "-hurried", ack_wait=timedelta(seconds=1))
     await make_consumer(spec)
     handler = Recorder()
     handler.hold_at = 0

@@ -1,0 +1,212 @@
+"""What is done leaves the stream, what is not stays, and a stream with a living consumer is never full."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import pytest
+from tlim_devstack.restartable import RestartableNats
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.subjects import subject_in, subject_out
+from tlim_runtime import trimming
+from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
+from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
+from tlim_runtime.pull import PullSession
+from tlim_runtime.trimming import Trimmer
+
+IN = subject_in(MsgType.TEXT, "u:alice:bob")
+OUT = subject_out(MsgType.TEXT, "u:alice:bob")
+Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, time: timedelta) -> None:
+        self.now += time.total_seconds()
+
+
+async def send(broker: Broker, subject: str, numbers: Sequence[int], size: int = 1) -> None:
+    await broker.publish_batch([Outgoing(subject, b"x" * size, f"id-{subject}-{number}") for number in numbers])
+
+
+async def acknowledge(broker: Broker, spec: ConsumerSpec, count: int) -> None:
+    """Acknowledge that many of the oldest messages, and wait until the server has counted them."""
+    session = PullSession(broker, spec, batch=count)
+    await session.open()
+    await session.begin()
+    left = count
+    while left:
+        for delivery in (await session.take())[:left]:
+            await session.acknowledge(delivery)
+            left -= 1
+    await session.release()
+
+
+async def first_kept(broker: Broker, stream: StreamName) -> int:
+    return (await broker.stream_state(stream)).first_seq
+
+
+async def test_what_is_acknowledged_leaves_the_stream_but_for_its_newest(broker: Broker) -> None:
+    await send(broker, IN, range(10))
+    trimmer = Trimmer(broker, STORE_INBOX)
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.IN) == 1
+    await acknowledge(broker, STORE_INBOX, 6)
+    await trimmer.trim()
+    state = await broker.stream_state(StreamName.IN)
+    assert (state.first_seq, state.messages) == (6, 5)
+    await acknowledge(broker, STORE_INBOX, 4)
+    await trimmer.trim()
+    assert await broker.last_message(StreamName.IN) is not None
+    assert (await broker.stream_state(StreamName.IN)).messages == 1
+
+
+async def test_what_is_acknowledged_stays_as_long_as_its_consumer_says(broker: Broker) -> None:
+    clock = Clock()
+    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    await send(broker, OUT, range(10))
+    await acknowledge(broker, BRIDGE_OUTBOX, 4)
+    await trimmer.trim()
+    clock.passes(BRIDGE_OUTBOX.keep / 2)
+    await acknowledge(broker, BRIDGE_OUTBOX, 3)
+    await trimmer.trim()
+    clock.passes(BRIDGE_OUTBOX.keep / 2 - timedelta(seconds=1))
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.OUT) == 1
+    clock.passes(timedelta(seconds=1))
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.OUT) == 4
+    clock.passes(BRIDGE_OUTBOX.keep)
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.OUT) == 7
+
+
+async def test_a_consumer_that_was_made_anew_loses_nothing_that_it_has_not_acknowledged(
+    broker: Broker, make_consumer: Callable[[ConsumerSpec], Awaitable[None]]
+) -> None:
+    clock = Clock()
+    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    await send(broker, OUT, range(10))
+    await acknowledge(broker, BRIDGE_OUTBOX, 9)
+    await trimmer.trim()
+    await broker.answered(f"CONSUMER.DELETE.{StreamName.OUT}.{BRIDGE_OUTBOX.durable}")
+    await make_consumer(BRIDGE_OUTBOX)
+    await acknowledge(broker, BRIDGE_OUTBOX, 3)
+    for expected in (1, 3):
+        clock.passes(BRIDGE_OUTBOX.keep)
+        await trimmer.trim()
+        assert await first_kept(broker, StreamName.OUT) == expected
+
+
+async def test_after_a_reconnection_the_time_of_what_is_acknowledged_begins_anew(
+    restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Eventually
+) -> None:
+    broker, clock = restartable_broker, Clock()
+    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    trimmer.start()
+    await send(broker, OUT, range(10))
+    await acknowledge(broker, BRIDGE_OUTBOX, 9)
+    await trimmer.trim()
+    reconnections: list[None] = []
+
+    async def reconnected() -> None:
+        reconnections.append(None)
+
+    broker.on_reconnect(reconnected)
+    restartable_nats.stop()
+    await eventually(lambda: not broker.is_connected, "the connection is gone")
+    with pytest.raises(BrokerUnavailable):
+        await trimmer.trim()
+    restartable_nats.start()
+    await eventually(lambda: reconnections, "the connection is back")
+    clock.passes(BRIDGE_OUTBOX.keep)
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.OUT) == 1
+    clock.passes(BRIDGE_OUTBOX.keep)
+    await trimmer.trim()
+    assert await first_kept(broker, StreamName.OUT) == 9
+    await trimmer.stop()
+
+
+async def test_a_small_stream_takes_many_times_its_size_while_somebody_consumes(
+    broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trimming, "INTERVAL_S", 0.02)
+    await limit(broker, StreamName.IN, 100_000)
+    handled: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(message.stream_seq for message in batch)
+        return [DONE] * len(batch)
+
+    with pytest.raises(BrokerUnavailable, match="maximum bytes exceeded"):
+        await send(broker, IN, range(200), size=1_000)
+    waiting = (await broker.stream_state(StreamName.IN)).messages
+    consumer = BatchConsumer(broker, STORE_INBOX, handle)
+    await consumer.start()
+    await eventually(lambda: len(handled) == waiting, "all that was taken is handled")
+    for number in range(200, 1_000):
+        await publish_patiently(broker, number)
+    await eventually(lambda: len(handled) == waiting + 800, "everything is handled")
+    assert handled == list(range(1, waiting + 801))
+    assert consumer.healthy
+    await consumer.stop()
+
+
+async def test_trimming_that_fails_is_tried_again_and_disturbs_nobody(
+    broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trimming, "INTERVAL_S", 0.02)
+    looks: list[int] = []
+    handled: list[bytes] = []
+
+    async def failing(_trimmer: Trimmer) -> None:
+        looks.append(len(looks))
+        raise [BrokerUnavailable("no answer"), ValueError("a bug")][len(looks) % 2]
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(message.data for message in batch)
+        return [DONE] * len(batch)
+
+    monkeypatch.setattr(Trimmer, "trim", failing)
+    consumer = BatchConsumer(broker, STORE_INBOX, handle)
+    await consumer.start()
+    await eventually(lambda: len(looks) > 3, "it was tried again")
+    await send(broker, IN, [1])
+    await eventually(lambda: handled, "messages pass")
+    assert consumer.healthy
+    await consumer.stop()
+
+
+@pytest.mark.parametrize("spec", [STORE_INBOX, BRIDGE_OUTBOX], ids=lambda spec: spec.durable)
+async def test_each_consumer_may_trim_its_stream(
+    broker: Broker, connect_broker: Callable[[str], Awaitable[Broker]], spec: ConsumerSpec
+) -> None:
+    await send(broker, IN, range(3))
+    await send(broker, OUT, range(3))
+    await acknowledge(broker, spec, 3)
+    clock = Clock()
+    trimmer = Trimmer(await connect_broker(spec.durable), spec, clock)
+    await trimmer.trim()
+    clock.passes(spec.keep)
+    await trimmer.trim()
+    assert await first_kept(broker, spec.stream) == 3
+
+
+async def limit(broker: Broker, stream: StreamName, max_bytes: int) -> None:
+    config = (await broker.answered(f"STREAM.INFO.{stream}"))["config"]
+    await broker.answered(f"STREAM.UPDATE.{stream}", **{**config, "max_bytes": max_bytes})
+
+
+async def publish_patiently(broker: Broker, number: int) -> None:
+    """Publish as an outbox does: a refusal means later."""
+    while True:
+        try:
+            return await send(broker, IN, [number], size=1_000)
+        except BrokerUnavailable:
+            await broker.ping()
