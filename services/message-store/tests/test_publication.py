@@ -1,15 +1,17 @@
 """Where publishing begins after a start or a loss, and what is read back from the table."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from message_store.models import Audience
-from message_store.publication import Newest, delivery_of, newest_seq_of, starting_point
+from message_store.publication import LOSS_WINDOW_MS, Newest, delivery_of, newest_seq_of, starting_point
 from message_store.state import DeliveredRow, Row
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import RejectedMessage, StoredMessage
 from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import BRIDGE_OUTBOX
 
 
 @pytest.mark.parametrize(
@@ -30,12 +32,16 @@ def test_publishing_begins_where_table_and_stream_agree(
     assert starting_point(noted, newest, before_window) == start
 
 
-def test_a_confirmation_of_an_old_message_tells_what_was_published_before_it() -> None:
+def test_a_confirmation_tells_what_was_published_before_it_and_not_the_old_seq_it_confirms() -> None:
     envelope = Envelope(msg_from="alice", msg_to="bob", msg_id="m1", msg_type=MsgType.TEXT, body=[{"text": "hi"}])
     delivery = StoredMessage(seq=5, stored_at=1, recipients=["bob"], envelope=envelope)
     assert newest_seq_of(delivery) == 5
     assert newest_seq_of(delivery.model_copy(update={"recipients": [], "after_seq": 41})) == 41
-    assert newest_seq_of(delivery.model_copy(update={"recipients": []})) is None  # from a store of before
+    assert newest_seq_of(delivery.model_copy(update={"recipients": []})) is None
+
+
+def test_the_stream_keeps_what_tells_of_a_loss_for_as_long_as_one_may_come_to_light() -> None:
+    assert BRIDGE_OUTBOX.keep >= timedelta(milliseconds=LOSS_WINDOW_MS)
 
 
 def test_a_refusal_tells_what_was_published_before_it() -> None:

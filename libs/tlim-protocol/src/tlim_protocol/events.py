@@ -43,6 +43,7 @@ class StoredMessage(Event):
     """`tlim.out.M*`: a committed message, to be delivered to `recipients` and confirmed to `reply_to`.
 
     No recipients: a resend, only confirmed. No `reply_to`: published again from the database, nobody waits.
+    `after_seq` of what has no recipients is that of RejectedMessage, since its own `seq` may be an old one.
     """
 
     kind: Literal["stored"] = "stored"
@@ -53,7 +54,7 @@ class StoredMessage(Event):
     reply_to: str | None = None
     stanza_id: str | None = None
     received_at: int | None = None
-    after_seq: int | None = None  # without recipients: as in a rejection, because `seq` may be an old one
+    after_seq: int | None = None
 
 
 class RejectedMessage(Event):

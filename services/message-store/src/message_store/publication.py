@@ -54,7 +54,10 @@ def starting_point(noted: int, newest: Newest, before_window: int) -> int:
 
 
 def newest_seq_of(event: OutEvent) -> int | None:
-    """Return the newest seq published when `event` was; None when it does not tell, as confirmations once did not."""
+    """Return the newest seq published when `event` was; None when it does not tell, like confirmations of old releases.
+
+    Each event tells: the stream is trimmed up to its newest acknowledged one, which may be the only one left.
+    """
     if isinstance(event, StoredMessage) and event.recipients:
         return event.seq
     return event.after_seq

@@ -147,6 +147,33 @@ async def test_a_stream_that_lost_its_tail_gets_it_again(
     assert delivered(await own_world.deliveries())[-1] == "m6"
 
 
+async def test_a_stream_trimmed_up_to_a_confirmation_that_lost_its_tail_gets_it_again(
+    own_world: Any, restartable_nats: Any, accepted: Any, eventually: Any
+) -> None:
+    async with own_world.running():
+        await own_world.send(accepted("m0"), accepted("m1"))
+        await own_world.settled(2)
+        await own_world.send(accepted("m0", received_at=5), fresh_id=":again")
+        await own_world.settled(2)
+        state = await own_world.tests.stream_state(StreamName.OUT)
+        await own_world.tests.answered(f"STREAM.PURGE.{StreamName.OUT}", seq=state.last_seq)
+        assert await own_world.deliveries() == []
+        restartable_nats.stop()
+        restartable_nats.keep_state()
+        restartable_nats.start()
+        await own_world.broker_is_back()
+        await own_world.send(accepted("m2"), accepted("m3"))
+        await own_world.settled(4)
+        restartable_nats.stop()
+        restartable_nats.lose_everything_since_kept()
+        restartable_nats.start()
+
+        async def repaired() -> None:
+            assert delivered(await own_world.deliveries()) == ["m2", "m3"]
+
+        await eventually(repaired)
+
+
 async def test_a_publish_that_fails_midway_is_completed_in_order(world: Any, accepted: Any, eventually: Any) -> None:
     await world.limit_stream(StreamName.OUT, max_msgs=4)
     await world.send(*(accepted(f"m{i}") for i in range(10)))
