@@ -32,9 +32,16 @@ STALL_S = 5.0
 SETTLE_S = 2.0
 """Acknowledgements are counted within milliseconds; a repetition is harmless, so the wait for that is bounded."""
 
+MAX_BYTES = 16 * 1024**2 - 3
+"""A batch, and what a pull request may bring: twice max_payload of deploy/nats/nats.conf, so that any message fits,
+and far above 500 messages of usual size. Where only large ones come a batch is in hand and another waits, 32 MiB;
+where they follow small ones, each of the few requests that are open may bring its own. A prime: no row of messages of
+one size uses it up exactly, which the server does not tell; then 8 s pass until the silence is noticed."""
+
 _NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
-_ENDED_QUIETLY = frozenset({"404", "408"})  # the request ran out: ask again
+_RAN_OUT = frozenset({"404", "408"})  # the request's time is over: ask again
+_USED_UP = frozenset({"Message Size Exceeds MaxBytes", "Batch Completed"})  # with status 409: so are its bytes
 
 
 class PullError(Exception):
@@ -63,6 +70,7 @@ class PullSession:
         self._name = f"{spec.stream.value}.{spec.durable}"
         self._inbox = broker.new_inbox()
         self._buffer: deque[Delivery] = deque()
+        self._buffered = 0  # bytes
         self._in_hand: dict[int, Delivery] = {}  # by stream_seq: given to the handler, not acknowledged
         self._requested = 0  # messages that open pull requests may still bring
         self._last: Delivery | None = None
@@ -90,7 +98,10 @@ class PullSession:
         self._watch = asyncio.create_task(self._keep_watch())
 
     async def take(self) -> list[Delivery]:
-        """Wait for a message and return it with all that have arrived, at most a batch; empty after `close`."""
+        """Wait for a message and return it with all that have arrived, at most a batch of messages and of bytes.
+
+        Empty after `close`.
+        """
         while not self._buffer:
             if self._closed:
                 return []
@@ -100,9 +111,20 @@ class PullSession:
         self._check()
         if self._closed:
             return []
-        taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+        taken = self._next_batch()
         self._in_hand = {delivery.stream_seq: delivery for delivery in taken}
         await self._pull()
+        return taken
+
+    def _next_batch(self) -> list[Delivery]:
+        taken: list[Delivery] = []
+        size = 0
+        while self._buffer and len(taken) < self._batch:
+            size += len(self._buffer[0].data)
+            if taken and size > MAX_BYTES:
+                break
+            taken.append(self._buffer.popleft())
+            self._buffered -= len(taken[-1].data)
         return taken
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -163,13 +185,14 @@ class PullSession:
         wanted = self._batch - len(self._buffer) - self._requested
         if wanted * 2 < self._batch and self._requested:
             return  # not worth a request yet
-        if wanted <= 0:
+        if wanted <= 0 or self._buffered >= MAX_BYTES:
             return
         if self._requested == 0:
             self._heard_at = asyncio.get_running_loop().time()
         self._requested += wanted
         request = {
             "batch": wanted,
+            "max_bytes": MAX_BYTES,
             "expires": int(EXPIRES_S * _NANOSECONDS),
             "idle_heartbeat": int(HEARTBEAT_S * _NANOSECONDS),
         }
@@ -177,15 +200,16 @@ class PullSession:
 
     async def _on_message(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        status = (message.headers or {}).get("Status")
+        headers = message.headers or {}
+        status, description = headers.get("Status"), headers.get("Description", "")
         if status is None:
             await self._on_delivery(message)
-        elif status in _ENDED_QUIETLY:
-            unused = (message.headers or {}).get("Nats-Pending-Messages", str(self._requested))
+        elif status in _RAN_OUT or description in _USED_UP:
+            unused = headers.get("Nats-Pending-Messages", str(self._requested))
             self._requested = max(self._requested - int(unused), 0)
             await self._pull()
         elif status != _HEARTBEAT:
-            self._lose(f"{self._name}: {status} {(message.headers or {}).get('Description', '')}")
+            self._lose(f"{self._name}: {status} {description}")
 
     async def _on_delivery(self, message: Msg) -> None:
         self._requested = max(self._requested - 1, 0)
@@ -199,6 +223,7 @@ class PullSession:
             await self._on_repeated(delivery)
         else:
             self._buffer.append(delivery)
+            self._buffered += len(delivery.data)
             self._arrived.set()
 
     async def _on_repeated(self, delivery: Delivery) -> None:

@@ -74,6 +74,49 @@ async def test_a_message_is_handled_without_waiting_for_a_batch_to_fill(broker: 
     await consumer.stop()
 
 
+async def test_large_messages_come_in_order_in_batches_of_no_more_bytes_than_fit(
+    broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "MAX_BYTES", 100_000)
+    sizes: list[list[int]] = []
+    starts = 0
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        sizes.append([len(message.data) for message in batch])
+        return [DONE] * len(batch)
+
+    async def prepare() -> None:
+        nonlocal starts
+        starts += 1
+
+    sent = [number * 7_919 % 60_000 for number in range(300)]
+    await broker.publish_batch([Outgoing(SUBJECT, b"x" * size, f"id-{n}") for n, size in enumerate(sent)])
+    consumer = BatchConsumer(broker, STORE_INBOX, handle, prepare=prepare)
+    await consumer.start()
+    await eventually(lambda: sum(map(len, sizes)) >= len(sent), "all were handled")
+    await consumer.stop()
+    assert [size for batch in sizes for size in batch] == sent
+    assert max(map(sum, sizes)) <= 100_000
+    assert starts == 1
+
+
+async def test_the_largest_message_that_the_server_takes_is_delivered(broker: Broker, eventually: Eventually) -> None:
+    sizes: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        sizes.extend(len(message.data) for message in batch)
+        return [DONE] * len(batch)
+
+    largest = 8 * 1024**2 - 1_000  # deploy/nats/nats.conf; headers count
+    await broker.publish_batch([Outgoing(SUBJECT, b"x" * largest, f"id-{number}") for number in range(5)])
+    consumer = BatchConsumer(broker, STORE_INBOX, handle)
+    await consumer.start()
+    await eventually(lambda: len(sizes) == 5, "all were handled")
+    assert sizes == [largest] * 5
+    assert consumer.healthy
+    await consumer.stop()
+
+
 async def test_order_survives_a_transient_failure_and_readiness_tells_it(
     broker: Broker, eventually: Eventually
 ) -> None:
