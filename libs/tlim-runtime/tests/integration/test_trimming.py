@@ -1,5 +1,6 @@
 """What is done leaves the stream, what is not stays, and a stream with a living consumer is never full."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -155,6 +156,33 @@ async def test_a_small_stream_takes_many_times_its_size_while_somebody_consumes(
     await eventually(lambda: len(handled) == waiting + 800, "everything is handled")
     assert handled == list(range(1, waiting + 801))
     assert consumer.healthy
+    await consumer.stop()
+
+
+async def test_a_server_that_is_killed_while_its_stream_is_trimmed_loses_nothing(
+    restartable_broker: Broker,
+    restartable_nats: RestartableNats,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trimming, "INTERVAL_S", 0.01)
+    handled: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(int(message.data) for message in batch)
+        return [DONE] * len(batch)
+
+    consumer = BatchConsumer(restartable_broker, STORE_INBOX, handle, batch=20)
+    await consumer.start()
+    for start in range(0, 2_000, 500):
+        numbers = range(start, start + 500)
+        await restartable_broker.publish_batch([Outgoing(IN, str(n).encode(), f"id-{n}") for n in numbers])
+        await eventually(lambda start=start: handled and handled[-1] > start, "some are handled")  # type: ignore[misc]
+        await asyncio.to_thread(restartable_nats.kill)
+        await asyncio.to_thread(restartable_nats.start)
+        await eventually(lambda: restartable_broker.is_connected, "the connection is back")
+    await eventually(lambda: handled[-1] == 1_999, "everything is handled")
+    assert list(dict.fromkeys(handled)) == list(range(2_000))
     await consumer.stop()
 
 
