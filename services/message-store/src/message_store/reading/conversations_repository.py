@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from message_store.models import Message
-from message_store.reading.slice_repository import MAX_BYTES
+from message_store.reading.slice_repository import MAX_BYTES, go_along_the_indexes
 
 # The place of a conversation is the newest thing that happened in it to the reader: a message, his joining, or his
 # leaving, which is where it ends for him. Places are seqs of different rows, so that a cursor is one number. The
@@ -36,9 +36,9 @@ _PAGE = text("""
     LEFT JOIN LATERAL (
         SELECT seen.seq FROM members CROSS JOIN LATERAL (
             SELECT seq FROM messages
-            WHERE messages.conversation_id = page.conversation_id AND is_chat
-                AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
-            ORDER BY seq DESC LIMIT 1) AS seen
+            WHERE is_chat AND (conversation_id, seq) >= (page.conversation_id, joined_seq)
+                AND (conversation_id, seq) <= (page.conversation_id, coalesce(members.left_seq, 9223372036854775807))
+            ORDER BY conversation_id DESC, seq DESC LIMIT 1) AS seen
         WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
         ORDER BY seen.seq DESC LIMIT 1) AS last ON true
     LEFT JOIN messages ON messages.seq = last.seq
@@ -47,9 +47,11 @@ _PAGE = text("""
             SELECT FROM (
                 SELECT sender, recalled_at FROM members CROSS JOIN LATERAL (
                     SELECT sender, recalled_at FROM messages
-                    WHERE messages.conversation_id = page.conversation_id AND is_chat AND seq > read_seq
-                        AND seq >= joined_seq AND seq <= coalesce(members.left_seq, 9223372036854775807)
-                    ORDER BY seq DESC LIMIT :look_at) AS behind
+                    WHERE is_chat
+                        AND (conversation_id, seq) > (page.conversation_id, greatest(joined_seq - 1, read_seq))
+                        AND (conversation_id, seq)
+                            <= (page.conversation_id, coalesce(members.left_seq, 9223372036854775807))
+                    ORDER BY conversation_id DESC, seq DESC LIMIT :look_at) AS behind
                 WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
                 LIMIT :look_at) AS looked_at
             WHERE sender <> :user_id AND recalled_at IS NULL
@@ -91,6 +93,7 @@ class ConversationsReader:
         asked = {
             "user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to, "look_at": look_at,
         }  # fmt: skip
+        await go_along_the_indexes(self._session)
         rows = (await self._session.execute(_PAGE, asked)).all()
         full_at = accumulate((row[-1] for row in rows), initial=0)
         page = [Entry(*row[:-1]) for row, filled in zip(rows[:limit], full_at, strict=False) if filled < MAX_BYTES]

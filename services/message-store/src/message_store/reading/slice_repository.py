@@ -1,4 +1,10 @@
-"""Slices of the log: rows in their order, bounded by number and by bytes; the frame of every paged statement."""
+"""Slices of the log: rows in their order, bounded by number and by bytes; the frame of every paged statement.
+
+What a slice costs must not depend on what else lies in the log, nor on what PostgreSQL knows of it. So every statement
+names the index that it is for by its bounds and its order, both of them pairs: `(sender, seq) > (:user_id, :after) ...
+ORDER BY sender, seq`. With `sender = :user_id ... ORDER BY seq` the primary key would do as well, and lead through the
+messages of everybody else: the planner takes it when it believes that a sender, or a conversation, has a large share.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,6 +29,11 @@ _FRAME = """
     SELECT * FROM sized WHERE bytes_before < :max_bytes ORDER BY seq {order} LIMIT :max_rows"""
 
 
+# How many rows lie between such bounds PostgreSQL can only guess, and it guesses few: then it likes to fetch and sort
+# all of them, years of a conversation. Without bitmaps it goes along the index and stops when the page is full.
+_ALONG_THE_INDEX = text("SET LOCAL enable_bitmapscan = off")
+
+
 class Slice(NamedTuple):
     """Rows in the order asked for, and whether there are more behind them."""
 
@@ -36,6 +47,11 @@ def slice_statement(candidates: str, *, newest_first: bool = False) -> Executabl
     frame = text(_FRAME.format(candidates=candidates, order="DESC" if newest_first else "ASC"))
     typed = frame.bindparams(bindparam("max_bytes", MAX_BYTES)).columns(*inspect(Message).columns, found)
     return select(Message, found).from_statement(typed)
+
+
+async def go_along_the_indexes(session: AsyncSession) -> None:
+    """Let the statements of this transaction read ranges of indexes in their order, and stop where they may."""
+    await session.execute(_ALONG_THE_INDEX)
 
 
 async def read_slice(

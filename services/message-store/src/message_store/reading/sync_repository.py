@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from message_store.reading.slice_repository import Slice, read_slice, slice_statement
+from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
 
 # Four ways in which a row concerns somebody, each a range of an index: it was sent to him, by him (from another device
 # of his), to several of whom he is one, or to the members of a group while he was in it.
@@ -18,15 +18,21 @@ _CANDIDATES = """
             FROM members CROSS JOIN LATERAL (
                 SELECT array_agg(first.seq ORDER BY first.seq) AS seqs FROM (
                     SELECT seq FROM messages
-                    WHERE messages.conversation_id = members.conversation_id AND audience = 2 AND seq > :after
-                        AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807)
-                    ORDER BY seq LIMIT 4) AS first) AS head
+                    WHERE audience = 2 AND seq > :after
+                        AND (conversation_id, seq) > (members.conversation_id, greatest(joined_seq - 1, :after))
+                        AND (conversation_id, seq) <= (members.conversation_id, coalesce(left_seq, 9223372036854775807))
+                    ORDER BY conversation_id, seq LIMIT 4) AS first) AS head
             WHERE user_id = :user_id AND NOT starts_with(members.conversation_id, 'u:')
                 AND (left_seq IS NULL OR left_seq > :after)),
         near AS MATERIALIZED (
-            (SELECT seq FROM messages WHERE recipient = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+            (SELECT seq FROM messages
+             WHERE recipient IS NOT NULL
+                AND seq > :after AND (recipient, seq) > (:user_id, :after) AND recipient <= :user_id
+             ORDER BY recipient, seq LIMIT :one_more)
             UNION
-            (SELECT seq FROM messages WHERE sender = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
+            (SELECT seq FROM messages
+             WHERE seq > :after AND (sender, seq) > (:user_id, :after) AND sender <= :user_id
+             ORDER BY sender, seq LIMIT :one_more)
             UNION
             (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)
             UNION
@@ -39,9 +45,10 @@ _CANDIDATES = """
         SELECT further.seq
         FROM heads CROSS JOIN horizon CROSS JOIN LATERAL (
             SELECT seq FROM messages
-            WHERE messages.conversation_id = heads.conversation_id AND audience = 2
-                AND seq > heads.seqs[4] AND seq <= least(until, horizon.seq)
-            ORDER BY seq LIMIT :one_more) AS further
+            WHERE audience = 2 AND seq > :after
+                AND (conversation_id, seq) > (heads.conversation_id, heads.seqs[4])
+                AND (conversation_id, seq) <= (heads.conversation_id, least(until, horizon.seq))
+            ORDER BY conversation_id, seq LIMIT :one_more) AS further
         WHERE heads.seqs[4] < horizon.seq) AS concerning
     ORDER BY seq LIMIT :one_more"""
 
@@ -59,4 +66,5 @@ class SyncReader:
 
         Seqs become visible in their order, so that a row behind one that was returned is never a late one.
         """
+        await go_along_the_indexes(self._session)
         return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})
