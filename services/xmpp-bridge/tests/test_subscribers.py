@@ -47,6 +47,10 @@ def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
     return StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
 
 
+def subscriber(component: FakeComponent) -> OutboxSubscriber:
+    return OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
+
+
 def incoming(data: bytes) -> Incoming:
     return Incoming(subject_out(MsgType.GROUP_TEXT, "s-1"), data, stream_seq=1, deliveries=1)
 
@@ -54,18 +58,14 @@ def incoming(data: bytes) -> Incoming:
 async def test_each_receiver_gets_each_message_in_stream_order() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(seq, members).to_bytes()) for seq, members in ((1, 2), (2, 3))]
-    assert await OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics()).handle(
-        batch
-    ) == [DONE, DONE]
+    assert await subscriber(component).handle(batch) == [DONE, DONE]
     assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
 
 
 async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
     component = FakeComponent()
     batch = [incoming(b"nonsense"), incoming(group_message(2, 1).to_bytes())]
-    first, second = await OutboxSubscriber(
-        component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics()
-    ).handle(batch)
+    first, second = await subscriber(component).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
     assert component.receivers == ["user0"]
@@ -74,10 +74,10 @@ async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
     component = FakeComponent()
     batch = [incoming(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())]
-    subscriber = OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
+    handle = subscriber(component).handle
     tracemalloc.start()
     try:
-        await subscriber.handle(batch)
+        await handle(batch)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -60,12 +60,21 @@ async def assert_stored(flow: Flow, reader: Person, peer: Person) -> list[str]:
     return [message["msg_id"] for message in history]
 
 
-async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> None:
-    """Assert that what was acknowledged is stored, each once, and was delivered, each at least once and in order."""
+async def assert_all_delivered(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> list[str]:
+    """Assert that what was acknowledged is stored, each once, and was delivered, each at least once.
+
+    Returns the msg_ids as they are stored.
+    """
     stored = await assert_stored(flow, sender, receiver)
     missing = set(stored)
     while missing:
         delivered = await device.expect(Delivered, within=30)
         missing.discard(delivered.envelope.msg_id)
+    return stored
+
+
+async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> None:
+    """Assert the same, and that the first deliveries are in the order of seq."""
+    stored = await assert_all_delivered(flow, sender, receiver, device)
     firsts = list(dict.fromkeys(event.envelope.msg_id for event in device.inbox.all(Delivered)))
     assert firsts == stored, "first deliveries are not in the order of seq"

@@ -87,6 +87,7 @@ class BatchConsumer:
         self._prepare = prepare
         self._trimmer = Trimmer(broker, spec)
         self._session: PullSession | None = None
+        self._first: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._wake = asyncio.Event()
@@ -137,6 +138,17 @@ class BatchConsumer:
             self._task.cancel()
         await self.stop()
 
+    def go_back(self, first: int | None) -> None:
+        """Let everything from the stream sequence `first` on be delivered again; None: nothing that is acknowledged.
+
+        What is in hand comes again as well, and is not acknowledged. What was removed from the stream does not come.
+        """
+        if first is None:
+            return
+        self._first = first if self._first is None else min(first, self._first)
+        if self._session is not None:
+            self._session.give_up(f"delivery goes back to {self._first}")
+
     async def _run(self) -> None:
         while not self._stopping:
             try:
@@ -152,7 +164,10 @@ class BatchConsumer:
         session = PullSession(self._broker, self._spec, self._batch)
         self._session = session
         try:
-            await session.open()
+            first = self._first
+            await session.open(first)
+            if self._first == first:
+                self._first = None
             if self._prepare is not None:
                 await self._prepare()
             await session.begin()

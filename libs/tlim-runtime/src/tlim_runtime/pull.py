@@ -76,6 +76,7 @@ class PullSession:
         self._last: Delivery | None = None
         self._arrived = asyncio.Event()
         self._lost: str | None = None
+        self._is_cut = False  # lost because something is wrong with the server, or on the way to it
         self._closed = False
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -83,11 +84,17 @@ class PullSession:
         self._delivered_at = 0.0
         self._acknowledged = 0
 
-    async def open(self) -> None:
-        """Listen, and put the server's delivery back to right after the last acknowledged message."""
+    async def open(self, first: int | None = None) -> None:
+        """Listen, and put the server's delivery back to right after the last acknowledged message.
+
+        Or to the one with the stream sequence `first`, if it was acknowledged: a reset may also go forward and skip
+        messages, where a server that has lost its stream gives the same numbers anew.
+        """
         self._broker.on_disconnect(self._disconnected)
         self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
-        answer = await self._broker.api(f"CONSUMER.RESET.{self._name}")
+        is_behind = first is not None and first <= (await self._info())["ack_floor"]["stream_seq"]
+        place = {"seq": first} if is_behind else {}
+        answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
 
@@ -135,6 +142,11 @@ class PullSession:
         """Tell the server never to deliver a message again."""
         await self._tell(delivery, b"+TERM")
 
+    def give_up(self, reason: str) -> None:
+        """Make `take` and `acknowledge` raise PullError from now on."""
+        self._lost = self._lost or reason
+        self._arrived.set()
+
     def close(self) -> None:
         """Make `take` return nothing more."""
         self._closed = True
@@ -147,7 +159,7 @@ class PullSession:
             self._watch.cancel()
         if self._subscription is not None:
             await self._broker.unsubscribe(self._subscription)
-        if self._lost is None and self._acknowledged:
+        if self._acknowledged and not self._is_cut:
             await self._settle()
 
     async def _settle(self) -> None:
@@ -168,8 +180,8 @@ class PullSession:
             raise PullError(self._lost)
 
     def _lose(self, reason: str) -> None:
-        self._lost = self._lost or reason
-        self._arrived.set()
+        self._is_cut = True
+        self.give_up(reason)
 
     def _disconnected(self) -> None:
         self._lose("the connection to NATS was lost")

@@ -134,6 +134,71 @@ async def test_order_survives_a_transient_failure_and_readiness_tells_it(
     await consumer.stop()
 
 
+async def test_what_was_acknowledged_comes_again_from_where_delivery_goes_back_to(
+    broker: Broker, eventually: Eventually
+) -> None:
+    handler = Recorder()
+    consumer = BatchConsumer(broker, STORE_INBOX, handler, batch=10)
+    await broker.publish_batch(messages(range(100)))
+    await consumer.start()
+    await eventually(lambda: len(handler.handled) >= 100, "all were handled")
+    first = (await broker.stream_state(StreamName.IN)).first_seq
+
+    consumer.go_back(first + 90)
+    consumer.go_back(first + 70)
+    consumer.go_back(first + 80)
+    await broker.publish_batch(messages(range(100, 105)))
+
+    await eventually(lambda: len(handler.handled) >= 135, "they were handled again, and what is new")
+    assert handler.handled[100:] == list(range(70, 105))
+    await consumer.stop()
+    after = Recorder()
+    consumer = BatchConsumer(broker, STORE_INBOX, after)
+    await consumer.start()
+    await broker.publish_batch(messages([105]))
+    await eventually(lambda: after.has_seen(105), "the next was handled")
+    assert after.handled == [105], "all before is acknowledged"
+    await consumer.stop()
+
+
+async def test_what_is_in_hand_comes_again_behind_what_delivery_goes_back_to(
+    broker: Broker, eventually: Eventually
+) -> None:
+    handler = Recorder()
+    handler.hold_at = 30
+    consumer = BatchConsumer(broker, STORE_INBOX, handler, batch=10)
+    await broker.publish_batch(messages(range(40)))
+    await consumer.start()
+    await eventually(lambda: handler.is_holding, "a batch is in hand")
+    first = (await broker.stream_state(StreamName.IN)).first_seq
+
+    consumer.go_back(first + 15)  # a batch of 10 with 30 in it begins behind that
+    handler.gate.set()
+
+    await eventually(lambda: handler.handled.count(15) == 2 and handler.handled[-1] == 39, "they were handled again")
+    once, again = handler.handled[:-25], handler.handled[-25:]
+    assert again == list(range(15, 40))
+    assert once == list(range(len(once)))
+    assert 30 in once
+    await eventually(lambda: consumer.healthy, "readiness is green again")
+    await consumer.stop()
+
+
+async def test_delivery_never_goes_forward(broker: Broker, eventually: Eventually) -> None:
+    handler = Recorder()
+    consumer = BatchConsumer(broker, STORE_INBOX, handler)
+    await broker.publish_batch(messages(range(10)))
+    await consumer.start()
+    await eventually(lambda: len(handler.handled) >= 10, "all were handled")
+
+    consumer.go_back((await broker.stream_state(StreamName.IN)).last_seq + 1_000)
+    await broker.publish_batch(messages([10]))
+
+    await eventually(lambda: handler.has_seen(10), "the next was handled")
+    assert handler.handled == list(range(11))
+    await consumer.stop()
+
+
 async def test_poison_is_copied_with_its_reason_and_its_neighbours_pass(broker: Broker, eventually: Eventually) -> None:
     handler = Recorder()
     handler.poison = {3}

@@ -81,7 +81,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     app.state.health.add("publishing", inbox.ping)
     app.state.health.add("deliveries", consumer.ping)
     requests = TokenRequests(app.state.token_desk, component, addresses)
-    component.start(inbox.take, requests.take)
+    component.start(inbox.take, requests.take, lambda: consumer.go_back(outbox.connection_lost()))
     await consumer.start()
     try:
         yield

@@ -48,6 +48,7 @@ class Component:
         self._host, self._port = host, port
         self._on_message: Callable[[Element], None] = _ignore
         self._on_request: Callable[[Element], bool] = _decline
+        self._on_lost: Callable[[], None] = _bear_it
         self._timeout = timeout.total_seconds()
         self._wire = Wire(addresses.component, secret, host, port, self._on_stanza)
         for event, handler in {
@@ -65,13 +66,20 @@ class Component:
         self._numbers = itertools.count(1)
         self._keeper: asyncio.Task[None] | None = None
 
-    def start(self, on_message: Callable[[Element], None], on_request: Callable[[Element], bool] | None = None) -> None:
+    def start(
+        self,
+        on_message: Callable[[Element], None],
+        on_request: Callable[[Element], bool] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
         """Begin to connect, and to connect again whenever the connection is lost, until `close`.
 
-        `on_request` gets each `<iq>` first; it returns False for those it leaves to service discovery.
+        `on_request` gets each `<iq>` first; it returns False for those it leaves to service discovery. `on_lost` is
+        called when a connection is lost, before there is another.
         """
         self._on_message = on_message
         self._on_request = on_request or _decline
+        self._on_lost = on_lost or _bear_it
         self._keeper = asyncio.create_task(self._keep_connected())
 
     async def close(self) -> None:
@@ -212,6 +220,7 @@ class Component:
         self._reason = self._stream_error or str(reason)
         if self._up.is_set():
             logger.warning("component connection lost", reason=self._reason)
+            self._on_lost()
         self._up.clear()
         self._down.set()
         self._wire.cancel_connection_attempt()  # the next attempt is ours to time
@@ -230,6 +239,10 @@ def _ignore(_message: Element) -> None:
 def _decline(_iq: Element) -> bool:
     """Leave all requests to service discovery."""
     return False
+
+
+def _bear_it() -> None:
+    """Do nothing about a lost connection but to make another."""
 
 
 def _delays() -> Iterator[float]:

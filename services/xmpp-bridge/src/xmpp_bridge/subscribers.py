@@ -11,6 +11,7 @@ from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.delivered import DeliveredLately
 from xmpp_bridge.translate import Addresses, write_event
 
 
@@ -30,23 +31,35 @@ class OutboxSubscriber:
         self._addresses = addresses
         self._awaited = awaited
         self._backlog = backlog
+        self._lately = DeliveredLately()
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Deliver a batch; what is no out event is poison. Raises Unavailable when it must come again."""
+        self._lately.begin(batch[0].stream_seq)
         read = [_read(incoming.data) for incoming in batch]
         events = [event for event in read if not isinstance(event, Poison)]
         for event in events:
             self._awaited.settle(event)
         with self._seconds.time():
             remaining = await self._backlog.without_recalled(events)
+            self._lately.check()
             try:
                 await self._component.deliver(self._stanzas(remaining))
             except Unavailable:
                 self._backlog.fall_behind()
                 raise
+            self._lately.end()
         return [event if isinstance(event, Poison) else DONE for event in read]
+
+    def connection_lost(self) -> int | None:
+        """Return from where in the stream everything is to come again, what the server had taken over lately included.
+
+        None: from where it is.
+        """
+        self._backlog.fall_behind()
+        return self._lately.take_back()
 
     def _stanzas(self, events: Iterable[OutEvent]) -> Iterator[str]:
         """Write stanzas only when they are sent: a batch of messages to big groups is millions of them."""

@@ -80,6 +80,9 @@ class XmppServerProcess:
         self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
         for user, password in PASSWORDS.items():
             self._server.register(user, password)
+        self._process.stop()  # in order: it writes accounts to disk some time later, and tests kill it
+        self.start()
+        self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
 
     def start(self) -> None:
         """Start it without waiting: called from a test it must not stop the test's own event loop."""

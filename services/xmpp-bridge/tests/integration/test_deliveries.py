@@ -96,6 +96,27 @@ async def test_nothing_is_acknowledged_while_the_xmpp_server_is_down(world: Any,
         await eventually(world.all_acknowledged)
 
 
+async def test_what_a_killed_server_had_not_kept_yet_comes_again(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+        await world.publish(*(stored(number) for number in range(20)))
+        await eventually(world.all_acknowledged)
+        world.recalls.recalled = {110}
+        world.xmpp.stop()
+
+        async def is_red() -> None:
+            assert (await bridge.checks())["xmpp"] != "ok"
+
+        await eventually(is_red)
+        world.xmpp.start()
+        await eventually(bridge.is_ready, within_s=60)
+        bob = await world.login("bob")
+        await world.publish(stored(20))
+        while (await bob.expect(Delivered)).seq != 120:
+            pass
+        await eventually(world.all_acknowledged)
+    assert {event.seq for event in bob.inbox.all(Delivered)} == {*range(100, 110), *range(111, 121)}
+
+
 async def test_a_server_that_answers_no_more_gets_everything_again(world: Any, stored: Any, eventually: Any) -> None:
     async with world.ready_bridge(xmpp_timeout=1) as bridge:
         bob = await world.login("bob")
