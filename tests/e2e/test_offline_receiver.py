@@ -1,7 +1,11 @@
 """The receiver is away: what was sent meanwhile waits for him, in order."""
 
+import pytest
+from tlim_client import connection
 from tlim_client.inbox import Delivered
+from tlim_client.xmpp import XmppClient, XmppServer
 
+from tests.e2e.clients.network import network_to
 from tests.e2e.clients.people import People, next_delivered
 
 
@@ -49,4 +53,24 @@ async def test_a_connection_that_breaks_without_a_word_loses_nothing(people: Peo
         await phone.send_until_stored(message)
 
     delivered = [await next_delivered(receiver) for _ in sent]
+    assert [event.envelope for event in delivered] == sent
+
+
+async def test_a_device_notices_a_network_that_fell_silent_and_loses_nothing(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "PING_SECONDS", 0.5)
+    alice, bob = await people("alice", "bob")
+    phone, at = await alice.device(), bob.stack.addresses
+    sent = [alice.text_to(bob, f"number {number}") for number in range(3)]
+
+    async with network_to(at.xmpp_host, at.xmpp_port) as (network, port):
+        server = XmppServer("127.0.0.1", port, at.domain, at.ca_file)
+        async with XmppClient(server, bob.user_id, bob.password) as receiver:
+            network.fall_silent()
+            for message in sent:
+                await phone.send_until_stored(message)
+            delivered = [await next_delivered(receiver) for _ in sent]
+
     assert [event.envelope for event in delivered] == sent

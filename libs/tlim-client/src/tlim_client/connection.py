@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,14 @@ from tlim_client.stanzas import CLIENT_NS, read_stanza
 
 logging.getLogger("slixmpp").addHandler(logging.NullHandler())  # its errors reach the caller as exceptions
 
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
-"""Seconds between attempts to connect again, doubling: a restarted server is met soon, a dead one is not hammered."""
+FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
+"""Seconds before attempts to connect again, doubling: a restarted server is met soon, a dead one is not hammered."""
+
+ATTEMPT_SECONDS = 20.0
+"""A server that takes the connection and lets nobody in, as while it shuts down, is left after this time."""
+
+IDLE_SECONDS, PING_SECONDS = 60.0, 20.0
+"""A network that went away without a word is noticed by a ping (XEP-0199) that is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,10 @@ class Connection:
         self._stream: ClientXMPP | None = None
         self._ready: asyncio.Future[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._closing = False
-        self._is_away = False
-        self._attempts = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._is_wanted = asyncio.Event()  # not while the network is away
 
     @property
     def jid(self) -> str:
@@ -81,12 +88,15 @@ class Connection:
 
     async def connect(self, within: float = 20) -> None:
         """Log in and announce this device; raises LoginRefusedError or NotReachableError."""
-        self._closing = False
+        self._up.clear()
+        self._down.clear()
+        self._is_wanted.set()
         self._ready = asyncio.get_running_loop().create_future()
         self._stream = self._make_stream()
         self._stream.connect(self.server.host, self.server.port)
         try:
             await asyncio.wait_for(self._ready, within)
+            self._keeper = asyncio.create_task(self._keep_connected(self._stream))
         except TimeoutError:
             await self.close()
             raise NotReachableError(f"the XMPP server did not let {self.user} in within {within:g} s") from None
@@ -96,10 +106,12 @@ class Connection:
 
     async def close(self) -> None:
         """End the stream properly, so that the server knows at once that this device is gone."""
-        self._closing = True
         stream = self._stream
         if stream is None:
             return
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         if stream.is_connected():
             await stream.disconnect(wait=2.0)
         stream.cancel_connection_attempt()
@@ -116,13 +128,13 @@ class Connection:
 
         At once, or with `until_come_back` when `come_back` is called: the server keeps what arrives meanwhile.
         """
-        self._is_away = until_come_back
+        if until_come_back:
+            self._is_wanted.clear()
         self._connected().abort()
 
     def come_back(self) -> None:
         """Connect again after `break_connection(until_come_back=True)`."""
-        self._is_away = False
-        self._connect_again()
+        self._is_wanted.set()
 
     def _connected(self) -> ClientXMPP:
         if self._stream is None:
@@ -137,12 +149,47 @@ class Connection:
             stream.register_plugin(plugin)
         match = MatchXPath(f"{{{CLIENT_NS}}}message")
         stream.register_handler(Callback("tlim inbox", match, self._on_message))
-        stream.add_event_handler("session_start", self._on_session)
-        stream.add_event_handler("failed_all_auth", self._on_refused)
-        stream.add_event_handler("connection_failed", self._on_unreachable)
-        stream.add_event_handler("ssl_invalid_chain", self._on_bad_certificate)
-        stream.add_event_handler("disconnected", self._on_disconnected)
+        for event, handler in {
+            "session_start": self._on_session,
+            "session_resumed": self._on_resumed,
+            "failed_all_auth": self._on_refused,
+            "connection_failed": self._on_unreachable,
+            "ssl_invalid_chain": self._on_bad_certificate,
+            "disconnected": self._on_disconnected,
+        }.items():
+            stream.add_event_handler(event, handler)
         return stream
+
+    async def _keep_connected(self, stream: ClientXMPP) -> None:
+        """Connect again whenever the connection is lost, one attempt after the other: slixmpp cannot hold two."""
+        while True:
+            await self._stays_up(stream)
+            for delay in _delays():
+                await self._is_wanted.wait()
+                await asyncio.sleep(delay)
+                self._down.clear()
+                stream.connect(self.server.host, self.server.port)
+                if await self._comes_up():
+                    break
+                stream.cancel_connection_attempt()
+                stream.abort()
+
+    async def _stays_up(self, stream: ClientXMPP) -> None:
+        while not self._down.is_set():
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._down.wait()
+            except TimeoutError:
+                self._do(_ping(stream))
+
+    async def _comes_up(self) -> bool:
+        outcomes = [asyncio.create_task(event.wait()) for event in (self._up, self._down)]
+        try:
+            await asyncio.wait(outcomes, timeout=ATTEMPT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for outcome in outcomes:
+                outcome.cancel()
+        return self._up.is_set()
 
     def _on_message(self, message: StanzaBase) -> None:
         event: Received | None = read_stanza(message.xml, self.address_of(self.user), self.server.domain)
@@ -167,9 +214,12 @@ class Connection:
         except (IqError, IqTimeout):
             logging.getLogger(__name__).info("the server has no carbons")  # works without: other devices see less
         stream.send_presence()
-        self._attempts = 0
+        self._up.set()
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+
+    def _on_resumed(self, _: object) -> None:
+        self._up.set()
 
     def _on_refused(self, _: object) -> None:
         self._fail(LoginRefusedError(f"the server does not accept {self.user} with this password"))
@@ -177,33 +227,36 @@ class Connection:
     def _on_unreachable(self, reason: object) -> None:
         where = f"{self.server.host}:{self.server.port}"
         self._fail(NotReachableError(f"no XMPP server answers at {where} ({reason})"))
-        self._connected().cancel_connection_attempt()  # the next one is ours to time
-        self._connect_again()
+        self._went_down()
 
     def _on_bad_certificate(self, reason: object) -> None:
         self._fail(NotReachableError(f"the XMPP server's certificate is not trusted ({reason}); see --ca-file"))
 
     def _on_disconnected(self, reason: object) -> None:
         self._fail(NotReachableError(f"the XMPP server ended the connection ({reason or 'no reason given'})"))
-        self._connect_again()
+        self._went_down()
 
-    def _connect_again(self) -> None:
-        if (
-            self._closing
-            or self._is_away
-            or self._ready is None
-            or not self._ready.done()
-            or self._ready.exception() is not None
-        ):
-            return
-        delay = min(FIRST_DELAY * 2**self._attempts, LONGEST_DELAY) if self._attempts else 0.0
-        self._attempts += 1
-        self._do(self._connect_after(delay))
-
-    async def _connect_after(self, delay: float) -> None:
-        await asyncio.sleep(delay)
-        self._connected().connect(self.server.host, self.server.port)
+    def _went_down(self) -> None:
+        self._up.clear()
+        self._down.set()
+        self._connected().cancel_connection_attempt()  # the next one is ours to time
+        for task in self._background:
+            task.cancel()
 
     def _fail(self, error: ClientError) -> None:
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
+
+
+async def _ping(stream: ClientXMPP) -> None:
+    try:
+        await stream.plugin["xep_0199"].ping(timeout=PING_SECONDS)
+    except IqTimeout:
+        stream.abort()
+
+
+def _delays() -> Iterator[float]:
+    delay = FIRST_DELAY
+    while True:
+        yield delay
+        delay = min(delay * 2, LONGEST_DELAY)
