@@ -10,7 +10,7 @@ TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/test
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 
-.PHONY: help ready ready-xmpp run up down status demo-users admin-token clean-data \
+.PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
 	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs proofs openapi lock
 
 help: ## list the targets
@@ -21,6 +21,9 @@ ready:
 
 ready-xmpp:
 	@scripts/bootstrap $(XMPP_SERVER)
+
+ready-servers: # some integration tests are about the one, some about the other
+	@scripts/bootstrap ejabberd prosody
 
 # --- the system on this machine --------------------------------------------------------------------------------------
 
@@ -47,7 +50,7 @@ clean-data: ready ## remove all data and secrets (.tlim)
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: lint types drift unit integration e2e ## all of these; CI (.ci/run) adds Prosody, and Java and clamd, without which tests are skipped
+test: lint types drift unit integration e2e ## all of these; CI (.ci/run) adds the stories with Prosody, and Java and clamd, without which tests are skipped
 	@echo "== all of it passed"
 
 lint: ready ## ruff: rules and format; import-linter: who may import whom
@@ -72,11 +75,11 @@ unit: ready ## rules, without servers
 	@echo "== unit tests"
 	@$(PYTEST) -q -m "not integration and not e2e" libs services
 
-integration: ready-xmpp ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
+integration: ready-servers ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
 	@$(PYTEST) -q -m integration libs services
 
-coverage: ready-xmpp ## what the unit and integration tests run of our code, by line and branch
+coverage: ready-servers ## what the unit and integration tests run of our code, by line and branch
 	@$(PYTEST) -q --cov --cov-report=term:skip-covered libs services
 
 e2e: ready-xmpp ## user stories on the whole system, with ejabberd
