@@ -3,9 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from message_store.service import flaw_of
-from tlim_protocol.errors import ErrorCode
-from tlim_protocol.registry import MsgType
+from tlim_protocol.envelope import read_envelope
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.lenient import write_json
+from tlim_protocol.registry import CLIENT_TYPES, REGISTRY, MsgType
 
 NOW = 1_700_000_000_000
 
@@ -101,6 +105,10 @@ async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(benc
     [
         ({}, None),
         ({"msg_type": MsgType.GROUP_TEXT, "msg_to": None}, None),
+        ({"msg_type": MsgType.GROUP_TEXT, "msg_to": ""}, None),
+        ({"msg_type": MsgType.GROUP_TODO, "msg_to": "The three of us"}, None),
+        ({"msg_type": MsgType.READ, "msg_to": "", "body": [{"msg_id": "m1", "session_id": "s1"}]}, None),
+        ({"msg_type": MsgType.READ, "msg_to": "", "body": [{"msg_id": "m1"}]}, "no user id"),
         ({"msg_from": "mallory"}, "another sender"),
         ({"msg_to": "Bob"}, "no user id"),
         ({"msg_to": "b\x00b"}, "no user id"),
@@ -113,3 +121,23 @@ async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(benc
 def test_what_no_bridge_accepts_has_a_flaw(accepted: Any, changes: dict[str, Any], flaw: str | None) -> None:
     found = flaw_of(accepted(**changes))
     assert found is None if flaw is None else flaw in (found or "")
+
+
+@given(
+    msg_type=st.sampled_from(CLIENT_TYPES),
+    fields=st.dictionaries(st.sampled_from(["to", "version", "msg_time"]), st.text(max_size=12) | st.none()),
+    session_id=st.none() | st.text(min_size=1, max_size=12),
+    more=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5)),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_the_bridge_accepts_has_no_flaw(
+    accepted: Any, msg_type: MsgType, fields: dict[str, Any], session_id: str | None, more: dict[str, Any]
+) -> None:
+    mark = {} if session_id is None else {"session_id": session_id}
+    element = {**more, **REGISTRY[msg_type].example, **mark}
+    raw = {"to": "bob", **fields, "from": "alice", "msg_id": "m1", "msg_type": msg_type, "body": [element]}
+    try:
+        envelope = read_envelope(write_json(raw), "alice")
+    except TlimError:
+        return
+    assert flaw_of(accepted().model_copy(update={"envelope": envelope})) is None

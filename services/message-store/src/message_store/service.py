@@ -81,8 +81,6 @@ def flaw_of(message: AcceptedMessage) -> str | None:
     envelope = message.envelope
     if envelope.msg_from != message.sender:
         return "the envelope names another sender"
-    if not _is_user_id(message.sender) or not (envelope.msg_to is None or _is_user_id(envelope.msg_to)):
-        return "the sender or the receiver is no user id"
     if not envelope.body:
         return "the body is empty"
     try:
@@ -91,6 +89,10 @@ def flaw_of(message: AcceptedMessage) -> str | None:
         return error.detail
     if envelope.msg_to is None and envelope.session_id is None:
         return "neither a receiver nor a session"
+    # in a session `to` is whatever the client wrote, or left empty: nothing is sent there
+    receiver = envelope.msg_to if envelope.session_id is None else None
+    if not _is_user_id(message.sender) or not (receiver is None or _is_user_id(receiver)):
+        return "the sender or the receiver is no user id"
     return None
 
 
