@@ -72,6 +72,16 @@ async def test_a_member_whose_joining_was_not_heard_of_may_write(bench: Any, ses
     assert await bench.outcome(to_group("m1", "bob")) == [["alice", "bob"], ["alice"]]
 
 
+async def test_a_session_that_comes_into_question_through_an_answer_about_another_is_asked_about_too(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    bench.session_api.told = {"s1": session(2, "bob", "carol"), "s2": session(1, "alice", "bob", session_id="s2")}
+    outcome = await bench.outcome(to_group("m1", "carol"), to_group("m2"), to_group("m2", session_id="s2"))
+    assert outcome == [["bob", "carol", "alice"], ["bob"], ErrorCode.NOT_ALLOWED, ["alice", "bob"], ["bob"]]
+    assert bench.session_api.asked_sessions == [{"s1"}, {"s2"}]
+
+
 async def test_without_an_answer_about_the_session_the_sender_shall_try_again(
     bench: Any, session: Any, to_group: Any
 ) -> None:

@@ -205,12 +205,12 @@ class Recorder:
         return plan
 
     async def _plan(self, items: Sequence[Item], newest: int) -> Plan:
-        """Decide; a second time, with session-api's answers, when somebody would be refused because of a session."""
+        """Decide; once more, with session-api's answers, while somebody would be refused because of a session."""
         known = await self._survey.of(items)
         seqs = await self._archive.draw(len(items))
         plan = self._decide(known, seqs, items, newest)
-        if plan.doubts:
-            known.answers = await self._directory.sessions(plan.doubts)
+        while plan.doubts:  # an answer may bring a session into question of which the plan without it said nothing
+            known.answers = {**known.answers, **await self._directory.sessions(plan.doubts)}
             seqs += await self._archive.draw(len(plan.doubts))
             plan = self._decide(known, seqs, items, newest)
         return plan
