@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
 
 from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
@@ -25,13 +26,14 @@ PAGE = 100
 """URLs in one answer: each has some 400 bytes."""
 
 MAX_BODY_BYTES = 64 * 1024
-"""What is declared about a file has a few KiB. The body is read before anybody asks for the token."""
+"""What is declared about a file has a few KiB."""
 
 MAX_CHOICES_BYTES = 2 * 1024 * 1024
 """10,000 parts, each with its number and the longest ETag."""
 
 router = APIRouter(
     tags=["direct"],
+    route_class=TokenFirstRoute,
     responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,)),
     max_body_size=MAX_BODY_BYTES,
 )

@@ -1,4 +1,4 @@
-"""What may be in a JSON body: it is read into memory before anybody asks for the token."""
+"""What may be in a JSON body, which is read into memory: so much, and nothing of a stranger's."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,15 +19,20 @@ async def in_pieces(size: int) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize(("path", "limit"), LIMITS)
 @pytest.mark.parametrize("known", [True, False], ids=["length known", "length unknown"])
-async def test_more_than_there_can_be_is_413_without_a_token_too(
-    world: Any, path: str, limit: int, known: bool
-) -> None:
+async def test_more_than_there_can_be_is_413(world: Any, path: str, limit: int, known: bool) -> None:
     size = limit + 16_384
+    async with world.client("alice") as alice:
+        body = b" " * size if known else in_pieces(size)
+        answer = await alice.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (413, PROBLEM_JSON)
+
+
+@pytest.mark.parametrize(("path", "limit"), LIMITS)
+async def test_without_a_token_it_is_401_before_anything_is_read(world: Any, path: str, limit: int) -> None:
     async with world.client("") as stranger:
         del stranger.headers["Authorization"]
-        body = b" " * size if known else in_pieces(size)
-        answer = await stranger.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.headers["content-type"]) == (413, PROBLEM_JSON)
+        answer = await stranger.post(path, content=in_pieces(2 * limit), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401
 
 
 async def test_the_choice_of_every_part_fits(world: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from tlim_protocol.errors import ErrorCode
-from tlim_runtime.auth import admin_user
+from tlim_runtime.auth import TokenFirstRoute, admin_user
 from tlim_runtime.errors import PROBLEM_JSON, problem_responses
 
 from session_api.dependencies import AdminDep, UsersDep
@@ -14,7 +14,13 @@ from session_api.paging import Cursor, PageSize, read_cursor, write_cursor
 from session_api.schemas import UserPage, UserPut, UserRead, UsersImport, UsersImported
 from session_api.users_service import Person
 
-router = APIRouter(prefix="/v1/users", tags=["users"], dependencies=[Depends(admin_user)], max_body_size=MAX_BODY_BYTES)
+router = APIRouter(
+    prefix="/v1/users",
+    tags=["users"],
+    dependencies=[Depends(admin_user)],
+    route_class=TokenFirstRoute,
+    max_body_size=MAX_BODY_BYTES,
+)
 
 _ALWAYS = (ErrorCode.FIELD_INVALID, ErrorCode.NOT_ALLOWED, ErrorCode.UNAVAILABLE)
 _ROWS_REFUSED: dict[int | str, dict[str, Any]] = {

@@ -1,6 +1,6 @@
 """Sessions over the modern API: the same rules with real statuses, problem documents, versions and pages."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -172,6 +172,26 @@ async def test_a_cursor_or_limit_that_makes_no_sense_is_refused(as_user: AsUser,
 async def test_without_a_token_it_is_401(stranger: httpx.AsyncClient, method: str, path: str) -> None:
     answer = await stranger.request(method, f"/v1/sessions{path}", json={})
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/sessions"), ("PATCH", "/v1/sessions/x"), ("POST", "/v1/users"), ("PUT", "/v1/users/x")],
+)
+@pytest.mark.parametrize("authorization", [None, "Bearer rubbish"])
+async def test_the_body_of_a_stranger_is_not_read(
+    stranger: httpx.AsyncClient, method: str, path: str, authorization: str | None
+) -> None:
+    asked_for: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        asked_for.append(b"{")
+        yield b"{"
+
+    headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
+    answer = await stranger.request(method, path, content=body(), headers=headers)
+    assert_problem(answer, 401, ErrorCode.NOT_ALLOWED)
+    assert not asked_for
 
 
 async def test_a_body_of_many_megabytes_is_413(as_user: AsUser) -> None:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from tlim_protocol.errors import ErrorCode
+from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
 from tlim_runtime.logging import get_logger
 
@@ -13,7 +14,7 @@ logger = get_logger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
 """A message may have 256 KiB, and a JSON writer that escapes every character makes up to six times that of a few."""
 
-router = APIRouter(tags=["messages"], max_body_size=MAX_BODY_BYTES)
+router = APIRouter(tags=["messages"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES)
 
 _NEVER = {  # over HTTP, or for a sender who is made up here
     ErrorCode.SESSION_TYPE_INVALID,
