@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -38,7 +39,7 @@ def public(key: PrivateKey) -> dict[str, Any]:
 
 
 class Provider:
-    """An OIDC provider's JWKS endpoint; `answering` is clear while it hangs."""
+    """An OIDC provider's JWKS endpoint; `answering` is clear while it hangs, `blanks` come one by one before a set."""
 
     def __init__(self) -> None:
         self.keys: dict[str, PrivateKey] = {
@@ -47,12 +48,14 @@ class Provider:
             "EdDSA": ed25519.Ed25519PrivateKey.generate(),
         }
         self.more: list[dict[str, Any]] = []
-        self.fetches = 0
+        self.fetches = self.blanks = 0
         self.answering, self.asked = asyncio.Event(), asyncio.Event()
         self.answering.set()
         self.url = ""
+        self.serving = set[asyncio.Task[None] | None]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.add(asyncio.current_task())
         await reader.readuntil(b"\r\n\r\n")
         self.fetches += 1
         if not self.answering.is_set():
@@ -60,8 +63,14 @@ class Provider:
             await self.answering.wait()
         keys = [{**public(key), "kid": name} for name, key in self.keys.items()]
         document = json.dumps({"keys": [*self.more, *keys]}).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + document)
-        await writer.drain()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while self.blanks:
+            self.blanks -= 1
+            writer.write(b" ")
+            await asyncio.sleep(0.01)  # the pace of this network, nothing is waited for
+        writer.write(document)
+        with contextlib.suppress(ConnectionError):  # who asked may have given up
+            await writer.drain()
         writer.close()
 
     def settings(self, **changes: Any) -> ExternalIssuer:
@@ -93,6 +102,8 @@ async def provider() -> AsyncIterator[Provider]:
         provider.url = f"http://{host}:{port}/keys"
         yield provider
         provider.answering.set()
+        provider.blanks = 0
+        await asyncio.gather(*filter(None, provider.serving))
 
 
 async def refusal(verifier: TokenVerifier, token: str) -> ErrorCode:
@@ -237,6 +248,19 @@ async def test_in_an_outage_known_keys_serve_on_and_unknown_ones_are_to_be_tried
     assert await refusal(verifier, provider.token(kid="rotated")) is ErrorCode.UNAVAILABLE
     monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
     assert (await verifier.verify(provider.token())).user_id == "alice"
+
+
+async def test_a_set_that_comes_byte_by_byte_holds_nobody_up(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "_FETCH_TIMEOUT_S", 0.1)
+    provider.blanks = 500
+    assert await refusal(provider.verifier(), provider.token()) is ErrorCode.UNAVAILABLE
+
+
+async def test_a_set_without_end_is_not_kept(provider: Provider) -> None:
+    provider.more = [{"kty": "x" * 2**20}]
+    assert await refusal(provider.verifier(), provider.token()) is ErrorCode.UNAVAILABLE
 
 
 async def test_known_keys_are_renewed_in_the_background(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Who may sign tokens, and their public keys: fetched as JWK sets (RFC 7517), kept, and fetched again for a new one."""
 
 import asyncio
+import http.client
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -42,13 +43,24 @@ def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
     def fetch() -> Mapping[str, Any]:
         # In a thread, a few times a day: an asynchronous HTTP client would cost every service 5 MiB for this alone.
         with opener.open(url, timeout=_FETCH_TIMEOUT_S) as answer:
-            keys: Mapping[str, Any] = json.loads(answer.read(_MAX_JWKS_BYTES))
+            keys: Mapping[str, Any] = json.loads(_read_in_time(answer))
         return keys
 
     async def fetch_in_thread() -> Mapping[str, Any]:
         return await asyncio.to_thread(fetch)
 
     return fetch_in_thread
+
+
+def _read_in_time(answer: http.client.HTTPResponse) -> bytes:
+    """Return what an issuer answers; raises TimeoutError: the socket's own time-out begins anew with every byte."""
+    deadline = time.monotonic() + _FETCH_TIMEOUT_S
+    document = bytearray()
+    while chunk := answer.read1(_MAX_JWKS_BYTES - len(document)):
+        document += chunk
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the answer takes longer than {_FETCH_TIMEOUT_S:g} s")
+    return bytes(document)
 
 
 class KeySet:

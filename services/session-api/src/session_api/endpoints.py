@@ -26,9 +26,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 IfMatch = Annotated[str | None, Header(description='the ETag that was read, as `"7"`; another version there: 412')]
 
-router = APIRouter(
-    prefix="/v1/sessions", tags=["sessions"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES
-)
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES)
 
 _ALWAYS = (ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE)
 _CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCode.NOT_ALLOWED)
