@@ -132,6 +132,8 @@ class AuditAction(StrEnum):
     USER_DEACTIVATED = "user.deactivated"
     USERS_IMPORTED = "users.imported"
     MESSAGE_SEND = "message.send"  # asked for: what became of it, the message tells
+    ACCOUNTS_MAKE = "accounts.make"  # asked for: what became of it, `users.imported` tells
+    ACCOUNT_RESET = "account.reset"  # asked for: another password of one user
 
 
 class AuditNote(Event):

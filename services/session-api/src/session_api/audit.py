@@ -1,6 +1,6 @@
 """What administrators did: each action that needs the admin scope leaves an entry, in its transaction if it is ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -35,7 +35,16 @@ class AuditService:
         detail: Mapping[str, JsonValue] = MappingProxyType({}),
     ) -> None:
         """Write down what an administrator has just done, to whom, and what else is worth knowing."""
-        entry = AuditEntry(
+        await self._entries.add(self._entry(admin, action, target, detail))
+
+    async def note_each(self, admin: Admin, action: AuditAction, targets: Collection[str]) -> None:
+        """Write down, for each of these, that an administrator is about to do something to him."""
+        await self._entries.add_all([self._entry(admin, action, target, {}) for target in targets])
+
+    def _entry(
+        self, admin: Admin, action: AuditAction, target: str | None, detail: Mapping[str, JsonValue]
+    ) -> AuditEntry:
+        return AuditEntry(
             at=self._clock(),
             actor=admin.user_id,
             action=action,
@@ -43,7 +52,6 @@ class AuditService:
             detail=dict(detail),
             request_id=admin.request_id,
         )
-        await self._entries.add(entry)
 
     async def newest(
         self, before: int | None, limit: int, actor: str | None, action: AuditAction | None

@@ -20,6 +20,11 @@ class AuditRepository:
         self._session.add(entry)
         await self._session.flush()
 
+    async def add_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Insert entries in their order."""
+        rows = [entry.model_dump(exclude={"id"}) for entry in entries]
+        await self._session.execute(sa.insert(AuditEntry), rows)
+
     async def newest(
         self, before: int | None, limit: int, actor: str | None, action: str | None
     ) -> Sequence[AuditEntry]:

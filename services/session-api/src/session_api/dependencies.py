@@ -1,11 +1,14 @@
 """What the doors ask for: the caller, and the rules bound to this request's one transaction."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_runtime.auth import CurrentUser, admin_user, current_user
-from tlim_runtime.database import session_dependency
+from tlim_runtime.database import Database, session_dependency
 
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
@@ -67,7 +70,15 @@ def _audit(session: TransactionDep) -> AuditService:
 
 def _imports(request: Request, session: TransactionDep) -> ImportService:
     accounts: XmppAccounts | None = request.app.state.xmpp_accounts
-    return ImportService(UserRepository(session), audit_service(session), accounts)
+    return ImportService(
+        UserRepository(session), audit_service(session), partial(_audit_apart, request.app.state.database), accounts
+    )
+
+
+@asynccontextmanager
+async def _audit_apart(database: Database) -> AsyncIterator[AuditService]:
+    async with database.session() as session:
+        yield audit_service(session)
 
 
 def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:

@@ -1,7 +1,8 @@
 """The rules of importing files of users: good rows take effect together, every bad one is told."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
@@ -20,6 +21,10 @@ MAX_PASSWORD = 256
 
 MAX_ACCOUNTS = 5_000
 """Accounts in one import: the XMPP server hashes each password on purpose slowly, about 100 accounts a second."""
+
+
+AuditApart = Callable[[], AbstractAsyncContextManager[AuditService]]
+"""Gives the audit log in a transaction of its own, which is committed at the end of the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +85,29 @@ class ImportService:
     """Importing files; the caller's transaction decides when the directory and the audit log take it over."""
 
     def __init__(
-        self, users: UserRepository, audit: AuditService, accounts: XmppAccounts | None, clock: Clock = now_ms
+        self,
+        users: UserRepository,
+        audit: AuditService,
+        audit_apart: AuditApart,
+        accounts: XmppAccounts | None,
+        clock: Clock = now_ms,
     ) -> None:
         self._users = users
         self._audit = audit
+        self._audit_apart = audit_apart
         self._accounts = accounts
         self._clock = clock
 
     async def run(self, admin: Admin, file: UserFile, *, reset_passwords: bool) -> ImportReport:
         """Import the good rows of a file; the same file again changes nothing.
 
-        XMPP accounts come first: when the XMPP server goes away halfway, the directory is as it was, and the same
-        import goes on where it stopped. Raises FIELD_INVALID where passwords are given and accounts are made
-        elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, XmppUnavailable.
+        XMPP accounts come first, behind audit entries of their own: when the XMPP server goes away halfway, the
+        directory is as it was, and the same import goes on where it stopped. Raises FIELD_INVALID where passwords are
+        given and accounts are made elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, XmppUnavailable.
         """
         self._check_passwords(file)
         checked = await asyncio.to_thread(checked_file, file)  # 50,000 rows: others must not wait
-        outcomes = await self._make_accounts(checked.passwords, reset=reset_passwords)
+        outcomes = await self._make_accounts(admin, checked.passwords, reset=reset_passwords)
         failed = {one: outcome for one, outcome in outcomes.items() if isinstance(outcome, TlimError)}
         names = {one: name for one, name in checked.names.items() if one not in failed}
         created, updated = await self._users.merge(names, self._clock())
@@ -126,9 +137,16 @@ class ImportService:
             raise PayloadTooLarge(f"an import makes at most {MAX_ACCOUNTS} accounts", field="password")
 
     async def _make_accounts(
-        self, passwords: Mapping[str, str], *, reset: bool
+        self, admin: Admin, passwords: Mapping[str, str], *, reset: bool
     ) -> Mapping[str, AccountOutcome | TlimError]:
-        return {} if self._accounts is None else await self._accounts.ensure(passwords, reset=reset)
+        if self._accounts is None or not passwords:
+            return {}
+        async with self._audit_apart() as audit:  # committed before anything happens that no rollback takes back
+            if reset:
+                await audit.note_each(admin, AuditAction.ACCOUNT_RESET, passwords)
+            else:
+                await audit.note(admin, AuditAction.ACCOUNTS_MAKE, detail={"accounts": len(passwords)})
+        return await self._accounts.ensure(passwords, reset=reset)
 
     async def _note(self, admin: Admin, report: ImportReport) -> None:
         numbers = ("created", "updated", "unchanged", "accounts_created", "accounts_changed")

@@ -16,6 +16,7 @@ from session_api.import_endpoints import MAX_FILE_BYTES
 from session_api.settings import Settings
 from session_api.xmpp_accounts import ALREADY_REGISTERED
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AuditAction
 
 AsUser = Callable[..., httpx.AsyncClient]
 
@@ -218,6 +219,24 @@ async def test_when_the_xmpp_server_goes_away_halfway_nobody_is_imported_and_the
     ejabberd.takes = 1_000
     report = (await post_csv(hr, text)).json()
     assert (report["created"], report["accounts_created"]) == (40, 20)
+
+
+async def test_whose_password_was_to_change_is_in_the_audit_log_although_the_xmpp_server_went_away(
+    hr: httpx.AsyncClient, ejabberd: FakeEjabberd
+) -> None:
+    await post_csv(hr, "user_id,password\nalice,secret\n")
+    ejabberd.takes = 0
+    answer = await post_csv(hr, "user_id,password\nAlice,taken over\nbob,secret\ncarol,\n", reset_passwords="true")
+    assert (answer.status_code, await names(hr)) == (503, {"alice": "alice"})
+    told = (await hr.get("/v1/audit")).json()["items"]
+    assert [(one["action"], one["target"]) for one in reversed(told)] == [
+        (AuditAction.ACCOUNTS_MAKE, None),
+        (AuditAction.USERS_IMPORTED, None),
+        (AuditAction.ACCOUNT_RESET, "alice"),
+        (AuditAction.ACCOUNT_RESET, "bob"),
+    ]
+    assert told[-1]["detail"] == {"accounts": 1}
+    assert {one["request_id"] for one in told[:2]} == {answer.headers["X-Request-ID"]}
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
