@@ -132,13 +132,13 @@ def test_a_stranger_does_not_learn_the_version() -> None:
 
 
 def test_when_the_creator_has_left_who_has_been_in_longest_leads() -> None:
-    assert leader_of(a_session(), ["bob", "carol"]) == "bob"
+    assert leader_of(a_session(), ["bob", "carol"], EVERYBODY) == "bob"
     assert plan(Edit(remove=["carol"]), caller="bob", inside=["bob", "carol"]).removed == ("carol",)
     assert refusal_of(Edit(remove=["bob"]), caller="carol", inside=["bob", "carol"]) is ErrorCode.NOT_ALLOWED
 
 
 def test_a_creator_who_comes_back_leads_again() -> None:
-    assert leader_of(a_session(), ["bob", "carol", "alice"]) == "alice"
+    assert leader_of(a_session(), ["bob", "carol", "alice"], EVERYBODY) == "alice"
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\u3000"])

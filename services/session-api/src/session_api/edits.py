@@ -64,12 +64,19 @@ def type_of_change(version: int, *, deleted: bool) -> MsgType:
     return MsgType.SESSION_ADDED if version == 1 else MsgType.SESSION_CHANGED
 
 
-def leader_of(session: Session, subscribers: Sequence[str]) -> str:
-    """Return who removes others and deletes: the creator, or, once he has left, who has been in it for longest.
+def leads(session: Session, subscribers: Collection[str], known: Collection[str]) -> bool:
+    """Tell whether the creator removes others and deletes: he does while he is in the session and active."""
+    return session.creator in subscribers and session.creator in known
+
+
+def leader_of(session: Session, subscribers: Sequence[str], known: Collection[str]) -> str | None:
+    """Return who removes others and deletes: the creator, or, where he cannot, who has been in it for longest and can.
 
     A session without anybody who may remove a person would be stuck for ever; a creator who comes back leads again.
     """
-    return session.creator if session.creator in subscribers else subscribers[0]
+    if leads(session, subscribers, known):
+        return session.creator
+    return next((one for one in subscribers if one in known), None)
 
 
 def joined_name(ids: Sequence[str], names: Mapping[str, str]) -> str:
@@ -103,12 +110,13 @@ def plan_edit(
 ) -> Change:
     """Check a whole edit against a session before anything changes, and return what it comes to.
 
+    `known`: who is active among those to be added, the caller, and those who may lead (see `leader_of`).
     Raises SESSION_UNKNOWN for a stranger, NOT_ALLOWED where the caller may not, VersionConflictError, USER_UNKNOWN when
     all it asks for is to add people nobody knows, FIELD_INVALID when the session would hold over `limit` people.
     """
     check_inside(session, subscribers, caller, edit.version)
     inside = set(subscribers)
-    if set(edit.remove) - {caller} and caller != leader_of(session, subscribers):
+    if set(edit.remove) - {caller} and caller != leader_of(session, subscribers, known):
         raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session removes others from it", field="subscribers")
     if caller not in known:
         raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", field="user_id")

@@ -21,6 +21,7 @@ from session_api.edits import (
     checked_session_id,
     joined_name,
     leader_of,
+    leads,
     no_such_session,
     plan_edit,
     type_of_change,
@@ -130,7 +131,7 @@ class SessionService:
         edit = checked_edit(edit)
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
-        known = await self._users.names_of_known([caller.user_id, *edit.add])
+        known = await self._known(session, subscribers, [caller.user_id, *edit.add])
         change = plan_edit(session, subscribers, caller.user_id, edit, known=known, limit=self._limit)
         if change.added or change.removed or change.session_name != session.session_name:
             subscribers = await self._apply(session, subscribers, caller.user_id, change)
@@ -144,8 +145,8 @@ class SessionService:
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
         check_inside(session, subscribers, caller.user_id, version)
-        known = await self._users.names_of_known([caller.user_id])
-        if caller.user_id not in known or caller.user_id != leader_of(session, subscribers):
+        known = await self._known(session, subscribers, [caller.user_id])
+        if caller.user_id != leader_of(session, subscribers, known):
             raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session deletes it", field="session_id")
         session.version += 1
         session.changed_by = caller.user_id
@@ -200,6 +201,11 @@ class SessionService:
         if session is None:
             raise no_such_session(session_id)
         return session
+
+    async def _known(self, session: Session, subscribers: Sequence[str], others: Sequence[str]) -> dict[str, str]:
+        """Return id -> name of who is known: of `others`, and of the subscribers as far as it tells who leads."""
+        known = await self._users.names_of_known([session.creator, *others])
+        return known if leads(session, subscribers, known) else known | await self._users.names_of_known(subscribers)
 
     async def _apply(self, session: Session, subscribers: Sequence[str], caller: str, change: Change) -> list[str]:
         session.version += 1

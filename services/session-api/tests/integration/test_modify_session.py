@@ -181,6 +181,18 @@ async def test_a_deleted_session_is_gone_for_every_later_request(as_user: AsUser
     assert (await alice.get("/v1/sessions")).json()["items"] == []
 
 
+async def test_when_the_creator_is_deactivated_the_longest_active_member_takes_over(
+    as_user: AsUser, admin: httpx.AsyncClient, lunch: str
+) -> None:
+    for gone in ("alice", "bob"):
+        await admin.delete(f"/v1/users/{gone}")
+    assert (await modify(as_user("carol"), session_id=lunch, subscribers=changes(alice="del")))["result"] == "ok"
+    await admin.put("/v1/users/bob", json={})
+    refused = await modify(as_user("carol"), session_id=lunch, subscribers=changes(bob="del"))
+    assert refused["result_detail"] == ErrorCode.NOT_ALLOWED
+    assert (await as_user("bob").get(DELETE[0], params={"session_id": lunch})).json()["result"] == "ok"
+
+
 async def test_a_deactivated_member_changes_nothing(as_user: AsUser, admin: httpx.AsyncClient, lunch: str) -> None:
     await admin.delete("/v1/users/alice")
     fields = await modify(as_user("alice"), session_id=lunch, session_name="dinner")
