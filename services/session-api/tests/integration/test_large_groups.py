@@ -1,13 +1,17 @@
 """Groups of 10,000 under both doors: created, edited, told and read page by page."""
 
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
+from session_api.dependencies import session_service
+from session_api.edits import Edit, NewSession
 from session_api.paging import write_cursor
+from session_api.service import Caller
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import SessionEvent
 
@@ -49,6 +53,32 @@ async def test_the_specifications_door_takes_the_largest_group(
     told = await published()
     assert [(len(one.added), len(one.removed)) for one in told] == [(10_000, 0), (0, 9_999), (9_999, 0)]
     assert told[-1].subscribers == ["alice", *MANY[::-1]]
+
+
+class Watched(list[str]):
+    """Ids that note in which threads they are read."""
+
+    def __init__(self, ids: list[str]) -> None:
+        super().__init__(ids)
+        self.readers: set[int] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        self.readers.add(threading.get_ident())
+        return super().__iter__()
+
+
+async def test_long_lists_do_not_make_others_wait(app: FastAPI, alice: httpx.AsyncClient) -> None:
+    del alice  # she is in the directory, as are the others
+    caller = Caller("alice")
+    for number, elsewhere in ((2, False), (2_000, True)):
+        created, removed, added = (Watched(MANY[:number]) for _ in range(3))
+        async with app.state.database.session() as transaction:
+            sessions = session_service(transaction, app.state.settings)
+            session_id = (await sessions.create(caller, NewSession(1, created))).session.session_id
+            await sessions.edit(caller, session_id, Edit(remove=removed))
+            await sessions.edit(caller, session_id, Edit(add=added))
+        for watched in (created, removed, added):
+            assert (threading.get_ident() not in watched.readers) is elsewhere
 
 
 async def test_one_more_than_the_limit_is_refused_and_changes_nothing(
