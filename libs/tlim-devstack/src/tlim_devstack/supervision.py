@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
@@ -92,16 +92,17 @@ class Supervisor:
 
     def states(self) -> dict[str, str]:
         """Return each program's state in supervisord's words: RUNNING, STOPPED, BACKOFF, FATAL, …."""
-        return {info["name"]: info["statename"] for info in self._call("getAllProcessInfo")}
+        programs = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+        return {info["name"]: info["statename"] for info in programs}
 
     def start_failed_at(self, name: str) -> int:
         """Return when (epoch seconds) the start was tried that has just failed; 0 when no start has failed."""
-        info = self._call("getProcessInfo", name)
+        info = self._info(name)
         return int(info["start"]) if info["statename"] in (BACKOFF, FATAL) else 0
 
     def pid(self, name: str) -> int:
         """Return the program's process id, 0 when it does not run."""
-        return int(self._call("getProcessInfo", name)["pid"])
+        return int(self._info(name)["pid"])
 
     def shutdown(self) -> None:
         """Stop supervisord itself with what still runs; nothing happens when it has ended already."""
@@ -117,7 +118,10 @@ class Supervisor:
         text = (self.logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401  # whatever the method returns
+    def _info(self, name: str) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._call("getProcessInfo", name))
+
+    def _call(self, method: str, *arguments: object) -> object:
         transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
         try:
             with ServerProxy("http://supervisor", transport=transport) as proxy:
