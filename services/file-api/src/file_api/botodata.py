@@ -8,6 +8,7 @@ from typing import Any
 
 import botocore
 from botocore.loaders import Loader
+from pydantic import JsonValue
 
 _SERVICE = "s3"
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".json": Path.open, ".json.gz": gzip.open}
@@ -26,20 +27,21 @@ class _LeanFiles:
     def exists(self, file_path: str) -> bool:
         return any(Path(file_path + extension).is_file() for extension in _OPENERS)
 
-    def load_file(self, file_path: str) -> Any:  # noqa: ANN401 - JSON
+    def load_file(self, file_path: str) -> JsonValue:
         for extension, opener in _OPENERS.items():
             path = Path(file_path + extension)
             if path.is_file():
                 with opener(path, "rb") as file:
-                    return json.load(file, object_pairs_hook=_without_ballast)
+                    content: JsonValue = json.load(file, object_pairs_hook=_without_ballast)
+                    return content
         return None
 
 
-def _without_ballast(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_ballast(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     return {key: _slim(key, value) for key, value in pairs}
 
 
-def _slim(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+def _slim(key: str, value: JsonValue) -> JsonValue:
     if key in {"documentation", "documentationUrl"} and isinstance(value, str):
         return ""
     if key == "services" and isinstance(value, dict):  # endpoints.json: several hundred services in 30 regions

@@ -4,9 +4,11 @@ import asyncio
 import json
 import signal
 import sys
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
@@ -72,12 +74,15 @@ class Inspector:
         return _read(answer)
 
 
+_PROGRAMS = {Kind.IMAGE: "file_api.pictures", Kind.AUDIO: "file_api.recordings"}
+
+
 @asynccontextmanager
 async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Process]:
-    arguments = [kind.value, *([] if size is None else [str(size.value)])]
+    arguments = [_PROGRAMS[kind], *([] if size is None else [str(size.value)])]
     # No environment: there are passwords in ours. -I: imports only what is installed; -B: writes nothing.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-B", "-m", "file_api.worker", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
+        sys.executable, "-I", "-B", "-m", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
     )
     try:
         yield process
@@ -88,14 +93,14 @@ async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Proce
 
 
 async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
-    assert worker.stdin is not None and worker.stdout is not None  # noqa: S101, PT018 - both are pipes
-    answering = asyncio.create_task(_all_of(worker.stdout))
+    stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # both are pipes
+    answering = asyncio.create_task(_all_of(stdout))
     try:
         with suppress(ConnectionError):  # it gave up early; its answer, or its end, says why
             async for chunk in data:
-                worker.stdin.write(chunk)
-                await worker.stdin.drain()
-        worker.stdin.close()
+                stdin.write(chunk)
+                await stdin.drain()
+        stdin.close()
         answer = await answering
     finally:
         answering.cancel()
@@ -108,7 +113,7 @@ async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
     return answer
 
 
-async def _all_of(stream: asyncio.StreamReader) -> bytes:
+async def _all_of(stream: StreamReader) -> bytes:
     answer = b""
     while chunk := await stream.read(2**16):
         answer += chunk

@@ -26,7 +26,7 @@ _UPLOADED: dict[int | str, dict[str, Any]] = {
         "description": "The file id, or a refusal, which is always JSON",
         "content": {
             "text/plain": {"schema": {"type": "string"}},
-            "application/json": {"schema": {"anyOf": [LegacyFileId.model_json_schema(), _REFUSAL]}},
+            "application/json": {"schema": {"anyOf": [LegacyFileId.model_json_schema(mode="serialization"), _REFUSAL]}},
         },
     },
     **TOO_LARGE,
@@ -51,7 +51,7 @@ async def mobile_file_upload(
         async with reading(request) as upload:
             file = await files.upload(user.user_id, upload)
     if "application/json" in request.headers.get("accept", ""):
-        return JSONResponse(LegacyFileId(fileId=file.file_id).model_dump())
+        return JSONResponse(LegacyFileId(file_id=file.file_id).model_dump(by_alias=True))
     return PlainTextResponse(file.file_id)
 
 

@@ -67,7 +67,8 @@ class Previews:
             await self._note(blob, Inspected(Facts()))
             raise _no_thumbnail(f"{error}; an image may have at most {MAX_PIXELS} pixels") from error
         await self._note(blob, found, size)
-        assert found.thumbnail is not None  # noqa: S101 - it was asked for
+        if found.thumbnail is None:
+            raise _no_thumbnail("none was made")
         return found.thumbnail
 
     async def examine_all(self) -> None:

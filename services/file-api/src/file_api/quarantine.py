@@ -56,7 +56,7 @@ class Quarantine:
         except ObjectMissing:  # deleted meanwhile; else its row stays in quarantine
             await self._put_back(blob, now + _AGAIN)
         except ScanFailedError as error:
-            logger.error("a file could not be scanned", blob_id=blob.blob_id, reason=str(error))  # noqa: TRY400
+            logger.warning("a file could not be scanned", blob_id=blob.blob_id, reason=str(error))
             await self._put_back(blob, now + _AGAIN)
         except Unavailable:
             await self._put_back(blob, now + _SOON)

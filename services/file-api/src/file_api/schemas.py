@@ -59,7 +59,7 @@ class UsageRead(BaseModel):
 class LegacyFileId(BaseModel):
     """The specification's answer to an upload, for clients that accept JSON."""
 
-    fileId: str  # noqa: N815 - the specification's name
+    file_id: str = Field(serialization_alias="fileId")
 
 
 class LegacyRefusal(BaseModel):

@@ -98,7 +98,7 @@ class Storage:
         wanted: dict[str, Any] = {} if span is None else {"Range": f"bytes={span.start}-{span.end}"}
         async with translated():
             found = await self.client.get_object(Bucket=self.bucket, Key=key, **wanted)
-        opened = _read(found["Body"])
+        opened = _read(found["Body"].__wrapped__)  # the proxy around it does not show what it passes on
         await anext(opened)  # to its first yield: from there on closing the iterator closes the connection
         return opened
 
@@ -149,7 +149,7 @@ async def _fill(buffer: io.BytesIO, data: AsyncIterator[bytes]) -> bool:
     return more
 
 
-async def _read(body: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - the proxy that aiobotocore returns has no type
+async def _read(body: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     try:
         yield b""
         async with translated():

@@ -1,0 +1,63 @@
+"""What is found in an image: width and height as it is to be seen, and a thumbnail. Runs in a worker (`worker.py`)."""
+
+import io
+import sys
+from functools import partial
+
+from PIL import GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from file_api.inspection import MAX_PIXELS, Facts, Inspected, Thumbnail, UnsuitableError
+from file_api.worker import work
+
+# Exactly the formats that are allowed: Pillow would load all its plugins to look for others.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    GifImagePlugin.GifImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
+_FORMATS = [str(plugin.format) for plugin in _PLUGINS]
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNED = frozenset({5, 6, 7, 8})  # its values that swap width and height
+
+
+def inspect(data: bytes, size: int | None = None) -> Inspected:
+    """Return what is found in the bytes of an image, with a thumbnail of at most `size` pixels a side.
+
+    Raises UnsuitableError, MemoryError.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # checked below, with one limit instead of a warning and an error
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = _bounded(image.size)
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            facts = Facts(*((height, width) if turned else (width, height)))
+            return Inspected(facts, None if size is None else _thumbnail(image, size))
+    except (UnsuitableError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsuitableError("it cannot be read as an image") from error  # decoders raise anything for damaged files
+
+
+def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnsuitableError(f"it has more than {MAX_PIXELS} pixels")
+    return size
+
+
+def _thumbnail(image: Image.Image, size: int) -> Thumbnail:
+    image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size
+    transparent = image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info
+    mode, form = ("RGBA", "PNG") if transparent else ("RGB", "JPEG")
+    small = image if image.mode == mode else image.convert(mode)
+    small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    ImageOps.exif_transpose(small, in_place=True)
+    bare = Image.new(mode, small.size)
+    bare.paste(small)  # pixels only: no EXIF with the place where it was taken, no comments, no colour profile
+    out = io.BytesIO()
+    bare.save(out, form, quality=80, optimize=True)
+    return Thumbnail(out.getvalue(), f"image/{form.lower()}")
+
+
+if __name__ == "__main__":
+    work(partial(inspect, size=int(sys.argv[1]) if len(sys.argv) > 1 else None))

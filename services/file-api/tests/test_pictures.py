@@ -1,0 +1,117 @@
+"""What is found in images; in this process, without the limits of a worker."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from file_api.inspection import MAX_PIXELS, Facts, Thumbnail, UnsuitableError
+from file_api.pictures import inspect
+from PIL import Image
+
+TURN_RIGHT = 6
+SECRET = "taken at my home"
+
+
+def picture(form: str, size: tuple[int, int] = (600, 300), mode: str = "RGB", **options: Any) -> bytes:
+    image, out = Image.new(mode, size), io.BytesIO()
+    image.paste(Image.new(mode, (size[0] // 2, size[1]), "white"))  # left half white, right half black
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def photo(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, SECRET
+    return picture("JPEG", exif=exif, comment=SECRET.encode())
+
+
+def thumbnail(data: bytes, size: int = 128) -> Thumbnail:
+    made = inspect(data, size).thumbnail
+    assert made is not None
+    return made
+
+
+def opened(made: Thumbnail) -> Image.Image:
+    return Image.open(io.BytesIO(made.data))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape(form: str) -> None:
+    found = inspect(picture(form), 128)
+    assert found.facts == Facts(600, 300)
+    assert found.thumbnail is not None
+    assert (found.thumbnail.media_type, opened(found.thumbnail).size) == ("image/jpeg", (128, 64))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_transparency_is_kept(form: str) -> None:
+    made = thumbnail(picture(form, mode="RGBA"))
+    assert (made.media_type, opened(made).mode) == ("image/png", "RGBA")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "CMYK", "I;16"])
+def test_every_kind_of_pixel_can_be_shown(mode: str) -> None:
+    out = io.BytesIO()
+    Image.new(mode, (200, 100)).save(out, "JPEG" if mode == "CMYK" else "PNG")
+    assert opened(thumbnail(out.getvalue())).size == (128, 64)
+
+
+def test_a_small_image_is_not_enlarged() -> None:
+    assert opened(thumbnail(picture("PNG", (20, 10)))).size == (20, 10)
+
+
+def test_a_photo_is_turned_as_its_camera_was_held() -> None:
+    found = inspect(photo(TURN_RIGHT), 128)
+    assert found.facts == Facts(300, 600)
+    assert found.thumbnail is not None
+    shown = opened(found.thumbnail).convert("L")
+    assert shown.size == (64, 128)
+    assert (shown.getpixel((32, 5)), shown.getpixel((32, 120))) == (255, 0)  # the left half has become the top
+
+
+def test_nothing_but_pixels_is_left() -> None:
+    assert SECRET.encode() in photo(1)
+    made = thumbnail(photo(1))
+    assert SECRET.encode() not in made.data
+    assert not opened(made).getexif()
+
+
+def test_facts_alone_need_no_thumbnail() -> None:
+    found = inspect(photo(TURN_RIGHT))
+    assert (found.facts, found.thumbnail) == (Facts(300, 600), None)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_exif_that_is_nonsense_spoils_nothing() -> None:
+    assert opened(thumbnail(picture("JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))).size == (128, 64)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"no image at all",
+        lambda: picture("PNG")[:200],
+        lambda: picture("TIFF"),
+        lambda: picture("BMP"),
+        lambda: picture("ICO", (64, 64)),
+        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+    ],
+    ids=["empty", "text", "cut short", "TIFF", "BMP", "ICO", "EPS"],
+)
+def test_what_is_damaged_or_of_another_format_is_refused(make: Callable[[], bytes]) -> None:
+    with pytest.raises(UnsuitableError):
+        inspect(make(), 128)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    with pytest.raises(UnsuitableError, match=str(MAX_PIXELS)):
+        inspect(bomb, 128)
