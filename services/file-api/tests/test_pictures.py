@@ -10,6 +10,7 @@ import pytest
 from file_api.inspection import MAX_PIXELS, Facts, Thumbnail, UnsuitableError
 from file_api.pictures import inspect
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 TURN_RIGHT = 6
 SECRET = "taken at my home"
@@ -85,8 +86,18 @@ def test_facts_alone_need_no_thumbnail() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_exif_that_is_nonsense_spoils_nothing() -> None:
-    assert opened(thumbnail(picture("JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"))).size == (128, 64)
+@pytest.mark.parametrize("exif", [b"MM\0*\xff\xff\xff\xff", b"no TIFF header", b""], ids=["cut short", "text", "empty"])
+@pytest.mark.parametrize(("form", "options"), [("JPEG", {}), ("JPEG", {"dpi": (72, 72)}), ("PNG", {}), ("WEBP", {})])
+def test_exif_that_is_nonsense_spoils_nothing(form: str, options: dict[str, Any], exif: bytes) -> None:
+    data = picture(form, exif=b"Exif\0\0" + exif, **options)
+    assert inspect(data).facts == Facts(600, 300)
+    assert opened(thumbnail(data)).size == (128, 64)
+
+
+def test_exif_as_a_text_that_is_nonsense_spoils_nothing() -> None:
+    texts = PngInfo()
+    texts.add_text("Raw profile type exif", "\nexif\n 4\nno hex digits")
+    assert opened(thumbnail(picture("PNG", pnginfo=texts))).size == (128, 64)
 
 
 @pytest.mark.parametrize(

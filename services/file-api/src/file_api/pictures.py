@@ -1,6 +1,7 @@
 """What is found in an image: width and height as it is to be seen, and a thumbnail. Runs in a worker (`worker.py`)."""
 
 import io
+import struct
 import sys
 from functools import partial
 
@@ -30,13 +31,24 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = _bounded(image.size)
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            turned = _orientation(image) in _TURNED
             facts = Facts(*((height, width) if turned else (width, height)))
             return Inspected(facts, None if size is None else _thumbnail(image, size))
     except (UnsuitableError, MemoryError):
         raise
     except Exception as error:
         raise UnsuitableError("it cannot be read as an image") from error  # decoders raise anything for damaged files
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return how the camera was held; EXIF data that is nonsense is dropped: other programs show such pictures too."""
+    try:
+        orientation: int | None = image.getexif().get(_ORIENTATION)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):  # what Pillow raises for it
+        for place in ("exif", "Raw profile type exif"):
+            image.info.pop(place, None)
+        return None
+    return orientation
 
 
 def _bounded(size: tuple[int, int]) -> tuple[int, int]:
