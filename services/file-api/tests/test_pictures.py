@@ -60,6 +60,13 @@ def test_every_kind_of_pixel_can_be_shown(mode: str) -> None:
     assert opened(thumbnail(out.getvalue())).size == (128, 64)
 
 
+@pytest.mark.parametrize("grey", [0x0000, 0x8000, 0xFFFF])
+def test_sixteen_bits_of_grey_keep_their_brightness(grey: int) -> None:
+    out = io.BytesIO()
+    Image.new("I;16", (200, 100), grey).save(out, "PNG")
+    assert opened(thumbnail(out.getvalue())).convert("L").getpixel((64, 32)) == grey >> 8
+
+
 def test_a_small_image_is_not_enlarged() -> None:
     assert opened(thumbnail(picture("PNG", (20, 10)))).size == (20, 10)
 

@@ -61,6 +61,8 @@ def _thumbnail(image: Image.Image, size: int) -> Thumbnail:
     image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size
     transparent = image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     mode, form = ("RGBA", "PNG") if transparent else ("RGB", "JPEG")
+    if image.mode == "I;16":  # to convert it would cut off at 255: all but the darkest grey would be white
+        image = image.point(lambda level: level / 256)
     small = image if image.mode == mode else image.convert(mode)
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
     ImageOps.exif_transpose(small, in_place=True)
