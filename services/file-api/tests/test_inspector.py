@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from file_api import inspector
-from file_api.inspection import MAX_WORKER_BYTES, Facts, Inspected, Kind, ThumbnailSize, UnsuitableError
+from file_api.inspection import MAX_PIXELS, MAX_WORKER_BYTES, Facts, Inspected, Kind, ThumbnailSize, UnsuitableError
 from file_api.inspector import Inspector, WorkerLost
 from PIL import Image
 
@@ -32,6 +33,14 @@ async def test_a_worker_makes_a_thumbnail_of_what_it_is_fed() -> None:
     assert found.thumbnail is not None
     with Image.open(io.BytesIO(found.thumbnail.data)) as shown:
         assert (shown.size, found.thumbnail.media_type) == ((320, 240), "image/jpeg")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
+async def test_the_largest_image_of_each_format_stays_within_the_limits(form: str) -> None:
+    out, side = io.BytesIO(), math.isqrt(MAX_PIXELS)
+    Image.new("P" if form == "GIF" else "RGB", (side, side)).save(out, form)
+    found = await Inspector(1).inspect(Kind.IMAGE, fed(out.getvalue()), ThumbnailSize.LARGE)
+    assert found.facts == Facts(side, side)
 
 
 async def test_more_files_than_workers_wait_for_their_turn() -> None:

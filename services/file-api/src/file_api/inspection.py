@@ -7,10 +7,11 @@ MAX_INSPECTED_BYTES = 64 * 1024 * 1024
 """Larger files are not looked into: no photo of a telephone and no voice message comes near it."""
 
 MAX_PIXELS = 50_000_000
-"""What the cameras of telephones give by default; decoded it is 200 MiB, the worker's memory holds two copies."""
+"""What the cameras of telephones give by default; decoded it is 200 MiB."""
 
-MAX_WORKER_BYTES = 768 * 1024 * 1024
-"""The address space of a worker; a file that needs more is taken for a decompression bomb."""
+MAX_WORKER_BYTES = 1024 * 1024 * 1024
+"""The address space of a worker: four copies of the largest image, as WebP needs them, and two of its file. A file that
+needs more is taken for a decompression bomb."""
 
 MAX_WORKER_SECONDS = 10
 """Of processor time, for one file: the largest photo takes two."""

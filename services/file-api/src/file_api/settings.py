@@ -39,7 +39,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     )
     """Who has the URL may read the file, until then, whatever becomes of his rights."""
     workers: int = Field(default=2, ge=1)
-    """How many images and recordings are looked into at once, each in a process of at most 768 MiB."""
+    """How many images and recordings are looked into at once, each in a process of at most 1 GiB."""
     examine_interval: timedelta = timedelta(seconds=5)
     """How often new files are looked for whose width, height and duration are not known."""
     user_quota_bytes: int = Field(default=10 * 1024**3, ge=1)
