@@ -23,6 +23,9 @@ from tlim_runtime.outages import BrokerUnavailable
 from message_store.errors import DirectoryUnavailable
 from message_store.state import FileFacts, SessionAnswer
 
+MAX_ASKED = 10_000
+"""Files in one request: with the longest ids it has 5 MiB, and NATS takes no more than 8. A batch may name more."""
+
 
 class Directory:
     """Asks session-api and file-api: in one request per batch, about sessions in one for each."""
@@ -59,12 +62,17 @@ class Directory:
     async def files(self, asks: Collection[tuple[str, str]]) -> FileFacts | None:
         """Return what file-api says of files and the users who want to send them, None when it does not."""
         questions = [FileQuestion(file_id=file_id, user_id=user_id) for file_id, user_id in sorted(asks)]
+        parts = [questions[start : start + MAX_ASKED] for start in range(0, len(questions), MAX_ASKED)]
         try:
-            question = FilesQuestion(asks=questions).to_bytes()
-            answer = FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
+            answers = await asyncio.gather(*(self._files(part) for part in parts))
         except (BrokerUnavailable, ValidationError):
             return None
-        return FileFacts(set(answer.existing), {(one.file_id, one.user_id) for one in answer.owned})
+        owned = {(one.file_id, one.user_id) for answer in answers for one in answer.owned}
+        return FileFacts({file_id for answer in answers for file_id in answer.existing}, owned)
+
+    async def _files(self, asks: list[FileQuestion]) -> FilesAnswer:
+        question = FilesQuestion(asks=asks).to_bytes()
+        return FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
 
     async def _session(self, session_id: str) -> SessionAnswer | None:
         try:

@@ -109,10 +109,10 @@ class Directory:
         return SessionChanges(events=found[:2], more=len(found) > 2).to_bytes()
 
     async def answer_files(self, data: bytes) -> bytes:
-        """File-api's: every file exists, and is everybody's unless it has an owner; `none` does not exist."""
-        asks = FilesQuestion.from_bytes(data).asks
+        """File-api's: every file exists but `none…`, and is everybody's unless it has an owner."""
+        asks = [ask for ask in FilesQuestion.from_bytes(data).asks if not ask.file_id.startswith("none")]
         owned = [ask for ask in asks if self.owners.get(ask.file_id, ask.user_id) == ask.user_id]
-        return FilesAnswer(existing=sorted({ask.file_id for ask in asks} - {"none"}), owned=owned).to_bytes()
+        return FilesAnswer(existing=sorted({ask.file_id for ask in asks}), owned=owned).to_bytes()
 
     async def answer_session(self, data: bytes) -> bytes:
         session_id = SessionQuestion.from_bytes(data).session_id

@@ -41,3 +41,16 @@ async def test_without_file_api_files_shall_be_sent_again_and_texts_flow(world: 
     refused, stored = await world.out()
     assert (refused.msg_id, refused.code) == ("m1", ErrorCode.UNAVAILABLE)
     assert stored.envelope.msg_id == "m2"
+
+
+async def test_somebody_who_names_very_many_files_keeps_nobody_else_from_sending_his(world: Any, accepted: Any) -> None:
+    def flood(number: int) -> Any:
+        body = [{"file_id": f"none{number:02}{element:03}".ljust(64, "文")} for element in range(1000)]
+        return accepted(f"m{number}", "alice", "bob", MsgType.IMAGE, body=body)
+
+    await world.send(*(flood(number) for number in range(49)), picture(accepted, "good", "f1", "carol", "bob"))
+    async with world.running():
+        await world.settled(1)
+    assert [delivery.envelope.msg_id for delivery in await world.deliveries()] == ["good"]
+    refusals = [event for event in await world.out() if not hasattr(event, "envelope")]
+    assert [refusal.code for refusal in refusals] == 49 * [ErrorCode.FILE_UNKNOWN]
