@@ -86,6 +86,7 @@ async def _assemble(
     app.state.admission = Admission(transaction, uploads, throttle, quota_bytes=settings.user_quota_bytes)
     app.state.disposal = Disposal(transaction, storage)
     app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
+    stack.push_async_callback(app.state.previews.close)
     scanners = _scanners(app, transaction, storage)
 
     def scan_soon() -> None:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from file_api.admission import Admission
@@ -25,9 +24,8 @@ from file_api.parts import Part, Parts
 from file_api.presign import Presigner, SignedUrl
 from file_api.repository import Transaction
 from file_api.service import FileService
+from file_api.shared import SharedWork
 from file_api.storage import ObjectMissing, Storage
-
-logger = get_logger(__name__)
 
 SINGLE_BYTES = 16 * 1024 * 1024
 """Up to here an upload has one part: a broken one is sent again as a whole."""
@@ -84,7 +82,7 @@ class DirectUploads:
         self._expiry = expiry
         self._url_lifetime = url_lifetime
         self._timeout = completion_timeout.total_seconds()
-        self._completing: dict[str, asyncio.Task[StoredFile]] = {}
+        self._completing: SharedWork[StoredFile] = SharedWork("complete")
 
     async def begin(self, owner_id: str, declared: Declared) -> DirectUpload:
         """Begin an upload. Raises PayloadTooLarge, QuotaExceeded, TooManyRequests, Unavailable."""
@@ -164,17 +162,7 @@ class DirectUploads:
             upload = await self.find(owner_id, upload_id)
         except TlimError:
             return await self._completed(owner_id, upload_id)
-        running = self._completing.get(upload_id)
-        if running is None:
-            running = asyncio.create_task(self._complete(upload, etags), name=f"complete {upload_id}")
-            self._completing[upload_id] = running
-            running.add_done_callback(lambda task: self._ended(upload_id, task))
-        return await asyncio.shield(running)
-
-    def _ended(self, upload_id: str, task: asyncio.Task[StoredFile]) -> None:
-        del self._completing[upload_id]
-        if not task.cancelled() and (error := task.exception()) is not None:  # the caller may not be there to hear it
-            logger.info("an upload was not completed", upload_id=upload_id, reason=str(error))
+        return await self._completing.do(upload_id, lambda: self._complete(upload, etags))
 
     async def _completed(self, owner_id: str, upload_id: str) -> StoredFile:
         if is_file_id(upload_id):
@@ -229,11 +217,7 @@ class DirectUploads:
 
     async def close(self) -> None:
         """Break off what is being completed; it can be completed again."""
-        running = list(self._completing.values())
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await self._completing.close()
 
 
 def part_bytes_of(size: int) -> int:

@@ -3,7 +3,7 @@
 Thumbnails are made when they are first asked for, and kept; the facts are found out soon after each upload.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +26,7 @@ from file_api.inspection import (
 from file_api.inspector import Inspector
 from file_api.repository import Transaction
 from file_api.repository.facts import Unexamined
+from file_api.shared import SharedWork
 from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
@@ -41,6 +42,7 @@ class Previews:
         self._transaction = transaction
         self._storage = storage
         self._inspector = inspector
+        self._making: SharedWork[Thumbnail] = SharedWork("thumbnail")
 
     async def thumbnail(self, file: StoredFile, size: ThumbnailSize) -> Thumbnail:
         """Return a small picture of an image that the caller may read.
@@ -58,7 +60,12 @@ class Previews:
             raise _no_thumbnail("the file is not an image that can be shown")
         if blob.size > MAX_INSPECTED_BYTES:
             raise _no_thumbnail(f"the file has more than {MAX_INSPECTED_BYTES} bytes")
-        return await self._make(blob, size)
+        # A group sees a picture at once: a worker for each of them would keep all others waiting.
+        return await self._making.do((blob.blob_id, size.value), lambda: self._make(blob, size))
+
+    async def close(self) -> None:
+        """Break off what is being made."""
+        await self._making.close()
 
     async def _make(self, blob: Blob, size: ThumbnailSize) -> Thumbnail:
         try:
@@ -102,8 +109,14 @@ class Previews:
         return Inspected(Facts())
 
     async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None) -> Inspected:
-        async with aclosing(await self._storage.get(blob.object_key)) as data:
+        async with aclosing(self._bytes_of(blob)) as data:
             return await self._inspector.inspect(kind, data, size)
+
+    async def _bytes_of(self, blob: Blob) -> AsyncGenerator[bytes, None]:
+        # Opened with the first byte that is asked for: who waits for a worker holds no connection to S3.
+        async with aclosing(await self._storage.get(blob.object_key)) as data:
+            async for chunk in data:
+                yield chunk
 
     async def _note(self, blob: Blob, found: Inspected, size: ThumbnailSize | None = None) -> None:
         async with self._transaction() as tables:

@@ -1,5 +1,6 @@
 """Thumbnails, and what is found out about files: width, height, duration."""
 
+import asyncio
 import io
 import wave
 from collections.abc import Awaitable, Callable
@@ -9,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from file_api.files import object_key
-from file_api.inspection import MAX_INSPECTED_BYTES, Inspected
-from file_api.inspector import WorkerLost
+from file_api.inspection import MAX_INSPECTED_BYTES, Inspected, Kind, ThumbnailSize
+from file_api.inspector import WorkerLost, WorkersBusy
 from PIL import Image
 from tlim_protocol.errors import ErrorCode
 
@@ -133,6 +134,37 @@ class TestThumbnails:
         assert (await get(world, path)).status_code == 503
         previews._inspector = right
         assert (await get(world, path)).status_code == 200
+
+    async def test_all_who_ask_at_once_share_one_worker(self, world: Any, uploaded: Any) -> None:
+        class Counting:
+            def __init__(self, inspector: Any) -> None:
+                self.made = 0
+                self._inspector = inspector
+
+            async def inspect(self, kind: Kind, data: Any, size: ThumbnailSize | None) -> Inspected:
+                self.made += size is not None
+                found: Inspected = await self._inspector.inspect(kind, data, size)
+                return found
+
+        previews = world.app.state.previews
+        previews._inspector = counting = Counting(previews._inspector)
+        file = await world.app.state.access.readable(await uploaded(photo()), "alice")
+        made = await asyncio.gather(*(previews.thumbnail(file, ThumbnailSize.MEDIUM) for _ in range(50)))
+        assert (len(set(made)), counting.made) == (1, 1)
+
+    async def test_who_waits_for_a_worker_holds_no_connection_to_s3(self, world: Any, uploaded: Any) -> None:
+        class Busy:
+            async def inspect(self, *_: object) -> Inspected:
+                raise WorkersBusy("too many files are being looked into")
+
+        class Untouched:
+            async def get(self, *_: object) -> None:
+                raise AssertionError("opened for a worker that may never come")
+
+        previews = world.app.state.previews
+        previews._inspector, previews._storage = Busy(), Untouched()
+        answer = await get(world, f"/v1/files/{await uploaded(photo())}/thumbnail")
+        assert (answer.status_code, answer.json()["code"]) == (503, ErrorCode.UNAVAILABLE)
 
     async def test_one_is_made_when_it_is_asked_for_and_kept(self, world: Any, uploaded: Any) -> None:
         file_id = await uploaded(photo())
