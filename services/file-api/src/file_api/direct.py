@@ -156,13 +156,13 @@ class DirectUploads:
 
         It goes on when the caller goes away; whoever asks again gets the same result. Raises FIELD_INVALID while parts
         are missing, and when the bytes do not have the declared digest (the upload is gone then); FILE_UNKNOWN;
-        Unavailable.
+        TooManyRequests; Unavailable.
         """
         try:
             upload = await self.find(owner_id, upload_id)
         except TlimError:
             return await self._completed(owner_id, upload_id)
-        return await self._completing.do(upload_id, lambda: self._complete(upload, etags))
+        return await self._completing.do(upload_id, lambda: self._complete_one(upload, etags))
 
     async def _completed(self, owner_id: str, upload_id: str) -> StoredFile:
         if is_file_id(upload_id):
@@ -171,6 +171,10 @@ class DirectUploads:
             if file is not None and file.owner_id == owner_id:
                 return file
         raise _unknown()
+
+    async def _complete_one(self, upload: DirectUpload, etags: Mapping[int, str]) -> StoredFile:
+        with self._admission.one_more(upload.owner_id):  # it holds a connection to S3 as long as an upload does
+            return await self._complete(upload, etags)
 
     async def _complete(self, upload: DirectUpload, etags: Mapping[int, str]) -> StoredFile:
         key = object_key(upload.upload_id)

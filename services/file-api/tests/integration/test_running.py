@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from tlim_protocol.errors import ErrorCode
 
@@ -90,6 +91,29 @@ class TestBounds:
 
             await eventually(none_runs)
             assert (await alice.post(path, content=b"one more")).is_success
+
+    async def test_what_is_completed_counts_as_it_runs(self, world: Any, eventually: Any) -> None:
+        async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+            upload = (await alice.post("/v1/uploads", json={"name": "a", "size": 3})).json()
+            put = upload["single"]
+            assert (await s3.put(put["url"], content=b"abc", headers=put["headers"])).is_success
+            stalled = [await stall(world, "alice") for _ in range(2)]
+
+            async def two_run() -> None:
+                assert running(world) == (2, 0)
+
+            await eventually(two_run)
+            path = f"/v1/uploads/{upload['upload_id']}/complete"
+            refused = await alice.post(path)
+            assert (refused.status_code, refused.json()["code"]) == (429, ErrorCode.TOO_MANY_REQUESTS)
+            assert int(refused.headers["Retry-After"]) > 0
+            await close(*stalled)
+
+            async def none_runs() -> None:
+                assert running(world) == (0, 0)
+
+            await eventually(none_runs)
+            assert (await alice.post(path)).json()["size"] == 3
 
     async def test_downloads_that_stand_still_keep_out_only_a_few_more(self, world: Any, eventually: Any) -> None:
         async with world.client("alice") as alice, AsyncExitStack() as stack:
