@@ -212,11 +212,11 @@ class DirectUploads:
         await self._abort(await self._find(owner_id, upload_id))
 
     async def _abort(self, upload: DirectUpload) -> None:
-        key = object_key(upload.upload_id)
+        key, now = object_key(upload.upload_id), datetime.now(UTC)
         async with self._transaction() as tables:
-            if await tables.uploads.end(upload.upload_id) is None:
+            if await tables.uploads.end(upload.upload_id, now) is None:
                 return
-            await tables.discarded.add([key], datetime.now(UTC))
+            await tables.discarded.add([key], now)
         await self._disposal.remove(key)
 
     async def close(self) -> None:

@@ -123,7 +123,7 @@ class FileService:
         upload_id, owner_id, name, media_type, size, _ = received
         now = _now()
         async with self._transaction() as tables:
-            reserved = await tables.uploads.end(upload_id)
+            reserved = await tables.uploads.end(upload_id, now)
             if reserved is None:
                 known = await tables.files.find(upload_id)
                 # Its blob may outlive the file: others have the same bytes.
@@ -150,8 +150,9 @@ class FileService:
         key = object_key(upload_id)
         try:
             async with self._transaction() as tables:
-                if await tables.uploads.end(upload_id) is not None:
-                    await tables.discarded.add([key], _now() + after)
+                now = _now()
+                if await tables.uploads.end(upload_id, now) is not None:
+                    await tables.discarded.add([key], now + after)
         except Unavailable as error:
             logger.warning("an upload is left to the sweeper", upload_id=upload_id, reason=str(error))
         else:

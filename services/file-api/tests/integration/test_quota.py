@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from file_api.errors import QuotaExceeded
 from file_api.repository.direct import DirectRepository
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.outages import DatabaseUnavailable
@@ -101,6 +102,22 @@ async def test_a_direct_upload_reserves_what_it_declares_until_it_ends(world: An
         await alice.delete(f"/v1/uploads/{begun['upload_id']}")
         assert (await usage(alice))["reserved_bytes"] == 0
         assert (await alice.post("/v1/files", content=in_pieces(QUOTA))).is_success
+
+
+async def test_what_is_completed_after_it_expired_has_to_find_room(world: Any) -> None:
+    direct = world.app.state.direct
+    async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+        begun = (await alice.post("/v1/uploads", json={"name": "a", "size": 60_000})).json()
+        target = begun["single"]
+        assert (await s3.put(target["url"], content=bytes(60_000), headers=target["headers"])).is_success
+        world.bucket.join(begun["upload_id"])
+        late = await direct.measured(await direct.find("alice", begun["upload_id"]))  # expires while it is read
+        await world.rows("UPDATE uploads SET expires_at = now()")
+        assert (await alice.post("/v1/files", content=bytes(50_000))).is_success
+        with pytest.raises(QuotaExceeded):
+            await world.app.state.files.finish(late)
+        assert (await usage(alice))["stored_bytes"] == 50_000
+    assert await world.rows("SELECT * FROM uploads") == []
 
 
 async def test_a_deleted_file_is_gone_for_everybody_and_makes_room(world: Any) -> None:

@@ -21,13 +21,14 @@ class UploadRepository:
         """Note that an upload begins: from now on its bytes will be found, whatever happens to this process."""
         self._session.add(UploadRow(**upload._asdict()))
 
-    async def end(self, upload_id: str) -> int | None:
+    async def end(self, upload_id: str, now: datetime) -> int | None:
         """Forget an upload, to say in the same transaction whose its object is.
 
-        Returns how many bytes it had reserved; None when there is no such upload.
+        Returns how many bytes are reserved for it, none once it has expired; None when there is no such upload.
         """
         gone = sa.delete(UploadRow).where(col(UploadRow.upload_id) == upload_id)
-        return (await self._session.scalars(gone.returning(col(UploadRow.reserved_bytes)))).first()
+        reserved = sa.case((col(UploadRow.expires_at) > now, col(UploadRow.reserved_bytes)), else_=0)
+        return (await self._session.scalars(gone.returning(reserved))).first()
 
     async def end_expired(self, now: datetime, limit: int) -> Sequence[str]:
         """Forget up to `limit` uploads that expired before `now`, those that somebody ends already left out."""
