@@ -1,13 +1,14 @@
 """The HTTP client against a made-up gateway: refusals, forms, pages, safe downloads."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from tlim_client.failures import NotReachableError, RefusedError
 from tlim_client.http import Form, HttpClient, attachment_name
+from tlim_client.http.direct import COMPLETION_TIMEOUT
 from tlim_protocol.errors import ErrorCode
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -116,6 +117,67 @@ async def test_a_refused_download_leaves_no_file(tmp_path: Path) -> None:
         with pytest.raises(RefusedError):
             await client.download("f1", tmp_path / "x")
     assert _files(tmp_path) == []
+
+
+class _Broken(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"the first half"
+        raise httpx.ReadError("connection lost")
+
+
+@pytest.mark.parametrize(("there", "left"), [([], []), (["x"], ["x"])], ids=["new", "replaced"])
+async def test_a_download_that_breaks_off_leaves_no_new_file(tmp_path: Path, there: list[str], left: list[str]) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    async with _client(lambda _: httpx.Response(200, stream=_Broken())) as client:
+        with pytest.raises(NotReachableError):
+            await client.download("f1", tmp_path / "x")
+    assert _files(tmp_path) == left
+
+
+class _MadeUpStorage:
+    """A gateway and its storage; of the URLs of one answer the first `good_for` work."""
+
+    def __init__(self, parts: int, good_for: int) -> None:
+        self.put: dict[int, bytes] = {}
+        self.completion_timeout = 0.0
+        self._missing = list(range(1, parts + 1))
+        self._good_for, self._left = good_for, 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            return self._take(int(request.url.path[1:]), request.content)
+        if request.method == "POST":
+            self.completion_timeout = request.extensions["timeout"]["read"]
+            return httpx.Response(200, json={"file_id": "f1"})
+        self._left = self._good_for
+        targets = [{"number": n, "size": 2, "method": "PUT", "url": f"http://s3/{n}", "headers": {}}
+                   for n in self._missing]  # fmt: skip
+        return httpx.Response(200, json={"parts": targets, "part_size": 2, "single": None, "received": []})
+
+    def _take(self, number: int, data: bytes) -> httpx.Response:
+        self._left -= 1
+        if self._left < 0:
+            return httpx.Response(403)
+        self.put[number] = data
+        self._missing.remove(number)
+        return httpx.Response(200)
+
+
+async def test_parts_whose_urls_ran_out_on_a_slow_network_get_new_ones(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"aabbccddee")
+    storage = _MadeUpStorage(parts=5, good_for=2)
+    async with _client(storage) as client:
+        assert await client.resume_upload("u1", tmp_path / "film") == "f1"
+    assert storage.put == {1: b"aa", 2: b"bb", 3: b"cc", 4: b"dd", 5: b"ee"}
+    assert storage.completion_timeout == COMPLETION_TIMEOUT  # the storage is read once before the answer
+
+
+async def test_a_storage_that_refuses_new_urls_is_told(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"aabb")
+    async with _client(_MadeUpStorage(parts=2, good_for=0)) as client:
+        with pytest.raises(RefusedError, match="refused part 1"):
+            await client.resume_upload("u1", tmp_path / "film")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ import httpx
 from tlim_client.failures import NotReachableError, RefusedError
 from tlim_client.http.gateway import Gateway, Json, raise_refusal
 
+COMPLETION_TIMEOUT = 600.0
+"""Seconds: the server reads the whole file back from its storage before it answers."""
+
 
 class DirectFiles(Gateway):
     """What a user may do with files where the server gives direct access to its storage."""
@@ -28,12 +31,10 @@ class DirectFiles(Gateway):
     async def resume_upload(self, upload_id: str, file: Path) -> str:
         """Put the parts that are missing, one at a time, complete the upload and return the file id."""
         path = f"/v1/uploads/{quote(upload_id, safe='')}"
-        async with httpx.AsyncClient(timeout=60) as s3:
+        async with httpx.AsyncClient(timeout=60, transport=self._transport) as s3:
             while targets := _missing(upload := await self.call("GET", path)):
-                part_size = upload["part_size"]
-                for target in targets:
-                    await _put(s3, file, (target["number"] - 1) * part_size, target)
-        return str((await self.call("POST", f"{path}/complete"))["file_id"])
+                await _put_in_time(s3, file, upload["part_size"], targets)
+        return str((await self.call("POST", f"{path}/complete", timeout=COMPLETION_TIMEOUT))["file_id"])
 
     async def abort_upload(self, upload_id: str) -> None:
         """Abort an upload; its parts are removed."""
@@ -59,6 +60,17 @@ def _missing(upload: Json) -> list[Json]:
     """Return the requests that put the next parts."""
     targets: list[Json] = upload["parts"] if upload["single"] is None or upload["received"] else [upload["single"]]
     return targets
+
+
+async def _put_in_time(s3: httpx.AsyncClient, file: Path, part_size: int, targets: list[Json]) -> None:
+    """Put parts, up to the first whose URL ran out while those before it were on their way; the first one was new."""
+    for target in targets:
+        try:
+            await _put(s3, file, (target["number"] - 1) * part_size, target)
+        except RefusedError as refusal:
+            if refusal.status != httpx.codes.FORBIDDEN or target is targets[0]:
+                raise
+            return
 
 
 async def _put(s3: httpx.AsyncClient, file: Path, start: int, target: Json) -> None:

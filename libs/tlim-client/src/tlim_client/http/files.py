@@ -32,17 +32,25 @@ class Files(Gateway):
         return str(answer["file_id"])
 
     async def download(self, file_id: str, target: Path) -> Download:
-        """Stream a file into `target`, or, when that is a folder, into a new file there under its own name."""
+        """Stream a file into `target`, or, when that is a folder, into a new file there under its own name.
+
+        What breaks off leaves no new file behind that looks like a whole one.
+        """
         async with self.open("GET", f"/v1/files/{quote(file_id, safe='')}") as answer:
             if not answer.is_success:
                 await answer.aread()
                 raise_refusal(answer)
             name = attachment_name(answer.headers) or file_id
             path = _place(target, name)
-            size = 0
-            with path.open("wb") as out:  # a local disk, one chunk at a time
-                async for chunk in answer.aiter_bytes():
-                    size += out.write(chunk)
+            was_there, size = path.exists(), 0
+            try:
+                with path.open("wb") as out:  # a local disk, one chunk at a time
+                    async for chunk in answer.aiter_bytes():
+                        size += out.write(chunk)
+            except BaseException:
+                if not was_there:
+                    path.unlink(missing_ok=True)
+                raise
         return Download(path, answer.headers.get("Content-Type", ""), size)
 
 
