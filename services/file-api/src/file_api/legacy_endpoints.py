@@ -1,5 +1,6 @@
 """The specification's own addresses, under any project name: mobileFileUpload and mobileFileDownload (section 5)."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -19,6 +20,9 @@ router = APIRouter(
     tags=["specification"],
     responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)),
 )
+
+_JSON = re.compile(r"application/json\s*(;.*)?", re.IGNORECASE)
+_NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)", re.IGNORECASE)  # a quality of zero: RFC 9110 section 12.4.2
 
 _REFUSAL = LegacyRefusal.model_json_schema()
 _UPLOADED: dict[int | str, dict[str, Any]] = {
@@ -50,7 +54,7 @@ async def mobile_file_upload(
     with admission.one_more(user.user_id):
         async with reading(request) as upload:
             file = await files.upload(user.user_id, upload)
-    if "application/json" in request.headers.get("accept", ""):
+    if _accepts_json(request):
         return JSONResponse(LegacyFileId(file_id=file.file_id).model_dump(by_alias=True))
     return PlainTextResponse(file.file_id)
 
@@ -70,3 +74,8 @@ async def mobile_file_download(
     """Download a file, or a range of it; conditional requests are honoured."""
     del project_name
     return await content_of(await access.readable(file_id, user.user_id), request, user, files, downloads)
+
+
+def _accepts_json(request: Request) -> bool:
+    ranges = ",".join(request.headers.getlist("accept")).split(",")
+    return any(_JSON.fullmatch(one.strip()) and not _NEVER.search(one) for one in ranges)

@@ -40,6 +40,28 @@ async def test_the_specifications_upload_answers_the_bare_id(world: Any) -> None
     assert list(asked.json()) == ["fileId"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "is_json"),
+    [
+        (["application/json"], True),
+        (["Application/JSON; charset=utf-8"], True),
+        (["application/json, text/plain, */*"], True),
+        (["text/html", "application/json;q=0.5"], True),
+        (["*/*"], False),
+        (["application/jsonp"], False),
+        (["text/plain, application/json;q=0"], False),
+    ],
+)
+async def test_the_specifications_upload_answers_as_the_client_accepts(
+    world: Any, accept: list[str], is_json: bool
+) -> None:
+    async with world.client("alice") as alice:
+        del alice.headers["Accept"]
+        headers = [("Accept", one) for one in accept]
+        answer = await alice.post("/p/upload/mobileFileUpload", content=PNG, headers=headers)
+    assert answer.headers["content-type"].startswith("application/json" if is_json else "text/plain")
+
+
 async def test_without_a_token_the_named_user_counts_where_that_is_trusted(world: Any) -> None:
     async with world.client("alice") as alice:
         del alice.headers["Authorization"]
