@@ -7,13 +7,14 @@ from tlim_runtime.outages import Unavailable
 
 from file_api.files import object_key
 from file_api.repository import Transaction
-from file_api.storage import Storage
+from file_api.storage import Storage, StorageUnavailable
 
 logger = get_logger(__name__)
 
 SETTLED = timedelta(minutes=10)
 """By then a request that we gave up has ended in S3, one way or the other."""
 
+_AGAIN = timedelta(minutes=5)  # after a failure: the others come first, lest it is this object that S3 refuses
 _BATCH = 500  # expired uploads in one transaction
 
 
@@ -54,11 +55,18 @@ class Disposal:
         return len(expired) == _BATCH
 
     async def _remove_next(self) -> bool:
+        failure, now = None, datetime.now(UTC)
         async with self._transaction() as tables:
-            key = await tables.discarded.lock_next(datetime.now(UTC))
+            key = await tables.discarded.lock_next(now)
             if key is None:
                 return False
-            await self._storage.discard(key)
-            await tables.discarded.forget(key)
+            try:
+                await self._storage.discard(key)
+                await tables.discarded.forget(key)
+            except StorageUnavailable as error:
+                failure = error
+                await tables.discarded.put_off(key, now + _AGAIN)
+        if failure is not None:
+            raise failure
         logger.info("removed an object that belonged to nobody", object_key=key)
         return True

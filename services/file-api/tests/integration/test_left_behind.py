@@ -15,7 +15,7 @@ from file_api.repository import Transaction, transactions
 from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
-from file_api.storage import Storage, open_storage
+from file_api.storage import Storage, StorageUnavailable, open_storage
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import FileEvent
 from tlim_protocol.registry import MsgType
@@ -68,6 +68,24 @@ async def leave_behind(servers: Any, began: datetime) -> str:
         await tables.uploads.begin(NewUpload(file_id, "alice", began, began + timedelta(hours=12)))
     await database.close()
     return file_id
+
+
+async def test_an_object_that_s3_does_not_let_go_keeps_no_other(servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = "files/aa/old", "files/bb/new"
+    await servers.rows("INSERT INTO discarded VALUES ($1, $3), ($2, now())", old, new, LONG_AGO)
+    async with create_services(servers, 1) as [(_, disposal)]:
+        let_go = disposal._storage.discard
+
+        async def discard(key: str) -> None:
+            if key == old:
+                raise StorageUnavailable("S3: it is locked")
+            await let_go(key)
+
+        monkeypatch.setattr(disposal._storage, "discard", discard)
+        with pytest.raises(StorageUnavailable):
+            await disposal.sweep()
+        assert await disposal.sweep() == 1
+    assert [row["object_key"] for row in await servers.rows("SELECT object_key FROM discarded")] == [old]
 
 
 async def test_a_row_without_an_object_is_swept(servers: Any, world: Any, eventually: Any) -> None:

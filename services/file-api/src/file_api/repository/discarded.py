@@ -34,6 +34,11 @@ class DiscardedRepository:
         oldest = query.order_by(col(DiscardedRow.not_before)).limit(1).with_for_update(skip_locked=True)
         return (await self._session.scalars(oldest)).first()
 
+    async def put_off(self, object_key: str, not_before: datetime) -> None:
+        """Leave an object alone until then."""
+        row = sa.update(DiscardedRow).where(col(DiscardedRow.object_key) == object_key)
+        await self._session.execute(row.values(not_before=not_before))
+
     async def forget(self, object_key: str) -> None:
         """Forget an object that is gone."""
         await self._session.execute(sa.delete(DiscardedRow).where(col(DiscardedRow.object_key) == object_key))
