@@ -42,4 +42,6 @@ def test_the_certificate_is_vouched_for_by_the_authority(tmp_path: Path) -> None
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
             into.write(out.read())
-    assert client.getpeercert()["subjectAltName"][0] == ("DNS", "example.org")  # type: ignore[index]
+    certificate = client.getpeercert()
+    assert certificate is not None
+    assert certificate["subjectAltName"][0] == ("DNS", "example.org")
