@@ -101,6 +101,18 @@ def test_exif_that_is_nonsense_spoils_nothing(form: str, options: dict[str, Any]
     assert opened(thumbnail(data)).size == (128, 64)
 
 
+def test_a_photo_is_turned_whatever_else_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = TURN_RIGHT, 72.0
+    data = exif.tobytes().replace(
+        b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02"
+    )  # the resolution: as a text, which it is not
+    found = inspect(picture("JPEG", exif=data), 128)
+    assert found.facts == Facts(300, 600)
+    assert found.thumbnail is not None
+    assert opened(found.thumbnail).size == (64, 128)
+
+
 def test_exif_as_a_text_that_is_nonsense_spoils_nothing() -> None:
     texts = PngInfo()
     texts.add_text("Raw profile type exif", "\nexif\n 4\nno hex digits")

@@ -31,9 +31,9 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = _bounded(image.size)
-            turned = _orientation(image) in _TURNED
-            facts = Facts(*((height, width) if turned else (width, height)))
-            return Inspected(facts, None if size is None else _thumbnail(image, size))
+            orientation = _orientation(image)
+            facts = Facts(*((height, width) if orientation in _TURNED else (width, height)))
+            return Inspected(facts, None if size is None else _thumbnail(image, size, orientation))
     except (UnsuitableError, MemoryError):
         raise
     except Exception as error:
@@ -41,12 +41,10 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Return how the camera was held; EXIF data that is nonsense is dropped: other programs show such pictures too."""
+    """Return how the camera was held; None where EXIF data is nonsense: other programs show such pictures too."""
     try:
         orientation: int | None = image.getexif().get(_ORIENTATION)
     except (SyntaxError, ValueError, TypeError, KeyError, struct.error):  # what Pillow raises for it
-        for place in ("exif", "Raw profile type exif"):
-            image.info.pop(place, None)
         return None
     return orientation
 
@@ -57,7 +55,7 @@ def _bounded(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _thumbnail(image: Image.Image, size: int) -> Thumbnail:
+def _thumbnail(image: Image.Image, size: int, orientation: int | None) -> Thumbnail:
     image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size
     transparent = image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     mode, form = ("RGBA", "PNG") if transparent else ("RGB", "JPEG")
@@ -65,9 +63,12 @@ def _thumbnail(image: Image.Image, size: int) -> Thumbnail:
         image = image.point(lambda level: level / 256)
     small = image if image.mode == mode else image.convert(mode)
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    ImageOps.exif_transpose(small, in_place=True)
     bare = Image.new(mode, small.size)
     bare.paste(small)  # pixels only: no EXIF with the place where it was taken, no comments, no colour profile
+    bare.getexif()[_ORIENTATION] = (
+        orientation  # nothing else: Pillow writes the rest back, and fails for nonsense in it
+    )
+    ImageOps.exif_transpose(bare, in_place=True)
     out = io.BytesIO()
     bare.save(out, form, quality=80, optimize=True)
     return Thumbnail(out.getvalue(), f"image/{form.lower()}")
