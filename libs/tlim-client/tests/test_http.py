@@ -146,6 +146,7 @@ class _MadeUpStorage:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
+            assert "Authorization" not in request.headers
             return self._take(int(request.url.path[1:]), request.content)
         if request.method == "POST":
             self.completion_timeout = request.extensions["timeout"]["read"]

@@ -8,6 +8,9 @@ import httpx
 from tlim_client.failures import NotReachableError, RefusedError
 from tlim_client.http.gateway import Gateway, Json, raise_refusal
 
+PUT_TIMEOUT = 60.0
+"""Seconds in which nothing of a part goes through."""
+
 COMPLETION_TIMEOUT = 600.0
 """Seconds: the server reads the whole file back from its storage before it answers."""
 
@@ -31,9 +34,8 @@ class DirectFiles(Gateway):
     async def resume_upload(self, upload_id: str, file: Path) -> str:
         """Put the parts that are missing, one at a time, complete the upload and return the file id."""
         path = f"/v1/uploads/{quote(upload_id, safe='')}"
-        async with httpx.AsyncClient(timeout=60, transport=self._transport) as s3:
-            while targets := _missing(upload := await self.call("GET", path)):
-                await _put_in_time(s3, file, upload["part_size"], targets)
+        while targets := _missing(upload := await self.call("GET", path)):
+            await _put_in_time(self._http, file, upload["part_size"], targets)
         return str((await self.call("POST", f"{path}/complete", timeout=COMPLETION_TIMEOUT))["file_id"])
 
     async def abort_upload(self, upload_id: str) -> None:
@@ -62,23 +64,25 @@ def _missing(upload: Json) -> list[Json]:
     return targets
 
 
-async def _put_in_time(s3: httpx.AsyncClient, file: Path, part_size: int, targets: list[Json]) -> None:
+async def _put_in_time(http: httpx.AsyncClient, file: Path, part_size: int, targets: list[Json]) -> None:
     """Put parts, up to the first whose URL ran out while those before it were on their way; the first one was new."""
     for target in targets:
         try:
-            await _put(s3, file, (target["number"] - 1) * part_size, target)
+            await _put(http, file, (target["number"] - 1) * part_size, target)
         except RefusedError as refusal:
             if refusal.status != httpx.codes.FORBIDDEN or target is targets[0]:
                 raise
             return
 
 
-async def _put(s3: httpx.AsyncClient, file: Path, start: int, target: Json) -> None:
+async def _put(http: httpx.AsyncClient, file: Path, start: int, target: Json) -> None:
     with file.open("rb") as source:  # a local disk, one part at a time
         source.seek(start)
         data = source.read(target["size"])
     try:
-        answer = await s3.request(target["method"], target["url"], content=data, headers=target["headers"])
+        answer = await http.request(
+            target["method"], target["url"], content=data, headers=target["headers"], timeout=PUT_TIMEOUT
+        )
     except httpx.TransportError as error:
         raise NotReachableError(f"the storage does not answer ({error or type(error).__name__})") from error
     if not answer.is_success:

@@ -42,7 +42,6 @@ class Gateway:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.token = token
-        self._transport = transport
         self._http = httpx.AsyncClient(base_url=gateway, timeout=timeout, transport=transport)
 
     async def __aenter__(self) -> Self:
