@@ -104,10 +104,12 @@ class DirectUploads:
         try:
             s3_upload_id = await self._parts.begin(object_key(upload_id))
             async with self._transaction() as tables:
-                await tables.direct.open(upload_id, s3_upload_id)
+                opened = await tables.direct.open(upload_id, s3_upload_id)
         except Unavailable:
             await self._files.give_up(upload_id, after=SETTLED)  # S3 may still begin what we do not wait for any more
             raise
+        if not opened:
+            raise TlimError(ErrorCode.UNAVAILABLE, "the upload was aborted before it could begin")
         return upload._replace(s3_upload_id=s3_upload_id)
 
     async def open_uploads(self, owner_id: str, after: str, limit: int) -> list[DirectUpload]:
@@ -216,8 +218,9 @@ class DirectUploads:
         async with self._transaction() as tables:
             if await tables.uploads.end(upload.upload_id, now) is None:
                 return
-            await tables.discarded.add([key], now)
-        await self._disposal.remove(key)
+            await tables.discarded.add([key], now if upload.s3_upload_id else now + SETTLED)  # it may still begin
+        if upload.s3_upload_id:
+            await self._disposal.remove(key)
 
     async def close(self) -> None:
         """Break off what is being completed; it can be completed again."""

@@ -249,6 +249,22 @@ class TestTheEnd:
         statuses = [(await call(world, method, path)).status_code for method in ("GET", "DELETE")]
         assert [*statuses, (await complete(world, upload)).status_code] == [404] * 3
 
+    async def test_what_is_aborted_while_it_begins_leaves_nothing(self, world: Any) -> None:
+        class Overtaken:
+            async def begin(self, key: str) -> str:
+                [upload] = (await call(world, "GET", "/v1/uploads")).json()["items"]
+                assert (await call(world, "DELETE", f"/v1/uploads/{upload['upload_id']}")).status_code == 204
+                begun: str = await parts.begin(key)
+                return begun
+
+        direct = world.app.state.direct
+        parts, direct._parts = direct._parts, Overtaken()
+        refused = await call(world, "POST", "/v1/uploads", json={"name": "a", "size": 1})
+        assert (refused.status_code, refused.json()["code"]) == (503, ErrorCode.UNAVAILABLE)
+        await world.rows("UPDATE discarded SET not_before = $1", LONG_AGO)  # it is not looked for at once
+        await world.app.state.disposal.sweep()
+        await world.nothing_left()
+
     async def test_an_expired_upload_is_refused_and_collected(self, world: Any) -> None:
         parts, joined = await begin(world, LARGE), await begin(world, PNG)
         await put_parts(parts, LARGE, 1)
