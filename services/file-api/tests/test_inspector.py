@@ -43,6 +43,22 @@ async def test_the_largest_image_of_each_format_stays_within_the_limits(form: st
     assert found.facts == Facts(side, side)
 
 
+async def test_who_asks_for_many_leaves_a_worker_to_others() -> None:
+    two, running, over = Inspector(2), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        running.set()
+        await over.wait()
+        yield b""
+
+    flood = [asyncio.create_task(two.inspect(Kind.IMAGE, slow(), ThumbnailSize.LARGE, "mallory")) for _ in range(2)]
+    await running.wait()
+    found = await two.inspect(Kind.IMAGE, fed(picture("PNG", (20, 10))), ThumbnailSize.LARGE, "bob")
+    assert found.facts == Facts(20, 10)
+    over.set()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
 async def test_more_files_than_workers_wait_for_their_turn() -> None:
     alone, recording = Inspector(1), b"#!AMR\n" + 50 * (b"\x3c" + bytes(31))
     found = await asyncio.gather(*(alone.inspect(Kind.AUDIO, fed(recording)) for _ in range(3)))

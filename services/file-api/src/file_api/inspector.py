@@ -7,8 +7,9 @@ import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
+from weakref import WeakValueDictionary
 
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
@@ -48,29 +49,32 @@ class WorkerLost(Unavailable):
 
 
 class Inspector:
-    """Runs at most `workers` workers at once."""
+    """Runs at most `workers` workers at once, and one at a time for each user: who asks for many keeps no others."""
 
     def __init__(self, workers: int) -> None:
         self._free = asyncio.Semaphore(workers)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by user, as long as one is held
 
-    async def inspect(self, kind: Kind, data: AsyncIterator[bytes], size: ThumbnailSize | None = None) -> Inspected:
-        """Return what a worker finds in a file of at most MAX_INSPECTED_BYTES.
+    async def inspect(
+        self, kind: Kind, data: AsyncIterator[bytes], size: ThumbnailSize | None = None, user_id: str = ""
+    ) -> Inspected:
+        """Return what a worker finds in a file of at most MAX_INSPECTED_BYTES, for this user or nobody.
 
         Raises UnsuitableError when the file cannot be read, or not within the limits; WorkersBusy; WorkerLost; what
         `data` raises.
         """
-        try:
-            async with asyncio.timeout(_MAX_WAIT_SECONDS):
-                await self._free.acquire()
-        except TimeoutError:
-            raise WorkersBusy("too many files are being looked into") from None
-        try:
-            async with asyncio.timeout(_MAX_SECONDS), _worker(kind, size) as worker:
-                answer = await _converse(worker, data)
-        except TimeoutError:
-            raise WorkerLost("a file did not pass through its worker in time") from None
-        finally:
-            self._free.release()
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(_MAX_WAIT_SECONDS):
+                    await turn.enter_async_context(self._turns.setdefault(user_id, asyncio.Lock()))
+                    await turn.enter_async_context(self._free)
+            except TimeoutError:
+                raise WorkersBusy("too many files are being looked into") from None
+            try:
+                async with asyncio.timeout(_MAX_SECONDS), _worker(kind, size) as worker:
+                    answer = await _converse(worker, data)
+            except TimeoutError:
+                raise WorkerLost("a file did not pass through its worker in time") from None
         return _read(answer)
 
 

@@ -40,7 +40,7 @@ async def thumbnail(
     headers = {"ETag": current.etag, "Last-Modified": current.last_modified, "Cache-Control": "private, no-cache"}
     if is_not_modified(request.headers, current):
         return Response(status_code=304, headers=headers)
-    picture = await previews.thumbnail(file, size)
+    picture = await previews.thumbnail(file, size, user.user_id)
     return Response(
         picture.data, media_type=picture.media_type, headers={**headers, "X-Content-Type-Options": "nosniff"}
     )

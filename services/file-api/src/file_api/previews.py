@@ -44,8 +44,8 @@ class Previews:
         self._inspector = inspector
         self._making: SharedWork[Thumbnail] = SharedWork("thumbnail")
 
-    async def thumbnail(self, file: StoredFile, size: ThumbnailSize) -> Thumbnail:
-        """Return a small picture of an image that the caller may read.
+    async def thumbnail(self, file: StoredFile, size: ThumbnailSize, user_id: str) -> Thumbnail:
+        """Return a small picture of an image that this user may read.
 
         Raises TlimError FIELD_INVALID for what has none: no image, damaged, or over the limits. Unavailable.
         """
@@ -61,15 +61,15 @@ class Previews:
         if blob.size > MAX_INSPECTED_BYTES:
             raise _no_thumbnail(f"the file has more than {MAX_INSPECTED_BYTES} bytes")
         # A group sees a picture at once: a worker for each of them would keep all others waiting.
-        return await self._making.do((blob.blob_id, size.value), lambda: self._make(blob, size))
+        return await self._making.do((blob.blob_id, size.value), lambda: self._make(blob, size, user_id))
 
     async def close(self) -> None:
         """Break off what is being made."""
         await self._making.close()
 
-    async def _make(self, blob: Blob, size: ThumbnailSize) -> Thumbnail:
+    async def _make(self, blob: Blob, size: ThumbnailSize, user_id: str) -> Thumbnail:
         try:
-            found = await self._inspect(blob, Kind.IMAGE, size)
+            found = await self._inspect(blob, Kind.IMAGE, size, user_id)
         except UnsuitableError as error:
             await self._note(blob, Inspected(Facts()))
             raise _no_thumbnail(f"{error}; an image may have at most {MAX_PIXELS} pixels") from error
@@ -103,14 +103,14 @@ class Previews:
         kind = kind_of(leased.media_type) if leased.media_type else None
         if kind is not None and leased.blob.size <= MAX_INSPECTED_BYTES:
             try:
-                return await self._inspect(leased.blob, kind, None)
+                return await self._inspect(leased.blob, kind)
             except UnsuitableError as error:
                 logger.info("a file could not be looked into", blob_id=leased.blob.blob_id, reason=str(error))
         return Inspected(Facts())
 
-    async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None) -> Inspected:
+    async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None = None, user_id: str = "") -> Inspected:
         async with aclosing(self._bytes_of(blob)) as data:
-            return await self._inspector.inspect(kind, data, size)
+            return await self._inspector.inspect(kind, data, size, user_id)
 
     async def _bytes_of(self, blob: Blob) -> AsyncGenerator[bytes, None]:
         # Opened with the first byte that is asked for: who waits for a worker holds no connection to S3.

@@ -141,15 +141,15 @@ class TestThumbnails:
                 self.made = 0
                 self._inspector = inspector
 
-            async def inspect(self, kind: Kind, data: Any, size: ThumbnailSize | None) -> Inspected:
+            async def inspect(self, kind: Kind, data: Any, size: ThumbnailSize | None, user_id: str) -> Inspected:
                 self.made += size is not None
-                found: Inspected = await self._inspector.inspect(kind, data, size)
+                found: Inspected = await self._inspector.inspect(kind, data, size, user_id)
                 return found
 
         previews = world.app.state.previews
         previews._inspector = counting = Counting(previews._inspector)
         file = await world.app.state.access.readable(await uploaded(photo()), "alice")
-        made = await asyncio.gather(*(previews.thumbnail(file, ThumbnailSize.MEDIUM) for _ in range(50)))
+        made = await asyncio.gather(*(previews.thumbnail(file, ThumbnailSize.MEDIUM, f"u{n}") for n in range(50)))
         assert (len(set(made)), counting.made) == (1, 1)
 
     async def test_who_waits_for_a_worker_holds_no_connection_to_s3(self, world: Any, uploaded: Any) -> None:
