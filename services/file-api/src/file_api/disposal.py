@@ -7,21 +7,22 @@ from tlim_runtime.outages import Unavailable
 
 from file_api.files import object_key
 from file_api.repository import Transaction
-from file_api.storage import Storage, StorageUnavailable
+from file_api.storage import Storage
 
 logger = get_logger(__name__)
 
 SETTLED = timedelta(minutes=10)
 """By then a request that we gave up has ended in S3, one way or the other."""
 
-_AGAIN = timedelta(minutes=5)  # after a failure: the others come first, lest it is this object that S3 refuses
+_LEASE = timedelta(minutes=5)  # for who removes an object; after a failure the others come first, lest S3 refuses this
 _BATCH = 500  # expired uploads in one transaction
 
 
 class Disposal:
     """Removes from S3 what the database says belongs to nobody; several processes may do it at once.
 
-    The object goes first, then its row: a process that is killed in between does it again.
+    The object goes first, then its row: what a process that is killed in between has leased is removed again. No
+    transaction is open meanwhile: S3 may take minutes, and PostgreSQL ends what is idle for one.
     """
 
     def __init__(self, transaction: Transaction, storage: Storage) -> None:
@@ -32,9 +33,9 @@ class Disposal:
         """Remove one discarded object now, or leave it to the next sweep where S3 or the database is away."""
         try:
             async with self._transaction() as tables:
-                if await tables.discarded.lock(key):
-                    await self._storage.discard(key)
-                    await tables.discarded.forget(key)
+                leased = await tables.discarded.lease(key, datetime.now(UTC) + _LEASE)
+            if leased:
+                await self._remove(key)
         except Unavailable as error:
             logger.warning("an object is left to the sweeper", object_key=key, reason=str(error))
 
@@ -55,18 +56,16 @@ class Disposal:
         return len(expired) == _BATCH
 
     async def _remove_next(self) -> bool:
-        failure, now = None, datetime.now(UTC)
+        now = datetime.now(UTC)
         async with self._transaction() as tables:
-            key = await tables.discarded.lock_next(now)
-            if key is None:
-                return False
-            try:
-                await self._storage.discard(key)
-                await tables.discarded.forget(key)
-            except StorageUnavailable as error:
-                failure = error
-                await tables.discarded.put_off(key, now + _AGAIN)
-        if failure is not None:
-            raise failure
+            key = await tables.discarded.lease_next(now, now + _LEASE)
+        if key is None:
+            return False
+        await self._remove(key)
         logger.info("removed an object that belonged to nobody", object_key=key)
         return True
+
+    async def _remove(self, key: str) -> None:
+        await self._storage.discard(key)
+        async with self._transaction() as tables:
+            await tables.discarded.forget(key)

@@ -101,7 +101,7 @@ class FileRow(Table, table=True):
 class DiscardedRow(Table, table=True):
     """An object that belongs to nobody: what is left is to remove it from S3, at `not_before` or later.
 
-    `not_before` is for keys to which somebody may still write, for example with a presigned URL.
+    `not_before` is for keys to which somebody may still write, and for those that a process is removing.
     """
 
     __tablename__ = "discarded"

@@ -72,11 +72,15 @@ async def leave_behind(servers: Any, began: datetime) -> str:
 
 async def test_an_object_that_s3_does_not_let_go_keeps_no_other(servers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = "files/aa/old", "files/bb/new"
+    open_transactions = (
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+    )
     await servers.rows("INSERT INTO discarded VALUES ($1, $3), ($2, now())", old, new, LONG_AGO)
     async with create_services(servers, 1) as [(_, disposal)]:
         let_go = disposal._storage.discard
 
         async def discard(key: str) -> None:
+            assert await servers.rows(open_transactions) == []  # S3 may take longer than PostgreSQL lets them be idle
             if key == old:
                 raise StorageUnavailable("S3: it is locked")
             await let_go(key)

@@ -23,21 +23,22 @@ class DiscardedRepository:
             rows = [{"object_key": key, "not_before": not_before} for key in sorted(object_keys)]
             await self._session.execute(insert(DiscardedRow).on_conflict_do_nothing(), rows)
 
-    async def lock(self, object_key: str) -> bool:
-        """Keep everybody else from removing this object; False when somebody does already, or has."""
-        query = sa.select(col(DiscardedRow.object_key)).where(col(DiscardedRow.object_key) == object_key)
-        return (await self._session.scalars(query.with_for_update(skip_locked=True))).first() is not None
+    async def lease(self, object_key: str, until: datetime) -> bool:
+        """Leave an object to the caller until then; False when it is not discarded, or no longer."""
+        row = sa.select(DiscardedRow).where(col(DiscardedRow.object_key) == object_key)
+        return await self._lease(row, until) is not None
 
-    async def lock_next(self, now: datetime) -> str | None:
-        """Lock an object that is due and that nobody else removes."""
-        query = sa.select(col(DiscardedRow.object_key)).where(col(DiscardedRow.not_before) <= now)
-        oldest = query.order_by(col(DiscardedRow.not_before)).limit(1).with_for_update(skip_locked=True)
-        return (await self._session.scalars(oldest)).first()
+    async def lease_next(self, now: datetime, until: datetime) -> str | None:
+        """Return the object that is due longest, the caller's until then."""
+        due = sa.select(DiscardedRow).where(col(DiscardedRow.not_before) <= now)
+        return await self._lease(due.order_by(col(DiscardedRow.not_before)).limit(1), until)
 
-    async def put_off(self, object_key: str, not_before: datetime) -> None:
-        """Leave an object alone until then."""
-        row = sa.update(DiscardedRow).where(col(DiscardedRow.object_key) == object_key)
-        await self._session.execute(row.values(not_before=not_before))
+    async def _lease(self, query: sa.Select[DiscardedRow], until: datetime) -> str | None:
+        row = (await self._session.scalars(query.with_for_update(skip_locked=True))).first()
+        if row is None:
+            return None
+        row.not_before = until
+        return row.object_key
 
     async def forget(self, object_key: str) -> None:
         """Forget an object that is gone."""
