@@ -53,7 +53,7 @@ _PAGE = text("""
                             <= (page.conversation_id, coalesce(members.left_seq, 9223372036854775807))
                     ORDER BY conversation_id DESC, seq DESC LIMIT :look_at) AS behind
                 WHERE members.conversation_id = page.conversation_id AND user_id = :user_id
-                LIMIT :look_at) AS looked_at
+                ORDER BY joined_seq DESC LIMIT :look_at) AS looked_at
             WHERE sender <> :user_id AND recalled_at IS NULL
             LIMIT :count_to) AS counted) AS counts
     ORDER BY place DESC""")

@@ -81,6 +81,16 @@ async def test_unread_are_counted_among_the_newest_messages(http: Any, log: Any)
     assert [(await entry(http, "alice"))[key] for key in ("unread", "unread_capped")] == [0, False]
 
 
+async def test_the_newest_messages_are_those_of_the_last_time_in_a_session(http: Any, log: Any) -> None:
+    await log.group(GROUP, "bob", "alice")
+    await log.say("alice", GROUP, msg_id="own")
+    await log.connection.execute(COPIES, "own", 4999)
+    await log.change(GROUP, actor="bob", removed=("alice",))
+    await log.change(GROUP, actor="bob", added=("alice",))
+    await log.say("bob", GROUP)
+    assert (await entry(http, "alice"))["unread"] == 1
+
+
 async def test_a_recalled_last_message_is_a_tombstone(http: Any, log: Any) -> None:
     await log.recall(await log.direct("bob", "alice"))
     last = (await entry(http, "alice"))["last"]
