@@ -13,6 +13,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_store.metrics import StoreMetrics
+from message_store.reading.slice_repository import MAX_BYTES
 from message_store.search import indexer, service
 from message_store.search.grams import BLOCK_BITS, folded, text_of
 from message_store.search.indexer import Indexer, documents_of
@@ -79,10 +80,10 @@ class Library:
         while await self.indexer.advance():
             pass
 
-    async def page(self, me: str, text: str, limit: int = 200, **only: Any) -> Hits:
+    async def page(self, me: str, text: str, limit: int = 200, *, elapsed: float = 0, **only: Any) -> Hits:
         async with self.database.session() as session:
             return await search(
-                SearchReader(session), me, checked(Question(text, **only)), limit=limit, elapsed=lambda: 0
+                SearchReader(session), me, checked(Question(text, **only)), limit=limit, elapsed=lambda: elapsed
             )
 
     async def find(self, me: str, text: str, **only: Any) -> list[int]:
@@ -279,6 +280,32 @@ async def test_a_search_that_is_too_much_work_says_where_to_go_on(
         assert not page.messages
         page, pages = await library.page("bob", "needle", before=page.next), pages + 1
     assert ([message.seq for message in page.messages], pages > 1) == ([1], True)
+
+
+@pytest.mark.parametrize("many_places", [30, 0])
+async def test_a_page_whose_time_is_up_ends_soon_and_the_next_one_goes_on(
+    library: Library, monkeypatch: pytest.MonkeyPatch, many_places: int
+) -> None:
+    """Messages of a megabyte that only seem to match: 200 of them, a page's candidates, took half a minute."""
+    monkeypatch.setattr(service, "MANY_PLACES", many_places)
+    await library.say("abca", seq=1)
+    for seq in (2, 3, 4):
+        await library.say("", seq=seq, body=[{"text": "bcab", "more": "x" * MAX_BYTES}])
+    await library.catch_up()
+    pages = [await library.page("bob", "abca", elapsed=2 * service.MAX_SECONDS)]
+    while (before := pages[-1].next) is not None:
+        pages.append(await library.page("bob", "abca", elapsed=2 * service.MAX_SECONDS, before=before))
+        assert (pages[-1].next or 0) < before
+    assert [[message.seq for message in page.messages] for page in pages][-2:] == [[], [1]]
+
+
+async def test_what_is_found_by_a_few_characters_makes_short_pages_when_it_is_large(library: Library) -> None:
+    for seq in (1, 2, 3):
+        await library.say("", seq=seq, body=[{"text": "hello", "more": "x" * 600_000}])
+    await library.catch_up()
+    page = await library.page("bob", "hello")
+    assert [message.seq for message in page.messages] == [3, 2]
+    assert await library.find("bob", "hello", before=page.next) == [1]
 
 
 WORDS = st.lists(st.sampled_from(["今天", "天下", "a", "B", "é", " ", "👍", "%"]), min_size=1, max_size=4).map("".join)

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import conversation_of_users, normalize_user_id
+from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY
 
 from message_store.models import Message
@@ -144,7 +145,7 @@ class _Search:
         self._limit = limit
         self._elapsed = elapsed
         self._found: list[Message] = []
-        self._size = 0  # characters of what was found
+        self._size = 0  # characters of the bodies of what was found
 
     async def run(self) -> Hits:
         """Go back through the log in blocks that grow while little is found."""
@@ -157,9 +158,11 @@ class _Search:
         if not lookup.any_of:
             level = len(BLOCK_BITS)
         for _ in range(MAX_STATEMENTS):
-            if before <= first or self._is_full() or self._elapsed() > MAX_SECONDS:
+            if before <= first or self._is_full():
                 break
             before, level = await self._step(lookup, level, first, before)
+            if self._elapsed() > MAX_SECONDS:  # after a step: each page comes further than the one before
+                break
         if self._is_full():
             page = self._found[: self._limit]
             return Hits(page, page[-1].seq)
@@ -174,7 +177,9 @@ class _Search:
             lookup = lookup._replace(required=lookup.required | {gram_of_block(bits, before - 1)})
             first = (before - 1) >> bits << bits
         got = await self._reader.candidates(lookup, before, limit)
-        await self._look_at(got.visible)
+        rest = await self._look_at(got.visible)
+        if rest:
+            return rest[0] + 1, level
         return (got.last_seq, 0) if got.size == limit else (first, level + 1)
 
     async def _probe(self, lookup: Lookup, first: int, before: int) -> tuple[Lookup, int]:
@@ -186,17 +191,20 @@ class _Search:
         start = ((before - 1) >> bits << bits) - (1 << bits)
         blocks = frozenset({gram_of_block(bits, before - 1), gram_of_block(bits, max(start, 0))})
         got = await self._reader.candidates(lookup._replace(any_of=blocks), before, CANDIDATES)
-        await self._look_at(got.visible)
-        if got.size == CANDIDATES:
-            return lookup, got.last_seq
+        rest = await self._look_at(got.visible)
+        if rest or got.size == CANDIDATES:
+            return lookup, rest[0] + 1 if rest else got.last_seq
         expected = (got.size + 1) * (start - first) // (before - start)
         return (lookup._replace(any_of=frozenset()) if expected < FEW else lookup), max(start, first)
 
     def _is_full(self) -> bool:
         return len(self._found) > self._limit or self._size > MAX_BYTES
 
-    async def _look_at(self, seqs: Sequence[int]) -> None:
-        """Keep those whose text holds what is searched for; the numbers alone may be a coincidence."""
+    async def _look_at(self, seqs: Sequence[int]) -> Sequence[int]:
+        """Keep those whose text holds what is searched for; the numbers alone may be a coincidence.
+
+        Return what is left of them when the page is full or the time is up: they can be 200 messages of 1 MiB each.
+        """
         while seqs and not self._is_full():
             asked, seqs = seqs[: self._limit + 1 - len(self._found)], seqs[self._limit + 1 - len(self._found) :]
             read = await self._reader.messages(asked)
@@ -204,9 +212,12 @@ class _Search:
                 text = text_of(message.msg_type, message.body)
                 if self._question.text in text:
                     self._found.append(message)
-                    self._size += len(text)
+                    self._size += len(write_json(message.body))  # what is found is the text, what is sent is all
             if read.more:
                 seqs = [*(seq for seq in asked if seq < read.messages[-1].seq), *seqs]
+            if self._elapsed() > MAX_SECONDS:
+                break
+        return seqs
 
     async def _bounds(self) -> tuple[int, int]:
         """Return the first seq to look at and the one after the last."""
