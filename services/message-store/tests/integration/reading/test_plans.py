@@ -48,7 +48,24 @@ FILL_BY_ONE = """
     FROM generate_series(1, 40000) AS n;
     INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM messages"""
 
-CASES: dict[str, tuple[dict[str, int], int]] = {
+# A group of a thousand, all of whom have read what was said in it, among many conversations of two.
+FILL_LARGE_GROUP = """
+    INSERT INTO conversations (conversation_id, created_at, last_seq)
+    SELECT 'g1', 0, 1 UNION ALL SELECT 'u:v' || n || ':w', 0, n FROM generate_series(2, 4000) AS n;
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    SELECT 'g1', 'u' || n, 1 FROM generate_series(0, 999) AS n
+    UNION ALL SELECT 'u:v' || n || ':w', unnest(ARRAY['v' || n, 'w']), 0 FROM generate_series(2, 4000) AS n;
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT n, CASE WHEN n = 1 THEN 'g1' ELSE 'u:v' || n || ':w' END, CASE WHEN n = 1 THEN 'u1' ELSE 'v' || n END,
+           CASE WHEN n > 1 THEN 'w' END, CASE WHEN n = 1 THEN 2 ELSE 1 END, n, 'MTT-000', true, '', '[]', '', '', 0
+    FROM generate_series(1, 4000) AS n;
+    INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM messages;
+    INSERT INTO receipts (seq, user_id, delivered_at, read_at)
+    SELECT 1, 'u' || n, 1, 1 FROM generate_series(2, 999) AS n
+    UNION ALL SELECT n, 'w', 1, 1 FROM generate_series(2, 4000) AS n"""
+
+CASES: dict[str, tuple[dict[str, Any], int]] = {
     "sync": ({"after": 0}, 101 * (GROUPS + 3)),
     "sync ": ({"after": 39_000}, 101 * (GROUPS + 3)),
     "conversations": ({}, 50 * (1 + 1 + 1001)),
@@ -57,9 +74,9 @@ CASES: dict[str, tuple[dict[str, int], int]] = {
     "conversations/g8/messages": ({"after": 10_000}, 2 * 51),
     "messages/30000": ({}, 4),
 }
-"""Path → query, and how many rows of the log may be looked at."""
+"""Path → query, and how many rows of the log, and of the ledger, may be looked at."""
 
-CASES_BY_ONE: dict[str, tuple[dict[str, int], int]] = {
+CASES_BY_ONE: dict[str, tuple[dict[str, Any], int]] = {
     "sync": ({"after": 0}, 4 * 40),
     "sync ": ({"after": 30}, 4 * 10),
     "sync  ": ({"after": 20_000}, 0),
@@ -68,6 +85,11 @@ CASES_BY_ONE: dict[str, tuple[dict[str, int], int]] = {
     "conversations/g1/messages": ({}, 2 * 20),
     "conversations/g1/messages ": ({"after": 0}, 2 * 20),
     "messages/7": ({}, 4),
+}
+
+CASES_LARGE_GROUP: dict[str, tuple[dict[str, Any], int]] = {
+    "messages/1": ({}, 4 + 1000 + 1000),
+    "messages/1 ": ({"state": "unread"}, 4 + 1000 + 1000),
 }
 
 
@@ -84,25 +106,45 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(part)
 
 
-async def rows_of_messages(owner: Any, statement: str, parameters: tuple[Any, ...]) -> float:
-    """How many rows of the log a statement looks at, and that it never goes through all of them."""
+def literal(value: Any) -> str:
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(map(literal, value))}]"
+    return "NULL" if value is None else f"'{value}'" if isinstance(value, str) else str(value)
+
+
+async def rows_looked_at(owner: Any, statement: str, parameters: tuple[Any, ...]) -> float:
+    """How many rows of the log and of the ledger a statement looks at, and that it never goes through all of the log.
+
+    From the sixth time on PostgreSQL may keep a plan that it has made for any values.
+    """
     if statement.startswith("SET LOCAL"):
         await owner.execute(statement)
         return 0
-    explained = await owner.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement}", *parameters)
+    values = ", ".join(map(literal, parameters))
+    await owner.execute(f"PREPARE asked AS {statement}")
+    explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE asked ({values})"
+    plans = [json.loads(await owner.fetchval(explain))[0]["Plan"] for _ in range(6)]
+    await owner.execute("DEALLOCATE asked")
+    return max(map(rows_looked_at_by, plans))
+
+
+def rows_looked_at_by(plan: dict[str, Any]) -> float:
     looked_at = 0.0
-    for node in nodes(json.loads(explained)[0]["Plan"]):
-        if node.get("Relation Name", "").startswith("message"):
-            assert node["Node Type"] != "Seq Scan", json.dumps(node)
+    for node in nodes(plan):
+        relation = node.get("Relation Name", "")
+        if relation.startswith(("message", "receipts")):
+            assert node["Node Type"] != "Seq Scan" or relation == "receipts", json.dumps(node)
             removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
             looked_at += node["Actual Loops"] * (node["Actual Rows"] + removed)
     return looked_at
 
 
 @pytest.mark.parametrize("vacuum", ["", "VACUUM"])  # what was written last has not been visited by autovacuum
-@pytest.mark.parametrize(("fill", "cases"), [(FILL, CASES), (FILL_BY_ONE, CASES_BY_ONE)])
+@pytest.mark.parametrize(
+    ("fill", "cases"), [(FILL, CASES), (FILL_BY_ONE, CASES_BY_ONE), (FILL_LARGE_GROUP, CASES_LARGE_GROUP)]
+)
 async def test_a_page_looks_at_no_more_rows_than_it_needs(
-    http: Any, owner: Any, fill: str, cases: dict[str, tuple[dict[str, int], int]], vacuum: str
+    http: Any, owner: Any, fill: str, cases: dict[str, tuple[dict[str, Any], int]], vacuum: str
 ) -> None:
     await owner.execute(fill)
     await owner.execute(f"{vacuum} ANALYZE")
@@ -117,4 +159,4 @@ async def test_a_page_looks_at_no_more_rows_than_it_needs(
         await http.read("u0", path.strip(), **query)
         assert asked
         async with owner.transaction():
-            assert sum([await rows_of_messages(owner, *one) for one in asked]) <= at_most, path
+            assert sum([await rows_looked_at(owner, *one) for one in asked]) <= at_most, path
