@@ -24,6 +24,12 @@ def test_case_width_and_composition_do_not_matter(written: str, compared: str) -
     assert folded(written) == compared
 
 
+@pytest.mark.parametrize("marks", ["\u0301\u0327", "\u0344\u0327", "\u0f73", "\uff9e\u0327"])
+def test_of_very_many_marks_on_a_letter_only_the_first_count(marks: str) -> None:
+    """To sort them takes a time that grows with their square."""
+    assert folded("a" + marks * 1_000 + "b") == folded("a" + (marks * 30)[:30] + "b")
+
+
 @given(TEXTS)
 def test_folding_twice_changes_nothing(text: str) -> None:
     assert folded(folded(text)) == folded(text)

@@ -5,6 +5,7 @@ Chinese, and any longer text is the pairs in it. Numbers may coincide and pairs 
 gives candidates, and the text decides. Beside the pairs stand a number for each thing that a search is narrowed by.
 """
 
+import re
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,15 +25,29 @@ BLOCK_BITS = (13, 16, 19)
 """The sizes, as powers of two, of the blocks of seqs that a search goes through before it takes the whole log: first
 8,192 rows, then eight times as many with each step. Larger blocks cost more than they spare: measured."""
 
+_MAX_MARKS = 30  # on one letter: more than any language has, and what UAX #15, section 13, gives streams to expect
+_MARKS = "".join(
+    char
+    for char in map(chr, range(0x300, 0x20000))
+    if all(map(unicodedata.combining, unicodedata.normalize("NFKD", char)))
+)
+_TOO_MANY_MARKS = re.compile(f"([{_MARKS}]{{{_MAX_MARKS}}})[{_MARKS}]+")
+
 _NAME_KEYS = ("name", "file_name")
 _ID_KEYS = frozenset({"session_id", "file_id", "msg_id"})
 
 
 def folded(text: str) -> str:
-    """Return a text as it is compared: NFKC, without case, every run of white space one blank, none at the ends."""
+    """Return a text as it is compared: NFKC, without case, every run of white space one blank, none at the ends.
+
+    Of more than 30 marks on one letter the first count.
+    """
     if text.isascii():
         return " ".join(text.lower().split())
-    once = unicodedata.normalize("NFKC", text).casefold()
+    # NFKC sorts the marks on a letter, in a time that grows with the square of their number: half a million of them, in
+    # one message, held the whole process for five minutes
+    few_marks = _TOO_MANY_MARKS.sub(r"\1", text)
+    once = unicodedata.normalize("NFKC", few_marks).casefold()
     return " ".join(unicodedata.normalize("NFKC", once).split())
 
 
