@@ -76,7 +76,7 @@ async def sync(
     """Return everything that concerns me after a cursor: messages, receipts, recalls and notices, oldest first.
 
     What I sent is in it, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
-    device begins with `sync_from` of `GET /v1/conversations`.
+    device begins with `sync_from` of the first page of `GET /v1/conversations`.
     """
     return SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit))
 

@@ -140,7 +140,7 @@ class ConversationPage(BaseModel):
 
     items: list[ConversationItem]
     next_cursor: str | None
-    sync_from: int = Field(description="the `after` of GET /v1/sync with which a new device begins")
+    sync_from: int = Field(description="of the first page: the `after` of GET /v1/sync with which a new device begins")
 
     @classmethod
     def of(cls, me: str, page: Overviews) -> Self:

@@ -158,6 +158,17 @@ async def test_a_new_device_syncs_from_where_the_list_ends(http: Any, log: Any) 
     assert [one["seq"] for one in (await http.read("alice", "sync", after=sync_from))["items"]] == [later]
 
 
+async def test_what_comes_in_between_two_pages_is_told_from_the_first_one_on(http: Any, log: Any) -> None:
+    await log.direct("bob", "alice")
+    await log.direct("carol", "alice")
+    first = await http.read("alice", "conversations", limit=1)
+    moved_up = await log.direct("bob", "alice")
+    second = await http.read("alice", "conversations", limit=1, cursor=first["next_cursor"])
+    assert second["items"] == []
+    told = await http.read("alice", "sync", after=first["sync_from"])
+    assert [one["seq"] for one in told["items"]] == [moved_up]
+
+
 @pytest.mark.parametrize(
     "query", [{"cursor": "x"}, {"cursor": "-1"}, {"cursor": "9" * 19}, {"limit": 0}, {"limit": 201}]
 )
