@@ -50,6 +50,11 @@ def test_a_name_is_made_safe(raw: str | None, safe: str) -> None:
     assert safe_name(raw) == safe
 
 
+def test_of_a_very_long_name_only_the_end_is_looked_at() -> None:
+    marks = "\u0301\u0327" * 30_000
+    assert safe_name(f"a{marks}b.txt") == safe_name(f"{marks[-1019:]}b.txt")
+
+
 @given(st.text(max_size=400))
 def test_any_text_becomes_a_short_name_that_is_stable(raw: str) -> None:
     name = safe_name(raw)

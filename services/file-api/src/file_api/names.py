@@ -9,6 +9,8 @@ from python_multipart.multipart import parse_options_header
 MAX_NAME = 255
 """Bytes in UTF-8: what common file systems hold."""
 
+_MAX_RAW = 1024  # characters; a header may have 64 KiB, and NFC sorts marks in a time that grows with their square
+
 _EXTENDED = re.compile(rb"""filename\*\s*=\s*"?([\w.:-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
 # Chinese clients of the specification's age send the platform's encoding; GB 18030 contains GBK and GB 2312.
 _ENCODINGS = ("utf-8", "gb18030", "latin-1")
@@ -33,9 +35,11 @@ def read_disposition(header: bytes) -> tuple[str, str | None]:
 def safe_name(raw: str | None) -> str:
     """Return a name that is safe as a header value and in a file system: no path, no control or direction characters.
 
-    At most 255 bytes in UTF-8, cut before its extension. Empty when nothing is left.
+    At most 255 bytes in UTF-8, cut before its extension; of more than 1,024 characters the last ones count. Empty when
+    nothing is left.
     """
-    base = re.split(r"[/\\]", unicodedata.normalize("NFC", raw or ""))[-1]
+    end = (raw or "")[-_MAX_RAW:]  # with the extension
+    base = re.split(r"[/\\]", unicodedata.normalize("NFC", end))[-1]
     # Cf holds the direction overrides that make 'cod.exe' look like 'exe.doc'; Cs cannot be written as UTF-8.
     printable = "".join(char for char in base if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
     name = printable.strip(" .")
