@@ -69,15 +69,18 @@ module:hook("message/offline/handle", function(event)
 	for _, key in ipairs(keys) do undelivered:delete(user, { key = key }); end
 end, 1);
 
--- From sessions whose client lost its network and may resume (mod_smacks). Their places in the count of stanzas stay, as
--- messages that say nothing.
+-- From sessions whose client lost its network and may resume (mod_smacks), also copies of what went to another device.
+-- Their places in the count of stanzas stay, as messages that say nothing.
+local function original(message)
+	return message:find("{urn:xmpp:carbons:2}received/{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
+end
 local function blank(event)
 	local is_copy = recalled_by(event.stanza);
 	local account = is_copy and hosts[module.host].sessions[jid_node(event.stanza.attr.to)];
 	for _, session in pairs(account and account.sessions or {}) do
 		local queue = session.outgoing_stanza_queue;
 		for _, sent in pairs(queue and queue.table and queue:table() or {}) do
-			if sent.name == "message" and is_copy(sent) then sent:maptags(function() return nil; end); end
+			if sent.name == "message" and is_copy(original(sent)) then sent:maptags(function() return nil; end); end
 		end
 	end
 end

@@ -4,7 +4,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
-from tlim_client.inbox import Delivered, Plain
+from tlim_client.inbox import Carbon, Delivered, Plain
+from tlim_client.xmpp import XmppClient
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
 from tlim_protocol.envelope import Envelope, write_envelope
@@ -50,6 +51,55 @@ async def test_who_lost_his_network_gets_the_notice_and_not_the_text(world: Any,
         await world.publish(stored(4))
         assert (await bob.expect(Delivered)).envelope.msg_id == "m4"
         assert len(bob.inbox.history) == 4, "nothing else came, and nothing twice"
+
+
+async def put_in_front(device: XmppClient) -> None:
+    """Let a device of bob have the highest priority: what is for bob goes to it, and copies to the others."""
+    device.send_xml("<presence><priority>5</priority></presence>")
+    device.send_body("in front", "bob", location=None)
+    await device.expect(Plain)
+
+
+def copies(device: XmppClient) -> list[str]:
+    """Return the msg_ids of what went to another device and was copied to this one."""
+    messages = [carbon.message for carbon in device.inbox.all(Carbon)]
+    return [message.envelope.msg_id for message in messages if isinstance(message, Delivered)]
+
+
+@both_servers
+async def test_a_copy_of_what_another_device_got_is_overtaken_too(world: Any, stored: Any, eventually: Any) -> None:
+    async with world.ready_bridge():
+        front, other = await world.login("bob"), await world.login("bob")
+        await put_in_front(front)
+        await world.publish(stored(0))
+        await other.expect(Carbon, lambda _: copies(other) == ["m0"])
+        other.break_connection(until_come_back=True)
+        await world.publish(stored(1), stored(2, envelope=recall("m1")), stored(3))
+        await front.expect(Delivered, lambda event: event.envelope.msg_id == "m3")
+        await eventually(world.all_acknowledged)
+        other.come_back()
+        await other.expect(Carbon, lambda _: "m3" in copies(other))
+        assert copies(other) == ["m0", "recall-m1", "m3"]
+
+
+@both_servers
+async def test_a_device_that_the_notice_does_not_go_to_does_not_get_the_text_either(
+    world: Any, stored: Any, eventually: Any
+) -> None:
+    async with world.ready_bridge():
+        old = await world.login("bob")
+        await world.publish(stored(0))
+        await old.expect(Delivered)
+        old.break_connection(until_come_back=True)
+        await world.publish(stored(1), stored(2))
+        await eventually(world.all_acknowledged)
+        front = await world.login("bob")
+        await put_in_front(front)
+        await world.publish(stored(3, envelope=recall("m1")))
+        await front.expect(Delivered, lambda event: event.envelope.msg_id == "recall-m1")
+        old.come_back()
+        await old.expect(Carbon, lambda _: "recall-m1" in copies(old))
+        assert [event.envelope.msg_id for event in old.inbox.all(Delivered)] == ["m0", "m2"]
 
 
 @both_servers
