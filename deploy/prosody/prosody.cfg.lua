@@ -25,6 +25,9 @@ ssl = { certificate = "${certificate_file}"; key = "${certificate_file}" }
 
 -- Twice the 256 KiB that tlim accepts: the bridge answers an oversized message with error-016 itself.
 c2s_stanza_size_limit = 524288
+-- Messages kept for a client that lost its network and may resume. The default of 500 drops what is older and refuses to
+-- resume; this is as many as are kept for somebody who is away.
+smacks_max_queue_size = 10000
 -- What came compressed is delivered unpacked: 1 MiB of body, and XML escaping can multiply that.
 component_stanza_size_limit = 8388608
 

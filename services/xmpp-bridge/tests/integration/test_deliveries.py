@@ -1,8 +1,12 @@
 """What the store says reaches the devices through a real XMPP server, and is acknowledged only then."""
 
+import asyncio
 from typing import Any
 
+import pytest
 from tlim_client.inbox import Delivered, Refused, Stored
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.prosody import Prosody
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import RejectedMessage
 from tlim_protocol.registry import MsgType
@@ -67,6 +71,25 @@ async def test_who_was_absent_gets_it_at_his_next_login(world: Any, stored: Any,
         await eventually(world.all_acknowledged)
         bob = await world.login("bob")
         assert (await bob.expect(Delivered)).delayed
+
+
+@pytest.mark.parametrize(
+    "xmpp_server", [Ejabberd, Prosody], indirect=True, ids=lambda kind: kind.package, scope="session"
+)
+async def test_who_lost_his_network_gets_all_of_a_busy_hour_when_he_is_back(
+    world: Any, stored: Any, eventually: Any
+) -> None:
+    busy = 1_500
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await world.publish(stored(0))
+        await bob.expect(Delivered)
+        bob.break_connection(until_come_back=True)
+        await asyncio.gather(*(world.publish(stored(number)) for number in range(1, busy)))
+        await eventually(world.all_acknowledged)
+        bob.come_back()
+        await bob.expect(Delivered, lambda event: event.envelope.msg_id == f"m{busy - 1}", within=60)
+        assert [event.envelope.msg_id for event in bob.inbox.all(Delivered)] == [f"m{n}" for n in range(busy)]
 
 
 async def test_poison_is_put_aside_and_its_neighbours_are_delivered(world: Any, stored: Any, eventually: Any) -> None:
