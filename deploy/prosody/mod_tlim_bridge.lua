@@ -2,7 +2,7 @@
 -- component, wrapped in XEP-0297: outer from= is this host (a client cannot forge that), inner
 -- from= is the authenticated full JID, inner to= is the original to=.  Load on the VirtualHost.
 local st, jid_bare, jid_node = require "util.stanza", require "util.jid".bare, require "util.jid".node;
-local sha1 = require "util.hashes".sha1;
+local sha1, datetime = require "util.hashes".sha1, require "util.datetime".datetime;
 local hosts = prosody.hosts;
 local ns = module:get_option_string("tlim_bridge_namespace", "im.itonglian.com");
 local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
@@ -39,53 +39,73 @@ for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, prio);
 end
 
--- A recall overtakes what it recalls: before the notice gets to its receiver, his undelivered copies (id = msg_id,
--- from = the recalling author) go. Only the bridge can get a tlim message this far: those of clients are diverted.
-local function recalled_by(stanza)
-	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) or not stanza:get_child("recalled", ns) then return; end
-	local author, ids = jid_bare(stanza.attr.from), {};
-	for element in stanza:childtags("recalled", ns) do ids[element.attr.msg_id or ""] = true; end
-	return function(message)
-		return message.attr.id and ids[message.attr.id] and jid_bare(message.attr.from) == author;
+-- A recall overtakes what it recalls: whoever gets the notice does not get his undelivered copies (id = msg_id, from =
+-- the recalling author) any more. Only the bridge can get a tlim message this far: those of clients are diverted.
+local function copy_of(author, id) return jid_bare(author) .. " " .. id; end
+local function note_recalled(stanza, recalled)
+	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) then return; end
+	for element in stanza:childtags("recalled", ns) do
+		recalled[copy_of(stanza.attr.from, element.attr.msg_id or "")] = true;
 	end
 end
+local function is_recalled(message, recalled)
+	return message.attr.id and recalled[copy_of(message.attr.from, message.attr.id)];
+end
 
--- From storage, before the notice is stored for somebody who is away; works with every store that mod_offline can use.
-local undelivered = module:open_store("offline", "archive");
-module:hook("message/offline/handle", function(event)
-	local origin, stanza, keys = event.origin, event.stanza, {};
-	if #stanza.tags == 0 then return true; end -- blanked below: there is nothing to keep
-	local is_copy = recalled_by(stanza);
-	if not is_copy then return; end
-	local user = stanza.attr.to and jid_node(stanza.attr.to) or origin.username;
-	local kept, problem = undelivered:find(user);
-	if not kept then
-		module:log("error", "recalled messages may be left in the storage of %s: %s", user, problem);
-		return;
+-- From storage, when a device gets it, in mod_offline's place: to take them out when the notice is stored would write the
+-- whole file again for each, and everybody would wait. Works with every store that mod_offline can use.
+local undelivered, unnoticed = module:open_store("offline", "archive"), module:open_store("tlim_recalled");
+module:hook("message/offline/handle", function(event) -- behind mod_offline: it has no room for the notice
+	local user, recalled = event.username, {};
+	note_recalled(event.stanza, recalled);
+	if not next(recalled) then return; end
+	for copy in pairs(unnoticed:get(user) or {}) do recalled[copy] = true; end
+	unnoticed:set(user, recalled);
+end, -2);
+module:hook("message/offline/broadcast", function(event)
+	local origin, messages = event.origin, {};
+	local recalled = unnoticed:get(origin.username) or {};
+	local found, problem = undelivered:find(origin.username);
+	if not found then
+		module:log("error", "the storage of %s cannot be read: %s", origin.username, problem);
+		return true;
 	end
-	for key, message in kept do
-		if is_copy(message) then keys[#keys + 1] = key; end
+	for _, message, stored_at in found do
+		message:tag("delay", { xmlns = "urn:xmpp:delay", from = origin.host, stamp = datetime(stored_at) }):up(); -- XEP-0203
+		messages[#messages + 1] = message;
+		note_recalled(message, recalled);
 	end
-	for _, key in ipairs(keys) do undelivered:delete(user, { key = key }); end
+	for _, message in ipairs(messages) do
+		if not is_recalled(message, recalled) then origin.send(message); end
+	end
+	undelivered:delete(origin.username);
+	unnoticed:set(origin.username, nil);
+	return true;
 end, 1);
 
 -- From sessions whose client lost its network and may resume (mod_smacks), also copies of what went to another device.
--- Their places in the count of stanzas stay, as messages that say nothing.
+-- Their places in the count of stanzas stay, as messages that say nothing; such a one is not stored either.
 local function original(message)
 	return message:find("{urn:xmpp:carbons:2}received/{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
 end
 local function blank(event)
-	local is_copy = recalled_by(event.stanza);
-	local account = is_copy and hosts[module.host].sessions[jid_node(event.stanza.attr.to)];
+	local recalled = {};
+	note_recalled(event.stanza, recalled);
+	local account = next(recalled) and hosts[module.host].sessions[jid_node(event.stanza.attr.to)];
 	for _, session in pairs(account and account.sessions or {}) do
 		local queue = session.outgoing_stanza_queue;
 		for _, sent in pairs(queue and queue.table and queue:table() or {}) do
-			if sent.name == "message" and is_copy(original(sent)) then sent:maptags(function() return nil; end); end
+			if sent.name == "message" and is_recalled(original(sent), recalled) then
+				sent:maptags(function() return nil; end);
+			end
 		end
 	end
 end
 module:hook("message/bare", blank, 100);
 module:hook("message/full", blank, 100);
+module:hook("message/offline/handle", function(event)
+	if #event.stanza.tags == 0 then return true; end
+end, 1);
 
 local function send_presence(p, h)
 	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));

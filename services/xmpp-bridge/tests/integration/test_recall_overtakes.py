@@ -1,5 +1,6 @@
 """A recall overtakes the copies that wait for somebody who is away: he gets the notice and never the text."""
 
+import asyncio
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -8,6 +9,7 @@ from tlim_client.inbox import Carbon, Delivered, Plain
 from tlim_client.xmpp import XmppClient
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
+from tlim_devstack.supervision import Program
 from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.registry import MsgType
 
@@ -53,10 +55,88 @@ async def test_who_lost_his_network_gets_the_notice_and_not_the_text(world: Any,
         assert len(bob.inbox.history) == 4, "nothing else came, and nothing twice"
 
 
-async def put_in_front(device: XmppClient) -> None:
-    """Let a device of bob have the highest priority: what is for bob goes to it, and copies to the others."""
-    device.send_xml("<presence><priority>5</priority></presence>")
-    device.send_body("in front", "bob", location=None)
+@both_servers
+async def test_a_recall_of_hundreds_out_of_a_large_storage_holds_up_nobody(
+    world: Any, stored: Any, eventually: Any
+) -> None:
+    many, taken_back = 5_800, range(200, 700)  # of ejabberd's 5,000 for what is not confirmed, more are left
+    async with world.ready_bridge():
+        await asyncio.gather(*(world.publish(stored(number)) for number in range(many)))
+        await eventually(world.all_acknowledged, within_s=120)
+        notice = recall(*(f"m{number}" for number in taken_back))
+        await world.publish(stored(many, envelope=notice))
+        await eventually(world.all_acknowledged)
+        bob = await world.login("bob")
+        await bob.expect(Delivered, lambda event: event.envelope == notice, within=60)
+        left = [f"m{number}" for number in range(many) if number not in taken_back]
+        assert [event.envelope.msg_id for event in bob.inbox.all(Delivered)] == [*left, notice.msg_id]
+
+
+class SmallEjabberd(Ejabberd):
+    """One that keeps five messages for somebody who is away."""
+
+    def prepare(self) -> list[Program]:
+        programs = super().prepare()
+        config = self.home / "ejabberd.yml"
+        config.write_text(config.read_text().replace("offline_capacity: 10000", "offline_capacity: 5"))
+        return programs
+
+
+class SmallProsody(Prosody):
+    """One that keeps five messages for somebody who is away."""
+
+    def prepare(self) -> list[Program]:
+        programs = super().prepare()
+        self.config.write_text(f"storage_archive_item_limit = 5\n{self.config.read_text()}")
+        return programs
+
+
+@pytest.mark.parametrize(
+    "xmpp_server", [SmallEjabberd, SmallProsody], indirect=True, ids=lambda kind: kind.package, scope="session"
+)
+async def test_a_storage_that_has_no_room_for_the_notice_does_not_give_out_the_text(
+    world: Any, stored: Any, eventually: Any
+) -> None:
+    async with world.ready_bridge():
+        await world.publish(*(stored(number) for number in range(7)))
+        await world.publish(stored(7, envelope=recall("m1", "m6")), stored(8, envelope=recall("m3")))
+        await eventually(world.all_acknowledged)
+        bob = await world.login("bob")
+        await set_priority(bob, 0)  # so that he is there: what comes before has no room either
+        await world.publish(stored(9))
+        await bob.expect(Delivered, lambda event: event.envelope.msg_id == "m9")
+        arrived = [event.envelope.msg_id for event in bob.inbox.all(Delivered)]
+        assert [msg_id for msg_id in arrived if msg_id.startswith("m")] == ["m0", "m2", "m4", "m9"]
+
+
+# not of Prosody: it looks into its storage when a device logs in, and only then
+@pytest.mark.parametrize("fetches", [False, True], ids=["it is sent", "it fetches"])
+async def test_a_device_that_wants_nothing_yet_gets_the_notice_and_not_the_text_when_it_does(
+    world: Any, stored: Any, eventually: Any, fetches: bool
+) -> None:
+    async with world.ready_bridge():
+        bob = await world.login("bob")
+        await set_priority(bob, -1)
+        await world.publish(stored(0), stored(1), stored(2, envelope=recall("m0")))
+        await eventually(world.all_acknowledged)
+        own, offline = bob.address_of("bob"), "http://jabber.org/protocol/offline"  # XEP-0013
+        if fetches:
+            info = f"<query xmlns='http://jabber.org/protocol/disco#info' node='{offline}'/>"
+            bob.send_xml(f"<iq type='get' id='how many' to='{own}'>{info}</iq>")
+            await set_priority(bob, -1)
+        await set_priority(bob, 0)
+        if fetches:
+            assert bob.inbox.all(Delivered) == []
+            bob.send_xml(f"<iq type='get' id='all' to='{own}'><offline xmlns='{offline}'><fetch/></offline></iq>")
+            bob.send_xml(f"<iq type='set' id='done' to='{own}'><offline xmlns='{offline}'><purge/></offline></iq>")
+        arrived = [(await bob.expect(Delivered)).envelope.msg_id for _ in range(2)]
+        assert (arrived, len(bob.inbox.all(Delivered))) == (["m1", "recall-m0"], 2)
+
+
+async def set_priority(device: XmppClient, priority: int) -> None:
+    """Return when the server knows it: what is for bob goes to his device of the highest, to none below 0."""
+    device.send_xml(f"<presence><priority>{priority}</priority></presence>")
+    device.send_body("done", device.jid, location=None)
     await device.expect(Plain)
 
 
@@ -70,7 +150,7 @@ def copies(device: XmppClient) -> list[str]:
 async def test_a_copy_of_what_another_device_got_is_overtaken_too(world: Any, stored: Any, eventually: Any) -> None:
     async with world.ready_bridge():
         front, other = await world.login("bob"), await world.login("bob")
-        await put_in_front(front)
+        await set_priority(front, 5)
         await world.publish(stored(0))
         await other.expect(Carbon, lambda _: copies(other) == ["m0"])
         other.break_connection(until_come_back=True)
@@ -94,7 +174,7 @@ async def test_a_device_that_the_notice_does_not_go_to_does_not_get_the_text_eit
         await world.publish(stored(1), stored(2))
         await eventually(world.all_acknowledged)
         front = await world.login("bob")
-        await put_in_front(front)
+        await set_priority(front, 5)
         await world.publish(stored(3, envelope=recall("m1")))
         await front.expect(Delivered, lambda event: event.envelope.msg_id == "recall-m1")
         old.come_back()
