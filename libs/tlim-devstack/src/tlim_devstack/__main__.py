@@ -16,6 +16,7 @@ from tlim_devstack.layout import ROOT
 from tlim_devstack.ports import Ports
 from tlim_devstack.stack import XMPP_SERVERS, Stack
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEAST_FREE_BYTES = 2 * 1024**3  # JetStream, PostgreSQL and S3 refuse work, or end, on a full disk
 
 
@@ -45,8 +46,7 @@ def run() -> None:
     _check_disk()
     stack = build_stack()
     _refuse_second(stack)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _be_interruptible()
     try:
         stack.start()
         print(_welcome(stack, "Ctrl-C stops it."), flush=True)
@@ -54,8 +54,6 @@ def run() -> None:
             time.sleep(1)
         raise StackError("the process runner has ended: everything is stopped")
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # stopping takes seconds; impatience must not leave anything behind
         print("\nStopping …", flush=True)
         stack.stop()
         print("Everything is stopped; the data stays in", stack.home, flush=True)
@@ -66,8 +64,7 @@ def up() -> None:
     _check_disk()
     stack = build_stack()
     if not stack.supervisor.is_running():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+        _be_interruptible()
         stack.start(background=True)
     print(_welcome(stack, "`make down` stops it."))
 
@@ -175,8 +172,15 @@ def _refuse_second(stack: Stack) -> None:
         raise StackError(f"tlim is already running from {stack.home} (make down stops it)")
 
 
+def _be_interruptible() -> None:
+    for number in INTERRUPTIONS:
+        signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: object) -> None:
     del number, frame
+    for other in INTERRUPTIONS:
+        signal.signal(other, signal.SIG_IGN)  # stopping takes seconds; impatience must not leave anything behind
     raise KeyboardInterrupt
 
 
