@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tlim_devstack.credentials import load_or_generate
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.xmpp_servers import XmppSettings
 
 
 def tlim_devstack(command: str, home: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -46,6 +51,14 @@ def test_a_home_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     done = tlim_devstack("up", home)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["张三", "ünï", "a[1]"])
+def test_a_home_in_which_nobody_could_log_in_is_one_line(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    ejabberd = Ejabberd(XmppSettings(home, Ports(), load_or_generate(home), home / "certificate", "127.0.0.1"))
+    with pytest.raises(StackError, match=r"^ejabberd cannot work in .*: set TLIM_HOME to a folder with a plain ASCII"):
+        ejabberd.prepare()
 
 
 def test_demo_users_are_one_pair_per_line_and_stay_the_same(tmp_path: Path) -> None:

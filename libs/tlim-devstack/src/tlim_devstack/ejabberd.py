@@ -18,6 +18,7 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_tem
 NAME = "ejabberd"
 NODE = "tlim@localhost"
 MODULE = "mod_tlim_bridge"
+TROUBLE = frozenset("[]{}*?\\")  # in a path: it is taken for a pattern, and for Latin-1; nobody could log in then
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 
 
@@ -37,6 +38,8 @@ class Ejabberd:
     def prepare(self) -> list[Program]:
         """Write the configuration and compile the module; return the port mapper and the server."""
         settings, ports = self.settings, self.settings.ports
+        if not str(self.home).isascii() or TROUBLE.intersection(str(self.home)):
+            raise StackError(f"ejabberd cannot work in {self.home}: set TLIM_HOME to a folder with a plain ASCII name")
         config = fill_template(
             "ejabberd/ejabberd.yml",
             self.home / "ejabberd.yml",
