@@ -16,7 +16,11 @@ from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
-MANY = "100000/minute"  # all people of all tests log in from one address
+MANY = "100000/minute"
+LIMITS = {
+    "TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY,  # all people of all tests log in from one address
+    "TLIM_UPLOADS_PER_USER": MANY,  # made-up requests are all one person's
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +33,7 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) -> Iterator[Stack]:
     """The whole system on free ports, with data of its own."""
-    environment = {"TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY, "TLIM_EXTERNAL_ISSUERS": provider.setting}
+    environment = {**LIMITS, "TLIM_EXTERNAL_ISSUERS": provider.setting}
     running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)
     running.start()
     yield running

@@ -3,12 +3,15 @@
 import asyncio
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -42,28 +45,41 @@ def _document(service: str, examples: int = EXAMPLES) -> schemathesis.BaseSchema
     return schemathesis.openapi.from_path(SERVICES / service / "openapi.json", config=config)
 
 
+class Reader(NamedTuple):
+    """Somebody who is a user and an administrator."""
+
+    password: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
 @pytest.fixture(scope="session")
-def reader_token(stack: Stack) -> str:
-    """A token of somebody who is a user and an administrator."""
-    stack.register_user("reader", "Reader")
+def reader(stack: Stack) -> Reader:
+    password = stack.register_user("reader", "Reader")
     stack.enter_in_directory({"somebody": "Somebody"})
-    return stack.admin_token("reader")
+    return Reader(password, stack.admin_token("reader"))
 
 
 @pytest.fixture
-def known(stack: Stack, reader_token: str, tmp_path: Path) -> dict[str, str]:
+def known(stack: Stack, reader: Reader, tmp_path: Path) -> dict[str, str]:
     """Values of parameters under which the reader finds something."""
 
     async def make() -> dict[str, str]:
-        async with HttpClient(stack.addresses.gateway, token=reader_token) as client:
+        async with HttpClient(stack.addresses.gateway, token=reader.token) as client, httpx.AsyncClient() as s3:
             await client.put_user("system", "System")
             session_id = (await client.add_session(["reader", "system"]))["session_id"]
             said = {"from": "system", "session_id": session_id, "body": [{"text": "hello"}]}
             said = await client.call("POST", "/v1/messages", json={**said, "msg_type": MsgType.GROUP_TEXT})
-            (tmp_path / "file").write_text("content")
-            file_id = await client.upload(tmp_path / "file")
-            upload_id = (await client.begin_upload(tmp_path / "file"))["upload_id"]
-        ids = {"session_id": session_id, "conversation": session_id, "file_id": file_id, "upload_id": upload_id}
+            Image.new("RGB", (8, 8)).save(tmp_path / "file.png")
+            file_id = await client.upload(tmp_path / "file.png")
+            upload = await client.begin_upload(tmp_path / "file.png")
+            put, content = upload["single"], (tmp_path / "file.png").read_bytes()
+            await s3.request(put["method"], put["url"], content=content, headers=put["headers"])
+        ids = {"session_id": session_id, "conversation": session_id, "file_id": file_id}
+        ids["upload_id"] = upload["upload_id"]
         return {**ids, "fileId": file_id, "msg_id": said["msg_id"], "user_id": "somebody"}
 
     return asyncio.run(make())
@@ -74,7 +90,7 @@ def _names(case: schemathesis.Case[Any], place: str) -> set[str]:
 
 
 @pytest.fixture
-def check(stack: Stack, reader_token: str, known: dict[str, str]) -> Callable[[str, schemathesis.Case[Any]], None]:
+def check(stack: Stack, reader: Reader, known: dict[str, str]) -> Callable[[str, schemathesis.Case[Any]], None]:
     """Sends what was made up to a service: without a token, with one, about something that exists, and only about that.
 
     The last one is for those whose made-up sender, cursor or limit would be refused before anything is found.
@@ -82,7 +98,7 @@ def check(stack: Stack, reader_token: str, known: dict[str, str]) -> Callable[[s
 
     def check(service: str, case: schemathesis.Case[Any]) -> None:
         url = f"http://127.0.0.1:{stack.services.port(service)}"
-        headers = {"Authorization": f"Bearer {reader_token}"}
+        headers = reader.headers
         open_to_all = "security" not in case.operation.definition.raw
         assert open_to_all or case.call_and_validate(base_url=url, checks=CONFORM).status_code >= 400
         case.call_and_validate(base_url=url, headers=headers, checks=CONFORM)
@@ -104,6 +120,66 @@ session_api, file_api, message_store = (
 )
 bridge = _document("xmpp-bridge").exclude(path="/v1/tokens")
 tokens = _document("xmpp-bridge", SLOW_EXAMPLES).include(path="/v1/tokens")
+
+
+def _operations() -> dict[str, tuple[str, schemathesis.schemas.APIOperation[Any, Any, Any, Any]]]:
+    """Return all operations: `GET /v1/sync` → its service, and what the document says of it."""
+    found = {}
+    for service in sorted(path.parent.name for path in SERVICES.glob("*/openapi.json")):
+        for result in _document(service).get_all_operations():
+            assert isinstance(result, schemathesis.core.result.Ok)
+            operation = result.ok()
+            found[f"{operation.method.upper()} {operation.path}"] = (service, operation)
+    return found
+
+
+OPERATIONS = _operations()
+
+
+def _rightly(known: dict[str, str], password: str) -> dict[str, dict[str, Any]]:
+    """Return what operations want beside the ids of what there is."""
+    listed = json.dumps([{"user_id": "somebody"}])
+    made, changed = {"session_type": "1", "subscribers": listed}, {"session_name": "New"}
+    named, user = {"session_id": known["session_id"]}, {"user_id": "somebody", "name": "Somebody"}
+    said = {"from": "system", "to": "reader", "msg_type": MsgType.TEXT.value, "body": [{"text": "hello"}]}
+    a_file = {"body": {"file": b"content"}, "media_type": "multipart/form-data"}
+    return {
+        "GET /plugin/tlim/addSession": {"query": made},
+        "GET /plugin/tlim/modifySession": {"query": changed},
+        "POST /plugin/tlim/addSession": {"body": made},
+        "POST /plugin/tlim/modifySession": {"body": {**named, **changed}},
+        "POST /plugin/tlim/deleteSession": {"body": named},
+        "POST /v1/sessions": {"body": {"session_type": 1, "subscribers": ["somebody"]}},
+        "PATCH /v1/sessions/{session_id}": {"body": changed},
+        "POST /v1/users": {"body": {"users": [user]}},
+        "POST /v1/users/import": {"body": [user]},
+        "PUT /v1/users/{user_id}": {"body": {"name": "Somebody"}},
+        "POST /v1/messages": {"body": said},
+        "POST /v1/tokens": {"body": {"username": "reader", "password": password}},
+        "GET /v1/search": {"query": {"q": "hello"}},
+        "POST /v1/files": a_file,
+        "POST /{project_name}/upload/mobileFileUpload": a_file,
+        "POST /v1/uploads": {"body": {"name": "a.txt", "size": 7}},
+    }
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_succeeds_when_it_is_asked_rightly(
+    stack: Stack, reader: Reader, known: dict[str, str], name: str
+) -> None:
+    service, operation = OPERATIONS[name]
+    asked = {"media_type": "application/json"} | _rightly(known, reader.password).get(name, {})
+    paths = {parameter.name: known.get(parameter.name, "app") for parameter in operation.path_parameters}
+    ids = {parameter.name: known[parameter.name] for parameter in operation.query if parameter.name in known}
+    ids.pop("user_id", None)  # whom callers without a token say that they are
+    case = operation.Case(path_parameters=paths, **asked | {"query": ids | asked.get("query", {})})
+
+    url = f"http://127.0.0.1:{stack.services.port(service)}"
+    answer = case.call_and_validate(base_url=url, headers=reader.headers, checks=CONFORM)
+
+    assert answer.status_code in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NO_CONTENT}
+    if operation.path.startswith("/plugin/"):
+        assert answer.json()["result"] == "ok"
 
 
 def test_everything_wants_a_token_but_the_keys_and_the_login() -> None:
