@@ -1,6 +1,6 @@
 """Which story proves which row of the specification: docs/proofs.md, written from what the stories say of themselves.
 
-A story names its rows: `@pytest.mark.proves(MsgType.TEXT, ErrorCode.BODY_EMPTY, "POST /v1/sessions", "field to")`.
+A story names its rows: `@pytest.mark.proves(MsgType.TEXT, ErrorCode.BODY_EMPTY, "POST /v1/sessions", "promise order")`.
 `python -m tests.e2e.proofs [--check]`, run in the repository's root, writes the page, or compares it. Either way a row
 without a story and a mark that names no row are errors.
 """
@@ -21,6 +21,20 @@ from tlim_protocol.registry import REGISTRY
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proofs.md"
 STORIES = "tests/e2e"
+ALIASES = {"/plugin/": "/plugins/"}
+"""What the specification's addresses begin with, and the other beginning, which stands in no OpenAPI document."""
+XMPP_DOORS = {
+    "xmpp diverted": "a message to its receiver, which the XMPP server hands to the bridge",
+    "xmpp addressed": "a message to `userId@bridge.DOMAIN`, as with servers without our module",
+    "xmpp token": "an IQ `<token/>` to the bridge",
+}
+PROMISES = {
+    "promise stored": "stored before delivered",
+    "promise once": "stored once, however often it is sent",
+    "promise order": "delivered at least once, in the order of `seq` in a conversation",
+    "promise kept": "nothing acknowledged is lost when a process is killed",
+    "promise late": "a reader who asks after a `seq` skips nothing that commits late",
+}
 
 
 class Table(NamedTuple):
@@ -50,14 +64,17 @@ def tables() -> list[Table]:
         Table("Fields of the envelope", fields),
         Table("Error codes", {code.value: entry.meaning for code, entry in ERRORS.items()}),
         Table("HTTP endpoints", dict(_endpoints())),
+        Table("XMPP doors", XMPP_DOORS),
+        Table("Promises", PROMISES),
     ]
 
 
 def _endpoints() -> Iterator[tuple[str, str]]:
     for document in sorted(ROOT.glob("services/*/openapi.json")):
         for path, operations in json.loads(document.read_text(encoding="utf-8"))["paths"].items():
-            for method in operations:
-                yield f"{method.upper()} {path}", document.parent.name
+            for address in (path, *(path.replace(*alias) for alias in ALIASES.items() if path.startswith(alias[0]))):
+                for method in operations:
+                    yield f"{method.upper()} {address}", document.parent.name
 
 
 class Marks:

@@ -17,6 +17,7 @@ from tests.e2e.clients.raw import packed, raw_envelope
     "field body",
     "GET /v1/conversations/{conversation}/messages",
 )
+@pytest.mark.proves("promise stored", "xmpp diverted")
 async def test_a_message_is_stored_then_delivered_and_both_sides_read_it_in_history(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -93,6 +94,7 @@ async def test_a_compressed_body_is_delivered_and_stored_unpacked(people: People
     assert (kept["compress"], kept["body"]) == ("0", [{"text": "压缩"}])
 
 
+@pytest.mark.proves("xmpp addressed")
 async def test_a_message_addressed_to_the_bridge_itself_is_taken_too(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()

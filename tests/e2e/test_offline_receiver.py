@@ -9,6 +9,7 @@ from tests.e2e.clients.network import network_to
 from tests.e2e.clients.people import People, next_delivered
 
 
+@pytest.mark.proves("promise order")
 async def test_who_was_away_gets_everything_in_order_when_he_comes(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()

@@ -1,5 +1,6 @@
 """Two senders at once: each one's messages stay in his order, and everybody sees one and the same order."""
 
+import pytest
 from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import XmppClient
 
@@ -22,6 +23,7 @@ def _order_of(delivered: list[Delivered], sender: Person) -> list[str]:
     return [event.envelope.msg_id for event in delivered if event.envelope.msg_from == sender.user_id]
 
 
+@pytest.mark.proves("promise order")
 async def test_two_senders_interleaved_keep_their_order(people: People) -> None:
     alice, carol, bob = await people("alice", "carol", "bob")
     receiver = await bob.device()
@@ -36,6 +38,7 @@ async def test_two_senders_interleaved_keep_their_order(people: People) -> None:
         assert seqs == sorted(seqs)
 
 
+@pytest.mark.proves("promise order")
 async def test_both_sides_of_one_conversation_writing_at_once_agree_on_its_order(people: People) -> None:
     alice, bob = await people("alice", "bob")
     one, other = await alice.device(), await bob.device()

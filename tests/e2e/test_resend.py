@@ -11,6 +11,7 @@ from tests.e2e.clients.people import People, assert_next_is, ids_in_history, nex
 
 
 @pytest.mark.proves("field msg_id")
+@pytest.mark.proves("promise once")
 async def test_a_resend_is_confirmed_with_the_first_seq_and_neither_stored_nor_delivered_again(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
@@ -25,6 +26,7 @@ async def test_a_resend_is_confirmed_with_the_first_seq_and_neither_stored_nor_d
     assert await ids_in_history(await bob.http(), alice) == [message.msg_id, marker.msg_id]
 
 
+@pytest.mark.proves("promise once")
 async def test_resends_at_the_same_moment_are_all_confirmed_and_stored_once(people: People) -> None:
     alice, bob = await people("alice", "bob")
     devices = [await alice.device() for _ in range(2)]

@@ -19,6 +19,7 @@ WAYS: dict[str, Callable[[Stack, str], None]] = {"killed": Stack.kill, "restarte
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("server", ["nats", "postgres"])
+@pytest.mark.proves("promise kept", "promise order")
 async def test_messages_flow_on_after_a_server_was_away(
     people: People, disturbed_stack: Stack, server: str, way: str
 ) -> None:

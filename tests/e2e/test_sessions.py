@@ -17,7 +17,12 @@ def _members(*people: Person, **each: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.proves(
-    *(f"{method} /plugin/tlim/{name}Session" for method in ("GET", "POST") for name in ("add", "modify", "delete")),
+    *(
+        f"{method} /{root}/tlim/{name}Session"
+        for root in ("plugin", "plugins")
+        for method in ("GET", "POST")
+        for name in ("add", "modify", "delete")
+    ),
     "GET /v1/sessions/{session_id}",
 )
 @pytest.mark.parametrize("form", FORMS)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from tlim_client.inbox import Stored
 from tlim_devstack.stack import Stack
 
@@ -9,6 +10,7 @@ from tests.e2e.clients.flow import Flow, assert_all_kept
 from tests.e2e.clients.people import People, ids_in_history, next_delivered
 
 
+@pytest.mark.proves("promise kept", "promise once")
 async def test_killed_store_loses_and_doubles_nothing(people: People, disturbed_stack: Stack) -> None:
     alice, bob = await people("alice", "bob")
     flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
@@ -18,6 +20,7 @@ async def test_killed_store_loses_and_doubles_nothing(people: People, disturbed_
     await assert_all_kept(flow, alice, bob, receiver)
 
 
+@pytest.mark.proves("promise stored", "promise kept")
 async def test_what_was_taken_over_while_the_store_was_away_is_stored_when_it_is_back(
     people: People, disturbed_stack: Stack
 ) -> None:

@@ -1,10 +1,14 @@
 """Catching up: a device that was away asks what concerns it since a number, and misses nothing."""
 
+import asyncio
+
 import pytest
 from tlim_client.compose import about, group_message, receipt
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People
+
+MESSAGES = 40
 
 
 @pytest.mark.proves("GET /v1/sync", MsgType.RECALL, MsgType.SESSION_ADDED)
@@ -67,6 +71,27 @@ async def test_pages_follow_each_other_without_gap_or_repetition(people: People)
     assert seqs == sent
     late = await phone.send_until_stored(alice.text_to(bob, "one more"))
     assert [item["seq"] for item in (await client.sync(page["next"]))[0]] == [late.seq]
+
+
+@pytest.mark.proves("GET /v1/sync", "promise late")
+async def test_who_syncs_while_several_people_write_skips_nothing(people: People) -> None:
+    bob, *writers = await people("bob", "alice", "carol", "dave")
+    client, devices = await bob.http(), [await writer.device() for writer in writers]
+
+    async def write(number: int) -> None:
+        for device, writer in zip(devices, writers, strict=True):
+            await device.send_until_stored(writer.text_to(bob, f"number {number}"))
+
+    seqs: list[int] = []
+    writing = asyncio.gather(*map(write, range(MESSAGES)))
+    while len(seqs) < MESSAGES * len(writers):
+        all_is_stored = writing.done()
+        found, _ = await client.sync(seqs[-1] if seqs else 0, limit=7)
+        assert found or not all_is_stored, "something was skipped"
+        seqs += [item["seq"] for item in found]
+    await writing
+
+    assert seqs == [item["seq"] for item in (await client.sync())[0]]
 
 
 @pytest.mark.proves("GET /v1/sync", MsgType.SESSION_CHANGED)

@@ -12,6 +12,7 @@ MORE_THAN_ALLOWED = 11
 """TLIM_TOKEN_ATTEMPTS_PER_USER is 10 a minute."""
 
 
+@pytest.mark.proves("xmpp token")
 async def test_a_token_asked_for_over_xmpp_opens_the_http_api(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
