@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -21,6 +21,10 @@ class Entry:
     envelope: Envelope | None
     audience: frozenset[str]
     recalled: bool = False
+    waits_for: set[str] = field(default_factory=set)
+    """Who was away when it came, and still is."""
+    withheld_from: set[str] = field(default_factory=set)
+    """Who was away until it was taken back."""
 
     @property
     def is_chat(self) -> bool:
@@ -58,6 +62,14 @@ class Seen(NamedTuple):
     recalled: bool
     body: list[dict[str, Any]]
 
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> Self:
+        """Return what the server tells of it."""
+        assert item["body"] or item["recalled"]
+        if not REGISTRY[MsgType(item["msg_type"])].sent_by_clients:
+            return cls(item["from"], "", item["recalled"], [])
+        return cls(item["from"], item["msg_id"], item["recalled"], item["body"])
+
 
 class Overview(NamedTuple):
     """A conversation in somebody's list."""
@@ -69,6 +81,12 @@ class Overview(NamedTuple):
     left: bool
     deleted: bool
 
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> Self:
+        """Return what the server tells of it."""
+        last = Seen.of(item["last"]) if item["last"] else None
+        return cls(item["conversation"], last, item["unread"], item["session_name"], item["left"], item["deleted"])
+
 
 class Model:
     """The promise; every change returns the code with which it is refused, or None."""
@@ -77,6 +95,7 @@ class Model:
         self.names = names
         self.users = tuple(names)
         self.inactive: set[str] = set()
+        self.away: set[str] = set()
         self.log: list[Entry] = []
         self.sessions: dict[str, Session] = {}
         self.receipts: dict[tuple[int, str], MsgType] = {}
@@ -91,11 +110,11 @@ class Model:
             people = frozenset({sender, envelope.msg_to or ""})
             if envelope.msg_to in self.inactive and all(entry.conversation != people for entry in self.log):
                 return ErrorCode.USER_UNKNOWN  # nobody begins a conversation with him; those that are go on
-            self.log.append(Entry(people, sender, envelope, people))
+            self._append(people, sender, envelope, people)
             return None
         refusal = self._refusal(session_id, sender)
         if refusal is None:
-            self.log.append(Entry(session_id, sender, envelope, frozenset(self.sessions[session_id].members)))
+            self._append(session_id, sender, envelope, frozenset(self.sessions[session_id].members))
         return refusal
 
     def report(self, envelope: Envelope, places: Sequence[int]) -> ErrorCode | None:
@@ -119,7 +138,7 @@ class Model:
             cursor = (reporter, conversation)
             self.cursors[cursor] = max(*places, self.cursors.get(cursor, -1))
         told = envelope.model_copy(update={"body": news or envelope.body})
-        self.log.append(Entry(conversation, reporter, told, audience))
+        self._append(conversation, reporter, told, audience)
         return None
 
     def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
@@ -134,7 +153,8 @@ class Model:
             return ErrorCode.NOT_ALLOWED
         audience = frozenset({author}) if message.recalled else self._others(message) | {author}
         message.recalled = True
-        self.log.append(Entry(message.conversation, author, envelope, audience))
+        message.withheld_from |= message.waits_for
+        self._append(message.conversation, author, envelope, audience)
         return None
 
     def may_make_session(self, creator: str, listed: Sequence[str]) -> ErrorCode | None:
@@ -201,6 +221,16 @@ class Model:
         """An administrator deactivates somebody, or activates him again."""
         (self.inactive.discard if active else self.inactive.add)(user)
 
+    def come(self, user: str) -> None:
+        """Somebody logs in with his first device, and is given what waits for him."""
+        self.away.discard(user)
+        for entry in self.log:
+            entry.waits_for.discard(user)
+
+    def leave(self, user: str) -> None:
+        """Somebody's last device is gone."""
+        self.away.add(user)
+
     # --- what is seen ----------------------------------------------------------------------------------------------
 
     def history(self, reader: str, conversation: Conversation) -> list[Seen]:
@@ -260,9 +290,18 @@ class Model:
         message = self.log[place]
         return {user: self.receipts.get((place, user)) for user in message.audience - {message.sender}}
 
-    def sent_to(self, user: str) -> set[str]:
-        """Return the msg_ids of all that the XMPP server is asked to deliver to somebody, notices left out."""
-        return {entry.envelope.msg_id for entry in self.log if entry.envelope and user in entry.sent_to}
+    def search(self, reader: str, text: str) -> list[str]:
+        """Return the msg_ids of the messages with that text which somebody sees, newest first."""
+        return [
+            entry.envelope.msg_id
+            for entry in reversed(self.log)
+            if entry.envelope and entry.is_chat and reader in entry.audience and not entry.recalled
+            if any(text in str(element.get("text")) for element in entry.envelope.body)
+        ]
+
+    def sent_to(self, user: str, since: int = 0) -> dict[str, Entry]:
+        """Return what the XMPP server is asked to deliver to somebody, in order: msg_id → entry; notices left out."""
+        return {entry.envelope.msg_id: entry for entry in self.log[since:] if entry.envelope and user in entry.sent_to}
 
     @property
     def messages(self) -> list[int]:
@@ -289,9 +328,16 @@ class Model:
             return frozenset(self.sessions[message.conversation].members)
         return message.conversation
 
+    def _append(
+        self, conversation: Conversation, sender: str, envelope: Envelope | None, audience: frozenset[str]
+    ) -> None:
+        entry = Entry(conversation, sender, envelope, audience)
+        entry.waits_for |= self.away & entry.sent_to
+        self.log.append(entry)
+
     def _notice(self, session_id: str, actor: str, *removed: str) -> None:
         audience = frozenset({*self.sessions[session_id].members, *removed})
-        self.log.append(Entry(session_id, actor, None, audience))
+        self._append(session_id, actor, None, audience)
 
     def _chats(self, reader: str, conversation: Conversation) -> Iterator[Entry]:
         for entry in self.log:
