@@ -15,7 +15,7 @@ from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Received, Refused, Stored
 from tlim_client.profile import Profile, Profiles
 from tlim_client.stanzas import CLIENT_NS
-from tlim_client.xmpp import XmppClient
+from tlim_client.xmpp import XmppClient, XmppServer
 from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
@@ -111,6 +111,20 @@ def test_login_asks_for_the_password_and_keeps_what_it_got(tlim: Terminal) -> No
     assert "Logged in as alice." in out
     assert (kept.password, kept.fresh_token) == ("secret", "t0k3n")
     assert (kept.xmpp_host, kept.xmpp_port, kept.domain) == ("chat.example.org", 5299, "im.itonglian.com")
+
+
+@pytest.mark.parametrize(("address", "server"), [("h", XmppServer("h", 5222)), ("[::1]:5299", XmppServer("::1", 5299))])
+def test_login_takes_a_server_without_a_port_and_one_by_its_ipv6_address(
+    tlim: Terminal, address: str, server: XmppServer
+) -> None:
+    tlim.ok("login", "alice", "--password-stdin", "--xmpp", address, typed="secret\n")
+    assert tlim.doors.profiles.load("alice").server == server
+
+
+@pytest.mark.parametrize("address", ["h:many", "h:99999", "", ":5222", "[::1", "h/path"])
+def test_login_refuses_what_is_no_address_of_a_server(tlim: Terminal, address: str) -> None:
+    refused = tlim("login", "alice", "--password-stdin", "--xmpp", address, typed="secret\n")
+    assert (refused.exit_code, "is not HOST or HOST:PORT" in refused.stderr) == (2, True)
 
 
 def test_a_second_login_says_how_to_be_both(as_alice: Terminal) -> None:

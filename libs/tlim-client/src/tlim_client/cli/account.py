@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from tlim_protocol.identity import normalize_user_id
@@ -49,7 +50,7 @@ def login(
 
       make demo-users | awk '/^bob / {print $2}' | tlim login bob --password-stdin
     """
-    host, _, port = xmpp.partition(":")
+    host, port = _host_and_port(xmpp)
     certificate = ca_file or development_ca(Path.cwd())
     run(
         _login(
@@ -59,7 +60,7 @@ def login(
                 password=_password(user, from_stdin=password_stdin),
                 gateway=gateway,
                 xmpp_host=host,
-                xmpp_port=int(port) if port.isdigit() else 5222,
+                xmpp_port=port,
                 domain=domain,
                 ca_file=str(certificate.resolve()) if certificate else None,
             ),
@@ -90,6 +91,18 @@ async def _login(outside: Doors, profile: Profile) -> None:
 
 async def _logout(outside: Doors, user: str) -> None:
     outside.profiles.remove(user)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Read `host`, `host:port` or `[::1]:port`."""
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.netloc != address:
+        raise typer.BadParameter(f"'{address}' is not HOST or HOST:PORT", param_hint="--xmpp")
+    return host, 5222 if port is None else port
 
 
 def _password(user: str, *, from_stdin: bool) -> str:
