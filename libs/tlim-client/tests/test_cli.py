@@ -154,6 +154,13 @@ def test_send_reads_a_text_from_standard_input(as_alice: Terminal) -> None:
     assert as_alice.doors.clients[0].sent[0].body == [{"text": "a longer\ntext"}]
 
 
+@pytest.mark.parametrize(("text", "typed"), [("-", b"\xff"), ("\udcff", b"")], ids=["standard input", "argument"])
+def test_send_says_when_a_text_is_not_utf_8(as_alice: Terminal, text: str, typed: bytes) -> None:
+    refused = CliRunner().invoke(app, ["send", "--to", "bob", text], obj=as_alice.doors, input=typed)
+    assert (refused.exit_code, "not UTF-8" in refused.stderr) == (2, True)
+    assert as_alice.doors.clients == []
+
+
 @pytest.mark.parametrize(
     ("option", "kind"), [("--image", MsgType.IMAGE), ("--file", MsgType.FILE), ("--voice", MsgType.VOICE)]
 )

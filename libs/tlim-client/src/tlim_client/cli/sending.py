@@ -50,7 +50,7 @@ def send(
         raise typer.BadParameter("say exactly one of: a text, --image, --file, --voice")
     if (to is None) == (session is None):
         raise typer.BadParameter("say exactly one of: --to, --session")
-    content = chosen[0] if chosen else sys.stdin.read() if text == "-" else str(text)
+    content = chosen[0] if chosen else _utf8(str(text))
     envelope, stored = run(_send(doors(context), user, (to, session), content, give_up=timeout))
     if as_json:
         typer.echo(json_line({"msg_id": stored.msg_id, "seq": stored.seq, "time": stored.time, "body": envelope.body}))
@@ -98,6 +98,14 @@ def recall(
 
 Where = tuple[str | None, str | None]
 """A user or a session; neither when the server is to be asked."""
+
+
+def _utf8(text: str) -> str:
+    """Return what was typed, or for - what standard input holds."""
+    try:
+        return (sys.stdin.buffer.read() if text == "-" else text.encode()).decode()
+    except UnicodeError as error:
+        raise typer.BadParameter("the text is not UTF-8; send it as a --file") from error
 
 
 async def _send(
