@@ -12,7 +12,7 @@ from tlim_client.cli.context import Doors
 from tlim_client.cli.output import clock
 from tlim_client.compose import about, file_message, new_envelope, text_message
 from tlim_client.http import HttpClient
-from tlim_client.inbox import Delivered, Received, Refused, Stored
+from tlim_client.inbox import Bounced, Delivered, Received, Refused, Stored
 from tlim_client.profile import Profile, Profiles
 from tlim_client.stanzas import CLIENT_NS
 from tlim_client.xmpp import XmppClient, XmppServer
@@ -31,6 +31,7 @@ class FakeXmpp(XmppClient):
         super().__init__(profile.server, profile.user, profile.password)
         self._waiting, self._answer_to = waiting, answer
         self.sent: list[Envelope] = []
+        self.stanza_id = ""
 
     async def connect(self, within: float = 20) -> None:
         del within
@@ -41,6 +42,7 @@ class FakeXmpp(XmppClient):
         pass
 
     def send_stanza(self, stanza: Element) -> None:
+        self.stanza_id = stanza.get("id", "")
         self.sent.append(read_envelope(stanza.findtext(f"{{{CLIENT_NS}}}body"), self.user))
         self.inbox.put(self._answer_to(self.sent[-1]))
 
@@ -182,6 +184,12 @@ def test_send_tells_a_refusal_in_one_line(as_alice: Terminal) -> None:
     )
     error = as_alice.failing("send", "--to", "bob", "hi")
     assert error == f"tlim: {ErrorCode.USER_UNKNOWN}: bob is not a user here\n"
+
+
+def test_send_does_not_try_again_to_reach_an_address_that_no_xmpp_server_takes(as_alice: Terminal) -> None:
+    as_alice.doors.answer = lambda _: Bounced("jid-malformed", as_alice.doors.clients[0].stanza_id, "bad 'to'")
+    assert "jid-malformed" in as_alice.failing("send", "--to", "bob", "hi", "--timeout", "2")
+    assert len(as_alice.doors.clients[0].sent) == 1
 
 
 @pytest.mark.parametrize("content", [[], ["hi", "--file", "pyproject.toml"]])

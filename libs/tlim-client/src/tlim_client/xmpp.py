@@ -25,6 +25,9 @@ _TOKEN = f"{{{TLIM_NS}}}token"
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}
 """Refusals of this moment, not of this message."""
 
+_MALFORMED = {"bad-request", "jid-malformed"}
+"""Conditions (RFC 6120 section 8.3.3) that the same stanza meets every time."""
+
 
 class XmppClient(Connection):
     """One device of one user that talks tlim; what is received lands in `inbox`."""
@@ -68,7 +71,8 @@ class XmppClient(Connection):
         """Send, and send again with the same msg_id until the server has stored it (protocol section 5).
 
         Silence for `retry_after` seconds and "try again" (error-010, error-017, or a bounce while the bridge is away)
-        lead to another try. Raises RefusedError at once for any other refusal, NotReceivedError after `give_up` s.
+        lead to another try. Raises RefusedError at once for any other refusal, ClientError for a stanza that no server
+        takes, NotReceivedError after `give_up` s.
         """
         trouble = "no answer"
         try:
@@ -127,7 +131,10 @@ class XmppClient(Connection):
 def _worth_another_try(answer: Refused | Bounced) -> str:
     """Return what to say of an answer that may be different next time; raises RefusedError for a final one."""
     if isinstance(answer, Bounced):
-        return f"{answer.condition} {answer.text}"
+        reason = f"{answer.condition} {answer.text}".rstrip()
+        if answer.condition in _MALFORMED:
+            raise ClientError(f"the XMPP server does not take it: {reason}")
+        return reason
     if answer.code not in _PASSING:
         raise RefusedError(answer.code, answer.text, field=answer.field)
     return answer.text
