@@ -48,11 +48,6 @@ class Session:
     left_as: dict[str, str] = field(default_factory=dict)
     """What it was called when somebody left it."""
 
-    @property
-    def leader(self) -> str:
-        """Who removes others and deletes: the creator, or, while he is not in it, who has been for longest."""
-        return self.creator if self.creator in self.members else self.members[0]
-
 
 class Seen(NamedTuple):
     """A message as a reader sees it; of a notice only whose doing it tells."""
@@ -199,7 +194,7 @@ class Model:
         session, refusal = self.sessions[session_id], self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
-        if who not in {leaver, session.leader}:
+        if who not in {leaver, self.leader(session_id)}:
             return ErrorCode.NOT_ALLOWED
         session.members.remove(leaver)
         session.places[leaver], session.left_as[leaver] = len(self.log), session.name
@@ -211,7 +206,7 @@ class Model:
         refusal = self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
-        if who != self.sessions[session_id].leader:
+        if who != self.leader(session_id):
             return ErrorCode.NOT_ALLOWED
         self.sessions[session_id].deleted = True
         self._notice(session_id, who)
@@ -270,6 +265,12 @@ class Model:
         if reader not in session.members:  # it stays as it was
             return Overview(name, last, unread, session.left_as[reader], left=True, deleted=False)
         return Overview(name, last, unread, session.name, left=False, deleted=session.deleted)
+
+    def leader(self, session_id: str) -> str | None:
+        """Return who removes others and deletes: the creator, or, where he cannot, the longest active member."""
+        session = self.sessions[session_id]
+        able = [user for user in session.members if user not in self.inactive]
+        return session.creator if session.creator in able else next(iter(able), None)
 
     def open_sessions(self, reader: str) -> list[str]:
         """Return the sessions that somebody is in, the one that was made last first."""

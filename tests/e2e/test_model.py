@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
             refusal = self._edit(client.change_session(session_id, session_name=f"名{whom}"))
             assert refusal == self.model.rename(session_id, me, f"名{whom}")
         elif how == "delete":
-            if whom == who or me != session.leader:  # a deleted one is the end of much
+            if whom == who or me != self.model.leader(session_id):  # a deleted one is the end of much
                 refusal = self._edit(client.delete_session(session_id))
                 assert refusal == self.model.delete(session_id, me)
         elif other not in session.members:
