@@ -42,7 +42,7 @@ status: ready ## what runs
 demo-users: ready ## the demo users, one `user password` per line
 	@$(STACK) demo-users
 
-admin-token: ready ## a token with scope admin, for a few minutes
+admin-token: ready ## a token with scope admin, for an hour
 	@$(STACK) admin-token
 
 clean-data: ready ## remove all data and secrets (.tlim)

@@ -105,7 +105,7 @@ def demo_users() -> None:
 
 
 def admin_token() -> None:
-    """Print a token with scope admin for the running stack, good for some minutes."""
+    """Print a token with scope admin for the running stack, good for an hour."""
     print(build_stack().admin_token())
 
 
