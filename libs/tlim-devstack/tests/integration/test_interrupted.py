@@ -33,4 +33,8 @@ def test_impatience_leaves_nothing_behind(tmp_path: Path, command: str) -> None:
         assert "is ready" in process.stdout.readline()  # the first part is; the others are on their way
         while _still_runs(process):
             process.send_signal(signal.SIGINT)
-    assert not Supervisor(tmp_path).is_running()
+    supervisor = Supervisor(tmp_path)
+    try:
+        assert not supervisor.is_running()
+    finally:
+        supervisor.shutdown()
