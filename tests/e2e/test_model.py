@@ -35,7 +35,7 @@ from tests.e2e.model import Conversation, Model, Overview, Seen
 
 EXAMPLES = int(os.environ.get("TLIM_E2E_EXAMPLES", "0"))
 """How many histories to live through; 0: a few, always the same ones."""
-FEW, STEPS = 8, 60
+FEW, STEPS = 5, 50
 PEOPLE, SESSIONS, DEVICES = 3, 3, 2
 PATIENCE = 20
 """Seconds within which what was changed over HTTP is seen everywhere."""
