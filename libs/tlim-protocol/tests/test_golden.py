@@ -54,6 +54,7 @@ def test_the_specifications_example_reads_as_printed_and_writes_as_strict_json()
         'compress:"0", encode:"1", encrypt:"0", version:"2.0.0", msg_from:"alice", msg_to:"bob"',
         'msg_from:"mallory", msg_to:"carol", from:"alice", to:"bob"',
         'compress:null, encode:null, encrypt:null, version:null, from:"alice", to:"bob", msg_from:null',
+        'from:null, to:null, msg_from:"alice", msg_to:"bob"',
         'from:"alice", to:"bob"',
     ],
 )

@@ -116,7 +116,9 @@ def _read_type(value: object) -> MsgType:
 def _read_fields(raw: dict[str, Any]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, limit in _MAX_LENGTH.items():
-        value = raw.get(name, raw.get(f"msg_{name}") if name in {"from", "to"} else None)
+        value = raw.get(name)
+        if value is None and name in {"from", "to"}:  # null is as good as absent: some clients write both names
+            value = raw.get(f"msg_{name}")
         if value is None:
             continue
         if not isinstance(value, str):
