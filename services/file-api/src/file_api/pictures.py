@@ -65,9 +65,8 @@ def _thumbnail(image: Image.Image, size: int, orientation: int | None) -> Thumbn
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
     bare = Image.new(mode, small.size)
     bare.paste(small)  # pixels only: no EXIF with the place where it was taken, no comments, no colour profile
-    bare.getexif()[_ORIENTATION] = (
-        orientation  # nothing else: Pillow writes the rest back, and fails for nonsense in it
-    )
+    # The orientation alone: Pillow writes back whatever else there is, and fails for nonsense in it.
+    bare.getexif()[_ORIENTATION] = orientation
     ImageOps.exif_transpose(bare, in_place=True)
     out = io.BytesIO()
     bare.save(out, form, quality=80, optimize=True)

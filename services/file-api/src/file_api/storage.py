@@ -3,7 +3,7 @@
 import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aioboto3
 import aiohttp
@@ -98,7 +98,7 @@ class Storage:
         wanted: dict[str, Any] = {} if span is None else {"Range": f"bytes={span.start}-{span.end}"}
         async with translated():
             found = await self.client.get_object(Bucket=self.bucket, Key=key, **wanted)
-        opened = _read(found["Body"].__wrapped__)  # the proxy around it does not show what it passes on
+        opened = _read(cast("aiohttp.ClientResponse", found["Body"]))  # a proxy that passes everything on
         await anext(opened)  # to its first yield: from there on closing the iterator closes the connection
         return opened
 
