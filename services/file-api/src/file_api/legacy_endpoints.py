@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from python_multipart.multipart import parse_options_header
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import LegacyRoute, problem_responses
 
@@ -21,8 +22,7 @@ router = APIRouter(
     responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)),
 )
 
-_JSON = re.compile(r"application/json\s*(;.*)?", re.IGNORECASE)
-_NEVER = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)", re.IGNORECASE)  # a quality of zero: RFC 9110 section 12.4.2
+_NEVER = re.compile(rb"0(\.0*)?")  # a quality of zero: RFC 9110 section 12.4.2
 
 _REFUSAL = LegacyRefusal.model_json_schema()
 _UPLOADED: dict[int | str, dict[str, Any]] = {
@@ -77,5 +77,5 @@ async def mobile_file_download(
 
 
 def _accepts_json(request: Request) -> bool:
-    ranges = ",".join(request.headers.getlist("accept")).split(",")
-    return any(_JSON.fullmatch(one.strip()) and not _NEVER.search(one) for one in ranges)
+    ranges = map(parse_options_header, ",".join(request.headers.getlist("accept")).split(","))
+    return any(kind == b"application/json" and not _NEVER.fullmatch(more.get(b"q", b"1")) for kind, more in ranges)
