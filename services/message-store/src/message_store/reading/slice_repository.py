@@ -31,7 +31,7 @@ _FRAME = """
 
 # How many rows lie between such bounds PostgreSQL can only guess, and it guesses few: then it likes to fetch and sort
 # all of them, years of a conversation. Without bitmaps it goes along the index and stops when the page is full.
-_ALONG_THE_INDEX = text("SET LOCAL enable_bitmapscan = off")
+_ALONG_THE_INDEX = text("SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', :sort, true)")
 
 
 class Slice(NamedTuple):
@@ -49,9 +49,12 @@ def slice_statement(candidates: str, *, newest_first: bool = False) -> Executabl
     return select(Message, found).from_statement(typed)
 
 
-async def go_along_the_indexes(session: AsyncSession) -> None:
-    """Let the statements of this transaction read ranges of indexes in their order, and stop where they may."""
-    await session.execute(_ALONG_THE_INDEX)
+async def go_along_the_indexes(session: AsyncSession, *, sort: bool = True) -> None:
+    """Let the statements of this transaction read ranges of indexes in their order, and stop where they may.
+
+    Without `sort` they sort nothing that an index has in order.
+    """
+    await session.execute(_ALONG_THE_INDEX, {"sort": "on" if sort else "off"})
 
 
 async def read_slice(

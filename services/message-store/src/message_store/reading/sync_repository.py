@@ -1,6 +1,5 @@
 """The SQL of sync: whatever concerns somebody, in the order of the log."""
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
@@ -59,9 +58,6 @@ _CANDIDATES = """
 
 _AFTER = slice_statement(_CANDIDATES)
 
-# Between a cursor and a reach PostgreSQL expects few rows of the whole log, and would sort them for each group.
-_IN_ORDER = text("SET LOCAL enable_sort = off")
-
 
 class SyncReader:
     """What concerns somebody, on the session of a request."""
@@ -74,6 +70,6 @@ class SyncReader:
 
         Seqs become visible in their order, so that a row behind one that was returned is never a late one.
         """
-        await go_along_the_indexes(self._session)
-        await self._session.execute(_IN_ORDER)
+        # Between a cursor and a reach PostgreSQL expects few rows of the whole log, and would sort them for each group.
+        await go_along_the_indexes(self._session, sort=False)
         return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})

@@ -25,7 +25,9 @@ PREFETCH = 25
 
 # To compare a message with hundreds of places takes as long as to look up hundreds of messages, and PostgreSQL takes it
 # for nothing: where a store was small, or the places were many, it went through all messages of it for seconds.
-_BY_THE_INDEX = text("SET LOCAL enable_seqscan = off")
+_BY_THE_INDEX = text(
+    f"SELECT set_config('enable_seqscan', 'off', true), set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', true)"
+)
 
 _GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
 
@@ -95,7 +97,6 @@ class SearchReader:
     async def groups_of(self, user_id: str) -> Collection[str]:
         """Return the ids of the sessions that somebody is or was in; settles how this search's statements are run."""
         await self._session.execute(_BY_THE_INDEX)
-        await self._session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
         return set(await self._session.scalars(_GROUPS.where(Member.user_id == user_id)))
 
     async def span(self) -> tuple[int, int]:

@@ -131,8 +131,8 @@ def literal(value: Any) -> str:
 
 async def plans_of(owner: Any, statement: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Run a statement six times and return the plans: from then on PostgreSQL may keep one made for any values."""
-    if statement.startswith("SET LOCAL"):
-        await owner.execute(statement)
+    if statement.startswith("SELECT set_config"):
+        await owner.fetch(statement, *parameters)
         return []
     values = f"({', '.join(map(literal, parameters))})" if parameters else ""
     await owner.execute(f"PREPARE asked AS {statement}")
