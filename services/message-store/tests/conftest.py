@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from message_store.errors import DirectoryUnavailable, RowRefused
 from message_store.service import Recorder
-from message_store.state import FileFacts, Place, Roster, Row, SessionAnswer, Span, Writes
+from message_store.values import AnsweredSession, FileFacts, LogRow, Place, Roster, Span, Writes
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
@@ -22,7 +22,7 @@ class FakeArchive:
     """The tables in dictionaries; refuses rows with a msg_id in `bad`."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[LogRow] = []
         self.made: set[str] = set()
         self.sessions: dict[str, SessionEvent] = {}
         self.members: dict[tuple[str, str, int], int | None] = {}
@@ -66,7 +66,7 @@ class FakeArchive:
     async def places_in(self, keys: Collection[tuple[str, str]]) -> Sequence[Place]:
         return [self._place(row) for row in self.rows if (row.conversation_id, row.msg_id) in keys]
 
-    def _place(self, row: Row) -> Place:
+    def _place(self, row: LogRow) -> Place:
         return Place(
             row.seq, row.stored_at, row.conversation_id, row.sender, row.msg_id, row.is_chat, row.seq in self.recalled
         )
@@ -89,7 +89,7 @@ class FakeArchive:
         }  # fmt: skip
         return {ask: seqs for ask, seqs in carrying.items() if seqs}
 
-    def _sees(self, user: str, row: Row) -> bool:
+    def _sees(self, user: str, row: LogRow) -> bool:
         return user in {row.sender, row.recipient} or any(
             (session, member) == (row.conversation_id, user) and joined <= row.seq and (left is None or row.seq <= left)
             for (session, member, joined), left in self.members.items()
@@ -142,9 +142,9 @@ class FakeSessionApi:
             raise DirectoryUnavailable
         return self.users & set(ask)
 
-    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, SessionAnswer | None]:
+    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, AnsweredSession | None]:
         self.asked_sessions.append(set(session_ids))
-        return {one: None if self.is_away else SessionAnswer(self.told.get(one)) for one in session_ids}
+        return {one: None if self.is_away else AnsweredSession(self.told.get(one)) for one in session_ids}
 
 
 class FakePublication:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from message_store.models import Audience
 from message_store.publication import LOSS_WINDOW_MS, Newest, delivery_of, newest_seq_of, starting_point
-from message_store.state import DeliveredRow, Row
+from message_store.values import DeliveredRow, LogRow
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import RejectedMessage, StoredMessage
@@ -53,7 +53,7 @@ def test_a_refusal_tells_what_was_published_before_it() -> None:
 
 
 def found(recipients: list[str], *, is_recalled: bool = False, **changes: Any) -> DeliveredRow:
-    row = Row(
+    row = LogRow(
         7, "u:alice:bob", "alice", "bob", Audience.RECIPIENT, "m1", MsgType.TEXT.value, True, "2.0.0",
         '[{"text":"nul \\u0000 and 😀","n":12345678901234567890}]', "123", "web", 99,
     )  # fmt: skip

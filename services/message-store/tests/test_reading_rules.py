@@ -3,7 +3,7 @@
 import pytest
 from message_store.models import Audience, Message
 from message_store.reading.schemas import LogItem
-from message_store.reading.sync_service import Kind, conversation_name, kind_of
+from message_store.reading.sync_service import LogKind, conversation_name, kind_of
 from tlim_protocol.registry import REGISTRY, MsgType
 
 
@@ -21,9 +21,9 @@ def row(msg_type: MsgType, sender: str = "bob", **changes: object) -> Message:
 @pytest.mark.parametrize("msg_type", MsgType)
 def test_every_type_is_something_to_a_reader(msg_type: MsgType) -> None:
     kind = kind_of(row(msg_type))
-    assert (kind is Kind.MESSAGE) == REGISTRY[msg_type].is_chat
-    assert (kind is Kind.NOTICE) == (not REGISTRY[msg_type].sent_by_clients)
-    assert (kind is Kind.RECALL) == (msg_type is MsgType.RECALL)
+    assert (kind is LogKind.MESSAGE) == REGISTRY[msg_type].is_chat
+    assert (kind is LogKind.NOTICE) == (not REGISTRY[msg_type].sent_by_clients)
+    assert (kind is LogKind.RECALL) == (msg_type is MsgType.RECALL)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def subscriber(component: FakeComponent) -> OutboxSubscriber:
 
 
 def incoming(data: bytes) -> Incoming:
-    return Incoming(subject_out(MsgType.GROUP_TEXT, "s-1"), data, stream_seq=1, deliveries=1)
+    return Incoming(subject_out(MsgType.GROUP_TEXT, "s-1"), data, stream_seq=1)
 
 
 async def test_each_receiver_gets_each_message_in_stream_order() -> None:

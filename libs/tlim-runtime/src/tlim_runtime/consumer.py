@@ -33,12 +33,11 @@ SUBJECT_HEADER = "Tlim-Subject"
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message as the handler sees it; `stream_seq` is its place in the stream, `deliveries` counts from 1."""
+    """One message as the handler sees it; `stream_seq` is its place in the stream."""
 
     subject: str
     data: bytes
     stream_seq: int
-    deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ class BatchConsumer:
             await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
-        batch = [Incoming(d.subject, d.data, d.stream_seq, d.count) for d in deliveries]
+        batch = [Incoming(d.subject, d.data, d.stream_seq) for d in deliveries]
         self._handler_failed = True
         verdicts = await self._handle(batch)
         if len(verdicts) != len(batch):

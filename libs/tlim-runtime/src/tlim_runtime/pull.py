@@ -57,7 +57,6 @@ class Delivery:
     reply: str
     stream_seq: int
     place: int
-    count: int
 
 
 class PullSession:
@@ -231,7 +230,7 @@ class PullSession:
         if last is not None and delivery.place != last.place + 1:
             self._lose(f"{self._name}: delivery {last.place + 1} is missing")
         elif last is not None and delivery.stream_seq <= last.stream_seq:
-            self._last = Delivery("", b"", "", last.stream_seq, delivery.place, 0)
+            self._last = Delivery("", b"", "", last.stream_seq, delivery.place)
             await self._on_repeated(delivery)
         else:
             self._buffer.append(delivery)
@@ -289,5 +288,5 @@ class PullSession:
 def _read(message: Msg) -> Delivery:
     # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>; with a domain three more parts around
     parts = message.reply.split(".")
-    count, stream_seq, place = parts[4:7] if len(parts) == 9 else parts[6:9]
-    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), int(count))
+    stream_seq, place = parts[5:7] if len(parts) == 9 else parts[7:9]
+    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place))

@@ -18,16 +18,16 @@ from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
-from message_store.directory import Directory
+from message_store.directory import ServiceDirectory
 from message_store.leadership import Leadership, Role
+from message_store.locks import Connection
 from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
 from message_store.reading.endpoints import router
-from message_store.repository import Connection
 from message_store.search.endpoints import router as search_router
 from message_store.service import Recorder
 from message_store.settings import Settings
-from message_store.subscribers import Inbox, grants_responder, recalled_responder
+from message_store.subscribers import StoreInbox, grants_responder, recalled_responder
 from message_store.upkeep import upkeep
 
 logger = get_logger(__name__)
@@ -110,11 +110,11 @@ class Duty:
         """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
         archive = Archive(connection, keep_recalled_text=self._settings.keep_recalled_text)
         publication = Publication(archive, self._broker, self._metrics)
-        directory = Directory(self._broker, self._settings.user_lookup_timeout)
+        directory = ServiceDirectory(self._broker, self._settings.user_lookup_timeout)
         window = int(self._settings.recall_window.total_seconds() * 1000)
         recorder = Recorder(archive, directory, publication, self._metrics, now=_now_ms, recall_window=window)
         catch_up = CatchUp(recorder, directory)
-        inbox = Inbox(recorder, self._metrics)
+        inbox = StoreInbox(recorder, self._metrics)
 
         async def prepare() -> None:
             await publication.restore()

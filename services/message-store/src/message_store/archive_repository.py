@@ -9,9 +9,9 @@ from tlim_runtime.database import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 
 from message_store.errors import RowRefused
+from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
-from message_store.repository import SEQ_LOCK, Connection
-from message_store.state import DeliveredRow, Place, Roster, Row, Span, Writes
+from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, Writes
 
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
@@ -264,13 +264,9 @@ class Archive:
         kinds = (Audience.RECIPIENT, Audience.MEMBERS, Audience.ADDRESSEES)
         found = await self._fetch(_MESSAGES_AFTER, seq, limit, *kinds)
         return [
-            DeliveredRow(Row(*fields)._replace(audience=Audience(fields[4])), is_recalled, recipients)
+            DeliveredRow(LogRow(*fields)._replace(audience=Audience(fields[4])), is_recalled, recipients)
             for *fields, is_recalled, recipients in found
         ]
-
-    async def ping(self) -> None:
-        """Ask the server for an answer on the connection that holds the lock."""
-        await self._fetch("SELECT 1")
 
     async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         async with _translated():
@@ -290,7 +286,7 @@ def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:
     if writes.members:
         yield _UPSERT_MEMBERS, *_columns([(*key, left_seq) for key, left_seq in writes.members.items()], 4)
     if writes.rows:
-        yield _INSERT_ROWS, *_columns(writes.rows, len(Row._fields))
+        yield _INSERT_ROWS, *_columns(writes.rows, len(LogRow._fields))
         newest = {row.conversation_id: row.seq for row in writes.rows if row.is_chat}
         yield _TOUCH_CONVERSATIONS, list(newest), list(newest.values())
     if writes.files:

@@ -32,7 +32,7 @@ class Progress(NamedTuple):
         return Progress(floor, frozenset(ahead))
 
 
-class Recorder(Protocol):
+class ChangeRecorder(Protocol):
     """What applies changes (service.Recorder)."""
 
     async def applied(self) -> Progress:
@@ -42,8 +42,8 @@ class Recorder(Protocol):
         """Apply events like those of the stream."""
 
 
-class Directory(Protocol):
-    """Where the log of changes is (directory.Directory)."""
+class ChangeLog(Protocol):
+    """Where the log of changes is (directory.ServiceDirectory)."""
 
     async def changes(self, after: int, limit: int, /) -> SessionChanges:
         """Return what happened after a change; raises DirectoryUnavailable."""
@@ -52,7 +52,7 @@ class Directory(Protocol):
 class CatchUp:
     """Applies what is missing; while session-api is away everything else goes on, and `is_due` stays true."""
 
-    def __init__(self, recorder: Recorder, directory: Directory) -> None:
+    def __init__(self, recorder: ChangeRecorder, directory: ChangeLog) -> None:
         self._recorder = recorder
         self._directory = directory
         self._is_owed = True

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 
-from message_store.state import Place
+from message_store.values import Place
 
 
 class Named(NamedTuple):

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from pydantic import ValidationError
-from tlim_protocol import events
 from tlim_protocol.events import (
     FileQuestion,
     FilesAnswer,
     FilesQuestion,
+    SessionAnswer,
     SessionChanges,
     SessionChangesQuestion,
     SessionQuestion,
@@ -21,13 +21,13 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.errors import DirectoryUnavailable
-from message_store.state import FileFacts, SessionAnswer
+from message_store.values import AnsweredSession, FileFacts
 
 MAX_ASKED = 10_000
 """Files in one request: with the longest ids it has 5 MiB, and NATS takes no more than 8. A batch may name more."""
 
 
-class Directory:
+class ServiceDirectory:
     """Asks session-api and file-api: in one request per batch, about sessions in one for each."""
 
     def __init__(self, broker: Broker, timeout: timedelta) -> None:
@@ -46,7 +46,7 @@ class Directory:
         except (BrokerUnavailable, ValidationError) as error:
             raise DirectoryUnavailable(str(error)) from error
 
-    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, SessionAnswer | None]:
+    async def sessions(self, session_ids: Collection[str]) -> Mapping[str, AnsweredSession | None]:
         """Return what is said of each session, None for those of which no usable answer comes in time."""
         answers = await asyncio.gather(*(self._session(session_id) for session_id in session_ids))
         return dict(zip(session_ids, answers, strict=True))
@@ -74,10 +74,10 @@ class Directory:
         question = FilesQuestion(asks=asks).to_bytes()
         return FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
 
-    async def _session(self, session_id: str) -> SessionAnswer | None:
+    async def _session(self, session_id: str) -> AnsweredSession | None:
         try:
             question = SessionQuestion(session_id=session_id).to_bytes()
             answer = await self._broker.request(Rpc.SESSION_GET, question, self._timeout)
-            return SessionAnswer(events.SessionAnswer.from_bytes(answer).session)
+            return AnsweredSession(SessionAnswer.from_bytes(answer).session)
         except (BrokerUnavailable, ValidationError):
             return None

@@ -9,7 +9,7 @@ import asyncpg
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
-from message_store.repository import Connection, try_to_lead
+from message_store.locks import Connection, try_to_lead
 
 logger = get_logger(__name__)
 

@@ -7,7 +7,7 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SessionEvent
 from tlim_protocol.registry import MsgType
 
-from message_store.state import Roster
+from message_store.values import Roster
 
 NOTICE_SENDER = ""
 """In the table a notice has no sender: it is the server's word, also for the person who made the change."""
@@ -25,7 +25,7 @@ _TIME_FIELD: Mapping[MsgType, str] = {
 }
 
 
-class Change(NamedTuple):
+class RosterChange(NamedTuple):
     """What applying an event does: the session afterwards, who came, and who went with the seq since when he was in."""
 
     roster: Roster
@@ -38,7 +38,7 @@ class Change(NamedTuple):
         return [*self.roster.members, *self.left]
 
 
-def change_of(before: Roster | None, event: SessionEvent, seq: int) -> Change:
+def change_of(before: Roster | None, event: SessionEvent, seq: int) -> RosterChange:
     """Return the change from what is known of a session to what `event` says, told at place `seq` of the log.
 
     Compared with what is known, not with the event's own `added` and `removed`: an event in between may be missing.
@@ -48,7 +48,7 @@ def change_of(before: Roster | None, event: SessionEvent, seq: int) -> Change:
     left = {user_id: joined for user_id, joined in members.items() if user_id not in subscribers}
     stayed = {user_id: joined for user_id, joined in members.items() if user_id in subscribers}
     joined = [user_id for user_id in subscribers if user_id not in members]
-    return Change(Roster(event.version, event.deleted, {**stayed, **dict.fromkeys(joined, seq)}), joined, left)
+    return RosterChange(Roster(event.version, event.deleted, {**stayed, **dict.fromkeys(joined, seq)}), joined, left)
 
 
 def notice_id(event: SessionEvent) -> str:
@@ -56,7 +56,7 @@ def notice_id(event: SessionEvent) -> str:
     return f"{event.session_id}:{event.version}"
 
 
-def notice_of(event: SessionEvent, change: Change) -> Envelope:
+def notice_of(event: SessionEvent, change: RosterChange) -> Envelope:
     """Return the notice: one element, with the fields of the HTTP answer, who did it, and what changed."""
     element: dict[str, Any] = {
         "session_id": event.session_id,

@@ -15,8 +15,8 @@ from tlim_protocol.registry import REGISTRY, MsgType
 
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
-from message_store.notices import NOTICE_SENDER, Change, change_of, notice_of
-from message_store.state import Item, Known, Place, Roster, Row, Span, Writes
+from message_store.notices import NOTICE_SENDER, RosterChange, change_of, notice_of
+from message_store.values import Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
 _RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
@@ -59,7 +59,7 @@ class Plan:
         self._earlier = dict(known.earlier)
         self._receipts = dict(known.receipts)
         self._recalled: set[int] = set()
-        self._carrying: dict[str, list[tuple[Row, Sequence[str]]]] = {}  # by file: messages of this batch
+        self._carrying: dict[str, list[tuple[LogRow, Sequence[str]]]] = {}  # by file: messages of this batch
 
     def run(self, items: Sequence[Item]) -> None:
         """Decide on every item."""
@@ -232,7 +232,7 @@ class Plan:
         notice = StoredMessage(seq=seq, stored_at=self.writes.now, recipients=change.audience, envelope=envelope)
         self.events.append((event.session_id, notice))
 
-    def _write_members(self, session_id: str, change: Change, seq: int) -> None:
+    def _write_members(self, session_id: str, change: RosterChange, seq: int) -> None:
         for user_id in change.joined:
             self.writes.members[session_id, user_id, seq] = None
         for user_id, joined_seq in change.left.items():
@@ -262,7 +262,7 @@ class Plan:
             self._senders[key] = (*self._senders.get(key, ()), row.sender)
         self._tell(message, envelope, place, audible.recipients)
 
-    def _carry(self, row: Row, file_ids: Sequence[str], receivers: Sequence[str]) -> None:
+    def _carry(self, row: LogRow, file_ids: Sequence[str], receivers: Sequence[str]) -> None:
         self.writes.files += [(file_id, row.seq) for file_id in file_ids]
         for file_id in file_ids:
             self._carrying.setdefault(file_id, []).append((row, receivers))
@@ -281,9 +281,9 @@ class Plan:
         )
         self.events.append((place.conversation_id, event))
 
-    def _row(self, seq: int, envelope: Envelope, conversation_id: str, audible: Audible, location: str) -> Row:
+    def _row(self, seq: int, envelope: Envelope, conversation_id: str, audible: Audible, location: str) -> LogRow:
         self.newest = seq
-        return Row(
+        return LogRow(
             seq=seq,
             conversation_id=conversation_id,
             sender=envelope.msg_from,

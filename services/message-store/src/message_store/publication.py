@@ -20,7 +20,7 @@ from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.notices import ACTOR, NOTICE_SENDER
 from message_store.portions import portions
-from message_store.state import DeliveredRow
+from message_store.values import DeliveredRow
 
 logger = get_logger(__name__)
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
-from message_store.state import Roster
+from message_store.values import Roster
 
 MAX_MEMBERS = 500_000
 """Members of all rosters kept: some 50 bytes each, so 25 MB; beyond it the ones not used for longest are read again."""

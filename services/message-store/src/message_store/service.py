@@ -16,7 +16,7 @@ from message_store.errors import RowRefused
 from message_store.plan import Plan
 from message_store.portions import portions
 from message_store.rosters import RosterCache
-from message_store.state import Item, Known, Writes
+from message_store.values import Item, Known, Writes
 
 MAX_NAMED = 50_000
 """People and messages that the items of one transaction name: so many memberships take a second to write, so many ids
@@ -24,7 +24,7 @@ in receipts one to look up. A batch of events of groups of 10,000, or of receipt
 longer than a statement may."""
 
 
-class Archive(survey.Archive, Protocol):
+class LogTables(survey.SurveyedTables, Protocol):
     """Where messages are kept (archive_repository.Archive)."""
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
@@ -56,7 +56,7 @@ class Counters(Protocol):
         """Note a refused message."""
 
 
-class Publication(Protocol):
+class BatchPublication(Protocol):
     """What everybody else hears of (publication.Publication)."""
 
     @property
@@ -122,9 +122,9 @@ class Recorder:
 
     def __init__(
         self,
-        archive: Archive,
-        directory: survey.Directory,
-        publication: Publication,
+        archive: LogTables,
+        directory: survey.SurveyedServices,
+        publication: BatchPublication,
         counters: Counters,
         *,
         now: Callable[[], int],

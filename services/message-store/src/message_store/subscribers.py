@@ -14,14 +14,14 @@ from message_store.metrics import StoreMetrics
 from message_store.reading.file_access_repository import FileAccess
 from message_store.reading.recall_repository import Recalls
 from message_store.service import Recorder, flaw_of
-from message_store.state import Item
+from message_store.values import Item
 
 MAX_PAYLOAD = 7 * 1024 * 1024
 """What is stored has to be published again, a little larger, within the 8 MB that NATS takes; an unpacked body of
 1 MiB has at most 6 MiB as JSON."""
 
 
-class Inbox:
+class StoreInbox:
     """Hands each batch of TLIM_IN to the recorder and says of each message what shall become of it."""
 
     def __init__(self, recorder: Recorder, metrics: StoreMetrics) -> None:

@@ -9,10 +9,10 @@ from tlim_protocol.registry import REGISTRY, MsgType
 
 from message_store.errors import DirectoryUnavailable
 from message_store.rosters import RosterCache
-from message_store.state import FileFacts, Item, Known, Place, Roster, SessionAnswer, Span
+from message_store.values import AnsweredSession, FileFacts, Item, Known, Place, Roster, Span
 
 
-class Archive(Protocol):
+class SurveyedTables(Protocol):
     """Where messages are kept (archive_repository.Archive)."""
 
     async def conversations(self, conversation_ids: Collection[str], /) -> set[str]:
@@ -37,13 +37,13 @@ class Archive(Protocol):
         """Return which messages users have received, and whether they have read them."""
 
 
-class Directory(Protocol):
-    """Who exists, and who is in which session (directory.Directory)."""
+class SurveyedServices(Protocol):
+    """Who exists, and who is in which session (directory.ServiceDirectory)."""
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         """Return those of `ask` that exist; raises DirectoryUnavailable."""
 
-    async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, SessionAnswer | None]:
+    async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, AnsweredSession | None]:
         """Return what is said of each session, None where nobody could say."""
 
     async def files(self, asks: Collection[tuple[str, str]], /) -> FileFacts | None:
@@ -92,7 +92,7 @@ class Mentions:
 class Survey:
     """Looks up what a batch refers to."""
 
-    def __init__(self, archive: Archive, directory: Directory, rosters: RosterCache) -> None:
+    def __init__(self, archive: SurveyedTables, directory: SurveyedServices, rosters: RosterCache) -> None:
         self._archive = archive
         self._directory = directory
         self._rosters = rosters

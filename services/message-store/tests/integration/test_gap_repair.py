@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 from message_store import service
 from message_store.archive_repository import Archive
-from message_store.directory import Directory
+from message_store.directory import ServiceDirectory
 from message_store.metrics import StoreMetrics
 from message_store.plan import Plan
 from message_store.publication import LOSS_WINDOW_MS, Publication
 from message_store.service import Recorder
-from message_store.state import DeliveredRow, Known, Writes
+from message_store.values import DeliveredRow, Known, Writes
 from tlim_protocol.streams import StreamName
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, DatabaseUnavailable
@@ -232,7 +232,9 @@ async def test_a_portion_that_is_committed_before_the_next_one_fails_is_publishe
     async with opened_archive(world, _FailsAt) as archive:
         broker, metrics = await world.connect("message-store"), StoreMetrics(Metrics())
         publication = Publication(archive, broker, metrics)
-        recorder = Recorder(archive, Directory(broker, timedelta()), publication, metrics, now=int, recall_window=0)
+        recorder = Recorder(
+            archive, ServiceDirectory(broker, timedelta()), publication, metrics, now=int, recall_window=0
+        )
         await publication.restore()
         changes = [session_event(f"s{number}", 1, "alice", "bob", change=number) for number in (1, 2)]
         archive.fails_at = 2

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 from message_store.archive_repository import Archive
 from message_store.plan import Plan
-from message_store.state import Known
+from message_store.values import Known
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from message_store.maintain import retention
-from message_store.maintain.repository import Store
+from message_store.maintain.repository import Maintenance
 from message_store.maintain.retention import Removed, remove_messages, remove_recalls
 from message_store.maintain.settings import MaintenanceSettings
 from message_store.partition_repository import Partitions
@@ -45,7 +45,7 @@ class Shop:
     owner_url: str
 
     def __post_init__(self) -> None:
-        self.store = Store(self.owner)
+        self.store = Maintenance(self.owner)
 
     async def fill(self, rows: int, first: int = 1) -> None:
         """Store rows of the log, three conversations in turn, with everything that can belong to a message."""

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 from tlim_runtime.settings import load_settings
 
-from message_store.maintain.repository import Description, Store, connect
+from message_store.maintain.repository import Description, Maintenance, connect
 from message_store.maintain.retention import remove_messages, remove_recalls
 from message_store.maintain.settings import MaintenanceSettings
 
 
-async def show_partitions(store: Store, settings: MaintenanceSettings, ahead: int) -> None:
+async def show_partitions(store: Maintenance, settings: MaintenanceSettings, ahead: int) -> None:
     """Print the partitions of the log; add some first when `ahead` is not 0."""
     if ahead:
         await store.add_partitions(settings.partition_span, ahead)
@@ -26,7 +26,7 @@ async def show_partitions(store: Store, settings: MaintenanceSettings, ahead: in
         _say(_line(await store.describe(partition)))
 
 
-async def apply_retention(store: Store, settings: MaintenanceSettings) -> None:
+async def apply_retention(store: Maintenance, settings: MaintenanceSettings) -> None:
     """Remove what the policy does not keep, and print what that was."""
     if settings.retain_messages is None:
         _say("messages: kept for ever (TLIM_RETAIN_MESSAGES is not set)")
@@ -64,7 +64,7 @@ async def run(arguments: argparse.Namespace, settings: MaintenanceSettings) -> i
     """Do what the command line says; return the exit status."""
     connection = await connect(settings.database_url.get_secret_value())
     try:
-        store = Store(connection)
+        store = Maintenance(connection)
         if not await store.take_turn():
             sys.stderr.write("another run of maintenance is at work\n")
             return 1

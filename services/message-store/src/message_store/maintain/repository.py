@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import asyncpg
 
+from message_store.locks import Connection
 from message_store.maintain.retention import Partition
-from message_store.repository import Connection
 
 _MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of repository.py
 
@@ -56,7 +56,7 @@ class Description(NamedTuple):
     newest: int | None
 
 
-class Store:
+class Maintenance:
     """The tables, with their owner's rights."""
 
     def __init__(self, connection: Connection) -> None:

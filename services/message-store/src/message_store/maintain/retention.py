@@ -22,8 +22,8 @@ class Removed(NamedTuple):
     recalls: int = 0
 
 
-class Store(Protocol):
-    """The tables, with their owner's rights (maintain.repository.Store)."""
+class AgedTables(Protocol):
+    """The tables, with their owner's rights (maintain.repository.Maintenance)."""
 
     async def settled_seq(self) -> int:
         """Return up to which seq everything is published and indexed."""
@@ -53,7 +53,7 @@ class Store(Protocol):
         """Remove audit rows of recalls before a time; return how many."""
 
 
-async def remove_messages(store: Store, cutoff: int) -> Removed:
+async def remove_messages(store: AgedTables, cutoff: int) -> Removed:
     """Remove everything of the log that was stored before `cutoff` (epoch milliseconds), from the oldest on.
 
     Conversations stay, each with its place in the list: they are listed without a last message when that has gone.
@@ -78,7 +78,7 @@ async def remove_messages(store: Store, cutoff: int) -> Removed:
     return removed
 
 
-async def remove_recalls(store: Store, cutoff: int) -> Removed:
+async def remove_recalls(store: AgedTables, cutoff: int) -> Removed:
     """Remove the audit of what was recalled before `cutoff` (epoch milliseconds)."""
     removed = Removed()
     while count := await store.remove_recalls(cutoff, BATCH):

@@ -18,7 +18,7 @@ reports nothing as read, has none to count: looking for them took a quarter of a
 FROM_THE_START = 2**63 - 1
 
 
-class Reader(Protocol):
+class ConversationTables(Protocol):
     """Where conversations are read (conversations_repository.ConversationsReader)."""
 
     async def newest_seq(self) -> int:
@@ -53,7 +53,7 @@ class Overviews(NamedTuple):
     sync_from: int
 
 
-async def read_conversations(reader: Reader, me: str, *, before: int | None, limit: int) -> Overviews:
+async def read_conversations(reader: ConversationTables, me: str, *, before: int | None, limit: int) -> Overviews:
     """Return a page of the conversations of `me` (normalised), the newest first.
 
     `unread` is UNREAD_CAP + 1 where there are more than UNREAD_CAP; only the newest UNREAD_LOOKED_AT can be among them.

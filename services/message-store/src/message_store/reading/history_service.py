@@ -13,7 +13,7 @@ from message_store.reading.slice_repository import Slice
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as session-api makes them
 
 
-class Reader(Protocol):
+class HistoryTables(Protocol):
     """Where messages are read (history_repository.HistoryReader)."""
 
     async def conversations_of(self, user_id: str, conversation_ids: Collection[str], /) -> Collection[str]:
@@ -34,7 +34,7 @@ class Page(NamedTuple):
     more: bool
 
 
-async def find_conversation(reader: Reader, me: str, name: str) -> str:
+async def find_conversation(reader: HistoryTables, me: str, name: str) -> str:
     """Return the id of the conversation that `me` (normalised) calls `name`: a session_id, or the other one's user id.
 
     With somebody whom one has never talked to it is an empty one, so that it does not tell whether he exists. Raises
@@ -54,7 +54,9 @@ async def find_conversation(reader: Reader, me: str, name: str) -> str:
     return direct
 
 
-async def read_page(reader: Reader, me: str, name: str, *, before: int | None, after: int | None, limit: int) -> Page:
+async def read_page(
+    reader: HistoryTables, me: str, name: str, *, before: int | None, after: int | None, limit: int
+) -> Page:
     """Return a page of the conversation that `me` calls `name`: newest first, or oldest first behind the seq `after`.
 
     Only messages between his joining and leaving. Raises what `find_conversation` raises, and

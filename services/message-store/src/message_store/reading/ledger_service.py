@@ -19,7 +19,7 @@ class ReadState(StrEnum):
     UNDELIVERED = "undelivered"
 
 
-class Reader(Protocol):
+class LedgerTables(Protocol):
     """Where the ledger is read (ledger_repository.LedgerReader)."""
 
     async def find_message(self, user_id: str, msg_id: str, sender: str | None, /) -> Message | None:
@@ -42,7 +42,7 @@ class Ledger(NamedTuple):
 
 
 async def read_ledger(
-    reader: Reader,
+    reader: LedgerTables,
     me: str,
     msg_id: str,
     *,

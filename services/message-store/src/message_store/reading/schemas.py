@@ -8,7 +8,7 @@ from message_store.models import Message
 from message_store.reading.conversations_service import UNREAD_CAP, UNREAD_LOOKED_AT, Overview, Overviews
 from message_store.reading.history_service import Page
 from message_store.reading.ledger_service import Ledger
-from message_store.reading.sync_service import Changes, Kind, conversation_name, is_direct, kind_of
+from message_store.reading.sync_service import Changes, LogKind, conversation_name, is_direct, kind_of
 
 
 class HistoryMessage(BaseModel):
@@ -60,23 +60,25 @@ class HistoryPage(BaseModel):
         return cls(messages=[HistoryMessage.of(message) for message in page.messages], next=page.next, more=page.more)
 
 
-class Place(TypedDict):
+class ConversationName(TypedDict):
     """Which conversation something belongs to, in the words of a reader."""
 
     conversation: str
     session_id: str | None
 
 
-def place_of(conversation_id: str, me: str) -> Place:
+def place_of(conversation_id: str, me: str) -> ConversationName:
     """Return the conversation as `me` knows it."""
     direct = is_direct(conversation_id)
-    return Place(conversation=conversation_name(conversation_id, me), session_id=None if direct else conversation_id)
+    return ConversationName(
+        conversation=conversation_name(conversation_id, me), session_id=None if direct else conversation_id
+    )
 
 
 class LogItem(HistoryMessage):
     """Anything of the log that concerns me: a message, a receipt, a recall, or a notice about a session."""
 
-    kind: Kind
+    kind: LogKind
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
     session_id: str | None = Field(description="null: between two people")
 
@@ -161,7 +163,7 @@ class ReceiptItem(BaseModel):
 class MessageDetails(LogItem):
     """A message with its ledger; `receipts` is a page, `next_cursor` is null on the last one."""
 
-    kind: Literal[Kind.MESSAGE]
+    kind: Literal[LogKind.MESSAGE]
     members: int = Field(description="for how many it was: who was in the conversation, without the sender")
     delivered: int = Field(description="how many of them have received it")
     read: int = Field(description="how many of them have read it")

@@ -11,7 +11,7 @@ from message_store.reading.slice_repository import Slice
 _DIRECT = "u:"  # tlim_protocol.identity.conversation_of_users
 
 
-class Kind(StrEnum):
+class LogKind(StrEnum):
     """What a row of the log is."""
 
     MESSAGE = "message"
@@ -20,7 +20,7 @@ class Kind(StrEnum):
     NOTICE = "notice"
 
 
-class Reader(Protocol):
+class SyncTables(Protocol):
     """Where the log is read (sync_repository.SyncReader)."""
 
     async def concerning(self, user_id: str, after: int, limit: int, /) -> Slice:
@@ -35,14 +35,14 @@ class Changes(NamedTuple):
     more: bool
 
 
-def kind_of(message: Message) -> Kind:
+def kind_of(message: Message) -> LogKind:
     """Return what a row is: people wrote it, report about it, took something back, or the server tells of a session."""
     msg_type = MsgType(message.msg_type)
     if REGISTRY[msg_type].is_chat:
-        return Kind.MESSAGE
+        return LogKind.MESSAGE
     if not REGISTRY[msg_type].sent_by_clients:
-        return Kind.NOTICE
-    return Kind.RECALL if msg_type is MsgType.RECALL else Kind.RECEIPT
+        return LogKind.NOTICE
+    return LogKind.RECALL if msg_type is MsgType.RECALL else LogKind.RECEIPT
 
 
 def is_direct(conversation_id: str) -> bool:
@@ -58,7 +58,7 @@ def conversation_name(conversation_id: str, me: str) -> str:
     return other if one == me else one
 
 
-async def read_changes(reader: Reader, me: str, *, after: int, limit: int) -> Changes:
+async def read_changes(reader: SyncTables, me: str, *, after: int, limit: int) -> Changes:
     """Return up to `limit` things that concern `me` (normalised) after the cursor `after`, oldest first."""
     found = await reader.concerning(me, after, limit)
     return Changes(list(found.messages), found.messages[-1].seq if found.messages else after, found.more)

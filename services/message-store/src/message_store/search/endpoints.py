@@ -1,19 +1,17 @@
 """The HTTP door of search (protocol.md section 7)."""
 
 import time
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.identity import MAX_ID
 from tlim_runtime.errors import problem_responses
 
 from message_store.dependencies import CurrentUserDep, SessionDep
-from message_store.models import Message
-from message_store.reading.schemas import HistoryMessage, place_of
 from message_store.search.repository import SearchReader
-from message_store.search.service import Hits, Question, checked, search
+from message_store.search.schemas import SearchPage
+from message_store.search.service import Question, checked, search
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 
@@ -26,34 +24,6 @@ Time = Annotated[int | None, Query(ge=0, le=_MAX_TIME, description="epoch millis
 def search_reader(session: SessionDep) -> SearchReader:
     """Give search's repository on the request's session."""
     return SearchReader(session)
-
-
-class Hit(HistoryMessage):
-    """A message that was found, and where."""
-
-    conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
-    session_id: str | None = Field(description="null: between two people")
-
-    @classmethod
-    def found_by(cls, user_id: str, message: Message) -> Self:
-        """Return the shape of a row for the one who found it."""
-        return cls(**HistoryMessage.of(message).model_dump(), **place_of(message.conversation_id, user_id))
-
-
-class SearchPage(BaseModel):
-    """A page of what was found, newest first."""
-
-    messages: list[Hit]
-    next: int | None = Field(description="the `before` of the next page; null: there is none")
-    more: bool = Field(
-        description="whether there is a next page; where searching is slow, this one may hold few messages or none"
-    )
-
-    @classmethod
-    def of(cls, user_id: str, hits: Hits) -> Self:
-        """Return the shape of a page."""
-        messages = [Hit.found_by(user_id, message) for message in hits.messages]
-        return cls(messages=messages, next=hits.next, more=hits.next is not None)
 
 
 @router.get(

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from tlim_runtime.database import Database
 
+from message_store.locks import SEQ_LOCK
 from message_store.models import Member
 from message_store.reading.slice_repository import Slice, read_slice, slice_statement
-from message_store.repository import SEQ_LOCK
 from message_store.search.service import Candidates, Lookup
 
 STATEMENT_TIMEOUT_MS = 2_000

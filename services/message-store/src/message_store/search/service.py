@@ -82,7 +82,7 @@ class Candidates(NamedTuple):
     visible: Sequence[int]
 
 
-class SearchReader(Protocol):
+class SearchTables(Protocol):
     """Where messages are looked up (search.repository.SearchReader)."""
 
     async def groups_of(self, user_id: str, /) -> Collection[str]:
@@ -125,7 +125,7 @@ def checked(question: Question) -> Question:
 
 
 async def search(
-    reader: SearchReader, me: str, question: Question, *, limit: int, elapsed: Callable[[], float]
+    reader: SearchTables, me: str, question: Question, *, limit: int, elapsed: Callable[[], float]
 ) -> Hits:
     """Return the newest messages that `me` may see and that contain the text, up to `limit`.
 
@@ -137,7 +137,7 @@ async def search(
 
 class _Search:
     def __init__(
-        self, reader: SearchReader, me: str, question: Question, limit: int, elapsed: Callable[[], float]
+        self, reader: SearchTables, me: str, question: Question, limit: int, elapsed: Callable[[], float]
     ) -> None:
         self._reader = reader
         self._me = me

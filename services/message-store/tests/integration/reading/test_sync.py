@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from message_store.reading.sync_service import Kind
+from message_store.reading.sync_service import LogKind
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
@@ -41,14 +41,14 @@ async def test_what_is_mine_comes_in_the_order_of_the_log_and_nothing_else(http:
     await log.group("another group", "bob", "carol")
     items = await catch_up(http, "alice")
     assert [(item["seq"], item["kind"], item["conversation"]) for item in items] == [
-        (to_me, Kind.MESSAGE, "bob"),
-        (by_me, Kind.MESSAGE, "bob"),
-        (made, Kind.NOTICE, GROUP),
-        (said, Kind.MESSAGE, GROUP),
-        (mine, Kind.MESSAGE, GROUP),
-        (received, Kind.RECEIPT, GROUP),
-        (read, Kind.RECEIPT, GROUP),
-        (recalled, Kind.RECALL, "bob"),
+        (to_me, LogKind.MESSAGE, "bob"),
+        (by_me, LogKind.MESSAGE, "bob"),
+        (made, LogKind.NOTICE, GROUP),
+        (said, LogKind.MESSAGE, GROUP),
+        (mine, LogKind.MESSAGE, GROUP),
+        (received, LogKind.RECEIPT, GROUP),
+        (read, LogKind.RECEIPT, GROUP),
+        (recalled, LogKind.RECALL, "bob"),
     ]
 
 
@@ -56,7 +56,7 @@ async def test_an_item_has_the_fields_of_the_envelope(http: Any, log: Any) -> No
     seq = await log.direct("bob", "alice", body=[{"text": "\x00 你"}], msg_id="m-1")
     assert (await http.read("alice", "sync"))["items"] == [
         {
-            "seq": seq, "stored_at": str(seq), "recalled": False, "kind": Kind.MESSAGE,
+            "seq": seq, "stored_at": str(seq), "recalled": False, "kind": LogKind.MESSAGE,
             "conversation": "bob", "session_id": None,
             "compress": "0", "encode": "1", "encrypt": "0", "version": "2.0.0", "from": "bob", "to": "alice",
             "msg_id": "m-1", "msg_type": MsgType.TEXT, "msg_time": "0", "body": [{"text": "\x00 你"}],
@@ -67,7 +67,7 @@ async def test_an_item_has_the_fields_of_the_envelope(http: Any, log: Any) -> No
 async def test_a_notice_is_from_who_did_it(http: Any, log: Any) -> None:
     await log.group(GROUP, "bob", "alice")
     (notice,) = await catch_up(http, "alice")
-    assert (notice["from"], notice["to"], notice["kind"]) == ("bob", None, Kind.NOTICE)
+    assert (notice["from"], notice["to"], notice["kind"]) == ("bob", None, LogKind.NOTICE)
 
 
 async def test_only_the_time_of_membership_is_told_with_the_notices_of_joining_and_leaving(http: Any, log: Any) -> None:
@@ -122,7 +122,7 @@ async def test_a_message_that_commits_late_is_not_skipped(
     http: Any, log: Any, database_url: str, eventually: Any
 ) -> None:
     """Two leaders at once, at a change of leadership: the second cannot get a seq before the first has committed."""
-    from message_store.repository import SEQ_LOCK  # noqa: PLC0415 - the lock is what is tested
+    from message_store.locks import SEQ_LOCK  # noqa: PLC0415 - the lock is what is tested
 
     other = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     late, early = log, type(log)(other)

@@ -42,7 +42,7 @@ class Roster(NamedTuple):
     members: Mapping[str, int]
 
 
-class Row(NamedTuple):
+class LogRow(NamedTuple):
     """A row of the log, in the order of the table's columns; `body` is JSON text."""
 
     seq: int
@@ -63,12 +63,12 @@ class Row(NamedTuple):
 class DeliveredRow(NamedTuple):
     """A row of the log read back, with everybody it is for."""
 
-    row: Row
+    row: LogRow
     is_recalled: bool
     recipients: Sequence[str]
 
 
-class SessionAnswer(NamedTuple):
+class AnsweredSession(NamedTuple):
     """What session-api said of a session: its newest event, None when there is no such session."""
 
     event: SessionEvent | None
@@ -95,7 +95,7 @@ class Known:
     files: FileFacts | None = None  # of those that the batch shares; None: nobody could say
     shared: Mapping[tuple[str, str], Collection[int]] = field(default_factory=dict)
     """By file and user, the messages with it that he may see, a few of them."""
-    answers: Mapping[str, SessionAnswer | None] = field(default_factory=dict)  # sessions asked for; None: no answer
+    answers: Mapping[str, AnsweredSession | None] = field(default_factory=dict)  # sessions asked for; None: no answer
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Writes:
     """What a batch changes at the time `now` (epoch milliseconds): one field per statement."""
 
     now: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)  # new ones between two people
     sessions: dict[str, SessionEvent] = field(default_factory=dict)  # newest applied event
     members: dict[tuple[str, str, int], int | None] = field(default_factory=dict)
