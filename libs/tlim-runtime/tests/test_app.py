@@ -84,6 +84,20 @@ async def test_a_request_id_is_taken_over_when_it_is_harmless(given: str, kept: 
     assert (answer.headers["x-request-id"] == given) is kept
 
 
+@pytest.mark.parametrize("path", ["/v1/tokens/", "/v1/tokens//", "//v1/tokens", "/v1/tokens/?next=1"])
+async def test_a_slash_too_many_is_not_found_and_never_redirected(path: str) -> None:
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/tokens")
+    async def create_token() -> str:
+        return "token"
+
+    async with client_of(app_with(router)) as client:
+        answer = await client.post(f"http://inner.example{path}", json={"password": "secret"})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert "location" not in answer.headers
+
+
 async def test_a_failure_in_the_middle_of_an_answer_breaks_it_off() -> None:
     router = APIRouter()
 

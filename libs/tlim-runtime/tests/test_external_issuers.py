@@ -52,6 +52,7 @@ class Provider:
         self.answering, self.asked = asyncio.Event(), asyncio.Event()
         self.answering.set()
         self.url = ""
+        self.status = "200 OK"
         self.serving = set[asyncio.Task[None] | None]()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +64,7 @@ class Provider:
             await self.answering.wait()
         keys = [{**public(key), "kid": name} for name, key in self.keys.items()]
         document = json.dumps({"keys": [*self.more, *keys]}).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        writer.write(f"HTTP/1.1 {self.status}\r\nConnection: close\r\n\r\n".encode())
         while self.blanks:
             self.blanks -= 1
             writer.write(b" ")
@@ -256,6 +257,12 @@ async def test_a_set_that_comes_byte_by_byte_holds_nobody_up(
     monkeypatch.setattr(issuers, "_FETCH_TIMEOUT_S", 0.1)
     provider.blanks = 500
     assert await refusal(provider.verifier(), provider.token()) is ErrorCode.UNAVAILABLE
+
+
+async def test_a_redirect_of_the_issuer_is_not_followed(provider: Provider) -> None:
+    provider.status = f"302 Found\r\nLocation: {provider.url}"
+    assert await refusal(provider.verifier(), provider.token()) is ErrorCode.UNAVAILABLE
+    assert provider.fetches == 1
 
 
 async def test_a_set_without_end_is_not_kept(provider: Provider) -> None:

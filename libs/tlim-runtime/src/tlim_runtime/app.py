@@ -44,6 +44,7 @@ def build_app(
         lifespan=_announced(settings, lifespan),
         docs_url=None,  # the gateway does not route them; openapi.json stands in the repository
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of what the last hop looks like: http, and the inner host
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(MetricsMiddleware, metrics=app_metrics),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 import jwt
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -29,8 +29,17 @@ KEYS_AGE_S = 3600.0
 
 _FETCH_TIMEOUT_S = 3.0
 _MAX_JWKS_BYTES = 1024 * 1024
-_DIRECT = build_opener(ProxyHandler({}))  # our issuer is inside; a proxy for the way out would not find it
-_OUTSIDE = build_opener()  # others may be behind the environment's proxy
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Lets a redirect end as the error that it is: followed, it could lead from https to http, and to any host."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request to go on with."""
+
+
+_DIRECT = build_opener(ProxyHandler({}), _NoRedirects)  # our issuer is inside; a proxy for the way out misses it
+_OUTSIDE = build_opener(_NoRedirects)  # others may be behind the environment's proxy
 
 JwksSource = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns a JWK set (RFC 7517) or raises; any exception counts as 'keys unavailable'."""
