@@ -141,10 +141,10 @@ def test_a_creator_who_comes_back_leads_again() -> None:
     assert leader_of(a_session(), ["bob", "carol", "alice"], EVERYBODY) == "alice"
 
 
-@pytest.mark.parametrize("blank", ["", "  ", "\u3000"])
-def test_a_blank_name_has_its_own_code(blank: str) -> None:
+@pytest.mark.parametrize("unseen", ["", "  ", "\u3000", "\u200b", "\u3164", "gpj.exe\u202e"])
+def test_a_name_that_nobody_can_read_has_its_own_code(unseen: str) -> None:
     with pytest.raises(TlimError) as refused:
-        checked_edit(Edit(blank))
+        checked_edit(Edit(unseen))
     assert refused.value.code is ErrorCode.SESSION_NAME_EMPTY
 
 
@@ -193,3 +193,8 @@ def test_an_id_no_session_can_have_is_refused(session_id: str, code: ErrorCode) 
 def test_a_session_is_called_after_its_people_cut_to_128_characters() -> None:
     assert joined_name(["a", "b"], {"a": "爱丽丝", "b": "Bob"}) == "爱丽丝,Bob"
     assert joined_name(["a", "b"], {"a": "x" * 127, "b": "y"}) == "x" * 127 + ","
+
+
+def test_an_old_name_that_nobody_can_read_gives_way_to_the_id_and_one_that_turns_text_is_straightened() -> None:
+    names = {"a": "\u3164", "b": "\u202egnp.tac", "c": "Carol"}
+    assert joined_name(["a", "b", "c"], names) == "a,gnp.tac,Carol"

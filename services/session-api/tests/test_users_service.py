@@ -2,8 +2,8 @@
 
 import pytest
 from session_api.errors import RowsRefusedError
-from session_api.users_service import Person, checked_people, plain_name, user_ids
-from tlim_protocol.errors import ErrorCode, TlimError
+from session_api.users_service import Person, checked_people, user_ids
+from tlim_protocol.errors import ErrorCode
 
 
 def test_ids_are_normalised_and_keep_their_order() -> None:
@@ -26,9 +26,3 @@ def test_one_refusal_names_every_bad_row() -> None:
         (5, ErrorCode.FIELD_INVALID, "name"),
     ]
     assert refused.value.field == "users.1.user_id"
-
-
-def test_a_name_has_at_most_128_characters() -> None:
-    assert plain_name("名" * 128, "name") == "名" * 128
-    with pytest.raises(TlimError):
-        plain_name("名" * 129, "name")

@@ -5,8 +5,9 @@ import binascii
 import zlib
 from typing import Any, cast
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.identity import MAX_ID, is_plain_text
+from tlim_protocol.identity import MAX_ID
 from tlim_protocol.lenient import read_json
 from tlim_protocol.registry import REGISTRY, ElementField, MsgType
 

@@ -5,8 +5,9 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from tlim_protocol.body import Body, check_elements, read_body
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.identity import MAX_ID, conversation_of_users, is_plain_text, normalize_user_id
+from tlim_protocol.identity import MAX_ID, conversation_of_users, normalize_user_id
 from tlim_protocol.lenient import read_json, write_json
 from tlim_protocol.registry import CLIENT_TYPES, REGISTRY, MsgType
 

@@ -50,7 +50,10 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ErrorCode.SESSION_TYPE_INVALID: ErrorEntry(
             "session_type empty or invalid", "addSession: missing or not an integer ≥ 0"
         ),
-        ErrorCode.SESSION_NAME_EMPTY: ErrorEntry("session_name empty", "modifySession: `session_name` given but blank"),
+        ErrorCode.SESSION_NAME_EMPTY: ErrorEntry(
+            "session_name empty",
+            "`session_name` given, and blank, of characters that show nothing, or changing the direction of text",
+        ),
         ErrorCode.SESSION_USER_UNKNOWN: ErrorEntry(
             "session_user empty or unknown", "addSession: creator missing or unknown; no known subscriber left"
         ),

@@ -5,6 +5,7 @@ import unicodedata
 import zlib
 from functools import lru_cache
 
+from tlim_protocol.characters import shows_something
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 
 SHARDS = 16
@@ -16,13 +17,6 @@ MAX_ID = 64
 _MAX_RAW = 4 * MAX_ID  # folding drops some characters and joins others
 _FORBIDDEN_IN_LOCALPART = frozenset("\"&'/:<>@")  # RFC 7622 section 3.3.1
 _ASCII_LOCALPART = frozenset("!#$%()*+,-.0123456789;=?[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~")
-
-
-def is_plain_text(value: str) -> bool:
-    """Tell whether `value` can stand in XML attributes, log lines and NATS headers: no control characters."""
-    return value.isprintable() or not any(
-        unicodedata.category(char) in {"Cc", "Cs"} or ord(char) & 0xFFFE == 0xFFFE for char in value
-    )
 
 
 def normalize_user_id(raw: str) -> str:
@@ -56,6 +50,8 @@ def _no_user_id(raw: str) -> TlimError:
 def _is_localpart(folded: str) -> bool:
     if _ASCII_LOCALPART.issuperset(folded):
         return True
+    if not shows_something(folded):  # the id stands for the name of a person whom nobody named
+        return False
     return _FORBIDDEN_IN_LOCALPART.isdisjoint(folded) and not any(
         char.isspace() or unicodedata.category(char)[0] == "C" for char in folded
     )

@@ -3,13 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from tlim_protocol.characters import is_plain_text, shows_something
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.identity import MAX_ID, is_plain_text
+from tlim_protocol.identity import MAX_ID
+from tlim_protocol.names import MAX_NAME, checked_name, joined_names
 from tlim_protocol.registry import MsgType
 
 from session_api.errors import VersionConflictError
 from session_api.models import Session
-from session_api.users_service import MAX_NAME, plain_name, user_ids
+from session_api.users_service import user_ids
 
 MAX_SESSION_TYPE = 2**63 - 1
 """The specification gives session_type no upper bound; the column, a bigint, has this one."""
@@ -80,19 +82,25 @@ def leader_of(session: Session, subscribers: Sequence[str], known: Collection[st
 
 
 def joined_name(ids: Sequence[str], names: Mapping[str, str]) -> str:
-    """Return the name of a session nobody named: its people's names joined by commas, cut to 128 characters."""
-    return ",".join(names[one] for one in ids)[:MAX_NAME]
+    """Return the name of a session that nobody named: the names of its people, the id of a person whose name is unseen.
+
+    Joined by commas, cut to 128 characters.
+    """
+    return joined_names([names[one] if shows_something(names[one]) else one for one in ids[:MAX_NAME]])
+
+
+def checked_session_name(raw: str) -> str:
+    """Return the name of a session; raises SESSION_NAME_EMPTY for one that nobody can see or read, FIELD_INVALID."""
+    return checked_name(raw, field="session_name", unseen=ErrorCode.SESSION_NAME_EMPTY)
 
 
 def checked_edit(edit: Edit) -> Edit:
     """Return an edit with normalised ids, each once; raises what can be told without looking at the session.
 
-    SESSION_NAME_EMPTY for a blank name; USER_UNKNOWN for a blank id; FIELD_INVALID for a bad name or id, for somebody
-    who is to be added and removed, and when nothing is asked for.
+    SESSION_NAME_EMPTY for a name that nobody can read; USER_UNKNOWN for a blank id; FIELD_INVALID for a bad name or id,
+    for a person who is to be added and removed, and when nothing is asked for.
     """
-    if edit.session_name is not None and not edit.session_name.strip():
-        raise TlimError(ErrorCode.SESSION_NAME_EMPTY, "session_name is given but blank", field="session_name")
-    name = None if edit.session_name is None else plain_name(edit.session_name, "session_name")
+    name = None if edit.session_name is None else checked_session_name(edit.session_name)
     add, remove = user_ids(edit.add), user_ids(edit.remove)
     both = set(add).intersection(remove)
     if both:

@@ -39,6 +39,7 @@ _CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCo
         *_ALWAYS,
         ErrorCode.JSON_INVALID,
         ErrorCode.SESSION_TYPE_INVALID,
+        ErrorCode.SESSION_NAME_EMPTY,
         ErrorCode.SESSION_USER_UNKNOWN,
         ErrorCode.USER_UNKNOWN,
         statuses=(401, 413),

@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AuditAction
-from tlim_protocol.identity import is_plain_text
+from tlim_protocol.names import checked_name
 from tlim_runtime.errors import PayloadTooLarge
 
 from session_api.audit import Admin, AuditService
 from session_api.clock import Clock, now_ms
 from session_api.user_files import Row, UserFile
 from session_api.users_repository import UserRepository
-from session_api.users_service import plain_name, user_id
+from session_api.users_service import user_id
 from session_api.xmpp_accounts import AccountOutcome, XmppAccounts
 
 MAX_PASSWORD = 256
@@ -78,7 +79,7 @@ def _checked_row(row: Row, seen: Mapping[str, int]) -> tuple[str, str | None, st
     if password is not None and (len(password) > MAX_PASSWORD or not is_plain_text(password)):
         detail = f"the password is longer than {MAX_PASSWORD} characters or holds a control character"  # never quoted
         raise TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
-    return checked_id, None if name is None else plain_name(name, "name"), password
+    return checked_id, None if name is None else checked_name(name, field="name"), password
 
 
 class ImportService:

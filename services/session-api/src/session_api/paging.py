@@ -5,8 +5,8 @@ import binascii
 from typing import Annotated
 
 from fastapi import Query
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.identity import is_plain_text
 
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=512)]
 PageSize = Annotated[int, Query(ge=1, le=200)]

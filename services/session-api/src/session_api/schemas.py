@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AuditAction
 from tlim_protocol.identity import MAX_ID
+from tlim_protocol.names import MAX_NAME
 
 from session_api.edits import MAX_LISTED
 from session_api.import_service import ImportReport
 from session_api.models import AuditEntry, Session, User
 from session_api.service import SessionView
-from session_api.users_service import MAX_NAME
 
 UserId = Annotated[str, Field(max_length=MAX_ID, examples=["alice"])]
 UserIds = Annotated[list[UserId], Field(max_length=MAX_LISTED)]

@@ -21,6 +21,7 @@ from session_api.edits import (
     check_size,
     checked_edit,
     checked_session_id,
+    checked_session_name,
     joined_name,
     leader_of,
     leads,
@@ -32,7 +33,7 @@ from session_api.edits import (
 from session_api.models import Session, Subscriber
 from session_api.repository import SessionRepository
 from session_api.users_repository import UserRepository
-from session_api.users_service import plain_name, user_ids
+from session_api.users_service import user_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,11 @@ class SessionService:
         """Create a session of the caller and the known ones among `new.subscribers`.
 
         Raises SESSION_TYPE_INVALID, SESSION_USER_UNKNOWN (the caller is unknown, or nobody listed is known),
-        USER_UNKNOWN for a blank id, FIELD_INVALID.
+        USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that nobody can read, FIELD_INVALID.
         """
         if not 0 <= new.session_type <= MAX_SESSION_TYPE:
             raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
-        name = None if new.session_name is None else plain_name(new.session_name, "session_name")
+        name = None if new.session_name is None else checked_session_name(new.session_name)
         listed = await _read(user_ids, new.subscribers, size=len(new.subscribers))
         now = self._clock()
         if caller.authenticated:

@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AuditAction, UserMeet, UsersKnown
-from tlim_protocol.identity import is_plain_text, normalize_user_id
+from tlim_protocol.identity import normalize_user_id
+from tlim_protocol.names import checked_name
 
 from session_api.audit import Admin, AuditService
 from session_api.clock import Clock, now_ms
 from session_api.errors import RowsRefusedError
 from session_api.models import User
 from session_api.users_repository import UserRepository
-
-MAX_NAME = 128
-"""A session's name is made of user names, and the specification gives it 128 characters (section 2)."""
 
 
 def user_ids(raw: Iterable[str]) -> tuple[str, ...]:
@@ -30,17 +29,6 @@ def user_id(raw: str) -> str:
     if not raw.strip():
         raise TlimError(ErrorCode.USER_UNKNOWN, "a user_id is blank", field="user_id")
     return normalize_user_id(raw)
-
-
-def plain_name(raw: str, field: str) -> str:
-    """Return a name of 1 to 128 characters without control characters; raises FIELD_INVALID naming `field`."""
-    if not raw.strip() or len(raw) > MAX_NAME or not is_plain_text(raw):
-        raise TlimError(
-            ErrorCode.FIELD_INVALID,
-            f"{field} {quoted(raw)} is not a name of 1 to {MAX_NAME} characters without control characters",
-            field=field,
-        )
-    return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,7 @@ class Imported:
 def checked_person(person: Person) -> tuple[str, str]:
     """Return normalised id and name of one person; raises USER_UNKNOWN for a blank id, FIELD_INVALID."""
     checked_id = user_id(person.user_id)
-    return checked_id, checked_id if person.name is None else plain_name(person.name, "name")
+    return checked_id, checked_id if person.name is None else checked_name(person.name, field="name")
 
 
 def checked_people(people: Sequence[Person]) -> dict[str, str]:

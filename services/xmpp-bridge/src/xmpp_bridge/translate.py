@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
-from tlim_protocol.identity import is_plain_text
 from tlim_protocol.registry import REGISTRY, MsgType
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.identity import is_plain_text, normalize_user_id
+from tlim_protocol.identity import normalize_user_id
 
 from message_store.models import Message
 from message_store.reading.ledger_repository import Counts, LedgerLine
