@@ -7,7 +7,7 @@ from tlim_client.compose import file_message
 from tlim_client.failures import RefusedError
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.registry import FILE_TYPES, REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, next_delivered
 from tests.e2e.clients.stream import file_event
@@ -16,7 +16,7 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6260606000000000050001"
     "a5f645400000000049454e44ae426082"
 )
-DIRECT_FILE_TYPES = [kind for kind in FILE_TYPES if not REGISTRY[kind].is_group]
+DIRECT_FILE_TYPES = [kind for kind, row in REGISTRY.items() if row.carries_file and not row.is_group]
 
 
 @pytest.fixture

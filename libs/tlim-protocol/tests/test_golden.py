@@ -118,7 +118,7 @@ def test_registries_are_complete() -> None:
     assert [code.value for code in ErrorCode] == [f"error-{number:03}" for number in range(19)]
     for row in REGISTRY.values():
         assert row.title
-        assert row.effect
+        assert row.summary
         assert row.example
 
 

@@ -110,6 +110,7 @@ async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(benc
         ({"msg_type": MsgType.READ, "msg_to": "", "body": [{"msg_id": "m1", "session_id": "s1"}]}, None),
         ({"msg_type": MsgType.READ, "msg_to": "", "body": [{"msg_id": "m1"}]}, "no user id"),
         ({"msg_from": "mallory"}, "another sender"),
+        ({"msg_type": MsgType.FILE_UPLOADED}, "the server only"),
         ({"msg_to": "Bob"}, "no user id"),
         ({"msg_to": "b\x00b"}, "no user id"),
         ({"body": []}, "body is empty"),

@@ -41,7 +41,7 @@ def render() -> str:
 
 def _message_types() -> list[str]:
     rows = [
-        f"| `{kind}` {row.title} | {_keys(kind)} | {'XMPP' if row.sent_by_clients else 'NATS event'} | {row.effect} |"
+        f"| `{kind}` {row.title} | {_keys(kind)} | {'XMPP' if row.sent_by_clients else 'NATS event'} | {row.summary} |"
         for kind, row in REGISTRY.items()
     ]
     examples = [

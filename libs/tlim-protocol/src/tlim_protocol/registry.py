@@ -1,7 +1,10 @@
-"""The closed, append-only registry of message types: a new type is one new row here, nothing else."""
+"""The closed, append-only registry of message types: a new type is one new row here, nothing else.
+
+Code that has to tell types apart asks what they do (`Effect`), never for their names.
+"""
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -30,6 +33,19 @@ class MsgType(StrEnum):
     FILE_UPLOADED = "HFO-001"
 
 
+class Effect(Enum):
+    """What a type does: the one question that code may branch on, with `assert_never`, instead of naming types."""
+
+    CHAT = auto()  # people wrote it: stored with a `seq`, delivered, counted as unread
+    RECEIPT = auto()  # reports messages of others as received, or as read
+    RECALL = auto()  # takes back messages of its own sender
+    NOTICE = auto()  # the server tells of a change of a session
+    AUDIT = auto()  # the server tells whoever runs the system, no user
+
+
+_OF_CLIENTS = frozenset({Effect.CHAT, Effect.RECEIPT, Effect.RECALL})
+
+
 class ElementField(NamedTuple):
     """A key that a body element has: its name, the code answered when it is empty, whether it may be missing."""
 
@@ -47,15 +63,24 @@ _ANY_SESSION_ID = ElementField("session_id", ErrorCode.SESSION_ID_EMPTY, require
 
 
 class MessageKind(NamedTuple):
-    """One row of the registry: what a type is called, what its body elements hold, where it may come from."""
+    """One row of the registry: what a type is called, what it does, what its body elements hold."""
 
     title: str
+    effect: Effect
     element: tuple[ElementField, ...]
     example: Mapping[str, Any]
-    effect: str
-    sent_by_clients: bool = True
-    is_chat: bool = True
-    """A message between people: stored with a `seq`, delivered, counted; receipts and recalls are not."""
+    summary: str
+    says_read: bool = False  # of receipts: the messages were read, not only received
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether it is a message between people: in history and counted, which receipts and recalls are not."""
+        return self.effect is Effect.CHAT
+
+    @property
+    def sent_by_clients(self) -> bool:
+        """Whether clients send it, over XMPP; everything else is the server's word."""
+        return self.effect in _OF_CLIENTS
 
     @property
     def is_group(self) -> bool:
@@ -84,69 +109,70 @@ _GROUP_FILE = "store once, deliver to every other subscriber; the session may do
 
 REGISTRY: Mapping[MsgType, MessageKind] = MappingProxyType(
     {
-        MsgType.TEXT: MessageKind("text", (_TEXT,), {"text": "hello,world"}, _DIRECT),
-        MsgType.IMAGE: MessageKind("image", (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
-        MsgType.FILE: MessageKind("file", (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
-        MsgType.VOICE: MessageKind("voice", (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
+        MsgType.TEXT: MessageKind("text", Effect.CHAT, (_TEXT,), {"text": "hello,world"}, _DIRECT),
+        MsgType.IMAGE: MessageKind("image", Effect.CHAT, (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
+        MsgType.FILE: MessageKind("file", Effect.CHAT, (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
+        MsgType.VOICE: MessageKind("voice", Effect.CHAT, (_FILE_ID,), {"file_id": _ID}, _DIRECT_FILE),
         MsgType.GROUP_TEXT: MessageKind(
-            "group text", (_SESSION_ID, _TEXT), {"session_id": _SESSION, "text": "hello,world"}, _GROUP
+            "group text", Effect.CHAT, (_SESSION_ID, _TEXT), {"session_id": _SESSION, "text": "hello,world"}, _GROUP
         ),
         MsgType.GROUP_IMAGE: MessageKind(
-            "group image", (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
+            "group image", Effect.CHAT, (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
         ),
         MsgType.GROUP_FILE: MessageKind(
-            "group file", (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
+            "group file", Effect.CHAT, (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
         ),
         MsgType.GROUP_VOICE: MessageKind(
-            "group voice", (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
+            "group voice", Effect.CHAT, (_SESSION_ID, _FILE_ID), {"session_id": _SESSION, "file_id": _ID}, _GROUP_FILE
         ),
         MsgType.GROUP_TODO: MessageKind(
-            "group to-do", (_SESSION_ID,), {"session_id": _SESSION, "title": "pay the invoice"}, _GROUP
+            "group to-do", Effect.CHAT, (_SESSION_ID,), {"session_id": _SESSION, "title": "pay the invoice"}, _GROUP
         ),
         MsgType.SESSION_ADDED: MessageKind(
-            "session added", (), _SESSION_EXAMPLE, "tell every subscriber", sent_by_clients=False, is_chat=False
+            "session added", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber"
         ),
         MsgType.SESSION_CHANGED: MessageKind(
             "session changed",
+            Effect.NOTICE,
             (),
             _SESSION_EXAMPLE,
             "tell every subscriber, also the removed ones",
-            sent_by_clients=False,
-            is_chat=False,
         ),
         MsgType.SESSION_DELETED: MessageKind(
-            "session deleted", (), _SESSION_EXAMPLE, "tell every subscriber", sent_by_clients=False, is_chat=False
+            "session deleted", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber"
         ),
         MsgType.RECEIVED: MessageKind(
             "received receipt",
+            Effect.RECEIPT,
             (_MSG_ID, _ANY_SESSION_ID),
             {"msg_id": _ID},
             "record delivered(user); forward to the author only",
-            is_chat=False,
         ),
         MsgType.READ: MessageKind(
             "read receipt",
+            Effect.RECEIPT,
             (_MSG_ID, _ANY_SESSION_ID),
             {"msg_id": _ID},
             "record read(user); 1:1: forward to the author; group: to all other subscribers",
-            is_chat=False,
+            says_read=True,
         ),
         MsgType.RECALL: MessageKind(
             "recall",
+            Effect.RECALL,
             (_MSG_ID, _ANY_SESSION_ID),
             {"msg_id": _ID},
             "author only, within the window: tombstone, audit row, forward to the receivers",
-            is_chat=False,
         ),
-        MsgType.FILE_DOWNLOADED: MessageKind(
-            "file downloaded", (), _FILE_EXAMPLE, "audit", sent_by_clients=False, is_chat=False
-        ),
-        MsgType.FILE_UPLOADED: MessageKind(
-            "file uploaded", (), _FILE_EXAMPLE, "audit", sent_by_clients=False, is_chat=False
-        ),
+        MsgType.FILE_DOWNLOADED: MessageKind("file downloaded", Effect.AUDIT, (), _FILE_EXAMPLE, "audit"),
+        MsgType.FILE_UPLOADED: MessageKind("file uploaded", Effect.AUDIT, (), _FILE_EXAMPLE, "audit"),
     }
 )
 
-CLIENT_TYPES = tuple(kind for kind, row in REGISTRY.items() if row.sent_by_clients)
-FILE_TYPES = tuple(kind for kind, row in REGISTRY.items() if row.carries_file)
-SESSION_TYPES = (MsgType.SESSION_ADDED, MsgType.SESSION_CHANGED, MsgType.SESSION_DELETED)
+
+def _types_with(*effects: Effect) -> tuple[MsgType, ...]:
+    return tuple(msg_type for msg_type, row in REGISTRY.items() if row.effect in effects)
+
+
+CLIENT_TYPES = _types_with(*_OF_CLIENTS)
+SESSION_TYPES = _types_with(Effect.NOTICE)
+AUDIT_TYPES = _types_with(Effect.AUDIT)

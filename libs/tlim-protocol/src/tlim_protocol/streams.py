@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tlim_protocol.registry import CLIENT_TYPES, SESSION_TYPES, MsgType
+from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
 from tlim_protocol.subjects import ALL_DEAD, ALL_OUT, Rpc, every_in
 
 
@@ -54,7 +54,7 @@ class ConsumerSpec(NamedTuple):
 _GIB = 1024**3
 
 _FOR_THE_STORE = tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
-_OF_FILES = tuple(every_in(kind) for kind in (MsgType.FILE_DOWNLOADED, MsgType.FILE_UPLOADED))
+_OF_FILES = tuple(every_in(kind) for kind in AUDIT_TYPES)
 
 # Together they fit into max_file_store of deploy/nats/nats.conf. In this order: TLIM_IN once kept all of tlim.in, and
 # has to let go of the events of files before another stream may take them.

@@ -5,13 +5,13 @@ recalled, in one go. Whatever is refused has changed nothing.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.lenient import write_json
-from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, Effect
 
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
@@ -19,7 +19,6 @@ from message_store.notices import NOTICE_SENDER, RosterChange, change_of, notice
 from message_store.values import Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
-_RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
 
 
 class Audible(NamedTuple):
@@ -82,12 +81,17 @@ class Plan:
             return
         session_id = envelope.session_id
         roster = None if session_id is None else self._roster(session_id, message.sender)
-        if envelope.msg_type in _RECEIPTS:
-            self._report(message, envelope, roster)
-        elif envelope.msg_type is MsgType.RECALL:
-            self._recall(message, envelope, roster)
-        else:
-            self._keep_chat(message, envelope, roster)
+        match REGISTRY[envelope.msg_type].effect:
+            case Effect.CHAT:
+                self._keep_chat(message, envelope, roster)
+            case Effect.RECEIPT:
+                self._report(message, envelope, roster)
+            case Effect.RECALL:
+                self._recall(message, envelope, roster)
+            case Effect.NOTICE | Effect.AUDIT:
+                raise TlimError(ErrorCode.MSG_TYPE_INVALID, "it is sent by the server only", field="msg_type")
+            case other:
+                assert_never(other)
 
     def _keep_chat(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
         conversation_id = envelope.conversation_id
@@ -128,7 +132,7 @@ class Plan:
 
     def _report(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
         """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
-        reporter, has_read = message.sender, envelope.msg_type is MsgType.READ
+        reporter, has_read = message.sender, REGISTRY[envelope.msg_type].says_read
         news: list[Named] = []
         for named in reported(self._named(message, envelope, roster), reporter):
             fresh = tuple(place for place in named.places if self._record_receipt(place, reporter, has_read=has_read))

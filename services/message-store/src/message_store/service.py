@@ -9,6 +9,7 @@ from tlim_protocol.body import check_elements
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
 from tlim_protocol.identity import normalize_user_id
+from tlim_protocol.registry import REGISTRY
 
 from message_store import survey
 from message_store.catch_up import Progress
@@ -79,6 +80,8 @@ def flaw_of(message: AcceptedMessage) -> str | None:
     The bridge has checked all of this; a payload that fails here came from somewhere else.
     """
     envelope = message.envelope
+    if not REGISTRY[envelope.msg_type].sent_by_clients:
+        return f"{envelope.msg_type} is sent by the server only"
     if envelope.msg_from != message.sender:
         return "the envelope names another sender"
     if not envelope.body:
@@ -91,9 +94,8 @@ def flaw_of(message: AcceptedMessage) -> str | None:
         return "neither a receiver nor a session"
     # in a session `to` is whatever the client wrote, or left empty: nothing is sent there
     receiver = envelope.msg_to if envelope.session_id is None else None
-    if not _is_user_id(message.sender) or not (receiver is None or _is_user_id(receiver)):
-        return "the sender or the receiver is no user id"
-    return None
+    are_ids = _is_user_id(message.sender) and (receiver is None or _is_user_id(receiver))
+    return None if are_ids else "the sender or the receiver is no user id"
 
 
 def _is_user_id(text: str) -> bool:

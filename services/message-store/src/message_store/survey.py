@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tlim_protocol.events import AcceptedMessage, SessionEvent
-from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, Effect
 
 from message_store.errors import DirectoryUnavailable
 from message_store.rosters import RosterCache
@@ -131,7 +131,7 @@ class Survey:
         reports = {
             (place.seq, message.sender)
             for message in mentions.commands
-            if message.envelope.msg_type is not MsgType.RECALL
+            if REGISTRY[message.envelope.msg_type].effect is Effect.RECEIPT
             for place in _named_by(message, known)
         }
         if reports:

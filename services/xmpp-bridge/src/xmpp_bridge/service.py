@@ -11,7 +11,7 @@ from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.registry import MsgType
+from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.logging import get_logger
@@ -22,8 +22,6 @@ from tlim_runtime.throttle import Throttle
 from xmpp_bridge.translate import Addresses, Arrival, read_arrival, write_error
 
 logger = get_logger(__name__)
-
-RECEIPTS = frozenset({MsgType.RECEIVED, MsgType.READ})
 
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 """The bound on messages means small ones; what came compressed is up to a thousand times as large unpacked."""
@@ -136,8 +134,8 @@ class Inbox:
         except TlimError as error:
             _count(self._pace.messages, sender, error.msg_id)
             raise
-        kind, msg_id = message.envelope.msg_type, message.envelope.msg_id
-        _count(self._pace.receipts if kind in RECEIPTS else self._pace.messages, sender, msg_id)
+        is_receipt = REGISTRY[message.envelope.msg_type].effect is Effect.RECEIPT
+        _count(self._pace.receipts if is_receipt else self._pace.messages, sender, message.envelope.msg_id)
         return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:

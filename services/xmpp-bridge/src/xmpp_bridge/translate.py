@@ -8,7 +8,7 @@ from tlim_protocol.characters import is_plain_text
 from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
-from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, Effect
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 
@@ -145,7 +145,7 @@ def _write_deliveries(event: StoredMessage, addresses: Addresses) -> Iterator[st
 
 def _recalled(envelope: Envelope) -> str:
     # For the XMPP server: it drops its undelivered copies of these messages (deploy/ejabberd, deploy/prosody).
-    if envelope.msg_type is not MsgType.RECALL:
+    if REGISTRY[envelope.msg_type].effect is not Effect.RECALL:
         return ""
     msg_ids = dict.fromkeys(element.get("msg_id") for element in envelope.body)
     return "".join(f"<recalled xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)

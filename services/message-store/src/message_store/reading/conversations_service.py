@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from tlim_protocol.registry import MsgType
-
 from message_store.models import Message
 from message_store.reading.conversations_repository import Entry
 
@@ -73,8 +71,9 @@ def _overview(entry: Entry, rows: Mapping[int, Message]) -> Overview:
     if entry.left_seq is not None:
         # what the session is called now, and whether it still is, is not for those who had left
         farewell = rows.get(entry.left_seq)
-        name = farewell.body[0].get("session_name") if farewell is not None and farewell.body else None
-        deleted = farewell is not None and farewell.msg_type == MsgType.SESSION_DELETED
+        notice = farewell.body[0] if farewell is not None and farewell.body else {}
+        name = notice.get("session_name")
+        deleted = notice.get("session_valid") == 1  # as the specification has it: 1 deleted
     return Overview(
         entry.conversation_id, name, last, entry.unread, entry.read_seq, entry.left_seq is not None, deleted
     )

@@ -1,9 +1,9 @@
 """The rules of sync: what each row of the log is to the one who catches up."""
 
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, assert_never
 
-from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
 from message_store.models import Message
 from message_store.reading.slice_repository import Slice
@@ -37,12 +37,17 @@ class Changes(NamedTuple):
 
 def kind_of(message: Message) -> LogKind:
     """Return what a row is: people wrote it, report about it, took something back, or the server tells of a session."""
-    msg_type = MsgType(message.msg_type)
-    if REGISTRY[msg_type].is_chat:
-        return LogKind.MESSAGE
-    if not REGISTRY[msg_type].sent_by_clients:
-        return LogKind.NOTICE
-    return LogKind.RECALL if msg_type is MsgType.RECALL else LogKind.RECEIPT
+    match REGISTRY[MsgType(message.msg_type)].effect:
+        case Effect.CHAT:
+            return LogKind.MESSAGE
+        case Effect.RECEIPT:
+            return LogKind.RECEIPT
+        case Effect.RECALL:
+            return LogKind.RECALL
+        case Effect.NOTICE | Effect.AUDIT:  # what happened to files is in no log of ours
+            return LogKind.NOTICE
+        case other:
+            assert_never(other)
 
 
 def is_direct(conversation_id: str) -> bool:
