@@ -1,7 +1,7 @@
 """AMR voice messages, frame by frame."""
 
 import pytest
-from file_api.amr import amr_duration_ms
+from file_api.inspect.amr import amr_duration_ms
 
 NARROW = b"#!AMR\n"
 FRAME = b"\x3c" + bytes(31)  # type 7, 12.2 kbit/s

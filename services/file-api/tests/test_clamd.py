@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_api.clamd import Clamd, ScanFailedError, ScannerUnavailable
+from file_api.keep.clamd import Clamd, ScanFailedError, ScannerUnavailable
 
 MINUTE = timedelta(minutes=1)
 

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from file_api.direct import MAX_PARTS, PART_BYTES, SINGLE_BYTES, chosen, part_bytes_of
 from file_api.files import DirectUpload
-from file_api.parts import Part
+from file_api.upload.direct import MAX_PARTS, PART_BYTES, SINGLE_BYTES, chosen, part_bytes_of
+from file_api.upload.parts import Part
 from tlim_protocol.errors import ErrorCode, TlimError
 
 NOW = datetime.now(UTC)

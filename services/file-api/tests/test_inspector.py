@@ -10,9 +10,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from file_api import inspector
-from file_api.inspection import MAX_PIXELS, MAX_WORKER_BYTES, Facts, Inspected, Kind, ThumbnailSize, UnsuitableError
-from file_api.inspector import Inspector, WorkerLost
+from file_api.inspect import inspector
+from file_api.inspect.inspection import (
+    MAX_PIXELS,
+    MAX_WORKER_BYTES,
+    Facts,
+    Inspected,
+    Kind,
+    ThumbnailSize,
+    UnsuitableError,
+)
+from file_api.inspect.inspector import Inspector, WorkerLost
 from PIL import Image
 
 
@@ -84,7 +92,7 @@ async def test_a_source_that_fails_is_not_the_files_fault_and_frees_the_worker()
 def workers() -> list[int]:
     children = [task / "children" for task in Path("/proc/self/task").iterdir()]
     found = [int(pid) for listed in children for pid in listed.read_text().split()]
-    return [pid for pid in found if b"file_api.pictures" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in found if b"file_api.inspect.pictures" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ async def test_only_a_crash_is_the_files_fault(number: signal.Signals, raised: t
 
 
 async def test_a_worker_that_takes_too_much_processor_time_says_so_by_its_end() -> None:
-    busy = "from file_api import worker; r = worker.resource; worker._LIMITS[r.RLIMIT_CPU] = (1, 6);"
+    busy = "from file_api.inspect import worker; r = worker.resource; worker._LIMITS[r.RLIMIT_CPU] = (1, 6);"
     busy += "worker.work(lambda _: [None for _ in iter(int, 1)])"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", busy, stdin=asyncio.subprocess.DEVNULL)
     assert await process.wait() == -signal.SIGXCPU

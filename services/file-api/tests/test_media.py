@@ -1,7 +1,7 @@
 """Media types: content first, then what the sender says."""
 
 import pytest
-from file_api.media import UNKNOWN, media_type_of
+from file_api.media.types import UNKNOWN, media_type_of
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1"
 RIFF = b"RIFF\x24\0\0\0"

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from file_api.multipart import MAX_FRAMING, FilePart, FormReader
+from file_api.upload.multipart import MAX_FRAMING, FilePart, FormReader
 from hypothesis import given
 from hypothesis import strategies as st
 from tlim_protocol.errors import ErrorCode, TlimError

@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 import pytest
-from file_api.names import MAX_NAME, attachment, read_disposition, safe_name
+from file_api.media.names import MAX_NAME, attachment, read_disposition, safe_name
 from hypothesis import given
 from hypothesis import strategies as st
 

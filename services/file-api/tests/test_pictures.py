@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from file_api.inspection import MAX_PIXELS, Facts, Thumbnail, UnsuitableError
-from file_api.pictures import inspect
+from file_api.inspect.inspection import MAX_PIXELS, Facts, Thumbnail, UnsuitableError
+from file_api.inspect.pictures import inspect
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 

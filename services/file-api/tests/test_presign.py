@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 from botocore.config import Config
-from file_api.presign import Presigner
+from file_api.keep.presign import Presigner
 
 HOUR = timedelta(hours=1)
 

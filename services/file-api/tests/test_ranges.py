@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from file_api.ranges import (
+from file_api.download.ranges import (
     ByteRange,
     UnsatisfiableRangeError,
     Validators,

@@ -5,8 +5,8 @@ import struct
 import wave
 
 import pytest
-from file_api.inspection import Facts, UnsuitableError
-from file_api.recordings import inspect
+from file_api.inspect.inspection import Facts, UnsuitableError
+from file_api.inspect.recordings import inspect
 
 
 def test_a_wave_file_tells_its_duration() -> None:

@@ -11,27 +11,29 @@ from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.throttle import Throttle
 
-from file_api import direct_endpoints, endpoints, legacy_endpoints, preview_endpoints
+from file_api import endpoints, legacy_endpoints
 from file_api.access import Access
-from file_api.admission import Admission
 from file_api.background import Background
-from file_api.clamd import Clamd
-from file_api.direct import DirectUploads
-from file_api.disposal import Disposal
-from file_api.download_urls import DownloadUrls
-from file_api.inspector import Inspector
+from file_api.download.urls import DownloadUrls
+from file_api.inspect.inspector import Inspector
+from file_api.keep.clamd import Clamd
+from file_api.keep.disposal import Disposal
+from file_api.keep.orphans import Orphans
+from file_api.keep.presign import Presigner
+from file_api.keep.quarantine import SCAN_TIMEOUT, Quarantine
+from file_api.keep.storage import Storage, open_storage
+from file_api.media import endpoints as media_endpoints
+from file_api.media.previews import Previews
 from file_api.metrics import FileMetrics
 from file_api.models import OUTBOX
-from file_api.orphans import Orphans
-from file_api.presign import Presigner
-from file_api.previews import Previews
-from file_api.quarantine import SCAN_TIMEOUT, Quarantine
 from file_api.repository import Transaction, transactions
 from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
-from file_api.storage import Storage, open_storage
 from file_api.subscribers import check_responder, message_store_asker
+from file_api.upload import direct_endpoints
+from file_api.upload.admission import Admission
+from file_api.upload.direct import DirectUploads
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         settings=settings,
         lifespan=lifespan,
-        routers=[legacy_endpoints.router, direct_endpoints.router, preview_endpoints.router, endpoints.router],
+        routers=[legacy_endpoints.router, direct_endpoints.router, media_endpoints.router, endpoints.router],
     )
 
 

@@ -7,12 +7,12 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import CurrentUser, caller, current_user, token_user
 
 from file_api.access import Access
-from file_api.admission import Admission
-from file_api.direct import DirectUploads
-from file_api.download_urls import DownloadUrls
-from file_api.previews import Previews
+from file_api.download.urls import DownloadUrls
+from file_api.media.previews import Previews
 from file_api.running import Running
 from file_api.service import FileService
+from file_api.upload.admission import Admission
+from file_api.upload.direct import DirectUploads
 
 Configured = TypeVar("Configured")
 

@@ -7,10 +7,10 @@ from fastapi.responses import Response
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
-from file_api.content import content_of
 from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, DownloadsDep, FilesDep
+from file_api.download.content import content_of
 from file_api.schemas import FileRead, UsageRead
-from file_api.uploads import reading
+from file_api.upload.forms import reading
 
 router = APIRouter(tags=["files"], responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401,)))
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import uuid4
 
-from file_api.inspection import ThumbnailSize
+from file_api.inspect.inspection import ThumbnailSize
 
 _FILE_ID = re.compile(r"[0-9a-f]{32}")
 

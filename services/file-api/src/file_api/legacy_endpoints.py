@@ -9,11 +9,11 @@ from python_multipart.multipart import parse_options_header
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import LegacyRoute, problem_responses
 
-from file_api.content import content_of
 from file_api.dependencies import AccessDep, AdmissionDep, DownloadsDep, FilesDep, LegacyUserDep
+from file_api.download.content import content_of
 from file_api.endpoints import BINARY, CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
 from file_api.schemas import LegacyFileId, LegacyRefusal
-from file_api.uploads import reading
+from file_api.upload.forms import reading
 
 router = APIRouter(
     prefix="/{project_name}/upload",

@@ -12,10 +12,10 @@ from tlim_runtime.database import Database
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.settings import load_settings
 
-from file_api.orphans import Orphans, Report
+from file_api.keep.orphans import Orphans, Report
+from file_api.keep.storage import Storage, open_storage
 from file_api.repository import Transaction, transactions
 from file_api.settings import Settings
-from file_api.storage import Storage, open_storage
 
 
 async def reconcile(settings: Settings, *, remove: bool) -> Report:

@@ -15,16 +15,16 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
-from file_api.admission import Admission
-from file_api.disposal import SETTLED, Disposal
+from file_api.download.ranges import ByteRange
 from file_api.errors import QuotaExceeded, UploadTooSlow
 from file_api.files import Blob, NewUpload, Received, Scan, StoredFile, Upload, is_file_id, new_file_id, object_key
-from file_api.intake import Intake
-from file_api.media import media_type_of
-from file_api.names import safe_name
-from file_api.ranges import ByteRange
+from file_api.keep.disposal import SETTLED, Disposal
+from file_api.keep.storage import Storage
+from file_api.media.names import safe_name
+from file_api.media.types import media_type_of
 from file_api.repository import Transaction
-from file_api.storage import Storage
+from file_api.upload.admission import Admission
+from file_api.upload.intake import Intake
 
 logger = get_logger(__name__)
 

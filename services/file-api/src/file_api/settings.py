@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
 from tlim_runtime.throttle import Rate
 
-from file_api.storage import MAX_CONNECTIONS, MAX_PARTS, PART_BYTES
+from file_api.keep.storage import MAX_CONNECTIONS, MAX_PARTS, PART_BYTES
 
 
 class Settings(ServiceSettings, DatabaseSettings):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from file_api.direct_endpoints import MAX_BODY_BYTES, MAX_CHOICES_BYTES
+from file_api.upload.direct_endpoints import MAX_BODY_BYTES, MAX_CHOICES_BYTES
 from tlim_runtime.errors import PROBLEM_JSON
 
 UNKNOWN = f"/v1/uploads/{'0' * 32}/complete"

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from file_api.disposal import Disposal
-from file_api.orphans import Orphans, Report
+from file_api.keep.disposal import Disposal
+from file_api.keep.orphans import Orphans, Report
+from file_api.keep.storage import open_storage
 from file_api.repository import transactions
-from file_api.storage import open_storage
 from tlim_runtime.database import Database
 
 KILLS = 3

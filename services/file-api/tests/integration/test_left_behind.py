@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from file_api.admission import Admission
 from file_api.app import create_app
-from file_api.disposal import Disposal
 from file_api.files import NewUpload, Upload, new_file_id, object_key
+from file_api.keep.disposal import Disposal
+from file_api.keep.storage import Storage, StorageUnavailable, open_storage
 from file_api.repository import Transaction, transactions
 from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
-from file_api.storage import Storage, StorageUnavailable, open_storage
+from file_api.upload.admission import Admission
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import FileEvent
 from tlim_protocol.registry import MsgType

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from file_api.files import new_file_id, object_key, thumbnail_key
-from file_api.inspection import ThumbnailSize
+from file_api.inspect.inspection import ThumbnailSize
+from file_api.keep.orphans import Orphans, Report
+from file_api.keep.storage import open_storage
 from file_api.maintain import main
-from file_api.orphans import Orphans, Report
 from file_api.repository import transactions
-from file_api.storage import open_storage
 from PIL import Image
 from tlim_protocol.events import FileQuestion, FilesQuestion
 from tlim_protocol.subjects import Rpc

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from file_api.files import object_key
-from file_api.inspection import MAX_INSPECTED_BYTES, Inspected, Kind, ThumbnailSize
-from file_api.inspector import WorkerLost, WorkersBusy
+from file_api.inspect.inspection import MAX_INSPECTED_BYTES, Inspected, Kind, ThumbnailSize
+from file_api.inspect.inspector import WorkerLost, WorkersBusy
 from PIL import Image
 from tlim_protocol.errors import ErrorCode
 

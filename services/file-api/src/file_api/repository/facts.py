@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from file_api.files import Blob, Scan
-from file_api.inspection import Facts
+from file_api.inspect.inspection import Facts
 from file_api.models import BlobRow, FileRow
 from file_api.repository.blobs import as_blob
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from tlim_runtime.logging import get_logger
 
-from file_api import listing
 from file_api.files import object_key
-from file_api.listing import Listed
+from file_api.keep import listing
+from file_api.keep.listing import Listed
+from file_api.keep.storage import ObjectMissing, Storage
 from file_api.repository import Repository, Transaction
-from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
 

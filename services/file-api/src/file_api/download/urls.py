@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from file_api.files import StoredFile
-from file_api.names import attachment
-from file_api.presign import Presigner, SignedUrl
+from file_api.keep.presign import Presigner, SignedUrl
+from file_api.media.names import attachment
 
 
 class DownloadUrls:

@@ -9,7 +9,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import PayloadTooLarge
 
-from file_api.names import read_disposition
+from file_api.media.names import read_disposition
 
 MAX_FRAMING = 64 * 1024
 """Bytes of a form that are not the file: boundaries, headers and text fields, which we read past."""

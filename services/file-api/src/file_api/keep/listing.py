@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import NamedTuple
 
-from file_api.storage import Storage, translated
+from file_api.keep.storage import Storage, translated
 
 
 class Listed(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import HttpRefusal, PayloadTooLarge
 
-from file_api.media import HEAD_BYTES
+from file_api.media.types import HEAD_BYTES
 
 
 class Intake:

@@ -7,8 +7,8 @@ from functools import partial
 
 from PIL import GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from file_api.inspection import MAX_PIXELS, Facts, Inspected, Thumbnail, UnsuitableError
-from file_api.worker import work
+from file_api.inspect.inspection import MAX_PIXELS, Facts, Inspected, Thumbnail, UnsuitableError
+from file_api.inspect.worker import work
 
 # Exactly the formats that are allowed: Pillow would load all its plugins to look for others.
 _PLUGINS = (

@@ -13,19 +13,19 @@ from typing import NamedTuple
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.outages import Unavailable
 
-from file_api.admission import Admission
-from file_api.disposal import SETTLED, Disposal
 from file_api.errors import UploadTooSlow
 from file_api.files import DirectUpload, Received, StoredFile, is_file_id, new_file_id, object_key
-from file_api.intake import Intake, too_large
-from file_api.media import concrete, media_type_of
-from file_api.names import safe_name
-from file_api.parts import Part, Parts
-from file_api.presign import Presigner, SignedUrl
+from file_api.keep.disposal import SETTLED, Disposal
+from file_api.keep.presign import Presigner, SignedUrl
+from file_api.keep.storage import ObjectMissing, Storage
+from file_api.media.names import safe_name
+from file_api.media.types import concrete, media_type_of
 from file_api.repository import Transaction
 from file_api.service import FileService
 from file_api.shared import SharedWork
-from file_api.storage import ObjectMissing, Storage
+from file_api.upload.admission import Admission
+from file_api.upload.intake import Intake, too_large
+from file_api.upload.parts import Part, Parts
 
 SINGLE_BYTES = 16 * 1024 * 1024
 """Up to here an upload has one part: a broken one is sent again as a whole."""

@@ -13,9 +13,7 @@ from tlim_runtime.auth import CurrentUser
 from tlim_runtime.errors import problem
 from tlim_runtime.logging import get_logger
 
-from file_api.files import StoredFile
-from file_api.names import attachment
-from file_api.ranges import (
+from file_api.download.ranges import (
     ByteRange,
     UnsatisfiableRangeError,
     Validators,
@@ -24,6 +22,8 @@ from file_api.ranges import (
     is_other_version,
     parse_range,
 )
+from file_api.files import StoredFile
+from file_api.media.names import attachment
 from file_api.running import Running
 from file_api.service import FileService
 

@@ -8,7 +8,10 @@ from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
 
 from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
-from file_api.direct_schemas import (
+from file_api.endpoints import TOO_LARGE
+from file_api.files import is_file_id
+from file_api.schemas import FileRead
+from file_api.upload.direct_schemas import (
     DownloadUrl,
     PartUrlRead,
     PartUrls,
@@ -18,9 +21,6 @@ from file_api.direct_schemas import (
     UploadRead,
     UploadSummary,
 )
-from file_api.endpoints import TOO_LARGE
-from file_api.files import is_file_id
-from file_api.schemas import FileRead
 
 PAGE = 100
 """URLs in one answer: each has some 400 bytes."""

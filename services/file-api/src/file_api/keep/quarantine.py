@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
-from file_api.clamd import Clamd, ScanFailedError
-from file_api.disposal import Disposal
 from file_api.files import Blob, Scan
+from file_api.keep.clamd import Clamd, ScanFailedError
+from file_api.keep.disposal import Disposal
+from file_api.keep.storage import ObjectMissing, Storage
 from file_api.metrics import FileMetrics
 from file_api.repository import Transaction
-from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
 

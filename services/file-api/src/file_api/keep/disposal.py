@@ -6,8 +6,8 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from file_api.files import object_key
+from file_api.keep.storage import Storage
 from file_api.repository import Transaction
-from file_api.storage import Storage
 
 logger = get_logger(__name__)
 

@@ -7,8 +7,8 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
 from file_api.dependencies import AccessDep, CurrentUserDep, PreviewsDep
-from file_api.inspection import MAX_INSPECTED_BYTES, MAX_PIXELS, ThumbnailSize
-from file_api.ranges import Validators, is_not_modified
+from file_api.download.ranges import Validators, is_not_modified
+from file_api.inspect.inspection import MAX_INSPECTED_BYTES, MAX_PIXELS, ThumbnailSize
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {

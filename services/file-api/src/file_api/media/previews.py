@@ -12,7 +12,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from file_api.files import Blob, StoredFile, thumbnail_key
-from file_api.inspection import (
+from file_api.inspect.inspection import (
     MAX_INSPECTED_BYTES,
     MAX_PIXELS,
     Facts,
@@ -23,11 +23,11 @@ from file_api.inspection import (
     UnsuitableError,
     kind_of,
 )
-from file_api.inspector import Inspector
+from file_api.inspect.inspector import Inspector
+from file_api.keep.storage import ObjectMissing, Storage
 from file_api.repository import Transaction
 from file_api.repository.facts import Unexamined
 from file_api.shared import SharedWork
-from file_api.storage import ObjectMissing, Storage
 
 logger = get_logger(__name__)
 

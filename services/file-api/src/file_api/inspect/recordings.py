@@ -4,9 +4,9 @@ import io
 
 from tinytag import TinyTag, TinyTagException
 
-from file_api.amr import amr_duration_ms
-from file_api.inspection import MAX_DURATION_MS, Facts, Inspected, UnsuitableError
-from file_api.worker import work
+from file_api.inspect.amr import amr_duration_ms
+from file_api.inspect.inspection import MAX_DURATION_MS, Facts, Inspected, UnsuitableError
+from file_api.inspect.worker import work
 
 
 def inspect(data: bytes) -> Inspected:

@@ -9,10 +9,10 @@ from starlette.requests import ClientDisconnect
 
 from file_api.errors import UploadAborted, UploadTooSlow
 from file_api.files import Upload
-from file_api.intake import too_large
-from file_api.multipart import MAX_FRAMING, FilePart, FormReader
-from file_api.names import read_disposition
+from file_api.media.names import read_disposition
 from file_api.settings import Settings
+from file_api.upload.intake import too_large
+from file_api.upload.multipart import MAX_FRAMING, FilePart, FormReader
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import puremagic
 
-from file_api.inspection import kind_of
+from file_api.inspect.inspection import kind_of
 
 HEAD_BYTES = 4096
 """How much of a file is looked at: every signature of puremagic but those of disc images lies within."""

@@ -1,4 +1,4 @@
-"""The frame of a process that looks into one file: `python -I -m file_api.pictures [size]` or `file_api.recordings`.
+"""The frame of a process that looks into one file: `python -I -m file_api.inspect.pictures [size]`, or `….recordings`.
 
 People's files meet decoders written in C here: so it has its own process without secrets or network addresses, with
 limits of memory and time that the kernel keeps. The file comes on standard input. The answer is one line of JSON, then
@@ -10,7 +10,7 @@ import resource
 import sys
 from collections.abc import Callable
 
-from file_api.inspection import (
+from file_api.inspect.inspection import (
     MAX_INSPECTED_BYTES,
     MAX_WORKER_BYTES,
     MAX_WORKER_SECONDS,

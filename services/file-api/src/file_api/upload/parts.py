@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from file_api.storage import MAX_PARTS, Storage, StorageUnavailable, translated
+from file_api.keep.storage import MAX_PARTS, Storage, StorageUnavailable, translated
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef

@@ -12,8 +12,8 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 from tlim_runtime.outages import Unavailable
 
-from file_api.botodata import lean_loader
-from file_api.ranges import ByteRange
+from file_api.download.ranges import ByteRange
+from file_api.keep.botodata import lean_loader
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client

@@ -6,10 +6,10 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
-from file_api.direct import Declared, PartUrl
 from file_api.files import DirectUpload
-from file_api.parts import Part
-from file_api.presign import SignedUrl
+from file_api.keep.presign import SignedUrl
+from file_api.upload.direct import Declared, PartUrl
+from file_api.upload.parts import Part
 
 
 class UploadCreate(BaseModel):

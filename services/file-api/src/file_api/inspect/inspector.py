@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
-from file_api.inspection import (
+from file_api.inspect.inspection import (
     MAX_THUMBNAIL_BYTES,
     MAX_WORKER_SECONDS,
     Facts,
@@ -78,7 +78,7 @@ class Inspector:
         return _read(answer)
 
 
-_PROGRAMS = {Kind.IMAGE: "file_api.pictures", Kind.AUDIO: "file_api.recordings"}
+_PROGRAMS = {Kind.IMAGE: "file_api.inspect.pictures", Kind.AUDIO: "file_api.inspect.recordings"}
 
 
 @asynccontextmanager

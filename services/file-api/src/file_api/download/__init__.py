@@ -1,0 +1,1 @@
+"""How bytes go out: answers with ranges and conditions, and signed URLs."""

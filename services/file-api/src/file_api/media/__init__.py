@@ -1,0 +1,1 @@
+"""What a file looks like to people: its media type, its name, its thumbnail."""
