@@ -126,9 +126,11 @@ async def test_known_keys_serve_on_while_the_issuer_is_away(
     issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await verifier.verify(issuer.token())
-    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
     monkeypatch.setattr(issuers, "REFETCH_AFTER_S", 0.0)
     issuer.is_away = True
+    issuer.keys["unknown"] = Ed25519PrivateKey.generate()
+    with pytest.raises(TlimError):  # which has it ask the issuer
+        await verifier.verify(issuer.token("unknown"))
     assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 

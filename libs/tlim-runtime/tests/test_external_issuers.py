@@ -133,6 +133,21 @@ async def test_the_claim_that_names_the_user_is_a_setting(provider: Provider) ->
         assert await refusal(verifier, provider.token(preferred_username=named)) is ErrorCode.NOT_ALLOWED
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["ＡＬＩＣＥ", "al\u00adice", "𝐚𝐥𝐢𝐜𝐞", "ali\u200dce", "alic\u212f", "straße", "\u212aim", "e\u0301va", "ſam"],
+)
+async def test_a_claim_that_only_comes_to_be_a_user_id_names_nobody(provider: Provider, name: str) -> None:
+    assert await refusal(provider.verifier(), provider.token(sub=name)) is ErrorCode.NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("name", "user_id"), [("Alice", "alice"), ("ALICE", "alice"), ("Éva", "éva"), ("张三", "张三")]
+)
+async def test_a_claim_in_upper_or_lower_case_names_its_user(provider: Provider, name: str, user_id: str) -> None:
+    assert (await provider.verifier().verify(provider.token(sub=name))).user_id == user_id
+
+
 async def test_only_the_configured_scope_means_admin_and_no_other_scope_counts(provider: Provider) -> None:
     verifier = provider.verifier(admin_scope="tlim.manage")
     right: list[dict[str, Any]] = [
@@ -247,8 +262,46 @@ async def test_in_an_outage_known_keys_serve_on_and_unknown_ones_are_to_be_tried
     provider.answering.clear()
     assert await refusal(verifier, provider.token(kid="rotated")) is ErrorCode.UNAVAILABLE
     assert await refusal(verifier, provider.token(kid="rotated")) is ErrorCode.UNAVAILABLE
-    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
     assert (await verifier.verify(provider.token())).user_id == "alice"
+
+
+async def test_known_keys_end_when_they_could_not_be_fetched_again_for_as_long_as_they_live(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = provider.verifier()
+    await verifier.verify(provider.token())
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(issuers, "time", clock)
+    provider.status = "500 Internal Server Error"
+    now += issuers.KEYS_AGE_S - 1
+    assert (await verifier.verify(provider.token())).user_id == "alice"
+    for _ in range(3):
+        now += issuers.RETRY_AFTER_S
+        assert await refusal(verifier, provider.token()) is ErrorCode.UNAVAILABLE
+    provider.status = "200 OK"
+    del provider.keys["RS256"]
+    now += issuers.RETRY_AFTER_S
+    withdrawn = jwt.encode(claims(), RSA_KEY, algorithm="RS256", headers={"kid": "RS256"})
+    assert await refusal(verifier, withdrawn) is ErrorCode.NOT_ALLOWED
+    assert (await verifier.verify(provider.token("EdDSA"))).user_id == "alice"
+
+
+async def test_a_slow_renewal_in_the_background_is_one_however_many_ask(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = provider.verifier()
+    await verifier.verify(provider.token())
+    now = time.monotonic()
+    monkeypatch.setattr(issuers, "time", SimpleNamespace(monotonic=lambda: now))
+    provider.answering.clear()
+    now += issuers.KEYS_AGE_S * 0.6
+    for _ in range(20):
+        now += issuers.REFETCH_AFTER_S
+        assert (await verifier.verify(provider.token())).user_id == "alice"
+    await provider.asked.wait()
+    renewals = [task for task in asyncio.all_tasks() if task.get_name() == "token keys"]
+    assert (len(renewals), provider.fetches) == (1, 2)
 
 
 async def test_a_set_that_comes_byte_by_byte_holds_nobody_up(

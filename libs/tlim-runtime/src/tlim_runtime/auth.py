@@ -1,5 +1,6 @@
 """Who is calling: bearer tokens (JWT) checked against their issuer's keys, and the dependencies that ask for them."""
 
+import unicodedata
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -67,7 +68,7 @@ class TokenVerifier:
                 leeway=_LEEWAY_S,
                 options={"require": [issuer.user_claim, "iss", "aud", "exp", "iat"]},
             )
-            user_id = normalize_user_id(_text(claims[issuer.user_claim]))
+            user_id = _user_named_by(claims[issuer.user_claim])
         except jwt.ExpiredSignatureError:
             raise NotAuthenticated("the token has expired") from None
         except (jwt.PyJWTError, TlimError):
@@ -89,10 +90,19 @@ class TokenVerifier:
         return issuer, header
 
 
-def _text(claim: object) -> str:
+def _user_named_by(claim: object) -> str:
+    """Return the user id in a claim; raises InvalidTokenError or TlimError for one that only comes to be it.
+
+    Upper case is taken for lower case and nothing else: `ＡＬＩＣＥ`, `al\u00adice` and `𝐚𝐥𝐢𝐜𝐞` have the normal form
+    `alice` here, and may be other people's names at the issuer.
+    """
     if not isinstance(claim, str):
         raise jwt.InvalidTokenError("the claim that names the user is not a string")
-    return claim
+    user_id = normalize_user_id(claim)
+    # the second half: the Kelvin sign's lower case is an ASCII k
+    if claim.lower() != user_id or not unicodedata.is_normalized("NFKC", claim):
+        raise jwt.InvalidTokenError("the claim that names the user is not in its normal form")
+    return user_id
 
 
 def _scopes_here(issuer: Issuer, claims: Mapping[str, Any]) -> frozenset[str]:

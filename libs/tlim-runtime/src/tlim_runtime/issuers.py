@@ -25,7 +25,8 @@ RETRY_AFTER_S = 1.0
 """After a failure: an issuer that is back should be found soon, one that is away should not be asked by everybody."""
 
 KEYS_AGE_S = 3600.0
-"""A withdrawn key stops working within this time: as long as a token lives by default."""
+"""A withdrawn key stops working within this time, also when the issuer cannot be asked: as long as a token lives by
+default."""
 
 _FETCH_TIMEOUT_S = 3.0
 _MAX_JWKS_BYTES = 1024 * 1024
@@ -73,7 +74,10 @@ def _read_in_time(answer: http.client.HTTPResponse) -> bytes:
 
 
 class KeySet:
-    """The keys of one issuer. Who shows a known key never waits for the network, except once after KEYS_AGE_S."""
+    """The keys of one issuer. A known key costs nobody a wait for the network, except once after KEYS_AGE_S.
+
+    While the issuer cannot be asked, known keys serve on until they are KEYS_AGE_S old.
+    """
 
     def __init__(self, source: JwksSource, algorithms: frozenset[str]) -> None:
         self._source = source
@@ -87,17 +91,22 @@ class KeySet:
 
     async def get(self, key_id: str) -> jwt.PyJWK:
         """Return a key; raises NotAuthenticated for an unknown one, TlimError(UNAVAILABLE) while nobody can tell."""
-        age = time.monotonic() - self._fetched_at
-        if key_id not in self._keys or (age >= KEYS_AGE_S and not self._failed):
+        if key_id not in self._keys or self._age() >= KEYS_AGE_S:
             await self._refresh()
-        elif age >= KEYS_AGE_S / 2 and self._may_ask():
-            self._refreshing = asyncio.create_task(self._refresh())
+        elif self._age() >= KEYS_AGE_S / 2 and self._may_ask() and not self._is_refreshing():
+            self._refreshing = asyncio.create_task(self._refresh(), name="token keys")
         key = self._keys.get(key_id)
-        if key is not None:
+        if key is not None and self._age() < KEYS_AGE_S:
             return key
         if self._failed:
             raise TlimError(ErrorCode.UNAVAILABLE, "token keys are not available, try again")
         raise NotAuthenticated("the token's key is not known")
+
+    def _age(self) -> float:
+        return time.monotonic() - self._fetched_at
+
+    def _is_refreshing(self) -> bool:
+        return self._refreshing is not None and not self._refreshing.done()
 
     async def _refresh(self) -> None:
         async with self._lock:

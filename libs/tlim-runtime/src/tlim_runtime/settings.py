@@ -43,8 +43,8 @@ class EnvironmentSettings(BaseSettings):
 class ExternalIssuer(BaseModel):
     """Somebody else whose tokens count, as an OIDC provider: TLIM_EXTERNAL_ISSUERS is a JSON list of these.
 
-    He can name any user: `user_claim` is taken for a user id here. With `admin_scope` in a token's `scope` it has the
-    scope `admin`; no other scope of his means anything here.
+    It can name any user: `user_claim` is taken for a user id here, when its lower case is a user id's normal form. With
+    `admin_scope` in a token's `scope` the token has the scope `admin`; no other scope of theirs means anything here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
