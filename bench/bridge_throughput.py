@@ -69,7 +69,8 @@ def diverted(number: int) -> str:
 
 async def inbound(count: int) -> float:
     """Return messages per second from the socket's bytes to what is handed to NATS."""
-    pace = Pace(Throttle("999999999/second", "user"), Throttle("999999999/second", "user"))
+    unlimited = Throttle("999999999/second", "user")
+    pace = Pace(unlimited, unlimited, unlimited)
     inbox = Inbox(ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), pace=pace, in_flight_limit=1_000_000)
     wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)
     wire.init_parser()

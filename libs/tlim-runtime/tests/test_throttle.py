@@ -50,8 +50,7 @@ def test_a_refused_attempt_costs_nothing() -> None:
 def test_what_was_large_is_waited_for_afterwards() -> None:
     clock = Clock()
     throttle = Throttle("6/minute", "user", clock)
-    assert refused(throttle) is None
-    throttle.charge("alice", 7)
+    throttle.hit("alice", 8)
     assert refused(throttle) == 30
     clock.now += 30
     assert [refused(throttle), refused(throttle)] == [None, 10]

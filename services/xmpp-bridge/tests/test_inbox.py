@@ -1,7 +1,9 @@
 """What is taken over is published once and in order; what is not is answered with exactly one code."""
 
 import asyncio
+import base64
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
@@ -22,7 +24,8 @@ from xmpp_bridge.translate import Addresses
 
 DOMAIN = "im.itonglian.com"
 LIMIT = 10
-PACE = 15  # fifteen times SIZE_OF_ONE is below MAX_STANZA_BYTES
+PACE = 15
+BYTES = 100_000
 
 
 @dataclass
@@ -92,7 +95,7 @@ def door() -> FakeDoor:
 @pytest.fixture
 async def inbox(publisher: FakePublisher, door: FakeDoor) -> Inbox:
     addresses = Addresses(DOMAIN, f"bridge.{DOMAIN}")
-    pace = Pace(Throttle(f"{PACE}/hour", "user"), Throttle(f"{2 * PACE}/hour", "user"))
+    pace = Pace(*(Throttle(f"{rate}/hour", "user") for rate in (PACE, 2 * PACE, BYTES)))
     return Inbox(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT)
 
 
@@ -250,11 +253,58 @@ async def test_the_door_closes_at_the_bound_of_bytes_too(
     assert door.is_open
 
 
-async def test_a_large_message_counts_as_several(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
-    inbox.take(addressed(text(1, body=[{"text": "x" * PACE * service.SIZE_OF_ONE}])))
-    inbox.take(addressed(text(2)))
+def packed(body: str) -> str:
+    return base64.b64encode(zlib.compress(body.encode(), 9)).decode()
+
+
+async def test_bytes_are_counted_and_what_is_over_is_not_read(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text(1, body=[{"text": "x" * BYTES}])))
+    inbox.take(addressed("nonsense"))
     assert len(publisher.published) == 1
-    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS.value, "m2", "s1")]
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS.value, None, "s1")]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('[{"text":"' + "x" * BYTES + '"}]', None),
+        ("[" + "1," * BYTES + "1]", ErrorCode.FIELD_INVALID),
+        ("[" + " " * BYTES + "1]", ErrorCode.NOT_AN_ARRAY),
+    ],
+    ids=["accepted", "too many values", "no objects"],
+)
+async def test_a_compressed_body_is_charged_by_its_unpacked_size_whatever_becomes_of_it(
+    inbox: Inbox, door: FakeDoor, body: str, code: ErrorCode | None
+) -> None:
+    inbox.take(addressed(text(1, compress="1", body=packed(body))))
+    inbox.take(addressed(text(2)))
+    expected = [] if code is None else [(code, "m1", "s1")]
+    assert list(refusals(door)) == [*expected, (ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
+
+
+async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inbox.take(addressed(text(1, body=[{"text": "x" * (BYTES - 2_000)}])))
+    inbox.take(addressed(text(2, body=[{"text": "y" * 1_300}])))
+    inbox.take(addressed(text(3, compress="1", body=packed("no JSON"))))
+    assert len(publisher.published) == 2
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "elements"),
+    [(MsgType.FILE, [{"file_id": "f"}] * PACE), (MsgType.READ, [{"msg_id": "of bob"}] * 2 * PACE)],
+)
+async def test_a_message_counts_by_its_elements(
+    inbox: Inbox, publisher: FakePublisher, door: FakeDoor, msg_type: MsgType, elements: list[dict[str, str]]
+) -> None:
+    inbox.take(addressed(text(1, msg_type=msg_type, body=elements)))
+    inbox.take(addressed(text(2, msg_type=msg_type, body=elements[:1])))
+    assert len(publisher.published) == 1
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m2", "s1")]
 
 
 async def test_a_connection_made_at_the_bound_is_closed_too(inbox: Inbox, door: FakeDoor) -> None:

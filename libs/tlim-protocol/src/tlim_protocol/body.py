@@ -3,6 +3,7 @@
 import base64
 import binascii
 import zlib
+from collections.abc import Callable
 from typing import Any, cast
 
 from tlim_protocol.characters import is_plain_text
@@ -20,22 +21,32 @@ of them: ten such receipts held everybody up for ten seconds. Whoever has more t
 
 Body = list[dict[str, Any]]
 
+Charge = Callable[[int], None]
+"""Told the size of a body in bytes once it is unpacked and before it is read; may raise TlimError to refuse it."""
 
-def read_body(raw: object, *, compressed: bool) -> Body:
+
+def free_of_charge(_size: int) -> None:
+    """Charge nobody."""
+
+
+def read_body(raw: object, *, compressed: bool, charge: Charge = free_of_charge) -> Body:
     """Return the body as a non-empty list of objects, whatever form it came in.
 
     `raw` is an array, a string that holds one, or with `compressed` the base64 of the zlib of one (at most 1 MiB
     unpacked). Raises BODY_EMPTY when there is nothing, NOT_AN_ARRAY when it is something else, FIELD_INVALID when it
-    unpacks to more.
+    unpacks to more, or holds more values than a message may.
     """
     if raw is None or raw in ("", []):
         raise TlimError(ErrorCode.BODY_EMPTY, "body is missing or empty", field="body")
     if compressed:
         raw = _unpack(raw)
+        charge(len(raw))
     if isinstance(raw, str | bytes):
         try:
             raw = read_json(raw)
         except TlimError as error:
+            if error.code is ErrorCode.FIELD_INVALID:
+                raise
             raise _not_an_array("body is a text that holds no JSON array") from error
         if raw == []:
             raise TlimError(ErrorCode.BODY_EMPTY, "body is an empty array", field="body")

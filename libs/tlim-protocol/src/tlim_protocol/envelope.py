@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tlim_protocol.body import Body, check_elements, read_body
+from tlim_protocol.body import Body, Charge, check_elements, free_of_charge, read_body
 from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import MAX_ID, conversation_of_users, normalize_user_id
@@ -58,13 +58,15 @@ class Envelope(BaseModel):
         return self.session_id or conversation_of_users(self.msg_from, self.msg_to or self.msg_from)
 
 
-def read_envelope(text: str | None, sender: str) -> Envelope:
+def read_envelope(text: str | None, sender: str, charge: Charge = free_of_charge) -> Envelope:
     """Return the envelope in a stanza's `<body>`, which `sender` (a normalised user id) is known to have sent.
+
+    A compressed body is charged for by its unpacked size before it is read.
 
     Raises TlimError with exactly one code, that of the first failing check in the order of docs/protocol.md: empty
     (BODY_EMPTY), parse (JSON_INVALID), msg_type, field types and sizes (FIELD_INVALID), compress/encode/encrypt
     (UNSUPPORTED), sender (FROM_NOT_SENDER), body (BODY_EMPTY, NOT_AN_ARRAY), element fields, receiver (USER_UNKNOWN).
-    Never raises anything else.
+    Never raises anything else, but for what `charge` raises.
     """
     if text is None or not text.strip():
         raise TlimError(ErrorCode.BODY_EMPTY, "the stanza has no body", field="body")
@@ -74,7 +76,7 @@ def read_envelope(text: str | None, sender: str) -> Envelope:
     if not isinstance(raw, dict):
         raise TlimError(ErrorCode.JSON_INVALID, "the envelope is not a JSON object")
     try:
-        return _check(raw, sender)
+        return _check(raw, sender, charge)
     except TlimError as error:
         error.msg_id = _readable_id(raw.get("msg_id"))
         raise
@@ -85,14 +87,14 @@ def write_envelope(envelope: Envelope) -> str:
     return write_json(envelope.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
-def _check(raw: dict[str, Any], sender: str) -> Envelope:
+def _check(raw: dict[str, Any], sender: str, charge: Charge) -> Envelope:
     msg_type = _read_type(raw.get("msg_type"))
     fields = _read_fields(raw)
     for name, supported in _SUPPORTED.items():
         if fields.get(name, _PLAIN[name]) not in supported:
             raise TlimError(ErrorCode.UNSUPPORTED, f"{name} {quoted(fields[name])} is not supported", field=name)
     _check_sender(fields["from"], sender)
-    body = read_body(raw.get("body"), compressed=fields.get("compress") == "1")
+    body = read_body(raw.get("body"), compressed=fields.get("compress") == "1", charge=charge)
     check_elements(msg_type, body)
     in_session = REGISTRY[msg_type].names_session and body[0].get("session_id") is not None
     return Envelope(

@@ -37,21 +37,19 @@ class Throttle:
         self._full_at: dict[str, float] = {}
         self._sweep_above = _SWEEP_ABOVE
 
-    def hit(self, key: str) -> None:
-        """Count one; raises TooManyRequests, which says after how many seconds the next one will do."""
+    def hit(self, key: str, count: int = 1) -> None:
+        """Count `count`, which passes while there is room for one: whatever follows waits for all of them.
+
+        Raises TooManyRequests, which says after how many seconds the next one will do; then nothing is counted.
+        """
         now = self._clock()
         if len(self._full_at) > self._sweep_above:
             self._forget_those_at_rest(now)
-        full_at = max(self._full_at.get(key, now), now) + self._spacing
-        over = full_at - now - self._period
+        full_at = max(self._full_at.get(key, now), now)
+        over = full_at + self._spacing - now - self._period
         if over > self._spacing / 1_000:  # not 0: sums of fractions miss by a little
             raise TooManyRequests(f"this {self._of_whom} asks too often", retry_after=max(1, math.ceil(over)))
-        self._full_at[key] = full_at
-
-    def charge(self, key: str, count: int) -> None:
-        """Count more for what `hit` has let pass because it turned out to be large; whatever follows waits for it."""
-        now = self._clock()
-        self._full_at[key] = max(self._full_at.get(key, now), now) + count * self._spacing
+        self._full_at[key] = full_at + count * self._spacing
 
     def _forget_those_at_rest(self, now: float) -> None:
         self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}

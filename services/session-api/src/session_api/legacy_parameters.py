@@ -18,6 +18,9 @@ Parameters = Mapping[str, object]
 MAX_FIELDS = 100
 """The specification has five parameters at most; clients add a few of their own."""
 
+MAX_VALUES = 5 * MAX_LISTED
+"""In a JSON body, or in `subscribers`: an element with its three fields, and one more."""
+
 USER_PARAMETERS = ("request_user", "session_user", "user_id")
 """Where callers without a token name the user, the first that is given counts."""
 
@@ -101,7 +104,7 @@ async def _read_multipart(request: Request, max_bytes: int) -> dict[str, object]
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
-    value = read_json(body)
+    value = read_json(body, MAX_VALUES)
     if not isinstance(value, dict):
         raise TlimError(ErrorCode.JSON_INVALID, "the request body is not a JSON object")
     return value
@@ -131,7 +134,7 @@ def _read_elements(value: object) -> list[dict[str, Any]]:
     if value is None:
         raise TlimError(ErrorCode.FIELD_INVALID, "subscribers is missing", field="subscribers")
     if isinstance(value, str):
-        value = read_json(value)
+        value = read_json(value, MAX_VALUES)
     if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
         raise TlimError(ErrorCode.NOT_AN_ARRAY, "subscribers is not an array of objects", field="subscribers")
     if len(value) > MAX_LISTED:

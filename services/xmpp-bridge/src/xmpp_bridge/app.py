@@ -71,7 +71,11 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         settings.xmpp_component_port,
         timeout=settings.xmpp_timeout,
     )
-    pace = Pace(Throttle(settings.messages_per_user, "user"), Throttle(settings.receipts_per_user, "user"))
+    pace = Pace(
+        messages=Throttle(settings.messages_per_user, "user"),
+        receipts=Throttle(settings.receipts_per_user, "user"),
+        bytes=Throttle(settings.bytes_per_user, "user"),
+    )
     inbox = Inbox(addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit)
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)

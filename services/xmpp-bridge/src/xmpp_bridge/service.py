@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
+from tlim_protocol.body import Charge
 from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage
@@ -25,9 +26,6 @@ logger = get_logger(__name__)
 
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 """The bound on messages means small ones; what came compressed is up to a thousand times as large unpacked."""
-
-SIZE_OF_ONE = 16 * 1024
-"""So many bytes count as one message more at a user's pace: a message is far smaller, and a minute holds 48 MiB."""
 
 RED_SECONDS = 10
 """How long a failed publish keeps readiness red when nothing was published since."""
@@ -48,10 +46,16 @@ class Door(Protocol):
 
 
 class Pace(NamedTuple):
-    """How much each user may send: receipts are counted apart, as a device that comes online sends hundreds at once."""
+    """How much each user may send.
+
+    Messages and receipts are counted by the elements of their bodies: each may be something that the store has to
+    look up. Receipts have a pace of their own, as a device that comes online sends hundreds at once. Bytes are
+    counted before they are read, those of a compressed body once more when it is unpacked.
+    """
 
     messages: Throttle
     receipts: Throttle
+    bytes: Throttle
 
 
 class Taken(NamedTuple):
@@ -129,13 +133,17 @@ class Inbox:
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
         """Count the message and return it; what is refused counts as well, or nonsense could be sent without end."""
         sender = normalize_user_id(arrival.sender)
+        charge = partial(self._pace.bytes.hit, sender)
+        charge(arrival.size)
         try:
-            message = _check(arrival, sender)
+            message = _check(arrival, sender, charge)
         except TlimError as error:
-            _count(self._pace.messages, sender, error.msg_id)
+            _count(self._pace.messages, sender, 1, error.msg_id)
             raise
-        is_receipt = REGISTRY[message.envelope.msg_type].effect is Effect.RECEIPT
-        _count(self._pace.receipts if is_receipt else self._pace.messages, sender, message.envelope.msg_id)
+        envelope = message.envelope
+        is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
+        throttle = self._pace.receipts if is_receipt else self._pace.messages
+        _count(throttle, sender, len(envelope.body), envelope.msg_id)
         return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
@@ -143,8 +151,6 @@ class Inbox:
         payload = message.to_bytes()
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
         taken = Taken(arrival, envelope.msg_id, subject, payload, in_message_id(message.sender, envelope.msg_id))
-        if len(payload) >= SIZE_OF_ONE:
-            self._pace.messages.charge(message.sender, len(payload) // SIZE_OF_ONE)
         future = self._publisher.publish_soon(subject, payload, taken.message_id)
         self._in_flight += 1
         self._bytes_in_flight += len(payload)
@@ -196,7 +202,7 @@ class Inbox:
             logger.debug("a refusal could not be sent", code=error.code)
 
 
-def _check(arrival: Arrival, sender: str) -> AcceptedMessage:
+def _check(arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
     if arrival.is_oversized:
         raise TlimError(ErrorCode.FIELD_INVALID, f"the stanza is over {MAX_STANZA_BYTES} bytes", field="body")
     return AcceptedMessage(
@@ -205,13 +211,13 @@ def _check(arrival: Arrival, sender: str) -> AcceptedMessage:
         stanza_id=arrival.stanza_id,
         location=arrival.location,
         received_at=time.time_ns() // 1_000_000,
-        envelope=read_envelope(arrival.text, sender),
+        envelope=read_envelope(arrival.text, sender, charge),
     )
 
 
-def _count(throttle: Throttle, sender: str, msg_id: str | None) -> None:
+def _count(throttle: Throttle, sender: str, count: int, msg_id: str | None) -> None:
     try:
-        throttle.hit(sender)
+        throttle.hit(sender, count)
     except TlimError as refusal:
         refusal.msg_id = msg_id
         raise

@@ -41,6 +41,7 @@ class Settings(ServiceSettings, TokenSettings):
 
     messages_per_user: Rate = Field(default="3000/minute")  # no person writes that much; a program may, for a while
     receipts_per_user: Rate = Field(default="30000/minute")
+    bytes_per_user: Rate = Field(default="50000000/minute")  # 50 messages of the largest kind, unpacked
 
     system_users: list[str] = ["system"]  # in whose names POST /v1/messages may send
     system_send_timeout: timedelta = timedelta(seconds=5)  # a healthy store answers in milliseconds

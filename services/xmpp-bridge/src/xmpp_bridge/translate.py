@@ -48,6 +48,7 @@ class Arrival(NamedTuple):
     stanza_id: str  # empty when the client gave none
     location: str
     text: str | None  # of `<body>`
+    size: int  # of the stanza, estimated, in characters
     is_oversized: bool  # the stanza is over MAX_STANZA_BYTES
 
 
@@ -76,13 +77,15 @@ def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> 
     if mark is None or localpart is None:
         return None
     location = mark.get("location", "")
+    size = _size(message)
     return Arrival(
         sender=localpart,
         reply_to=sender_jid,
         stanza_id=message.get("id", ""),
         location=location if len(location) <= _MAX_LOCATION and is_plain_text(location) else "",
         text=message.findtext(f"{namespace}body"),
-        is_oversized=_is_oversized(message),
+        size=size,
+        is_oversized=_is_oversized(message, size),
     )
 
 
@@ -95,14 +98,17 @@ def read_user(jid: str, addresses: Addresses) -> str | None:
     return localpart if localpart and domain.lower() == addresses.domain else None
 
 
-def _is_oversized(message: ET.Element) -> bool:
-    # Writing the stanza again only to measure it would cost more than all the rest, so that is left to the few whose
-    # characters, at their longest, could reach the limit.
-    characters = sum(
+def _size(message: ET.Element) -> int:
+    return sum(
         2 * len(element.tag) + 5 + len(element.text or "") + len(element.tail or "") + len(str(element.attrib))
         for element in message.iter()
     )
-    if characters * _LONGEST_ESCAPE <= MAX_STANZA_BYTES:
+
+
+def _is_oversized(message: ET.Element, size: int) -> bool:
+    # Writing the stanza again only to measure it would cost more than all the rest, so that is left to the few whose
+    # characters, at their longest, could reach the limit.
+    if size * _LONGEST_ESCAPE <= MAX_STANZA_BYTES:
         return False
     try:
         return len(ET.tostring(message, encoding="utf-8", xml_declaration=False)) > MAX_STANZA_BYTES

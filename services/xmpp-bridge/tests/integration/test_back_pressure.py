@@ -52,7 +52,8 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
     ports, secret = world.xmpp.ports, world.xmpp.credentials.component
     component = Component(addresses, secret, "127.0.0.1", ports.component, timeout=timedelta(seconds=10))
     unlimited = Throttle("999999999/second", "user")
-    inbox = Inbox(addresses, publisher, component, Metrics(), pace=Pace(unlimited, unlimited), in_flight_limit=LIMIT)
+    pace = Pace(unlimited, unlimited, unlimited)
+    inbox = Inbox(addresses, publisher, component, Metrics(), pace=pace, in_flight_limit=LIMIT)
     component.start(inbox.take)
     try:
         await component.connected()
