@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tlim_client.compose import about, group_message, receipt
 from tlim_client.inbox import Carbon, Delivered, Refused, Stored
-from tlim_client.xmpp import XmppServer
+from tlim_client.xmpp import ServerAddress
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
@@ -32,7 +32,7 @@ def smack_target() -> Path:
 async def smack(smack_target: Path, stack: Stack) -> AsyncIterator[Smack]:
     """Logs people in with Smack."""
     at = stack.addresses
-    server = XmppServer(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+    server = ServerAddress(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
     async with AsyncExitStack() as opened:
 
         async def log_in(person: Person) -> SmackClient:

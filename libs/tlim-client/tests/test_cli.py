@@ -15,7 +15,7 @@ from tlim_client.http import HttpClient
 from tlim_client.inbox import Bounced, Delivered, Received, Refused, Stored
 from tlim_client.profile import Profile, Profiles
 from tlim_client.stanzas import CLIENT_NS
-from tlim_client.xmpp import XmppClient, XmppServer
+from tlim_client.xmpp import ServerAddress, XmppClient
 from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
@@ -115,9 +115,11 @@ def test_login_asks_for_the_password_and_keeps_what_it_got(tlim: Terminal) -> No
     assert (kept.xmpp_host, kept.xmpp_port, kept.domain) == ("chat.example.org", 5299, "im.itonglian.com")
 
 
-@pytest.mark.parametrize(("address", "server"), [("h", XmppServer("h", 5222)), ("[::1]:5299", XmppServer("::1", 5299))])
+@pytest.mark.parametrize(
+    ("address", "server"), [("h", ServerAddress("h", 5222)), ("[::1]:5299", ServerAddress("::1", 5299))]
+)
 def test_login_takes_a_server_without_a_port_and_one_by_its_ipv6_address(
-    tlim: Terminal, address: str, server: XmppServer
+    tlim: Terminal, address: str, server: ServerAddress
 ) -> None:
     tlim.ok("login", "alice", "--password-stdin", "--xmpp", address, typed="secret\n")
     assert tlim.doors.profiles.load("alice").server == server

@@ -1,7 +1,7 @@
 """What was delivered within the last seconds is delivered again after a lost connection; nothing overtakes it."""
 
 import pytest
-from xmpp_bridge.component import XmppUnavailable
+from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.delivered import KEPT_S, DeliveredLately
 
 
@@ -53,9 +53,9 @@ def test_a_batch_in_hand_is_not_sent_over_the_next_connection(lately: DeliveredL
     deliver(lately, 1)
     lately.begin(11)
     assert lately.take_back() == 1
-    with pytest.raises(XmppUnavailable):
+    with pytest.raises(ComponentDown):
         lately.check()
-    with pytest.raises(XmppUnavailable):
+    with pytest.raises(ComponentDown):
         lately.end()
 
 

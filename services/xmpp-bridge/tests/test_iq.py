@@ -5,10 +5,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from xmpp_bridge.iq import answer_iq, read_pong, write_ping
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.translate import BridgeAddresses
 
 GOLDEN = Path(__file__).parent / "golden" / "iq"
-ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 
 
 def as_stream(stanzas: str) -> list[ET.Element]:

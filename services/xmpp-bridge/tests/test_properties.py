@@ -10,9 +10,9 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 from xmpp_bridge.iq import answer_iq
-from xmpp_bridge.translate import NO_JID, Addresses, read_arrival, write_error, write_event
+from xmpp_bridge.translate import NO_JID, BridgeAddresses, read_arrival, write_error, write_event
 
-ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 
 anything = st.text(st.characters(exclude_categories=["Cs"]))
 xml_text = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"))

@@ -12,9 +12,9 @@ from tlim_runtime.metrics import Metrics
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.translate import BridgeAddresses
 
-ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 BIGGEST_GROUP = 10_000
 MIB = 1024 * 1024
 

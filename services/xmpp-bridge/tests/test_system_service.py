@@ -21,10 +21,10 @@ from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from xmpp_bridge.awaited import Awaited
-from xmpp_bridge.system_service import Admin, Draft, SystemSender
-from xmpp_bridge.translate import Addresses, write_event
+from xmpp_bridge.system_service import AdminCaller, Draft, SystemSender
+from xmpp_bridge.translate import BridgeAddresses, write_event
 
-ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 Store = Callable[[AcceptedMessage], OutEvent | None]
 
 
@@ -102,7 +102,7 @@ def sender(broker: FakeBroker) -> SystemSender:
     return SystemSender(broker, broker.awaited, ["System", "robot"], timedelta(seconds=0.05))
 
 
-ADMIN = Admin("erp", "request-1")
+ADMIN = AdminCaller("erp", "request-1")
 TEXT = Draft("system", "bob", None, MsgType.TEXT, [{"text": "hello"}], "m1")
 GROUP_TEXT = Draft("system", None, "s-1", MsgType.GROUP_TEXT, [{"text": "hello"}, {"text": "all"}], "m1")
 

@@ -16,10 +16,10 @@ from xmpp_bridge.sasl import WrongPasswordError
 from xmpp_bridge.token_requests import TokenRequests
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.translate import BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
-ADDRESSES = Addresses(DOMAIN, f"bridge.{DOMAIN}")
+ADDRESSES = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
 TOKEN = f"{{{DOMAIN}}}token"
 STANZAS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from tlim_protocol.envelope import MAX_STANZA_BYTES
 from tlim_protocol.events import read_out_event
-from xmpp_bridge.translate import Addresses, read_arrival, write_event
+from xmpp_bridge.translate import BridgeAddresses, read_arrival, write_event
 
 GOLDEN = Path(__file__).parent / "golden"
-ADDRESSES = Addresses("im.itonglian.com", "bridge.im.itonglian.com")
+ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 
 
 def cases(folder: str, suffix: str) -> list[Path]:

@@ -3,10 +3,10 @@
 from xml.etree import ElementTree as ET
 
 import pytest
-from xmpp_bridge.translate import Addresses, read_arrival
+from xmpp_bridge.translate import BridgeAddresses, read_arrival
 
 DOMAIN = "im.itonglian.com"
-ADDRESSES = Addresses(DOMAIN, f"bridge.{DOMAIN}")
+ADDRESSES = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
 MARK = f"<tlim xmlns='{DOMAIN}' location='web'/>"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from tlim_client.compose import text_message
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Stored
-from tlim_client.xmpp import STORED_TIMEOUT, XmppClient, XmppServer
+from tlim_client.xmpp import STORED_TIMEOUT, ServerAddress, XmppClient
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import REGISTRY
@@ -31,7 +31,7 @@ class Person:
     async def device(self, resource: str = "") -> XmppClient:
         """Log in over XMPP with one more device."""
         at = self.stack.addresses
-        server = XmppServer(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+        server = ServerAddress(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
         return await self._open.enter_async_context(XmppClient(server, self.user_id, self.password, resource=resource))
 
     async def http(self) -> HttpClient:

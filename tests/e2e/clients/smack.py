@@ -13,7 +13,7 @@ import pytest
 from slixmpp.xmlstream import ET
 from tlim_client.inbox import Carbon, Delivered, Inbox, Plain, R, anything
 from tlim_client.stanzas import read_stanza
-from tlim_client.xmpp import XmppServer
+from tlim_client.xmpp import ServerAddress
 from tlim_protocol.envelope import Envelope, write_envelope
 
 PROJECT = Path(__file__).parents[1] / "smack"
@@ -42,7 +42,7 @@ def build() -> Path:
 class SmackClient:
     """One device of one user; what Smack hands to its application lands in `inbox`, in our client's words."""
 
-    def __init__(self, process: Process, server: XmppServer, user: str) -> None:
+    def __init__(self, process: Process, server: ServerAddress, user: str) -> None:
         self._process, self._server, self._user = process, server, user
         self._signs: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self._reading = asyncio.ensure_future(self._read())
@@ -50,7 +50,7 @@ class SmackClient:
         self.jid = ""
 
     @classmethod
-    async def start(cls, target: Path, server: XmppServer, user: str, password: str) -> Self:
+    async def start(cls, target: Path, server: ServerAddress, user: str, password: str) -> Self:
         """Start Java and log in."""
         classpath = f"{target / 'classes'}{os.pathsep}{target / 'libraries'}/*"
         where = (server.host, str(server.port), server.domain, str(server.ca_file), user)

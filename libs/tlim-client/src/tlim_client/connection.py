@@ -32,7 +32,7 @@ IDLE_SECONDS, PING_SECONDS = 60.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class XmppServer:
+class ServerAddress:
     """Where the XMPP server is; without `ca_file` its certificate is checked against the system's authorities."""
 
     host: str = "localhost"
@@ -54,7 +54,7 @@ class Connection:
     A connection that breaks is made again, and the stream resumed, until `close`; what was received lands in `inbox`.
     """
 
-    def __init__(self, server: XmppServer, user: str, password: str, *, resource: str = "") -> None:
+    def __init__(self, server: ServerAddress, user: str, password: str, *, resource: str = "") -> None:
         self.server = server
         self.user = user
         self.inbox = Inbox()

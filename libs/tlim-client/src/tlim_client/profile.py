@@ -12,7 +12,7 @@ from tlim_protocol.errors import TlimError
 from tlim_protocol.identity import normalize_user_id
 
 from tlim_client.failures import ProfileError
-from tlim_client.xmpp import XmppServer
+from tlim_client.xmpp import ServerAddress
 
 DEV_CA = Path(".tlim") / "secrets" / "ca.pem"
 
@@ -32,9 +32,9 @@ class Profile:
     token_ends: float = 0  # seconds since the epoch
 
     @property
-    def server(self) -> XmppServer:
+    def server(self) -> ServerAddress:
         """The XMPP server to connect to."""
-        return XmppServer(self.xmpp_host, self.xmpp_port, self.domain, Path(self.ca_file) if self.ca_file else None)
+        return ServerAddress(self.xmpp_host, self.xmpp_port, self.domain, Path(self.ca_file) if self.ca_file else None)
 
     def with_token(self, token: str, lifetime: float) -> Self:
         """Return the profile with a new token that is good for `lifetime` seconds from now."""

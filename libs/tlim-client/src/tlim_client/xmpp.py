@@ -10,12 +10,12 @@ from slixmpp.exceptions import IqError, IqTimeout
 from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode
 
-from tlim_client.connection import Connection, XmppServer
+from tlim_client.connection import Connection, ServerAddress
 from tlim_client.failures import ClientError, NotReachableError, NotReceivedError, RefusedError
 from tlim_client.inbox import Bounced, R, Received, Refused, Stored, anything
 from tlim_client.stanzas import TLIM_NS, message_stanza
 
-__all__ = ["STORED_TIMEOUT", "XmppClient", "XmppServer"]
+__all__ = ["STORED_TIMEOUT", "ServerAddress", "XmppClient"]
 
 STORED_TIMEOUT = 5.0
 """Seconds without an answer after which a message is sent again: far over what a healthy server needs."""

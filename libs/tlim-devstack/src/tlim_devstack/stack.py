@@ -34,7 +34,7 @@ START_SECONDS = 90  # a first start on a slow machine; nothing waits that long w
 
 
 @dataclass(frozen=True)
-class Addresses:
+class StackAddresses:
     """Where to reach a running stack. `ca_file` is the certificate authority to trust for XMPP."""
 
     gateway: str
@@ -68,7 +68,7 @@ class Stack:
         self.demo_users = tuple(demo_users)
         self.credentials = load_or_generate(self.home / "secrets")
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
-        self.addresses = Addresses(
+        self.addresses = StackAddresses(
             gateway=f"http://127.0.0.1:{self.ports.gateway}",
             xmpp_host="127.0.0.1",
             xmpp_port=self.ports.xmpp,

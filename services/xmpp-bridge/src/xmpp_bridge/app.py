@@ -16,14 +16,14 @@ from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.sasl import SaslLogin
-from xmpp_bridge.service import Inbox, Pace
+from xmpp_bridge.service import Intake, Pace
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
 from xmpp_bridge.token_requests import TokenRequests
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.translate import BridgeAddresses
 
 _ONE_BUFFER = 1_000
 """Messages that one read of the socket can hold beyond the bound on what is in flight."""
@@ -63,7 +63,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     At the end the batch of deliveries in hand is finished with its barrier, the XMPP stream is closed (what the
     server sent before it closed its side is still taken over), and what was taken over gets its acknowledgement.
     """
-    addresses = Addresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
+    addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
     component = Component(
         addresses,
         settings.component_secret.get_secret_value(),
@@ -76,16 +76,18 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         receipts=Throttle(settings.receipts_per_user, "user"),
         bytes=Throttle(settings.bytes_per_user, "user"),
     )
-    inbox = Inbox(addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit)
+    intake = Intake(
+        addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit
+    )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
     outbox = OutboxSubscriber(component, addresses, awaited, Backlog(broker), app.state.metrics)
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)
-    app.state.health.add("publishing", inbox.ping)
+    app.state.health.add("publishing", intake.ping)
     app.state.health.add("deliveries", consumer.ping)
     requests = TokenRequests(app.state.token_desk, component, addresses)
-    component.start(inbox.take, requests.take, lambda: consumer.go_back(outbox.connection_lost()))
+    component.start(intake.take, requests.take, lambda: consumer.go_back(outbox.connection_lost()))
     await consumer.start()
     try:
         yield
@@ -96,7 +98,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         await requests.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_grace.total_seconds()):
-                await inbox.drained()
+                await intake.drained()
 
 
 def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> TokenDesk:

@@ -12,7 +12,7 @@ LATE_MS = 3_000
 """In a healthy system a message is delivered within milliseconds, and nobody recalls what he sent in less than this."""
 
 
-class Store(Protocol):
+class RecallRecord(Protocol):
     """Who knows what was recalled: message-store, over the broker's request-reply."""
 
     async def request(self, subject: str, payload: bytes) -> bytes: ...
@@ -21,7 +21,7 @@ class Store(Protocol):
 class Backlog:
     """Asks the store about chat messages that were stored a while ago, as after an outage; never about fresh ones."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: RecallRecord, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         self._is_behind = False

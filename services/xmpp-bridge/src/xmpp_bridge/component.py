@@ -13,7 +13,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.iq import answer_iq, read_pong, write_ping
-from xmpp_bridge.translate import IQ, MESSAGE, Addresses
+from xmpp_bridge.translate import IQ, MESSAGE, BridgeAddresses
 from xmpp_bridge.wire import Wire
 
 logger = get_logger(__name__)
@@ -28,7 +28,7 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 15.0
 """Between attempts, doubling: a restarted server is met quickly, a dead one is not hammered."""
 
 
-class XmppUnavailable(Unavailable):
+class ComponentDown(Unavailable):
     """There is no connection to the XMPP server, or it did not answer in time."""
 
 
@@ -37,7 +37,7 @@ class Component:
 
     def __init__(
         self,
-        addresses: Addresses,
+        addresses: BridgeAddresses,
         secret: str,
         host: str,
         port: int,
@@ -90,12 +90,12 @@ class Component:
         await self._wire.hang_up(wait=2)
 
     async def connected(self) -> None:
-        """Wait until there is a connection on which stanzas can be sent; raises XmppUnavailable after the time-out."""
+        """Wait until there is a connection on which stanzas can be sent; raises ComponentDown after the time-out."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._up.wait()
         except TimeoutError:
-            raise XmppUnavailable(f"no XMPP connection: {self._reason}") from None
+            raise ComponentDown(f"no XMPP connection: {self._reason}") from None
 
     @property
     def is_connected(self) -> bool:
@@ -103,9 +103,9 @@ class Component:
         return self._up.is_set()
 
     async def ping(self) -> None:
-        """Raise XmppUnavailable unless there is a connection at this moment."""
+        """Raise ComponentDown unless there is a connection at this moment."""
         if not self.is_connected:
-            raise XmppUnavailable(f"no XMPP connection: {self._reason}")
+            raise ComponentDown(f"no XMPP connection: {self._reason}")
 
     def pause(self) -> None:
         """Read nothing more for now: the server's buffers fill, then its senders wait."""
@@ -119,13 +119,13 @@ class Component:
             transport.resume_reading()
 
     def send(self, stanzas: str) -> None:
-        """Write stanzas behind everything sent before; raises XmppUnavailable without a connection."""
+        """Write stanzas behind everything sent before; raises ComponentDown without a connection."""
         if not self._up.is_set():
-            raise XmppUnavailable(f"no XMPP connection: {self._reason}")
+            raise ComponentDown(f"no XMPP connection: {self._reason}")
         self._wire.send_raw(stanzas)
 
     async def deliver(self, stanzas: Iterable[str]) -> None:
-        """Send stanzas and return when the server has taken over every one of them; raises XmppUnavailable.
+        """Send stanzas and return when the server has taken over every one of them; raises ComponentDown.
 
         XEP-0114 has no acknowledgements. The stream is in order, so the answer to a ping behind the last stanza says
         that all before it was processed. After a failure it is unknown which were: send all again.
@@ -154,7 +154,7 @@ class Component:
         except TimeoutError:
             # Half-open or stuck, a new connection is the way on; what was not acknowledged is sent again over it.
             self._wire.abort()
-            raise XmppUnavailable("the XMPP server did not answer in time") from None
+            raise ComponentDown("the XMPP server did not answer in time") from None
 
     def _on_stanza(self, stanza: Element) -> None:
         try:
@@ -175,7 +175,7 @@ class Component:
             return
         answer = answer_iq(iq)
         if answer is not None:
-            with contextlib.suppress(XmppUnavailable):  # whoever asked sees the connection go as well
+            with contextlib.suppress(ComponentDown):  # whoever asked sees the connection go as well
                 self.send(answer)
 
     async def _keep_connected(self) -> None:
@@ -210,7 +210,7 @@ class Component:
                 async with asyncio.timeout(IDLE_PING_S):
                     await self._down.wait()
             except TimeoutError:
-                with contextlib.suppress(XmppUnavailable):  # then the connection is down, or about to be
+                with contextlib.suppress(ComponentDown):  # then the connection is down, or about to be
                     await self._barrier()
 
     def _went_up(self, _event: object) -> None:
@@ -226,7 +226,7 @@ class Component:
         self._wire.cancel_connection_attempt()  # the next attempt is ours to time
         for pong in self._pongs.values():
             if not pong.done():
-                pong.set_exception(XmppUnavailable("the XMPP connection was lost"))
+                pong.set_exception(ComponentDown("the XMPP connection was lost"))
 
     def _note_stream_error(self, error: StreamError) -> None:
         self._stream_error = f"the server says {error['condition']}"

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xmpp_bridge.component import XmppUnavailable
+from xmpp_bridge.component import ComponentDown
 
 KEPT_S = 10.0
 """How long a server may lose what it has taken over. ejabberd answers pings for a moment while its sessions end, and
@@ -37,12 +37,12 @@ class DeliveredLately:
         self._batches.append(_Batch(first))
 
     def check(self) -> None:
-        """Raise XmppUnavailable when the connection was lost since the batch in hand began."""
+        """Raise ComponentDown when the connection was lost since the batch in hand began."""
         if not self._batches:
-            raise XmppUnavailable("the XMPP connection was lost")
+            raise ComponentDown("the XMPP connection was lost")
 
     def end(self) -> None:
-        """Note that the server has taken over the batch in hand; raises XmppUnavailable like `check`."""
+        """Note that the server has taken over the batch in hand; raises ComponentDown like `check`."""
         self.check()
         self._batches[-1].taken_at = self._clock()
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from tlim_runtime.auth import CurrentUser, admin_user
 
-from xmpp_bridge.system_service import Admin, SystemSender
+from xmpp_bridge.system_service import AdminCaller, SystemSender
 from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer
 
@@ -25,8 +25,8 @@ def _system_sender(request: Request) -> SystemSender:
     return sender
 
 
-def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
-    return Admin(user.user_id, request.state.request_id)
+def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> AdminCaller:
+    return AdminCaller(user.user_id, request.state.request_id)
 
 
 def _client_address(request: Request) -> str:
@@ -38,4 +38,4 @@ TokenDeskDep = Annotated[TokenDesk, Depends(_token_desk)]
 TokenIssuerDep = Annotated[TokenIssuer, Depends(_token_issuer)]
 ClientAddress = Annotated[str, Depends(_client_address)]
 SystemSenderDep = Annotated[SystemSender, Depends(_system_sender)]
-AdminDep = Annotated[Admin, Depends(_admin)]
+AdminDep = Annotated[AdminCaller, Depends(_admin)]

@@ -5,7 +5,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 
 from xmpp_bridge.dependencies import ClientAddress, TokenDeskDep, TokenIssuerDep
-from xmpp_bridge.schemas import KeySet, TokenAnswer, TokenRequest
+from xmpp_bridge.schemas import KeySetAnswer, TokenAnswer, TokenRequest
 
 MAX_BODY_BYTES = 16 * 1024
 """A name and a password: whoever asks has no token yet, so anybody may send it."""
@@ -36,7 +36,7 @@ async def create_token(
 
 
 @router.get("/.well-known/jwks.json")
-async def get_keys(issuer: TokenIssuerDep, response: Response) -> KeySet:
+async def get_keys(issuer: TokenIssuerDep, response: Response) -> KeySetAnswer:
     """List the public keys of all tokens that may still be valid."""
     response.headers["Cache-Control"] = _KEYS_MAX_AGE
-    return KeySet(keys=issuer.jwks()["keys"])
+    return KeySetAnswer(keys=issuer.jwks()["keys"])

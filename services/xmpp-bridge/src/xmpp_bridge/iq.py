@@ -5,7 +5,7 @@ from enum import Enum
 from xml.etree import ElementTree as ET
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
-from xmpp_bridge.translate import TLIM_NS, Addresses
+from xmpp_bridge.translate import TLIM_NS, BridgeAddresses
 
 _DISCO_INFO = "http://jabber.org/protocol/disco#info"
 _DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
@@ -25,7 +25,7 @@ class Refusal(Enum):
     NOT_NOW = ("wait", "recipient-unavailable")
 
 
-def write_ping(ping_id: str, addresses: Addresses) -> str:
+def write_ping(ping_id: str, addresses: BridgeAddresses) -> str:
     """Return an XEP-0199 ping from the component to the domain."""
     return (
         f"<iq type='get' id={quote(ping_id)} from='{addresses.component}' to='{addresses.domain}'>"
@@ -33,7 +33,7 @@ def write_ping(ping_id: str, addresses: Addresses) -> str:
     )
 
 
-def read_pong(iq: ET.Element, addresses: Addresses) -> str | None:
+def read_pong(iq: ET.Element, addresses: BridgeAddresses) -> str | None:
     """Return the id of the ping that this `<iq>` answers, or None; an error is as good an answer as a result."""
     is_answer = iq.get("type") in {"result", "error"} and iq.get("from") == addresses.domain
     return iq.get("id") if is_answer else None

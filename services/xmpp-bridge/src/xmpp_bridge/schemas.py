@@ -25,7 +25,7 @@ class TokenAnswer(BaseModel):
     expires_in: int  # seconds
 
 
-class KeySet(BaseModel):
+class KeySetAnswer(BaseModel):
     """A JSON Web Key Set (RFC 7517)."""
 
     keys: list[dict[str, str]]

@@ -20,7 +20,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.throttle import Throttle
 
-from xmpp_bridge.translate import Addresses, Arrival, read_arrival, write_error
+from xmpp_bridge.translate import Arrival, BridgeAddresses, read_arrival, write_error
 
 logger = get_logger(__name__)
 
@@ -31,7 +31,7 @@ RED_SECONDS = 10
 """How long a failed publish keeps readiness red when nothing was published since."""
 
 
-class Publisher(Protocol):
+class InPublisher(Protocol):
     """Where accepted messages go: the broker."""
 
     def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]: ...
@@ -68,7 +68,7 @@ class Taken(NamedTuple):
     message_id: str
 
 
-class Inbox:
+class Intake:
     """Takes over what clients send: validated, published in order, many at a time but never more than the bound.
 
     At the bound, of messages or of bytes, the door is paused, below half of it opened again; what the door had read
@@ -78,8 +78,8 @@ class Inbox:
 
     def __init__(
         self,
-        addresses: Addresses,
-        publisher: Publisher,
+        addresses: BridgeAddresses,
+        publisher: InPublisher,
         door: Door,
         metrics: Metrics,
         *,

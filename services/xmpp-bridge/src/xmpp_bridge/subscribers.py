@@ -12,7 +12,7 @@ from tlim_runtime.outages import Unavailable
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.translate import Addresses, write_event
+from xmpp_bridge.translate import BridgeAddresses, write_event
 
 
 class Deliverer(Protocol):
@@ -25,7 +25,7 @@ class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them."""
 
     def __init__(
-        self, component: Deliverer, addresses: Addresses, awaited: Awaited, backlog: Backlog, metrics: Metrics
+        self, component: Deliverer, addresses: BridgeAddresses, awaited: Awaited, backlog: Backlog, metrics: Metrics
     ) -> None:
         self._component = component
         self._addresses = addresses

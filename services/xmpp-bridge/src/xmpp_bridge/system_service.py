@@ -28,7 +28,7 @@ from xmpp_bridge.translate import read_refusal
 _LOCATION = "server"
 
 
-class Broker(Protocol):
+class SystemBroker(Protocol):
     """Where accepted messages go, and who is asked to note users and what administrators do."""
 
     async def publish(self, subject: str, payload: bytes, message_id: str) -> PubAck: ...
@@ -46,7 +46,7 @@ class Draft(NamedTuple):
     msg_id: str | None
 
 
-class Admin(NamedTuple):
+class AdminCaller(NamedTuple):
     """Who asks for it: the subject of a token with scope admin, and the request, as the log names it."""
 
     user_id: str
@@ -56,14 +56,14 @@ class Admin(NamedTuple):
 class SystemSender:
     """Sends in the name of the system users, and waits until the message is stored or refused."""
 
-    def __init__(self, broker: Broker, awaited: Awaited, users: Iterable[str], timeout: timedelta) -> None:
+    def __init__(self, broker: SystemBroker, awaited: Awaited, users: Iterable[str], timeout: timedelta) -> None:
         self._broker = broker
         self._awaited = awaited
         self._users = frozenset(normalize_user_id(user) for user in users)
         self._known: set[str] = set()
         self._timeout = timeout.total_seconds()
 
-    async def send(self, admin: Admin, draft: Draft) -> StoredMessage:
+    async def send(self, admin: AdminCaller, draft: Draft) -> StoredMessage:
         """Return the message as it was stored, or as it had been stored when the msg_id was used before.
 
         It is in the audit log before it is on its way: nobody speaks for the system without a trace.
@@ -98,7 +98,7 @@ class SystemSender:
             await self._broker.request(Rpc.USER_MEET, UserMeet(seen=[sender], ask=[]).to_bytes())
             self._known.add(sender)
 
-    async def _note(self, admin: Admin, envelope: Envelope) -> None:
+    async def _note(self, admin: AdminCaller, envelope: Envelope) -> None:
         note = AuditNote(
             actor=admin.user_id,
             request_id=admin.request_id,

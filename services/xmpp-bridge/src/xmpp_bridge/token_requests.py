@@ -10,7 +10,7 @@ from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.iq import Refusal, is_token_request, refuse_iq, write_token
 from xmpp_bridge.token_service import TokenDesk
-from xmpp_bridge.translate import Addresses, read_user
+from xmpp_bridge.translate import BridgeAddresses, read_user
 
 logger = get_logger(__name__)
 
@@ -24,7 +24,7 @@ class Answers(Protocol):
 class TokenRequests:
     """Answers token requests, each in a task of its own; only users of the domain get one."""
 
-    def __init__(self, desk: TokenDesk, answers: Answers, addresses: Addresses) -> None:
+    def __init__(self, desk: TokenDesk, answers: Answers, addresses: BridgeAddresses) -> None:
         self._desk = desk
         self._answers = answers
         self._addresses = addresses

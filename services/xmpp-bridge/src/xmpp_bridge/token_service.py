@@ -21,7 +21,7 @@ class Logins(Protocol):
     async def check(self, user_id: str, password: str) -> None: ...
 
 
-class Directory(Protocol):
+class UsersDirectory(Protocol):
     """How the users directory is told of somebody: the broker's request-reply."""
 
     async def request(self, subject: str, payload: bytes) -> bytes: ...
@@ -40,7 +40,7 @@ class TokenDesk:
     def __init__(
         self,
         logins: Logins,
-        directory: Directory,
+        directory: UsersDirectory,
         issuer: TokenIssuer,
         *,
         per_user: Throttle,

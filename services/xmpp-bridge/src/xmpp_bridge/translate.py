@@ -33,7 +33,7 @@ _NO_CARBONS = "<private xmlns='urn:xmpp:carbons:2'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
-class Addresses(NamedTuple):
+class BridgeAddresses(NamedTuple):
     """The two names everything turns on: the users' domain and the component's own."""
 
     domain: str
@@ -52,7 +52,7 @@ class Arrival(NamedTuple):
     is_oversized: bool  # the stanza is over MAX_STANZA_BYTES
 
 
-def read_arrival(stanza: ET.Element, addresses: Addresses) -> Arrival | None:
+def read_arrival(stanza: ET.Element, addresses: BridgeAddresses) -> Arrival | None:
     """Return the tlim message in a `<message>` of the component's stream, or None when there is none to be trusted.
 
     Diverted (XEP-0297): only when the outer `from` is exactly the bare domain, which no client can have. Addressed:
@@ -70,7 +70,7 @@ def read_arrival(stanza: ET.Element, addresses: Addresses) -> Arrival | None:
     return _read_message(inner[0], _CLIENT, addresses)
 
 
-def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> Arrival | None:
+def _read_message(message: ET.Element, namespace: str, addresses: BridgeAddresses) -> Arrival | None:
     mark = message.find(_TLIM)
     sender_jid = message.get("from", "")
     localpart = read_user(sender_jid, addresses)
@@ -89,7 +89,7 @@ def _read_message(message: ET.Element, namespace: str, addresses: Addresses) -> 
     )
 
 
-def read_user(jid: str, addresses: Addresses) -> str | None:
+def read_user(jid: str, addresses: BridgeAddresses) -> str | None:
     """Return the localpart of a user's JID, full or bare, as the server wrote it, or None for anybody off the domain.
 
     To be trusted in a stanza's own `from`: the XMPP server stamps that, a client cannot forge it.
@@ -116,7 +116,7 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
         return True
 
 
-def write_event(event: OutEvent, addresses: Addresses) -> Iterator[str]:
+def write_event(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
     """Yield the stanzas of an out event: a delivery for each recipient, then what the sender hears, stored or error."""
     hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
@@ -134,7 +134,7 @@ def read_refusal(event: RejectedMessage) -> TlimError:
     return TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
 
 
-def _write_deliveries(event: StoredMessage, addresses: Addresses) -> Iterator[str]:
+def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
     # Everything but the receiver is written once: a group may have 10,000 of them.
     envelope = event.envelope
     # What only the server can say, a notice, comes from the server; whose doing it was stands in the envelope.
@@ -157,7 +157,7 @@ def _recalled(envelope: Envelope) -> str:
     return "".join(f"<recalled xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)
 
 
-def _write_stored(event: StoredMessage, reply_to: str, addresses: Addresses) -> str:
+def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresses) -> str:
     # A headline goes to that resource or nowhere (RFC 6121 section 8.5): another device has no use for it.
     return (
         f"<message type='headline' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(event.stanza_id)}>"
@@ -166,7 +166,7 @@ def _write_stored(event: StoredMessage, reply_to: str, addresses: Addresses) -> 
     )
 
 
-def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Addresses) -> str:
+def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: BridgeAddresses) -> str:
     """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines.
 
     Smack takes every `<error>` in a message, ours too, for a stanza error (RFC 6120 section 8.3.2), and breaks off the

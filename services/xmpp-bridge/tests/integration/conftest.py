@@ -14,7 +14,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-from tlim_client.xmpp import XmppClient, XmppServer
+from tlim_client.xmpp import ServerAddress, XmppClient
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
@@ -69,7 +69,7 @@ class XmppServerProcess:
         self.key_file = token_key_file(home / "secrets")
         self.ports = Ports.random()
         self.authority = authority
-        self.client_side = XmppServer("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
+        self.client_side = ServerAddress("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
         self._server = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
         self._log = home / "output.log"
         *helpers, self._program = self._server.prepare()

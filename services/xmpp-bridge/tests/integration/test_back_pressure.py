@@ -10,8 +10,8 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge.component import Component
-from xmpp_bridge.service import Inbox, Pace
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.service import Intake, Pace
+from xmpp_bridge.translate import BridgeAddresses
 
 LIMIT = 5
 MANY = 300
@@ -48,13 +48,13 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
     world: Any, envelope: Any, eventually: Any
 ) -> None:
     publisher = SlowPublisher()
-    addresses = Addresses(DOMAIN, COMPONENT)
+    addresses = BridgeAddresses(DOMAIN, COMPONENT)
     ports, secret = world.xmpp.ports, world.xmpp.credentials.component
     component = Component(addresses, secret, "127.0.0.1", ports.component, timeout=timedelta(seconds=10))
     unlimited = Throttle("999999999/second", "user")
     pace = Pace(unlimited, unlimited, unlimited)
-    inbox = Inbox(addresses, publisher, component, Metrics(), pace=pace, in_flight_limit=LIMIT)
-    component.start(inbox.take)
+    intake = Intake(addresses, publisher, component, Metrics(), pace=pace, in_flight_limit=LIMIT)
+    component.start(intake.take)
     try:
         await component.connected()
         alice, bob = await world.login("alice"), await world.login("bob")
@@ -78,6 +78,6 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
             assert publisher.msg_ids == sent
 
         await eventually(all_have_come)
-        await inbox.drained()
+        await intake.drained()
     finally:
         await component.close()

@@ -19,8 +19,8 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge import service
-from xmpp_bridge.service import Inbox, Pace
-from xmpp_bridge.translate import Addresses
+from xmpp_bridge.service import Intake, Pace
+from xmpp_bridge.translate import BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
 LIMIT = 10
@@ -93,10 +93,10 @@ def door() -> FakeDoor:
 
 
 @pytest.fixture
-async def inbox(publisher: FakePublisher, door: FakeDoor) -> Inbox:
-    addresses = Addresses(DOMAIN, f"bridge.{DOMAIN}")
+async def intake(publisher: FakePublisher, door: FakeDoor) -> Intake:
+    addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
     pace = Pace(*(Throttle(f"{rate}/hour", "user") for rate in (PACE, 2 * PACE, BYTES)))
-    return Inbox(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT)
+    return Intake(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT)
 
 
 def text(number: int = 1, sender: str = "alice", **changes: object) -> str:
@@ -126,8 +126,8 @@ def refusals(door: FakeDoor) -> Iterator[tuple[str | None, str | None, str | Non
         yield element.get("code"), element.get("msg_id"), stanza.get("id")
 
 
-async def test_a_valid_message_is_published_with_its_sender(inbox: Inbox, publisher: FakePublisher) -> None:
-    inbox.take(addressed(text(), sender=f"Alice@{DOMAIN}/phone"))
+async def test_a_valid_message_is_published_with_its_sender(intake: Intake, publisher: FakePublisher) -> None:
+    intake.take(addressed(text(), sender=f"Alice@{DOMAIN}/phone"))
     (published,) = publisher.published
     message = AcceptedMessage.from_bytes(published.payload)
     assert (message.sender, message.reply_to) == ("alice", f"Alice@{DOMAIN}/phone")
@@ -136,9 +136,9 @@ async def test_a_valid_message_is_published_with_its_sender(inbox: Inbox, publis
     assert published.subject == subject_in(MsgType.TEXT, "u:alice:bob")
 
 
-async def test_messages_are_published_in_the_order_they_came(inbox: Inbox, publisher: FakePublisher) -> None:
+async def test_messages_are_published_in_the_order_they_came(intake: Intake, publisher: FakePublisher) -> None:
     for number in range(LIMIT):
-        inbox.take(addressed(text(number)))
+        intake.take(addressed(text(number)))
     expected = [in_message_id("alice", f"m{number}") for number in range(LIMIT)]
     assert [published.message_id for published in publisher.published] == expected
 
@@ -155,80 +155,80 @@ async def test_messages_are_published_in_the_order_they_came(inbox: Inbox, publi
     ],
 )
 async def test_an_invalid_message_is_refused_and_not_published(
-    inbox: Inbox,
+    intake: Intake,
     publisher: FakePublisher,
     door: FakeDoor,
     stanza: ET.Element,
     answer: tuple[ErrorCode, str | None, str],
 ) -> None:
-    inbox.take(stanza)
+    intake.take(stanza)
     assert list(refusals(door)) == [answer]
     assert publisher.published == []
 
 
-async def test_a_stanza_without_id_is_refused_without_id(inbox: Inbox, door: FakeDoor) -> None:
-    inbox.take(addressed("nonsense", stanza_id=""))
+async def test_a_stanza_without_id_is_refused_without_id(intake: Intake, door: FakeDoor) -> None:
+    intake.take(addressed("nonsense", stanza_id=""))
     assert list(refusals(door)) == [(ErrorCode.JSON_INVALID.value, None, None)]
 
 
-async def test_what_is_not_ours_is_ignored_quietly(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
-    inbox.take(addressed(text(), sender="alice@evil.example/x"))
+async def test_what_is_not_ours_is_ignored_quietly(intake: Intake, publisher: FakePublisher, door: FakeDoor) -> None:
+    intake.take(addressed(text(), sender="alice@evil.example/x"))
     assert (publisher.published, door.sent) == ([], [])
 
 
 async def test_a_failed_publish_is_told_to_the_sender_and_turns_readiness_red(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text()))
+    intake.take(addressed(text()))
     publisher.published[0].fail()
-    await inbox.drained()
+    await intake.drained()
     assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
     with pytest.raises(Unavailable):
-        await inbox.ping()
+        await intake.ping()
 
 
-async def test_the_next_success_turns_readiness_green(inbox: Inbox, publisher: FakePublisher) -> None:
+async def test_the_next_success_turns_readiness_green(intake: Intake, publisher: FakePublisher) -> None:
     for number in (1, 2):
-        inbox.take(addressed(text(number)))
+        intake.take(addressed(text(number)))
     publisher.published[0].fail()
     publisher.published[1].succeed()
-    await inbox.drained()
-    await inbox.ping()
+    await intake.drained()
+    await intake.ping()
 
 
 async def test_a_resend_is_published_once_more_under_an_id_of_its_own(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text()))
+    intake.take(addressed(text()))
     publisher.published[0].succeed(duplicate=True)
     await settle()
     first, again = publisher.published
     assert again.message_id.startswith(f"{first.message_id}:")
     assert (again.subject, again.payload) == (first.subject, first.payload)
     again.succeed(duplicate=True)
-    await inbox.drained()
+    await intake.drained()
     assert len(publisher.published) == 2
     assert door.sent == []
 
 
 async def test_a_resend_that_cannot_be_published_is_told_to_the_sender(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text()))
+    intake.take(addressed(text()))
     publisher.published[0].succeed(duplicate=True)
     await settle()
     publisher.published[1].fail()
-    await inbox.drained()
+    await intake.drained()
     assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
 
 
 async def test_the_door_closes_at_the_bound_and_opens_below_half(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     for number in range(LIMIT - 1):
-        inbox.take(addressed(text(number)))
+        intake.take(addressed(text(number)))
     assert door.is_open
-    inbox.take(addressed(text(LIMIT)))
+    intake.take(addressed(text(LIMIT)))
     assert not door.is_open
     for published in publisher.published[: LIMIT // 2 - 1]:
         published.succeed()
@@ -240,12 +240,12 @@ async def test_the_door_closes_at_the_bound_and_opens_below_half(
 
 
 async def test_the_door_closes_at_the_bound_of_bytes_too(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, publisher: FakePublisher, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_BYTES_IN_FLIGHT", 5_000)
-    inbox.take(addressed(text(1, body=[{"text": "x" * 4_000}])))
+    intake.take(addressed(text(1, body=[{"text": "x" * 4_000}])))
     assert door.is_open
-    inbox.take(addressed(text(2, body=[{"text": "x" * 4_000}])))
+    intake.take(addressed(text(2, body=[{"text": "x" * 4_000}])))
     assert not door.is_open
     for published in publisher.published:
         published.succeed()
@@ -258,10 +258,10 @@ def packed(body: str) -> str:
 
 
 async def test_bytes_are_counted_and_what_is_over_is_not_read(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text(1, body=[{"text": "x" * BYTES}])))
-    inbox.take(addressed("nonsense"))
+    intake.take(addressed(text(1, body=[{"text": "x" * BYTES}])))
+    intake.take(addressed("nonsense"))
     assert len(publisher.published) == 1
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS.value, None, "s1")]
 
@@ -276,20 +276,20 @@ async def test_bytes_are_counted_and_what_is_over_is_not_read(
     ids=["accepted", "too many values", "no objects"],
 )
 async def test_a_compressed_body_is_charged_by_its_unpacked_size_whatever_becomes_of_it(
-    inbox: Inbox, door: FakeDoor, body: str, code: ErrorCode | None
+    intake: Intake, door: FakeDoor, body: str, code: ErrorCode | None
 ) -> None:
-    inbox.take(addressed(text(1, compress="1", body=packed(body))))
-    inbox.take(addressed(text(2)))
+    intake.take(addressed(text(1, compress="1", body=packed(body))))
+    intake.take(addressed(text(2)))
     expected = [] if code is None else [(code, "m1", "s1")]
     assert list(refusals(door)) == [*expected, (ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
 
 
 async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text(1, body=[{"text": "x" * (BYTES - 2_000)}])))
-    inbox.take(addressed(text(2, body=[{"text": "y" * 1_300}])))
-    inbox.take(addressed(text(3, compress="1", body=packed("no JSON"))))
+    intake.take(addressed(text(1, body=[{"text": "x" * (BYTES - 2_000)}])))
+    intake.take(addressed(text(2, body=[{"text": "y" * 1_300}])))
+    intake.take(addressed(text(3, compress="1", body=packed("no JSON"))))
     assert len(publisher.published) == 2
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
 
@@ -299,35 +299,35 @@ async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(
     [(MsgType.FILE, [{"file_id": "f"}] * PACE), (MsgType.READ, [{"msg_id": "of bob"}] * 2 * PACE)],
 )
 async def test_a_message_counts_by_its_elements(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor, msg_type: MsgType, elements: list[dict[str, str]]
+    intake: Intake, publisher: FakePublisher, door: FakeDoor, msg_type: MsgType, elements: list[dict[str, str]]
 ) -> None:
-    inbox.take(addressed(text(1, msg_type=msg_type, body=elements)))
-    inbox.take(addressed(text(2, msg_type=msg_type, body=elements[:1])))
+    intake.take(addressed(text(1, msg_type=msg_type, body=elements)))
+    intake.take(addressed(text(2, msg_type=msg_type, body=elements[:1])))
     assert len(publisher.published) == 1
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m2", "s1")]
 
 
-async def test_a_connection_made_at_the_bound_is_closed_too(inbox: Inbox, door: FakeDoor) -> None:
+async def test_a_connection_made_at_the_bound_is_closed_too(intake: Intake, door: FakeDoor) -> None:
     for number in range(LIMIT):
-        inbox.take(addressed(text(number)))
+        intake.take(addressed(text(number)))
     door.is_open = True
-    inbox.take(addressed(text(LIMIT)))
+    intake.take(addressed(text(LIMIT)))
     assert not door.is_open
 
 
-async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(inbox: Inbox, door: FakeDoor) -> None:
+async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(intake: Intake, door: FakeDoor) -> None:
     door.is_connected = False
-    inbox.take(addressed("nonsense"))
+    intake.take(addressed("nonsense"))
     assert door.sent == []
 
 
 async def test_an_unexpected_failure_refuses_this_message_only(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
-    inbox.take(addressed(text()))
+    intake.take(addressed(text()))
     publisher.published[0].fail(ValueError("a subject that NATS cannot carry"))
-    await inbox.drained()
-    inbox.take(addressed(text(2)))
+    await intake.drained()
+    intake.take(addressed(text(2)))
     assert list(refusals(door)) == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
     assert len(publisher.published) == 2
 
@@ -337,34 +337,34 @@ def receipt(number: int) -> str:
 
 
 async def test_who_sends_too_much_is_refused_until_later(
-    inbox: Inbox, publisher: FakePublisher, door: FakeDoor
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     for number in range(PACE + 2):
-        inbox.take(addressed(text(number)))
+        intake.take(addressed(text(number)))
     assert len(publisher.published) == PACE
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, f"m{PACE + over}", "s1") for over in range(2)]
 
 
-async def test_one_users_flood_does_not_hurt_another(inbox: Inbox, publisher: FakePublisher) -> None:
+async def test_one_users_flood_does_not_hurt_another(intake: Intake, publisher: FakePublisher) -> None:
     for number in range(PACE + 2):
-        inbox.take(addressed(text(number)))
-    inbox.take(addressed(text(sender="bob"), sender=f"bob@{DOMAIN}/phone"))
+        intake.take(addressed(text(number)))
+    intake.take(addressed(text(sender="bob"), sender=f"bob@{DOMAIN}/phone"))
     assert AcceptedMessage.from_bytes(publisher.published[-1].payload).sender == "bob"
 
 
-async def test_receipts_are_counted_apart(inbox: Inbox, publisher: FakePublisher, door: FakeDoor) -> None:
+async def test_receipts_are_counted_apart(intake: Intake, publisher: FakePublisher, door: FakeDoor) -> None:
     for number in range(2 * PACE):
-        inbox.take(addressed(receipt(number)))
+        intake.take(addressed(receipt(number)))
     for number in range(PACE):
-        inbox.take(addressed(text(1000 + number)))
+        intake.take(addressed(text(1000 + number)))
     assert (len(publisher.published), door.sent) == (3 * PACE, [])
-    inbox.take(addressed(receipt(3000)))
+    intake.take(addressed(receipt(3000)))
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m3000", "s1")]
 
 
-async def test_nonsense_is_counted_too(inbox: Inbox, door: FakeDoor) -> None:
+async def test_nonsense_is_counted_too(intake: Intake, door: FakeDoor) -> None:
     for _ in range(PACE + 1):
-        inbox.take(addressed("nonsense"))
+        intake.take(addressed("nonsense"))
     *before, last = [code for code, _, _ in refusals(door)]
     assert before == [ErrorCode.JSON_INVALID] * PACE
     assert last == ErrorCode.TOO_MANY_REQUESTS
