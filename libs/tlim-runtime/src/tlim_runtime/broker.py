@@ -17,9 +17,9 @@ from tlim_protocol.streams import inbox_prefix
 
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
-from tlim_runtime.publisher import Publisher
+from tlim_runtime.publisher import MessageTooLarge, Publisher
 
-__all__ = ["Broker", "BrokerUnavailable", "Outgoing", "PubAck", "StreamState"]
+__all__ = ["Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "PubAck", "StreamState"]
 
 logger = get_logger(__name__)
 
@@ -128,9 +128,19 @@ class Broker:
         """Queue a message for JetStream, in the order of the calls; the future is done when it is acknowledged.
 
         It fails with BrokerUnavailable when there is no connection, none within 5 s of acknowledgement, or the bound
-        is passed. `PubAck.duplicate` is true when the stream already had this message id.
+        is passed, and with MessageTooLarge for what NATS will never take. `PubAck.duplicate` is true when the stream
+        already had this message id.
         """
         return self._publisher.publish(subject, payload, message_id, headers or {})
+
+    def objection(self, item: Outgoing) -> str | None:
+        """Return why NATS will never take this message; None where it may, and where nothing is known of the server."""
+        return self._publisher.objection(item.payload, {"Nats-Msg-Id": item.message_id})
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest message that the server takes, with its headers."""
+        return self._client.max_payload
 
     async def publish(
         self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tlim_runtime.broker import Broker, Outgoing
+from tlim_runtime.broker import ACK_TIMEOUT_S, Broker, Outgoing
 from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
@@ -30,6 +30,9 @@ BATCH_BYTES = 4 * 1024 * 1024
 FLUSH_TIMEOUT_S = 2.0
 """How long an answer waits for its event: the row is safe already, a client should not wait for NATS."""
 
+PUBLISHED_TIMEOUT_S = ACK_TIMEOUT_S + 1
+"""How long an answer waits that may not leave before its event: until the attempt has failed."""
+
 _RETRY_S = 1.0
 
 
@@ -45,12 +48,28 @@ class Outbox:
             sa.Column("payload", sa.LargeBinary, nullable=False),
             sa.Column("message_id", sa.Text, nullable=False),
             sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+            sa.Column("refused", sa.Text),  # why NATS will never take it; such a row is kept for people to look at
         )
 
     async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
         """Add an event to the session's transaction; `session_dependency` has it published after the commit."""
         await session.execute(sa.insert(self.table).values(subject=subject, payload=payload, message_id=message_id))
         session.info["outbox"] = True
+
+    async def withdraw(self, session: AsyncSession, message_id: str) -> bool:
+        """Remove an event that is not published; return False where it is, or may be in a moment.
+
+        Until the session's transaction ends nothing at all is published, so ask for this first and commit soon.
+        """
+        await self.publish_alone(session)
+        is_it = self.table.c.message_id == message_id
+        return (
+            await session.execute(sa.delete(self.table).where(is_it).returning(self.table.c.id))
+        ).first() is not None
+
+    async def publish_alone(self, session: AsyncSession) -> None:
+        """Wait until no instance publishes, and keep all others from it until the session's transaction ends."""
+        await session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self.table.name} relay"))))
 
 
 class OutboxRelay:
@@ -59,9 +78,10 @@ class OutboxRelay:
     def __init__(self, database: Database, broker: Broker, outbox: Outbox) -> None:
         self._database = database
         self._broker = broker
+        self._outbox = outbox
         self._table = outbox.table
         self._wake = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[bool]] = []
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
 
@@ -78,23 +98,33 @@ class OutboxRelay:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        self._release(self._waiters)
+        _release(self._waiters, published=False)
 
     async def ping(self) -> None:
         """Raise with the reason while rows cannot be published; for Health.add."""
         if self._reason:
             raise BrokerUnavailable(self._reason)
 
+    async def require_broker(self) -> None:
+        """Raise BrokerUnavailable unless NATS answers now, and took what was published last."""
+        await self.ping()
+        await self._broker.ping()
+
     async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-        """Publish what is committed now; False when that did not succeed in time (it will be done later)."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Publish what is committed now; False when that did not succeed in time (it will be done later).
+
+        False at once while the last attempt failed.
+        """
+        if self._reason:
+            return False
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._wake.set()
         try:
             done, _ = await asyncio.wait([waiter], timeout=timeout_s)
         finally:
-            waiter.cancel()  # nobody waits any more: where it was not released, the next pass forgets it
-        return bool(done)
+            waiter.cancel()  # nobody waits any more: the next pass forgets it
+        return bool(done) and waiter.result()
 
     async def _run(self) -> None:
         while True:
@@ -113,46 +143,57 @@ class OutboxRelay:
                 self._fail(f"{type(error).__name__}: {error}")
             else:
                 self._reason = ""
-                self._release(waiters)
-                continue
-            self._waiters = [waiter for waiter in (*waiters, *self._waiters) if not waiter.done()]
-            await asyncio.sleep(_RETRY_S)
-            self._wake.set()
+            _release(waiters, published=not self._reason)
+            if self._reason:
+                await asyncio.sleep(_RETRY_S)
+                self._wake.set()
 
     async def _publish_some(self) -> bool:
         """Publish and delete the oldest rows in one transaction; return whether there may be more."""
         async with self._database.session() as session:
-            # Held until the commit: two instances publishing at once would mix up the order.
-            await session.execute(
-                sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self._table.name} relay")))
-            )
+            await self._outbox.publish_alone(session)  # two instances at once would mix up the order
             rows = (await session.execute(self._oldest())).all()
             if not rows:
                 return False
-            await self._publish(rows)
-            await session.execute(sa.delete(self._table).where(self._table.c.id.in_([row.id for row in rows])))
+            await self._publish(session, rows)
         return len(rows) == BATCH or sum(len(row.payload) for row in rows) >= BATCH_BYTES
 
     def _oldest(self) -> sa.Select[*tuple[Any, ...]]:
         """Ask for the oldest rows: at most BATCH, and none after the one with which BATCH_BYTES are reached."""
-        oldest = sa.select(self._table).order_by(self._table.c.id).limit(BATCH).subquery()
+        waiting = sa.select(self._table).where(self._table.c.refused.is_(None))
+        oldest = waiting.order_by(self._table.c.id).limit(BATCH).subquery()
         size = sa.func.octet_length(oldest.c.payload)
         before = sa.func.sum(size).over(order_by=oldest.c.id) - size
         measured = sa.select(oldest, before.label("before")).subquery()
         return sa.select(measured).where(measured.c.before < BATCH_BYTES).order_by(measured.c.id)
 
-    async def _publish(self, rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
-        await self._broker.publish_batch([Outgoing(row.subject, row.payload, row.message_id) for row in rows])
+    async def _publish(self, session: AsyncSession, rows: Sequence[sa.Row[tuple[Any, ...]]]) -> None:
+        """Publish rows and delete them; one that NATS will never take stays with the reason, and holds up nobody."""
+        sendable: dict[int, Outgoing] = {}
+        for row in rows:
+            outgoing = Outgoing(row.subject, row.payload, row.message_id)
+            objection = self._broker.objection(outgoing)
+            if objection is None:
+                sendable[row.id] = outgoing
+                continue
+            logger.error(
+                "an event is never published", subject=row.subject, message_id=row.message_id, reason=objection
+            )
+            is_it = self._table.c.id == row.id
+            await session.execute(sa.update(self._table).where(is_it).values(refused=objection))
+        await self._broker.publish_batch(list(sendable.values()))
+        await session.execute(sa.delete(self._table).where(self._table.c.id.in_(list(sendable))))
 
     def _fail(self, reason: str) -> None:
         if reason != self._reason:
             logger.warning("events wait in the outbox", reason=reason)
         self._reason = reason
 
-    def _release(self, waiters: list[asyncio.Future[None]]) -> None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     async def _on_reconnect(self) -> None:
         self._wake.set()
+
+
+def _release(waiters: Sequence[asyncio.Future[bool]], *, published: bool) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(published)

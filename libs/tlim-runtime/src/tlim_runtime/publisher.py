@@ -15,6 +15,13 @@ from tlim_runtime.outages import BrokerUnavailable
 
 logger = get_logger(__name__)
 
+_HEADER_LINES = len("NATS/1.0\r\n\r\n")
+
+
+class MessageTooLarge(Exception):  # noqa: N818 - named for what it is
+    """NATS takes no message of this size, however often it is sent."""
+
+
 _Entry = tuple[float, asyncio.Future[PubAck]]
 
 
@@ -69,13 +76,28 @@ class Publisher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail_all("the process is stopping")
 
+    def objection(self, payload: bytes, headers: Mapping[str, str]) -> str | None:
+        """Return why NATS will never take such a message; None where it may. Headers count as well.
+
+        The server ends the connection of a client that sends too much, with everything that is in flight on it.
+        """
+        lines = sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+        size = len(payload) + lines + _HEADER_LINES
+        if not self._client.is_connected or size <= self._client.max_payload:
+            return None
+        return f"{size} bytes are more than NATS takes (max_payload {self._client.max_payload})"
+
     def publish(
         self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str]
     ) -> asyncio.Future[PubAck]:
         """Queue one message; see Broker.publish_soon."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PubAck] = loop.create_future()
-        if not self._client.is_connected:
+        headers = {**headers, "Nats-Msg-Id": message_id}
+        objection = self.objection(payload, headers)
+        if objection is not None:
+            future.set_exception(MessageTooLarge(objection))
+        elif not self._client.is_connected:
             future.set_exception(BrokerUnavailable("not connected to NATS"))
         elif len(self._waiting) >= self._max_pending:
             future.set_exception(BrokerUnavailable("too many messages without acknowledgement"))
@@ -86,7 +108,7 @@ class Publisher:
             self._is_idle.clear()
             if len(self._waiting) >= self._max_pending:
                 self._has_room.clear()
-            self._queue.put_nowait((subject, payload, {**headers, "Nats-Msg-Id": message_id}, token))
+            self._queue.put_nowait((subject, payload, headers, token))
         return future
 
     def connection_lost(self) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import pytest
 import pytest_asyncio
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
-from tlim_runtime.broker import Broker, Outgoing
+from tlim_runtime.broker import Broker, BrokerUnavailable, MessageTooLarge, Outgoing
 from tlim_runtime.database import Database, session_dependency
 from tlim_runtime.outbox import BATCH_BYTES, Outbox, OutboxRelay
 from tlim_runtime.tables import new_metadata
@@ -52,6 +52,10 @@ async def published(broker: Broker) -> list[int]:
     state = await broker.stream_state(StreamName.IN)
     stored = [await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in range(1, state.last_seq + 1)]
     return [int(base64.b64decode(answer["message"]["data"])) for answer in stored]
+
+
+def is_well(relay: OutboxRelay) -> bool:
+    return not relay._reason
 
 
 async def test_flush_publishes_in_order_and_empties_the_table(database: Database, broker: Broker) -> None:
@@ -130,39 +134,84 @@ async def test_events_of_an_outage_wait_and_are_published_when_it_ends(
     with pytest.raises(Exception, match="NATS"):
         await relay.ping()
     await asyncio.to_thread(restartable_nats.start)
-    await eventually(lambda: restartable_broker.is_connected, "it came back")
     await add(database, 2)
-    assert await relay.flush(timeout_s=20)
+    await eventually(lambda: is_well(relay), "it came back")
+    assert await relay.flush()
     assert await published(restartable_broker) == [1, 2]
     await relay.ping()
     await relay.stop()
 
 
-class Watched(OutboxRelay):
-    """Tells when a pass has failed."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.failed = asyncio.Event()
-
-    def _fail(self, reason: str) -> None:
-        super()._fail(reason)
-        self.failed.set()
-
-
-async def test_who_does_not_wait_any_more_is_forgotten_however_long_the_outage(
+async def test_while_the_last_attempt_failed_nobody_waits(
     database: Database, restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually
 ) -> None:
-    relay = Watched(database, restartable_broker, OUTBOX)
+    relay = OutboxRelay(database, restartable_broker, OUTBOX)
     await asyncio.to_thread(restartable_nats.kill)
     await eventually(lambda: not restartable_broker.is_connected, "the loss was noticed")
-    await add(database, 1)
     await relay.start()
+    await add(database, 1)
     for _ in range(20):
-        assert not await relay.flush(timeout_s=0)
-    relay.failed.clear()
-    await relay.failed.wait()
+        assert not await relay.flush(timeout_s=3_600)
     assert relay._waiters == []
+    with pytest.raises(BrokerUnavailable):
+        await relay.require_broker()
+    await relay.stop()
+
+
+async def test_an_event_that_is_too_large_stays_with_its_reason_and_holds_up_nobody(
+    database: Database, broker: Broker
+) -> None:
+    async with database.session() as session:
+        await OUTBOX.add(session, SUBJECT, b"1", "id-1")
+        await OUTBOX.add(session, SUBJECT, b" " * (broker.max_payload - len("id-2")), "id-2")
+        await OUTBOX.add(session, SUBJECT, b"3", "id-3")
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush()
+    assert await published(broker) == [1, 3]
+    await relay.ping()
+    async with database.session() as session:
+        ((message_id, reason),) = await session.execute(sa.select(OUTBOX.table.c.message_id, OUTBOX.table.c.refused))
+    assert message_id == "id-2"
+    assert "max_payload" in reason
+    await relay.stop()
+
+
+async def test_the_largest_event_that_nats_takes_is_published(database: Database, broker: Broker) -> None:
+    headers = len("NATS/1.0\r\nNats-Msg-Id: id-1\r\n\r\n")
+    async with database.session() as session:
+        await OUTBOX.add(session, SUBJECT, b"1".rjust(broker.max_payload - headers), "id-1")
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush(timeout_s=30)
+    assert await published(broker) == [1]
+    await relay.stop()
+
+
+async def test_a_message_that_is_too_large_is_refused_and_the_connection_stays(broker: Broker) -> None:
+    with pytest.raises(MessageTooLarge):
+        await broker.publish(SUBJECT, b" " * broker.max_payload, "id-1")
+    await broker.publish(SUBJECT, b"2", "id-2")
+    assert await published(broker) == [2]
+
+
+async def test_an_event_that_is_not_published_can_be_withdrawn_and_a_published_one_cannot(
+    database: Database, restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually
+) -> None:
+    await add(database, 1)
+    relay = OutboxRelay(database, restartable_broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush(timeout_s=30)
+    await asyncio.to_thread(restartable_nats.kill)
+    await add(database, 2, 3)
+    async with database.session() as session:
+        assert not await OUTBOX.withdraw(session, "id-1")
+        assert await OUTBOX.withdraw(session, "id-2")
+    await asyncio.to_thread(restartable_nats.start)
+    await eventually(lambda: restartable_broker.is_connected, "it came back")
+    await eventually(lambda: is_well(relay), "what waited was published")
+    assert await relay.flush(timeout_s=30)
+    assert await published(restartable_broker) == [1, 3]
     await relay.stop()
 
 

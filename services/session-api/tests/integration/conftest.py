@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from session_api.app import create_app
 from session_api.settings import Settings
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack.pytest_plugin import MakeDatabase
 from tlim_devstack.servers import NatsServer
 from tlim_protocol.events import SessionEvent
@@ -26,6 +27,7 @@ from tlim_runtime.broker import Broker
 ClientOf = Callable[..., httpx.AsyncClient]
 AsUser = Callable[..., httpx.AsyncClient]
 Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
+AllPublished = Callable[[], Awaitable[None]]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 _KEY = Ed25519PrivateKey.generate()
@@ -153,6 +155,18 @@ def published(broker: Broker) -> Published:
         return [SessionEvent.from_bytes(_payload(one)) for one in stored]
 
     return read
+
+
+@pytest.fixture
+def all_published(app: FastAPI) -> AllPublished:
+    """Return a function: wait until nothing is left in the outbox, also when NATS was away until now."""
+
+    async def wait() -> None:
+        async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+            with attempt:
+                assert await app.state.outbox_relay.flush()
+
+    return wait
 
 
 def _payload(answer: dict[str, Any]) -> bytes:
