@@ -9,6 +9,10 @@ STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading)
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
+# The tests do not follow the settings of `make run`.
+STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
+# Chinese names are read and printed, whatever the locale is.
+export PYTHONUTF8 := 1
 
 .PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
 	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs proofs openapi lock
@@ -82,7 +86,8 @@ integration: ready-servers ## real PostgreSQL, NATS, S3 and XMPP; migrations aga
 coverage: ready-servers ## what the unit and integration tests run of our code, by line and branch
 	@$(PYTEST) -q --cov --cov-report=term:skip-covered libs services
 
-e2e: ready-xmpp ## user stories on the whole system, with ejabberd
+e2e: ## user stories on the whole system, with ejabberd
+	@scripts/bootstrap $(STORIES_SERVER)
 	@echo "== end-to-end tests"
 	@$(PYTEST) -q tests/e2e
 

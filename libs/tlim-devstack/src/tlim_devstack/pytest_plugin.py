@@ -6,11 +6,15 @@ The servers come as containers where a Docker socket answers, otherwise from the
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +41,46 @@ class S3Bucket:
     access_key: str
     secret_key: str
     region: str = s3.REGION
+
+
+_OURS = "TLIM_"
+_KNOBS = ("TLIM_E2E_", "TLIM_TEST_")
+"""What the tests themselves are told: which XMPP server, how many histories, containers or not."""
+_OTHERS = ("PG", "AWS_", "NATS_", "LC_")
+"""What libpq, boto3 and the NATS client read by themselves, and what the locale is made of."""
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_LOOKS = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no test see the shell that pytest was started from, nor a system that runs beside it or ran before.
+
+    Settings of a stack, profiles of the person, proxies and the like are left out of the environment. Programs that
+    tests start get this environment, too.
+    """
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    for name in os.environ.copy():
+        is_setting = name.startswith((_OURS, *_OTHERS)) and not name.startswith(_KNOBS)
+        if is_setting or name.upper() in _PROXIES or name in _LOOKS:
+            patch.delenv(name)
+    home = Path(tempfile.mkdtemp(prefix="tlim-tests-"))
+    config.add_cleanup(partial(shutil.rmtree, home, ignore_errors=True))
+    patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(config.rootpath / ".hypothesis"))  # not below where tests run
+    patch.setenv("HOME", str(home))
+    patch.delenv("XDG_CONFIG_HOME", raising=False)
+    patch.setenv("LANG", "C.UTF-8")
+    patch.setenv("TZ", "UTC")
+    time.tzset()
+    config.add_cleanup(partial(os.umask, os.umask(0o022)))
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in an empty directory: the clone's `.tlim` belongs to a system that its owner may be running."""
+    directory = tmp_path_factory.getbasetemp() / "empty"
+    directory.mkdir(exist_ok=True)
+    monkeypatch.chdir(directory)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
