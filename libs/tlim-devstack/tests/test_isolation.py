@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LOOKS_AROUND = '''
+LOOKS_AROUND = """
 import os, time
 from pathlib import Path
 from tlim_client.profile import Profiles, development_ca
@@ -21,7 +21,7 @@ def test_it():
     Path("made").touch()
     assert Path("made").stat().st_mode & 0o777 == 0o644
     Path("made").unlink()
-'''
+"""
 
 
 @pytest.fixture
@@ -36,10 +36,22 @@ def lived_in(tmp_path: Path) -> Path:
 
 def test_tests_see_neither_a_running_system_nor_the_shell_nor_its_person(lived_in: Path) -> None:
     shell = {
-        **{"TLIM_HOME": "/nowhere", "TLIM_PORT_GATEWAY": "1", "TLIM_XMPP_SERVER": "prosody", "TLIM_ADMIN_TOKEN": "x"},
-        **{"TLIM_PASSWORD": "x", "TLIM_PROFILE": "alice", "TLIM_TRUST_REQUEST_USER": "yes", "TLIM_E2E_XMPP": "prosody"},
-        **{"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "PGHOST": "x", "AWS_PROFILE": "x"},
-        **{"HOME": str(lived_in), "XDG_CONFIG_HOME": str(lived_in / "config"), "LC_ALL": "C", "TZ": "Asia/Shanghai"},
+        "TLIM_HOME": "/nowhere",
+        "TLIM_PORT_GATEWAY": "1",
+        "TLIM_XMPP_SERVER": "prosody",
+        "TLIM_ADMIN_TOKEN": "x",
+        "TLIM_PASSWORD": "x",
+        "TLIM_PROFILE": "alice",
+        "TLIM_TRUST_REQUEST_USER": "yes",
+        "TLIM_E2E_XMPP": "prosody",
+        "http_proxy": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "PGHOST": "x",
+        "AWS_PROFILE": "x",
+        "HOME": str(lived_in),
+        "XDG_CONFIG_HOME": str(lived_in / "config"),
+        "LC_ALL": "C",
+        "TZ": "Asia/Shanghai",
     }
     plugin = ["-p", "tlim_devstack.pytest_plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(

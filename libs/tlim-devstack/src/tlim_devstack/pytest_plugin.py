@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setenv("LANG", "C.UTF-8")
     patch.setenv("TZ", "UTC")
     time.tzset()
-    config.add_cleanup(partial(os.umask, os.umask(0o022)))
+    os.umask(0o022)
 
 
 @pytest.fixture(autouse=True)

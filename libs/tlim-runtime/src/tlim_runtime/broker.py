@@ -107,6 +107,7 @@ class Broker:
         await self._publisher.start(client)
         for subject, queue, answer in self._responders:
             await client.subscribe(subject, queue=queue, cb=answer)
+        await self._settled()
 
     @property
     def is_connected(self) -> bool:
@@ -197,7 +198,9 @@ class Broker:
     async def respond(self, subject: str, handler: Responder, queue: str) -> None:
         """Answer requests on `subject`, each in its own task; instances of one `queue` share the work.
 
-        What `handler` raises is logged, and the asker gets BrokerUnavailable at once instead of a time-out.
+        When this returns, the server knows of it: nobody who asks hears that there is no responder. While the server
+        is away, this waits for it. What `handler` raises is logged, and the asker gets BrokerUnavailable at once
+        instead of a time-out.
         """
 
         async def answer(message: Msg) -> None:
@@ -205,6 +208,20 @@ class Broker:
 
         self._responders.append((subject, queue, answer))
         await self._client.subscribe(subject, queue=queue, cb=answer)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait until the server knows all subscriptions: they are sent in the background.
+
+        What this connection sends itself comes behind them anyway. Only those who ask over other connections can be
+        too early. After a reconnection the subscriptions go first, so a ping that was answered says the same.
+        """
+        while True:
+            try:
+                return await self.flush()
+            except BrokerUnavailable as error:
+                logger.warning("waiting for NATS", reason=str(error))
+                await asyncio.sleep(RECONNECT_WAIT_S)
 
     async def subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Hear a plain NATS subject; `received` is called for one message after the other."""

@@ -152,3 +152,18 @@ async def test_a_server_that_falls_silent_is_noticed_and_followed_again(
     await publish_surely(restartable_broker, 2)
     await eventually(lambda: handled == [1, 2], "messages flow again")
     await consumer.stop()
+
+
+async def test_a_responder_is_ready_when_the_server_knows_it(
+    restartable_nats: Restartable, restartable_broker: Broker
+) -> None:
+    async def echo(data: bytes) -> bytes:
+        return data
+
+    restartable_nats.freeze()
+    responding = asyncio.create_task(restartable_broker.respond("tests.echo", echo, "tests"))
+    too_early, _ = await asyncio.wait([responding], timeout=0.5)
+    assert not too_early
+    restartable_nats.thaw()
+    await responding
+    assert await restartable_broker.request("tests.echo", b"hi") == b"hi"
