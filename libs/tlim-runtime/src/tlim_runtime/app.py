@@ -16,6 +16,7 @@ from tlim_runtime.metrics import Metrics, MetricsMiddleware
 from tlim_runtime.openapi import DescribedApp
 from tlim_runtime.requests import REQUEST_ID, FailureBoundary, RequestIdMiddleware
 from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.turns import Turns
 
 logger = get_logger(__name__)
 
@@ -35,7 +36,7 @@ def build_app(
     """Return an application with error rendering, request ids, CORS, metrics, /healthz, /readyz and /metrics.
 
     Nothing is opened here: `lifespan` opens the resources, puts them on `app.state` and registers their pings with
-    `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier).
+    `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier), `.turns`.
     """
     app_metrics = Metrics()
     app = DescribedApp(
@@ -62,6 +63,7 @@ def build_app(
     app.state.health = Health()
     app.state.metrics = app_metrics
     app.state.tokens = TokenVerifier.of(settings)
+    app.state.turns = Turns(settings.requests_at_once_per_user)
     install_error_handlers(app)
     for router in (*routers, health.router, metrics.router):
         app.include_router(router)

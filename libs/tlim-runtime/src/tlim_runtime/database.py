@@ -15,6 +15,10 @@ from tlim_runtime.outages import DatabaseUnavailable
 STATEMENT_TIMEOUT_MS = 10_000
 """A request or batch takes milliseconds; what runs this long is a lost lock or a bad plan and would hold the pool."""
 
+QUESTIONS_POOL = 3
+"""Connections of a service for what other services ask it, and for readiness. Everybody's messages wait for these
+answers, so requests over HTTP, which may be slow or many, have a pool of their own."""
+
 CONNECT_TIMEOUT_S = 3.0
 """On one network a connection takes milliseconds; nobody should wait longer to hear that the database is away."""
 

@@ -74,6 +74,7 @@ class ServiceSettings(EnvironmentSettings):
     external_issuers: list[ExternalIssuer] = []
     cors_origins: list[str] = []
     trust_request_user: bool = False
+    requests_at_once_per_user: int = Field(default=4, ge=1)  # less than half of the pool of connections
     shutdown_grace: timedelta = timedelta(seconds=10)  # below the 30 s after which Kubernetes and supervisor kill
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
-from tlim_runtime.database import Database
+from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.throttle import Throttle
 
@@ -63,11 +63,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await relay.start()
         stack.push_async_callback(relay.stop)
 
-        access = Access(transactions(database), message_store_asker(broker))
-        await broker.respond(Rpc.FILE_CHECK, check_responder(access), settings.service)
-        app.state.access = access
+        questions = Database(settings.database_url.get_secret_value(), QUESTIONS_POOL)
+        stack.push_async_callback(questions.close)
+        asker = message_store_asker(broker)
+        await broker.respond(Rpc.FILE_CHECK, check_responder(Access(transactions(questions), asker)), settings.service)
+        app.state.access = Access(transactions(database), asker)
         await _assemble(app, stack, database, storage, relay)
-        app.state.health.add("database", database.ping)
+        app.state.health.add("database", questions.ping)
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)

@@ -12,7 +12,7 @@ from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer, Prepare
-from tlim_runtime.database import Database
+from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
@@ -35,6 +35,10 @@ logger = get_logger(__name__)
 NOTE_EVERY_S = 1.0
 """How often an idle leader writes down what is published, and thereby tries its connection."""
 
+OWN_POOL = QUESTIONS_POOL + 2
+"""Connections of the store's own, of which no reader over HTTP takes any: two look after partitions and the search
+index."""
+
 CATCH_UP_EVERY_S = 2.0
 """How soon a missing change of a session is asked for again: between two of them one is under way for milliseconds."""
 
@@ -51,16 +55,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
         stack.push_async_callback(database.close)
+        own = Database(settings.database_url.get_secret_value(), OWN_POOL)
+        stack.push_async_callback(own.close)
         password = settings.nats_password.get_secret_value()
         broker = await Broker.connect(settings.nats_url, settings.nats_user, password, settings.service)
         stack.push_async_callback(broker.close)
-        await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(database), settings.service)
-        await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(database), settings.service)
-        duty = Duty(settings, broker, database, StoreMetrics(app.state.metrics))
+        await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(own), settings.service)
+        await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(own), settings.service)
+        duty = Duty(settings, broker, own, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
         await stack.enter_async_context(_running(leadership))
         app.state.database, app.state.leadership = database, leadership
-        app.state.health.add("postgres", database.ping)
+        app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("leadership", leadership.ping)
         app.state.health.add("inbox", duty.ping)

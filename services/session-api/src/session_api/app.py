@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
-from tlim_runtime.database import Database
+from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
@@ -43,6 +43,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
         stack.push_async_callback(database.close)
+        questions = Database(settings.database_url.get_secret_value(), QUESTIONS_POOL)
+        stack.push_async_callback(questions.close)
         broker = await Broker.connect(
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
         )
@@ -50,11 +52,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         relay = OutboxRelay(database, broker, OUTBOX)
         await relay.start()
         stack.push_async_callback(relay.stop)
-        await Subscribers(database, settings).listen(broker)
+        await Subscribers(questions, settings).listen(broker)
         app.state.database = database
         app.state.xmpp_accounts = XmppAccounts.of(settings)
         app.state.outbox_relay = relay
-        app.state.health.add("postgres", database.ping)
+        app.state.health.add("postgres", questions.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)
         yield

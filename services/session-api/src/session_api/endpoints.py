@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Response
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
+from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from session_api.dependencies import CallerDep, SessionsDep
 from session_api.edits import Edit, NewSession
@@ -26,7 +27,14 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 IfMatch = Annotated[str | None, Header(description='the ETag that was read, as `"7"`; another version there: 412')]
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES)
+router = APIRouter(
+    prefix="/v1/sessions",
+    tags=["sessions"],
+    dependencies=[IN_TURN],
+    responses=TURN_RESPONSES,
+    route_class=TokenFirstRoute,
+    max_body_size=MAX_BODY_BYTES,
+)
 
 _ALWAYS = (ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE)
 _CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCode.NOT_ALLOWED)

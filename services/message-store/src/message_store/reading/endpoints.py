@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.identity import MAX_ID
 from tlim_runtime.errors import problem_responses
+from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from message_store.dependencies import CurrentUserDep
 from message_store.reading.conversations_service import read_conversations
@@ -15,7 +16,7 @@ from message_store.reading.ledger_service import ReadState, read_ledger
 from message_store.reading.schemas import ConversationPage, HistoryPage, MessageDetails, SyncPage
 from message_store.reading.sync_service import read_changes
 
-router = APIRouter(prefix="/v1", tags=["reading"])
+router = APIRouter(prefix="/v1", tags=["reading"], dependencies=[IN_TURN], responses=TURN_RESPONSES)
 
 _MAX_SEQ = 2**63 - 1  # PostgreSQL's bigint
 

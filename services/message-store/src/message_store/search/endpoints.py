@@ -7,13 +7,14 @@ from fastapi import APIRouter, Depends, Query
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.identity import MAX_ID
 from tlim_runtime.errors import problem_responses
+from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from message_store.dependencies import CurrentUserDep, SessionDep
 from message_store.search.repository import SearchReader
 from message_store.search.schemas import SearchPage
 from message_store.search.service import Question, checked, search
 
-router = APIRouter(prefix="/v1/search", tags=["search"])
+router = APIRouter(prefix="/v1/search", tags=["search"], dependencies=[IN_TURN], responses=TURN_RESPONSES)
 
 _MAX_BIGINT = 2**63 - 1  # PostgreSQL's
 _MAX_TIME = 2**53  # epoch milliseconds, as JSON's readers take them
