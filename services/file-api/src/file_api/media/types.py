@@ -8,6 +8,7 @@ from typing import NamedTuple
 import puremagic
 
 from file_api.inspect.inspection import kind_of
+from file_api.media.containers import container_of
 
 HEAD_BYTES = 4096
 """How much of a file is looked at: every signature of puremagic but those of disc images lies within."""
@@ -18,11 +19,36 @@ _MIN_CONFIDENCE = 0.3  # puremagic: a tenth per byte of the signature; two bytes
 _CONCRETE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 _SAYS_NOTHING = frozenset({UNKNOWN, "application/x-www-form-urlencoded", "multipart/form-data", "binary/octet-stream"})
 _TEXTUAL = re.compile(r"text/.*|application/(json|xml|javascript|x-docbook\+xml)|.*\+(xml|json)")
-_ZIP = b"PK\x03\x04"
-
-# Only Python's own table: that of the machine would make the answer depend on where the service runs.
+# Only Python's own table: that of the machine would make the answer depend on where the service runs. Versions of Python
+# know more and more of these.
 _BY_EXTENSION = mimetypes.MimeTypes()
-_BY_EXTENSION.add_type("audio/amr", ".amr")  # voice messages of phones; RFC 4867
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+for _extension, _media_type in {
+    ".3ga": "audio/3gpp",
+    ".3gp": "video/3gpp",  # Python says audio, and most of them are not
+    ".amr": "audio/amr",  # voice messages of phones; RFC 4867
+    ".apk": "application/vnd.android.package-archive",
+    ".avif": "image/avif",
+    ".docx": f"{_OFFICE}wordprocessingml.document",
+    ".epub": "application/epub+zip",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".jar": "application/java-archive",
+    ".m4a": "audio/mp4",
+    ".mka": "audio/x-matroska",
+    ".mkv": "video/x-matroska",
+    ".mpp": "application/vnd.ms-project",
+    ".msg": "application/vnd.ms-outlook",
+    ".odp": "application/vnd.oasis.opendocument.presentation",
+    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
+    ".odt": "application/vnd.oasis.opendocument.text",
+    ".ofd": "application/ofd",  # GB/T 33190
+    ".pptx": f"{_OFFICE}presentationml.presentation",
+    ".vsd": "application/vnd.visio",
+    ".weba": "audio/webm",
+    ".xlsx": f"{_OFFICE}spreadsheetml.sheet",
+}.items():
+    _BY_EXTENSION.add_type(_media_type, _extension)
 
 
 class _Finding(NamedTuple):
@@ -34,17 +60,19 @@ class _Finding(NamedTuple):
 def media_type_of(head: bytes, declared: str | None, name: str) -> str:
     """Return the media type, lower case and without parameters, of a file that begins with `head` (≤ HEAD_BYTES).
 
-    The bytes win over `declared` (the client's Content-Type) and over the extension of `name`. These decide where the
-    bytes know several answers (Office files are ZIP files) or none (text, unknown formats), but never how a file is
-    looked into, if the bytes know that: others may have the same.
+    The bytes win over `declared` (the client's Content-Type) and over the extension of `name`. These decide what is
+    inside a container (`containers.py`), and what it is where the bytes know several answers or none (text, unknown
+    formats). They never decide how a file is looked into, if the bytes know that: others may have the same.
     """
+    claims = [claim for claim in (concrete(declared), _BY_EXTENSION.guess_type(name)[0]) if claim is not None]
+    container = container_of(head)
+    if container is not None:
+        return container.told(claims)
     findings = _of_one_kind(_findings(head))
-    claimed = concrete(declared) or _BY_EXTENSION.guess_type(name)[0] or _by_extension(findings, name)
+    claimed = claims[0] if claims else _by_extension(findings, name)
     if claimed is not None and any(finding.media_type == claimed for finding in findings):
         return claimed
     strong = [finding.media_type for finding in findings if finding.confidence >= _MIN_CONFIDENCE]
-    if head.startswith(_ZIP):
-        return "application/zip"  # puremagic names every format that is a ZIP file inside
     if strong and not (claimed and _TEXTUAL.fullmatch(strong[0]) and _TEXTUAL.fullmatch(claimed)):
         return strong[0]
     return claimed or ("text/plain" if _is_text(head) else UNKNOWN)
@@ -66,7 +94,7 @@ def _findings(head: bytes) -> list[_Finding]:
 
 
 def _of_one_kind(findings: list[_Finding]) -> list[_Finding]:
-    """Leave out what is looked into in another way than the surest: WebP, WAV and AVI files all begin with RIFF."""
+    """Leave out what is looked into in another way than the surest finding."""
     if not findings:
         return []
     surest = kind_of(max(findings, key=lambda finding: finding.confidence).media_type)
