@@ -2,31 +2,37 @@
 
 import io
 
-from tinytag import TinyTag, TinyTagException
+from pymediainfo import MediaInfo
 
 from file_api.inspect.amr import amr_duration_ms
 from file_api.inspect.inspection import MAX_DURATION_MS, Facts, Inspected, UnsuitableError
+from file_api.inspect.webm import webm_duration_ms
 from file_api.inspect.worker import work
+
+_WHOLE = 1.0
+"""The parse speed at which MediaInfo goes through the whole file: otherwise it guesses the length of raw AAC."""
+
+_WEBM = "WebM"
 
 
 def inspect(data: bytes) -> Inspected:
     """Return the duration that the bytes of a recording tell. Raises UnsuitableError."""
-    return Inspected(Facts(duration_ms=_duration_ms(data)))
-
-
-def _duration_ms(data: bytes) -> int:
-    milliseconds = amr_duration_ms(data)
-    if milliseconds is None:
-        try:
-            seconds = TinyTag.get(file_obj=io.BytesIO(data), tags=False).duration
-        except TinyTagException as error:
-            raise UnsuitableError("it cannot be read as audio") from error
-        milliseconds = round(seconds * 1000) if seconds else 0
-    if milliseconds <= 0:
+    milliseconds = amr_duration_ms(data) or _told_by_library(data)
+    if milliseconds is None or milliseconds <= 0:
         raise UnsuitableError("it does not tell how long it is")
     if milliseconds > MAX_DURATION_MS:
         raise UnsuitableError("it says that it lasts for more than 30 days")
-    return milliseconds
+    return Inspected(Facts(duration_ms=milliseconds))
+
+
+def _told_by_library(data: bytes) -> int | None:
+    media = MediaInfo.parse(io.BytesIO(data), parse_speed=_WHOLE)
+    if not media.audio_tracks and not media.video_tracks:
+        raise UnsuitableError("it cannot be read as a recording")
+    whole = media.general_tracks[0]
+    if whole.duration is None and whole.format == _WEBM:
+        return webm_duration_ms(data)
+    return None if whole.duration is None else round(float(whole.duration))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ _MIN_CONFIDENCE = 0.3  # puremagic: a tenth per byte of the signature; two bytes
 _CONCRETE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 _SAYS_NOTHING = frozenset({UNKNOWN, "application/x-www-form-urlencoded", "multipart/form-data", "binary/octet-stream"})
 _TEXTUAL = re.compile(r"text/.*|application/(json|xml|javascript|x-docbook\+xml)|.*\+(xml|json)")
-# Only Python's own table: that of the machine would make the answer depend on where the service runs. Versions of Python
-# know more and more of these.
+# Only Python's own table: the table of the machine would make the answer depend on where the service runs. Newer
+# versions of Python know some of these extensions, older ones do not.
 _BY_EXTENSION = mimetypes.MimeTypes()
 _OFFICE = "application/vnd.openxmlformats-officedocument."
 for _extension, _media_type in {
