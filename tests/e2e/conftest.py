@@ -1,5 +1,6 @@
 """Wiring: one whole stack for all stories, fresh people for each."""
 
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from tlim_devstack.stack import Stack
 from tests.e2e.clients.people import People
 from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
+from tests.e2e.clients.web import WEB_ORIGIN
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
 MANY = "100000/minute"
@@ -33,7 +35,8 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) -> Iterator[Stack]:
     """The whole system on free ports, with data of its own."""
-    environment = {**LIMITS, "TLIM_EXTERNAL_ISSUERS": provider.setting}
+    web = {"TLIM_CORS_ORIGINS": json.dumps([WEB_ORIGIN])}
+    environment = {**LIMITS, **web, "TLIM_EXTERNAL_ISSUERS": provider.setting}
     running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)
     running.start()
     yield running

@@ -182,6 +182,25 @@ def test_each_operation_succeeds_when_it_is_asked_rightly(
         assert answer.json()["result"] == "ok"
 
 
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("GET ") and "/plugin/" not in name])
+def test_head_answers_as_get_does_and_sends_no_body(
+    stack: Stack, reader: Reader, known: dict[str, str], name: str
+) -> None:
+    service, operation = OPERATIONS[name]
+    paths = {parameter.name: known.get(parameter.name, "app") for parameter in operation.path_parameters}
+    query = {parameter.name: known[parameter.name] for parameter in operation.query if parameter.name in known}
+    query |= _rightly(known, reader.password).get(name, {}).get("query", {})
+    url = f"http://127.0.0.1:{stack.services.port(service)}{operation.path.format(**paths)}"
+
+    get, head = [
+        httpx.request(method, url, params=query, headers=reader.headers, trust_env=False) for method in ("GET", "HEAD")
+    ]
+
+    assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
+    assert get.content
+    assert not head.content
+
+
 def test_everything_wants_a_token_but_the_keys_and_the_login() -> None:
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in SERVICES.glob("*/openapi.json")]
     operations = {

@@ -3,11 +3,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from httpx import ASGITransport, AsyncClient
 from starlette.responses import StreamingResponse
+from structlog.contextvars import get_contextvars
+from tlim_protocol.errors import ErrorCode
 from tlim_runtime import health
 from tlim_runtime.app import build_app
+from tlim_runtime.errors import LegacyRoute
+from tlim_runtime.requests import MAX_HEADERS_BYTES
 from tlim_runtime.settings import ServiceSettings
 
 
@@ -96,6 +100,80 @@ async def test_a_slash_too_many_is_not_found_and_never_redirected(path: str) -> 
         answer = await client.post(f"http://inner.example{path}", json={"password": "secret"})
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(("given", "noted"), [("theirs-1", "theirs-1"), ("a b", None), ("x" * 65, None), ("", None)])
+async def test_a_clients_own_id_is_noted_beside_ours_when_it_is_harmless(given: str, noted: str | None) -> None:
+    router = APIRouter()
+
+    @router.get("/noted")
+    async def bound() -> dict[str, object]:
+        return get_contextvars()
+
+    async with client_of(app_with(router)) as client:
+        headers = {"X-Request-ID": "ours", "X-Client-Request-ID": given}
+        answer = await client.get("/noted", headers=headers)
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "ours"
+    assert answer.json().get("client_request_id") == noted
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status"),
+    [
+        ({"Content-Encoding": "gzip"}, b"packed", 415),
+        ({"Content-Encoding": "identity, BR"}, b"packed", 415),
+        ([("Content-Encoding", "identity"), ("Content-Encoding", "zstd")], b"packed", 415),
+        ({"Content-Encoding": "identity"}, b"plain", 200),
+        ({"Content-Encoding": ""}, b"plain", 200),
+        ({"Content-Encoding": "gzip"}, b"", 200),
+        ({"X-Large": "x" * MAX_HEADERS_BYTES}, b"", 431),
+        ({f"X-{number}": "x" * 1000 for number in range(66)}, b"", 431),
+        ({"X-Large": "x" * (MAX_HEADERS_BYTES - 1000)}, b"", 200),
+    ],
+)
+async def test_what_no_endpoint_reads_is_refused_before_any_is_asked(
+    headers: dict[str, str], content: bytes, status: int
+) -> None:
+    router, reads = APIRouter(), []
+
+    @router.post("/bodies")
+    async def read(request: Request) -> None:
+        reads.append(await request.body())
+
+    async with client_of(app_with(router)) as client:
+        answer = await client.post("/bodies", headers=headers, content=content)
+    assert answer.status_code == status
+    assert reads == ([content] if status == 200 else [])
+    if status != 200:
+        assert answer.json()["code"] in {ErrorCode.UNSUPPORTED, ErrorCode.FIELD_INVALID}
+        assert answer.headers.get("accept-encoding") == ("identity" if status == 415 else None)
+
+
+async def test_head_is_answered_by_what_answers_get_but_not_at_the_specifications_addresses() -> None:
+    router, legacy = APIRouter(), APIRouter(route_class=LegacyRoute)
+    methods = []
+
+    @router.get("/things/{name}")
+    async def get_thing(name: str, request: Request, response: Response) -> str:
+        methods.append(request.method)
+        response.headers["ETag"] = name
+        return name
+
+    @router.put("/things/{name}")
+    @router.put("/written")
+    @legacy.get("/plugin/add")
+    async def write() -> None:
+        methods.append("written")
+
+    async with client_of(app_with(router, legacy)) as client:
+        head = await client.head("/things/a")
+        assert (head.status_code, head.headers["etag"]) == (200, "a")
+        for path, allowed in (("/written", "PUT"), ("/plugin/add", "GET")):
+            refused = await client.head(path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert (await client.delete("/things/a")).headers["allow"] == "GET, HEAD, PUT"
+        assert 'method="HEAD",route="/things/{name}",status="200"' in (await client.get("/metrics")).text
+    assert methods == ["GET"]
 
 
 async def test_a_failure_in_the_middle_of_an_answer_breaks_it_off() -> None:

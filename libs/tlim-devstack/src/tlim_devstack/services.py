@@ -117,6 +117,7 @@ class ServicePrograms:
         environment = {
             "TLIM_BIND": self.public_address,
             "TLIM_PORT_GATEWAY": str(self.ports.gateway),
+            "TLIM_CORS_ORIGINS": json.dumps(self.web_origins()),
             "XDG_DATA_HOME": str(self.home / GATEWAY),
             "XDG_CONFIG_HOME": str(self.home / GATEWAY),
         }

@@ -14,7 +14,13 @@ from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics, MetricsMiddleware
 from tlim_runtime.openapi import DescribedApp
-from tlim_runtime.requests import REQUEST_ID, FailureBoundary, RequestIdMiddleware
+from tlim_runtime.requests import (
+    REQUEST_ID,
+    FailureBoundary,
+    HeadMiddleware,
+    ReadableRequests,
+    RequestIdMiddleware,
+)
 from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.turns import Turns
 
@@ -22,8 +28,30 @@ logger = get_logger(__name__)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
-_READABLE_HEADERS = [REQUEST_ID, "ETag", "Content-Disposition", "Content-Range", "Accept-Ranges", "Retry-After"]
-_ALLOWED_HEADERS = ["Authorization", "Content-Type", "If-Match", "If-None-Match", "If-Range", "Range", REQUEST_ID]
+# The gateway answers preflights, and errors of its own, with the same lists: deploy/caddy/Caddyfile.
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_READABLE_HEADERS = [
+    REQUEST_ID,
+    "ETag",
+    "Location",
+    "Content-Disposition",
+    "Content-Range",
+    "Accept-Ranges",
+    "Retry-After",
+    "WWW-Authenticate",
+]
+_ALLOWED_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "If-Modified-Since",
+    "If-Unmodified-Since",
+    "If-Range",
+    "Range",
+    REQUEST_ID,
+]
 
 
 def build_app(
@@ -52,11 +80,13 @@ def build_app(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
-                allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+                allow_methods=_METHODS,
                 allow_headers=_ALLOWED_HEADERS,
                 expose_headers=_READABLE_HEADERS,
             ),
+            Middleware(ReadableRequests),
             Middleware(FailureBoundary),
+            Middleware(HeadMiddleware),
         ],
     )
     app.state.settings = settings

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from tlim_protocol.errors import ERRORS, ErrorCode, TlimError
 
 from tlim_runtime.logging import get_logger
@@ -113,6 +114,9 @@ class LegacyRoute(APIRoute):
 _REAL_STATUSES = frozenset({401, 413, 429})  # stay real on the specification's endpoints, as does 5xx
 
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Render TlimError, outages, invalid requests and the framework's own refusals in the shape of their route."""
     app.add_exception_handler(TlimError, _on_refusal)
@@ -191,10 +195,25 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     return _render(request, TlimError(ErrorCode.FIELD_INVALID, f"{field}: {first['msg']}", field=field))
 
 
-async def _on_http_exception(_request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     if refusal.status_code < 400:
         return Response(status_code=refusal.status_code, headers=refusal.headers)
     answer = problem(refusal.status_code, str(refusal.detail))
     answer.headers.update(refusal.headers or {})
+    if refusal.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["Allow"] = ", ".join(_allowed_methods(request))
     return answer
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return all methods of an address: the framework names those of the first of its routes."""
+    asked = {"type": "http", "path": request.scope["path"], "headers": []}
+    allowed = {
+        method
+        for method in _METHODS
+        if any(route.matches({**asked, "method": method})[0] is Match.FULL for route in request.app.routes)
+    }
+    if "GET" in allowed and not isinstance(request.scope.get("route"), LegacyRoute):
+        allowed.add("HEAD")  # requests.HeadMiddleware
+    return [method for method in _METHODS if method in allowed]

@@ -1,23 +1,37 @@
-"""What surrounds every HTTP request: its id in logs and answer, and the last boundary for failures."""
+"""What surrounds every HTTP request: its id in logs and answer, what no endpoint reads, HEAD, the last boundary."""
 
 import re
+from collections.abc import Iterator
+from http import HTTPStatus
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
+from tlim_protocol.errors import ErrorCode
 
-from tlim_runtime.errors import problem
+from tlim_runtime.errors import LegacyRoute, problem
 from tlim_runtime.logging import get_logger
 
 logger = get_logger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+CLIENT_REQUEST_ID = "X-Client-Request-ID"
+"""Where the gateway puts what a client has sent as X-Request-ID: it goes into our logs, beside the id of ours."""
+
+MAX_HEADERS_BYTES = 64 * 1024
+"""Of all names and values together: a token has 1 or 2 KiB. The gateway lets more through, so that the refusal is one
+that a browser can read."""
+
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # what may go from a stranger into our logs and headers
 
 
 class RequestIdMiddleware:
-    """Takes the gateway's request id, or makes one; logs and answers carry it, and it is `request.state.request_id`."""
+    """Takes the gateway's request id, or makes one; logs and answers carry it, and it is `request.state.request_id`.
+
+    A client's own id is only noted in the logs, as `client_request_id`: two requests may come with the same one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,17 +40,89 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
+        headers = Headers(scope=scope)
+        request_id = _harmless(headers.get(REQUEST_ID)) or uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        noted = {"request_id": request_id}
+        if theirs := _harmless(headers.get(CLIENT_REQUEST_ID)):
+            noted["client_request_id"] = theirs
 
         async def tag(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        with bound_contextvars(request_id=request_id):
+        with bound_contextvars(**noted):
             await self._app(scope, receive, tag)
+
+
+def _harmless(given: str | None) -> str | None:
+    return given if given is not None and _SAFE_ID.fullmatch(given) else None
+
+
+class ReadableRequests:
+    """Refuses what no endpoint reads: headers over MAX_HEADERS_BYTES (431), and a body that is compressed (415)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> Response | None:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS_BYTES:
+        return problem(431, f"the headers have over {MAX_HEADERS_BYTES} bytes", code=ErrorCode.FIELD_INVALID)
+    headers = Headers(scope=scope)
+    if not set(_encodings(headers)) - {"identity"} or not _has_body(headers):
+        return None
+    refusal = problem(415, "no Content-Encoding is understood", code=ErrorCode.UNSUPPORTED, field="Content-Encoding")
+    refusal.headers["Accept-Encoding"] = "identity"  # RFC 9110 section 15.5.16
+    return refusal
+
+
+def _encodings(headers: Headers) -> Iterator[str]:
+    for line in headers.getlist("content-encoding"):
+        yield from (coding.strip().lower() for coding in line.split(",") if coding.strip())
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+class HeadMiddleware:
+    """Answers HEAD wherever GET is answered (RFC 9110 section 9.3.2); uvicorn sends the answer without its body.
+
+    Not at the specification's addresses: a GET there may create a session or delete one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked, as_get = dict(scope), False
+
+        async def watch(message: Message) -> None:
+            nonlocal as_get
+            as_get = as_get or (_allows_get(message) and not isinstance(asked.get("route"), LegacyRoute))
+            if not as_get:
+                await send(message)
+
+        await self._app(asked, receive, watch)
+        if as_get:
+            asked = {**scope, "method": "GET"}
+            await self._app(asked, receive, send)
+        scope.update(asked, method="HEAD")  # what the metrics look at afterwards
+
+
+def _allows_get(message: Message) -> bool:
+    if message["type"] != "http.response.start" or message["status"] != HTTPStatus.METHOD_NOT_ALLOWED:
+        return False
+    return "GET" in Headers(raw=message["headers"]).get("allow", "").split(", ")
 
 
 class FailureBoundary:
@@ -59,7 +145,8 @@ class FailureBoundary:
             started = started or message["type"] == "http.response.start"
             if not replaced and _is_plain_413(message):
                 replaced = True
-                await problem(413, "the request body is larger than this address takes")(scope, receive, send)
+                detail = "the request body is larger than this address takes"
+                await problem(413, detail, code=ErrorCode.FIELD_INVALID)(scope, receive, send)
             elif not replaced:
                 await send(message)
 

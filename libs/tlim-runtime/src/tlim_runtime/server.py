@@ -8,7 +8,9 @@ from socket import socket
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tlim_runtime.errors import problem
 from tlim_runtime.logging import configure_logging
 from tlim_runtime.settings import load_settings
 
@@ -24,6 +26,7 @@ def run(package: str) -> None:
             import_module(f"{package}.app").create_app(settings),
             host=settings.host,
             port=settings.port,
+            http=_Protocol,
             log_config=None,  # uvicorn's loggers flow into ours
             access_log=False,  # metrics count requests; a line for each would cost more than the request
             server_header=False,
@@ -34,6 +37,17 @@ def run(package: str) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, _already_heard)
     server.run()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, which says as a problem document, too, that it cannot read a request."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, as an address that is not percent-encoded, and close the connection."""
+        answer = problem(400, msg)
+        head = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in answer.raw_headers)]
+        self.transport.write(b"\r\n".join([*head, b"connection: close", b"", bytes(answer.body)]))
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -109,6 +110,17 @@ def test_a_service_answers_idles_small_and_ends_cleanly_on_sigterm(
     assert service.returncode == 0
     events = [json.loads(line)["event"] for line in output.splitlines()]
     assert events.index("ready") < events.index("stopping")
+
+
+@pytest.mark.usefixtures("service")
+def test_what_is_not_http_is_answered_with_a_problem_document(environment: dict[str, str]) -> None:
+    with socket.create_connection(("127.0.0.1", int(environment["TLIM_PORT"]))) as connection:
+        connection.sendall("GET /hello/world?name=张三 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["status"] == 400
 
 
 def test_a_service_that_waits_for_nats_can_be_stopped(home: Path, environment: dict[str, str]) -> None:

@@ -50,6 +50,7 @@ async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep, a
 
 
 @router.get("/v1/files/usage")
+@router.head("/v1/files/usage", include_in_schema=False)  # else HEAD would look for a file of that name, below
 async def usage(user: CurrentUserDep, admission: AdmissionDep) -> UsageRead:
     """Tell how much the caller has, and may have."""
     used = await admission.usage(user.user_id)
