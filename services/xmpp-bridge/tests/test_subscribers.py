@@ -31,6 +31,9 @@ class FakeComponent:
             self.receivers.append(stanza.partition(" to='")[2].partition("@")[0])
             self.characters += len(stanza)
 
+    async def barrier(self) -> None:
+        pass
+
 
 class NothingRecalled:
     async def request(self, subject: str, payload: bytes) -> bytes:
@@ -51,20 +54,21 @@ def subscriber(component: FakeComponent) -> OutboxSubscriber:
     return OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
 
 
-def incoming(data: bytes) -> Incoming:
-    return Incoming(subject_out(MsgType.GROUP_TEXT, "s-1"), data, stream_seq=1)
+def batch_of(*data: bytes) -> list[Incoming]:
+    subject = subject_out(MsgType.GROUP_TEXT, "s-1")
+    return [Incoming(subject, one, stream_seq=place) for place, one in enumerate(data, 1)]
 
 
 async def test_each_receiver_gets_each_message_in_stream_order() -> None:
     component = FakeComponent()
-    batch = [incoming(group_message(seq, members).to_bytes()) for seq, members in ((1, 2), (2, 3))]
+    batch = batch_of(*(group_message(seq, members).to_bytes() for seq, members in ((1, 2), (2, 3))))
     assert await subscriber(component).handle(batch) == [DONE, DONE]
     assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
 
 
 async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
     component = FakeComponent()
-    batch = [incoming(b"nonsense"), incoming(group_message(2, 1).to_bytes())]
+    batch = batch_of(b"nonsense", group_message(2, 1).to_bytes())
     first, second = await subscriber(component).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
@@ -73,7 +77,7 @@ async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
 
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
     component = FakeComponent()
-    batch = [incoming(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())]
+    batch = batch_of(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())
     handle = subscriber(component).handle
     tracemalloc.start()
     try:

@@ -32,6 +32,10 @@ class ComponentDown(Unavailable):
     """There is no connection to the XMPP server, or it did not answer in time."""
 
 
+class ComponentLost(ComponentDown):
+    """The XMPP server ended the connection before it had taken over what was sent."""
+
+
 class Component:
     """Keeps one component connection up: messages go to whoever started it, what is sent keeps its order."""
 
@@ -135,9 +139,10 @@ class Component:
         """
         for chunk in _chunks(stanzas):
             self.send(chunk)
-            await self._barrier()
+            await self.barrier()
 
-    async def _barrier(self) -> None:
+    async def barrier(self) -> None:
+        """Return when the server has taken over everything sent so far; raises ComponentDown."""
         ping_id = f"barrier-{next(self._numbers)}"
         pong = asyncio.get_running_loop().create_future()
         self._pongs[ping_id] = pong
@@ -211,7 +216,7 @@ class Component:
                     await self._down.wait()
             except TimeoutError:
                 with contextlib.suppress(ComponentDown):  # then the connection is down, or about to be
-                    await self._barrier()
+                    await self.barrier()
 
     def _went_up(self, _event: object) -> None:
         self._up.set()
@@ -226,7 +231,7 @@ class Component:
         self._wire.cancel_connection_attempt()  # the next attempt is ours to time
         for pong in self._pongs.values():
             if not pong.done():
-                pong.set_exception(ComponentDown("the XMPP connection was lost"))
+                pong.set_exception(ComponentLost(f"the XMPP connection was lost: {self._reason}"))
 
     def _note_stream_error(self, error: StreamError) -> None:
         self._stream_error = f"the server says {error['condition']}"

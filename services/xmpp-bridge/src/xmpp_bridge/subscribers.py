@@ -11,6 +11,8 @@ from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.component import ComponentLost
+from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
 from xmpp_bridge.translate import BridgeAddresses, write_event
 
@@ -19,10 +21,15 @@ class Deliverer(Protocol):
     """Sends stanzas and returns when the XMPP server has taken them over (component.Component)."""
 
     async def deliver(self, stanzas: Iterable[str]) -> None: ...
+    async def barrier(self) -> None: ...
 
 
 class OutboxSubscriber:
-    """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them."""
+    """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
+
+    Where the server keeps ending the connection they go one at a time, each with a barrier (culprits.py). The message
+    of a stanza that the server does not take is poison; its other receivers and its neighbours are served.
+    """
 
     def __init__(
         self, component: Deliverer, addresses: BridgeAddresses, awaited: Awaited, backlog: Backlog, metrics: Metrics
@@ -32,26 +39,33 @@ class OutboxSubscriber:
         self._awaited = awaited
         self._backlog = backlog
         self._lately = DeliveredLately()
+        self._culprits = Culprits()
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Deliver a batch; what is no out event is poison. Raises Unavailable when it must come again."""
-        self._lately.begin(batch[0].stream_seq)
+        first, last = batch[0].stream_seq, batch[-1].stream_seq
+        self._lately.begin(first)
         read = [_read(incoming.data) for incoming in batch]
         events = [event for event in read if not isinstance(event, Poison)]
         for event in events:
             self._awaited.settle(event)
+        places = [one.stream_seq for one, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
+        poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
         with self._seconds.time():
             remaining = await self._backlog.without_recalled(events)
             self._lately.check()
             try:
-                await self._component.deliver(self._stanzas(remaining))
-            except Unavailable:
+                await self._deliver(self._stanzas(zip(places, remaining, strict=True), poison))
+            except Unavailable as error:
                 self._backlog.fall_behind()
+                if isinstance(error, ComponentLost):
+                    self._culprits.note_loss(first, last)
                 raise
             self._lately.end()
-        return [event if isinstance(event, Poison) else DONE for event in read]
+        self._culprits.note_passed(last)
+        return [poison.get(incoming.stream_seq, DONE) for incoming in batch]
 
     def connection_lost(self) -> int | None:
         """Return from where in the stream everything is to come again, what the server had taken over lately included.
@@ -61,12 +75,32 @@ class OutboxSubscriber:
         self._backlog.fall_behind()
         return self._lately.take_back()
 
-    def _stanzas(self, events: Iterable[OutEvent]) -> Iterator[str]:
-        """Write stanzas only when they are sent: a batch of messages to big groups is millions of them."""
-        for event in events:
+    async def _deliver(self, stanzas: Iterator[tuple[int, str]]) -> None:
+        if not self._culprits.are_feared:
+            await self._component.deliver(stanza for _, stanza in stanzas)
+            return
+        await self._component.barrier()  # the server is well: what ends the connection now is the stanza on its way
+        for place, stanza in stanzas:
+            self._lately.check()
+            try:
+                await self._component.deliver([stanza])
+            except ComponentLost:
+                self._culprits.suspect(place, stanza)
+                raise
+
+    def _stanzas(self, events: Iterable[tuple[int, OutEvent]], poison: dict[int, Poison]) -> Iterator[tuple[int, str]]:
+        """Write stanzas only when they are sent: a batch of messages to big groups is millions of them.
+
+        A culprit is left out, and its message noted in `poison`; the int is the message's place in the stream.
+        """
+        for place, event in events:
             for stanza in write_event(event, self._addresses):
+                if self._culprits.is_found(place, stanza):
+                    size = len(stanza.encode())
+                    poison[place] = Poison(f"the XMPP server ends the connection at its stanza of {size} bytes")
+                    continue
                 self._sent.inc()
-                yield stanza
+                yield place, stanza
 
 
 def _read(data: bytes) -> OutEvent | Poison:

@@ -103,6 +103,24 @@ async def test_poison_is_put_aside_and_its_neighbours_are_delivered(world: Any, 
         assert await world.broker.last_message(StreamName.DEAD) == b"nonsense"
 
 
+@pytest.mark.parametrize(
+    "xmpp_server", [Ejabberd, Prosody], indirect=True, ids=lambda kind: kind.package, scope="session"
+)
+async def test_a_stanza_over_the_servers_limit_is_put_aside_and_its_neighbours_are_delivered(
+    world: Any, stored: Any, envelope: Any, eventually: Any
+) -> None:
+    async with world.ready_bridge() as bridge:
+        bob = await world.login("bob")
+        too_large = envelope("m2", "&" * 2_000_000)  # 10 MB as XML; the servers' limit is 8 MiB
+        await world.publish(stored(1), stored(2, envelope=too_large), stored(3))
+        while (await bob.expect(Delivered)).seq != 103:
+            pass
+        await eventually(world.all_acknowledged)
+        assert {event.seq for event in bob.inbox.all(Delivered)} == {101, 103}
+        assert b'"m2"' in await world.broker.last_message(StreamName.DEAD)
+        await eventually(bridge.is_ready)
+
+
 async def test_nothing_is_acknowledged_while_the_xmpp_server_is_down(world: Any, stored: Any, eventually: Any) -> None:
     async with world.ready_bridge(xmpp_timeout=1) as bridge:
         world.xmpp.stop()

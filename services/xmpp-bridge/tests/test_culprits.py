@@ -1,0 +1,197 @@
+"""A stanza that makes the XMPP server end the connection is found and put aside; everything else is delivered.
+
+The server here is hand-written: XEP-0114 with a limit on stanzas, as Openfire has it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from typing import cast
+from xml.etree import ElementTree as ET
+
+import pytest_asyncio
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import SeqsAnswer, StoredMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import subject_out
+from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import Unavailable
+from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.component import Component
+from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.translate import MESSAGE, BridgeAddresses
+
+DOMAIN = "im.itonglian.com"
+ADDRESSES = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
+LIMIT = 2_000
+ENOUGH_CONNECTIONS = 10
+"""Four are needed to find one culprit; a bridge that comes back for ever makes more in the time of the test."""
+
+
+class ServerWithLimit:
+    """Takes every component; a stanza over LIMIT bytes, or one that `dislikes` names, ends its connection."""
+
+    def __init__(self) -> None:
+        self.receivers: list[str] = []
+        self.connections = 0
+        self.dislikes: Callable[[ET.Element], bool] = lambda _: False
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        assert self.connections <= ENOUGH_CONNECTIONS
+        with contextlib.suppress(OSError):
+            await self._talk(reader, writer)
+        writer.transport.abort()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser: ET.XMLPullParser[ET.Element] = ET.XMLPullParser(("start", "end"))
+        depth = 0
+        while data := await reader.read(65_536):
+            parser.feed(data)
+            for event, element in cast("Iterator[tuple[str, ET.Element]]", parser.read_events()):
+                depth += 1 if event == "start" else -1
+                if event == "start" and depth == 1:
+                    streams = "http://etherx.jabber.org/streams"
+                    writer.write(
+                        f"<stream:stream xmlns='jabber:component:accept' xmlns:stream='{streams}' id='1'>".encode()
+                    )
+                elif depth == 0:
+                    return
+                elif event == "end" and depth == 1 and not self._take(element, writer):
+                    writer.write(
+                        b"<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
+                    )
+                    return
+            await writer.drain()
+
+    def _take(self, stanza: ET.Element, writer: asyncio.StreamWriter) -> bool:
+        if len(ET.tostring(stanza)) > LIMIT or self.dislikes(stanza):
+            return False
+        if stanza.tag.endswith("handshake"):
+            writer.write(b"<handshake/>")
+        elif stanza.tag.endswith("iq"):
+            ping_id, sender = stanza.get("id"), stanza.get("from")
+            writer.write(f"<iq type='result' id='{ping_id}' from='{DOMAIN}' to='{sender}'/>".encode())
+        elif stanza.tag == MESSAGE:
+            self.receivers.append(str(stanza.get("to")).partition("@")[0])
+        return True
+
+
+class NothingRecalled:
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        assert subject
+        assert payload
+        return SeqsAnswer(seqs=[]).to_bytes()
+
+
+class Deliveries:
+    """What consumer.py does with a subscriber: a batch comes again until there are verdicts."""
+
+    def __init__(self, component: Component) -> None:
+        self._component = component
+        self._outbox = OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
+        component.start(lambda _: None, on_lost=self._go_back)
+
+    def _go_back(self) -> None:
+        self._outbox.connection_lost()
+
+    async def verdicts(self, *messages: StoredMessage) -> list[Verdict]:
+        subject = subject_out(MsgType.GROUP_TEXT, "s-1")
+        batch = [Incoming(subject, message.to_bytes(), message.seq) for message in messages]
+        async with asyncio.timeout(30):
+            while True:
+                await self._component.connected()
+                with contextlib.suppress(Unavailable):
+                    return list(await self._outbox.handle(batch))
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[ServerWithLimit]:
+    server = ServerWithLimit()
+    yield server
+    server.close()
+
+
+@pytest_asyncio.fixture
+async def deliveries(server: ServerWithLimit) -> AsyncIterator[Deliveries]:
+    component = Component(ADDRESSES, "secret", "127.0.0.1", await server.start(), timeout=timedelta(seconds=5))
+    yield Deliveries(component)
+    await component.close()
+
+
+def message(seq: int, *recipients: str, size: int = 10) -> StoredMessage:
+    body = [{"session_id": "s-1", "text": "x" * size}]
+    envelope = Envelope(msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
+    return StoredMessage(seq=seq, stored_at=1, recipients=list(recipients), envelope=envelope)
+
+
+async def test_a_stanza_over_the_servers_limit_is_put_aside_and_its_neighbours_are_delivered(
+    deliveries: Deliveries, server: ServerWithLimit
+) -> None:
+    first, culprit, last = await deliveries.verdicts(
+        message(1, "bob"), message(2, "carol", size=LIMIT), message(3, "dave")
+    )
+    assert (first, last) == (DONE, DONE)
+    assert isinstance(culprit, Poison)
+    assert "bytes" in culprit.reason
+    assert set(server.receivers) == {"bob", "dave"}
+
+
+async def test_several_culprits_in_one_batch_are_all_found(deliveries: Deliveries, server: ServerWithLimit) -> None:
+    batch = [message(seq, f"user{seq}", size=LIMIT if seq in {1, 2} else 10) for seq in range(1, 5)]
+    assert [isinstance(verdict, Poison) for verdict in await deliveries.verdicts(*batch)] == [True, True, False, False]
+    assert set(server.receivers) == {"user3", "user4"}
+
+
+async def test_the_other_receivers_of_a_message_get_it(deliveries: Deliveries, server: ServerWithLimit) -> None:
+    server.dislikes = lambda stanza: str(stanza.get("to")).startswith("carol@")
+    (verdict,) = await deliveries.verdicts(message(1, "bob", "carol", "dave"))
+    assert isinstance(verdict, Poison)
+    assert set(server.receivers) == {"bob", "dave"}
+
+
+async def test_a_culprit_that_comes_once_more_costs_no_connection(
+    deliveries: Deliveries, server: ServerWithLimit
+) -> None:
+    culprit = message(1, "bob", size=LIMIT)
+    await deliveries.verdicts(culprit, message(2, "carol"))
+    before = server.connections
+    again, _ = await deliveries.verdicts(culprit, message(3, "dave"))
+    assert isinstance(again, Poison)
+    assert server.connections == before
+
+
+async def test_a_server_that_is_killed_now_and_then_condemns_nobody(
+    deliveries: Deliveries, server: ServerWithLimit
+) -> None:
+    losses = iter([True, True, True, False, True])
+    server.dislikes = lambda stanza: stanza.tag == MESSAGE and next(losses, False)
+    assert await deliveries.verdicts(message(1, "bob"), message(2, "carol")) == [DONE, DONE]
+    assert {"bob", "carol"} <= set(server.receivers)
+
+
+def test_losses_over_other_messages_are_not_added_up() -> None:
+    culprits = Culprits()
+    culprits.note_loss(1, 10)
+    culprits.note_passed(10)
+    culprits.note_loss(11, 20)
+    assert not culprits.are_feared
+    culprits.note_loss(5, 15)  # after a loss delivery goes back to what was taken over lately
+    assert culprits.are_feared
+    culprits.note_passed(15)
+    assert culprits.are_feared
+    culprits.note_passed(20)
+    assert not culprits.are_feared
