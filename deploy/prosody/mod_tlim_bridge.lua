@@ -1,13 +1,14 @@
 -- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114
 -- component, wrapped in XEP-0297: outer from= is this host (a client cannot forge that), inner
 -- from= is the authenticated full JID, inner to= is the original to=.  Load on the VirtualHost.
-local st, jid_bare, jid_node = require "util.stanza", require "util.jid".bare, require "util.jid".node;
+local st, jid = require "util.stanza", require "util.jid";
+local jid_bare = jid.bare;
 local sha1, datetime = require "util.hashes".sha1, require "util.datetime".datetime;
 local hosts = prosody.hosts;
 local ns = module:get_option_string("tlim_bridge_namespace", "im.itonglian.com");
 local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
--- core hooks on pre-message/*: mam 0, carbons -0.5, mam strip -1
-local prio = module:get_option_boolean("tlim_bridge_carbons", true) and -0.6 or 10;
+local is_target = {};
+for _, h in ipairs(targets) do is_target[h] = true; end
 
 local function live()
 	local list = {};
@@ -36,7 +37,7 @@ local function intercept(event)
 	return true;
 end
 for _, kind in ipairs { "bare", "full", "host" } do
-	module:hook("pre-message/" .. kind, intercept, prio);
+	module:hook("pre-message/" .. kind, intercept, 10); -- before anybody makes a copy: mam 0, carbons -0.5
 end
 
 -- A recall overtakes what it recalls: whoever gets the notice does not get his undelivered copies (id = msg_id, from =
@@ -86,13 +87,17 @@ end, 1);
 -- From sessions whose client lost its network and may resume (mod_smacks), also copies of what went to another device.
 -- Their places in the count of stanzas stay, as messages that say nothing; such a one is not stored either.
 local function original(message)
-	return message:find("{urn:xmpp:carbons:2}received/{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
+	local copy = message:get_child(nil, "urn:xmpp:carbons:2");
+	return copy and copy:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
 end
-local function blank(event)
+local function sessions_of(address)
+	local account = hosts[module.host].sessions[jid.node(address)];
+	return account and account.sessions or {};
+end
+local function blank(message, address)
 	local recalled = {};
-	note_recalled(event.stanza, recalled);
-	local account = next(recalled) and hosts[module.host].sessions[jid_node(event.stanza.attr.to)];
-	for _, session in pairs(account and account.sessions or {}) do
+	note_recalled(message, recalled);
+	for _, session in pairs(next(recalled) and sessions_of(address) or {}) do
 		local queue = session.outgoing_stanza_queue;
 		for _, sent in pairs(queue and queue.table and queue:table() or {}) do
 			if sent.name == "message" and is_recalled(original(sent), recalled) then
@@ -101,11 +106,35 @@ local function blank(event)
 		end
 	end
 end
-module:hook("message/bare", blank, 100);
-module:hook("message/full", blank, 100);
 module:hook("message/offline/handle", function(event)
-	if #event.stanza.tags == 0 then return true; end
+	if #event.stanza.tags == 0 or original(event.stanza) ~= event.stanza then return true; end
 end, 1);
+
+-- A message is copied to its sender's other devices (XEP-0280) once it is stored: the component says so by forwarding it
+-- to the address that sent it. No client has the component's address.
+local function copy_sent(message, device)
+	local node, host, resource = jid.split(device);
+	local copy = st.message({ from = jid.join(node, host), type = message.attr.type })
+		:tag("sent", { xmlns = "urn:xmpp:carbons:2" })
+			:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(message):reset();
+	for _, session in pairs(sessions_of(device)) do
+		if session.want_carbons and session.resource ~= resource then
+			copy.attr.to = session.full_jid;
+			session.send(copy);
+		end
+	end
+end
+local function deliver(event)
+	local stanza = event.stanza;
+	local sent = is_target[stanza.attr.from] and stanza:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message");
+	blank(sent or stanza, stanza.attr.to);
+	if sent then
+		copy_sent(sent, stanza.attr.to);
+		return true;
+	end
+end
+module:hook("message/bare", deliver, 100);
+module:hook("message/full", deliver, 100);
 
 local function send_presence(p, h)
 	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));

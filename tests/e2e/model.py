@@ -20,6 +20,8 @@ class Entry:
     sender: str
     envelope: Envelope | None
     audience: frozenset[str]
+    is_news: bool = True
+    """Whether anybody is told of it, if only the sender's other devices."""
     recalled: bool = False
     waits_for: set[str] = field(default_factory=set)
     """Who was away when it came, and still is."""
@@ -133,7 +135,7 @@ class Model:
             cursor = (reporter, conversation)
             self.cursors[cursor] = max(*places, self.cursors.get(cursor, -1))
         told = envelope.model_copy(update={"body": news or envelope.body})
-        self._append(conversation, reporter, told, audience)
+        self._append(conversation, reporter, told, audience, is_news=bool(news))
         return None
 
     def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
@@ -146,10 +148,11 @@ class Model:
             return ErrorCode.MSG_ID_UNKNOWN
         if author != message.sender:
             return ErrorCode.NOT_ALLOWED
-        audience = frozenset({author}) if message.recalled else self._others(message) | {author}
+        is_news = not message.recalled
+        audience = self._others(message) | {author} if is_news else frozenset({author})
         message.recalled = True
         message.withheld_from |= message.waits_for
-        self._append(message.conversation, author, envelope, audience)
+        self._append(message.conversation, author, envelope, audience, is_news=is_news)
         return None
 
     def may_make_session(self, creator: str, listed: Sequence[str]) -> ErrorCode | None:
@@ -304,6 +307,18 @@ class Model:
         """Return what the XMPP server is asked to deliver to somebody, in order: msg_id → entry; notices left out."""
         return {entry.envelope.msg_id: entry for entry in self.log[since:] if entry.envelope and user in entry.sent_to}
 
+    def sent_by(self, user: str, since: int = 0) -> dict[str, Entry]:
+        """Return what somebody's other devices learn from the one that sent it, in order: msg_id → entry."""
+        return {
+            entry.envelope.msg_id: entry
+            for entry in self.log[since:]
+            if entry.envelope and entry.sender == user and entry.is_news
+        }
+
+    def order(self, conversation: Conversation) -> list[str]:
+        """Return the msg_ids of a conversation, oldest first; notices left out."""
+        return [entry.envelope.msg_id for entry in self.log if entry.envelope and entry.conversation == conversation]
+
     @property
     def messages(self) -> list[int]:
         """The places of all messages between people."""
@@ -330,9 +345,15 @@ class Model:
         return message.conversation
 
     def _append(
-        self, conversation: Conversation, sender: str, envelope: Envelope | None, audience: frozenset[str]
+        self,
+        conversation: Conversation,
+        sender: str,
+        envelope: Envelope | None,
+        audience: frozenset[str],
+        *,
+        is_news: bool = True,
     ) -> None:
-        entry = Entry(conversation, sender, envelope, audience)
+        entry = Entry(conversation, sender, envelope, audience, is_news)
         entry.waits_for |= self.away & entry.sent_to
         self.log.append(entry)
 

@@ -53,12 +53,24 @@ class Device(NamedTuple):
     since: int
 
     @property
+    def heard(self) -> list[tuple[str, bool]]:
+        """What it got, itself or as a copy, each once: the msg_id, and whether a device of ours sent it. No notices."""
+        events = [(event.message, event.sent) if isinstance(event, Carbon) else (event, False)
+                  for event in self.xmpp.inbox.history]  # fmt: skip
+        envelopes = [(event.envelope, is_ours) for event, is_ours in events if isinstance(event, Delivered)]
+        return list(dict.fromkeys(
+            (one.msg_id, is_ours) for one, is_ours in envelopes if REGISTRY[one.msg_type].sent_by_clients
+        ))  # fmt: skip
+
+    @property
     def came(self) -> list[str]:
-        """The msg_ids of what others sent and it got, itself or as a copy, each once; notices left out."""
-        events = [event.message if isinstance(event, Carbon) else event for event in self.xmpp.inbox.history
-                  if not (isinstance(event, Carbon) and event.sent)]  # fmt: skip
-        envelopes = [event.envelope for event in events if isinstance(event, Delivered)]
-        return list(dict.fromkeys(one.msg_id for one in envelopes if REGISTRY[one.msg_type].sent_by_clients))
+        """The msg_ids of what others sent."""
+        return [msg_id for msg_id, is_ours in self.heard if not is_ours]
+
+    @property
+    def copied(self) -> list[str]:
+        """The msg_ids of what our other devices sent."""
+        return [msg_id for msg_id, is_ours in self.heard if is_ours]
 
 
 class Machine(RuleBasedStateMachine):
@@ -250,20 +262,26 @@ class Machine(RuleBasedStateMachine):
         }
 
     def _check_deliveries(self, user: str) -> None:
-        """Assert that each device gets what comes while it is there, and the first one what came before, in order."""
-        meant, devices = self.model.sent_to(user), [*self._gone[user], *self._devices[user]]
+        """Assert that each device gets what comes while it is there, and the first one what came before, in order.
+
+        The newest device sends; the others get copies of that.
+        """
+        meant, mine = self.model.sent_to(user), self.model.sent_by(user)
+        here, devices = self._devices[user], [*self._gone[user], *self._devices[user]]
         came = {msg_id for device in devices for msg_id in device.came}
         assert came <= meant.keys()
         assert not any(user in meant[msg_id].withheld_from for msg_id in came)
+        assert {msg_id for device in devices for msg_id in device.copied} <= mine.keys()
         for got, due in (
-            *((device.came, self.model.sent_to(user, device.since)) for device in self._devices[user]),
+            *((device.came, self.model.sent_to(user, device.since)) for device in here),
+            *((device.copied, self.model.sent_by(user, here[-1].since)) for device in here[:-1]),
             *([] if user in self.model.away else [(came, meant)]),
         ):
             assert all(msg_id in got or entry.recalled for msg_id, entry in due.items())
         for device in devices:
-            for conversation in {entry.conversation for entry in meant.values()}:
-                told = [msg_id for msg_id, entry in meant.items() if entry.conversation == conversation]
-                heard = [msg_id for msg_id in device.came if msg_id in told]
+            for conversation in {entry.conversation for entry in self.model.log}:
+                told = self.model.order(conversation)
+                heard = [msg_id for msg_id, _ in device.heard if msg_id in told]
                 assert heard == sorted(heard, key=told.index)
 
     # --- doing it --------------------------------------------------------------------------------------------------

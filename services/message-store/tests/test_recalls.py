@@ -35,6 +35,7 @@ async def test_what_is_recalled_again_is_no_news(bench: Any, accepted: Any, reca
     recalls = [recall("c1", "m1"), recall("c2", "m1", received_at=NOW + 2 * WINDOW), recall("c3", "m1", "m2")]
     outcomes = await bench.outcome(*recalls) if is_one_batch else [(await bench.outcome(one))[0] for one in recalls]
     assert outcomes == [["bob"], [], ["bob"]]
+    assert [event.is_news for event in bench.stored[-3:]] == [True, False, True]
     assert bench.stored[-1].envelope.body == [{"msg_id": "m2"}]
     assert bench.archive.recalled == [1, 2]
 

@@ -52,6 +52,7 @@ async def test_what_was_told_is_not_told_again_and_only_the_news_is_forwarded(
     assert await bench.outcome(report("r9", "m2", "m1", msg_type=kind)) == [[]]
     assert bench.archive.rows[-1].audience is Audience.NOBODY
     assert await bench.outcome(receipts[0]) == [[]]  # sent again: confirmed
+    assert [event.is_news for event in bench.stored[-4:]] == [True, True, False, False]
 
 
 async def test_receipts_that_name_very_many_messages_are_not_one_transaction(bench: Any, report: Any) -> None:

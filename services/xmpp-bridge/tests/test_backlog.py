@@ -73,7 +73,7 @@ async def test_a_recalled_message_is_only_confirmed_when_it_comes_late(backlog: 
     store.recalled = {2}
     first, second, third = await backlog.without_recalled([message(1), message(2), message(3)])
     assert (first, third) == (message(1), message(3))
-    assert second == message(2).model_copy(update={"recipients": []})
+    assert second == message(2).model_copy(update={"recipients": [], "is_news": False})
     assert store.asked == [1, 2, 3]
 
 
@@ -84,12 +84,14 @@ async def test_all_that_was_stored_before_a_failed_delivery_is_tried_again_is_la
     backlog.fall_behind()
     for seq, age in ((1, 1), (2, 500), (3, 0)):
         (event,) = await backlog.without_recalled([message(seq, age_ms=age)])
-        assert event == message(seq, age_ms=age).model_copy(update={"recipients": [] if seq == 2 else ["bob"]})
+        assert event == message(seq, age_ms=age).model_copy(
+            update={"recipients": [], "is_news": False} if seq == 2 else {}
+        )
     assert store.asked == [1, 2]
 
 
 async def test_only_chat_messages_that_somebody_receives_are_asked_about(backlog: Backlog, store: FakeStore) -> None:
-    resend = message(3).model_copy(update={"recipients": []})
+    resend = message(3).model_copy(update={"recipients": [], "is_news": False})
     events: list[OutEvent] = [message(1, kind=MsgType.RECALL), message(2, kind=MsgType.READ), resend, REFUSED]
     assert await backlog.without_recalled(events) == events
     assert store.asked == []

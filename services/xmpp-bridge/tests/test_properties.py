@@ -52,11 +52,14 @@ def test_a_delivery_holds_the_envelope_unchanged(
     event = StoredMessage(
         seq=1, stored_at=2, recipients=recipients, envelope=envelope, reply_to=jid, stanza_id=stanza_id
     )
-    *deliveries, stored = as_stream("".join(write_event(event, ADDRESSES)))
+    *deliveries, sent, stored = as_stream("".join(write_event(event, ADDRESSES)))
     assert len(deliveries) == len(recipients)
     assert stored.get("type") == "headline"
+    assert sent.get("to") == stored.get("to") or not jid
     for delivery in deliveries:
         assert json.loads(delivery.findtext("body") or "")["body"] == body
+    copy = sent.findtext("{urn:xmpp:forward:0}forwarded/{jabber:client}message/{jabber:client}body")
+    assert json.loads(copy or "")["body"] == body
 
 
 @settings(deadline=None)  # a busy machine is no failure

@@ -59,11 +59,11 @@ def batch_of(*data: bytes) -> list[Incoming]:
     return [Incoming(subject, one, stream_seq=place) for place, one in enumerate(data, 1)]
 
 
-async def test_each_receiver_gets_each_message_in_stream_order() -> None:
+async def test_each_receiver_and_then_its_sender_gets_each_message_in_stream_order() -> None:
     component = FakeComponent()
     batch = batch_of(*(group_message(seq, members).to_bytes() for seq, members in ((1, 2), (2, 3))))
     assert await subscriber(component).handle(batch) == [DONE, DONE]
-    assert component.receivers == ["user0", "user1", "user0", "user1", "user2"]
+    assert component.receivers == ["user0", "user1", "alice", "user0", "user1", "user2", "alice"]
 
 
 async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
@@ -72,7 +72,7 @@ async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
     first, second = await subscriber(component).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
-    assert component.receivers == ["user0"]
+    assert component.receivers == ["user0", "alice"]
 
 
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
@@ -85,6 +85,6 @@ async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(component.receivers) == BIGGEST_GROUP
+    assert len(component.receivers) == BIGGEST_GROUP + 1, "the sender's other devices get one copy"
     assert component.characters > 150 * MIB
     assert peak < 10 * MIB

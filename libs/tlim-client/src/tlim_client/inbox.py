@@ -15,8 +15,8 @@ from tlim_client.failures import NotReceivedError
 class Delivered:
     """A tlim message for this user (protocol section 1); `seq` and `time` (epoch ms) as the server stored it.
 
-    Both are None in a copy of what our other device sent: it was made before the message was stored. `delayed` tells
-    that the XMPP server had kept it while we were away.
+    An XMPP server without our module copies what our other device sent before it is stored; both are None in such a
+    copy. `delayed` tells that the XMPP server had kept the message while we were away.
     """
 
     envelope: Envelope

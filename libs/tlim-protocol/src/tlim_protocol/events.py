@@ -42,8 +42,10 @@ class AcceptedMessage(Event):
 class StoredMessage(Event):
     """`tlim.out.M*`: a committed message, to be delivered to `recipients` and confirmed to `reply_to`.
 
-    No recipients: a resend, only confirmed. No `reply_to`: published again from the database, nobody waits.
-    `after_seq` of what has no recipients is that of RejectedMessage, since its own `seq` may be an old one.
+    Not `is_news`: only confirmed, as a resend, a receipt of what was read before, or what was recalled before it was
+    delivered. News without recipients: the sender's other devices hear of it, and nobody else. No `reply_to`: published
+    again from the database, nobody waits. `after_seq` of what has no recipients is that of RejectedMessage, since its
+    own `seq` may be an old one.
     """
 
     kind: Literal["stored"] = "stored"
@@ -55,6 +57,7 @@ class StoredMessage(Event):
     stanza_id: str | None = None
     received_at: int | None = None
     after_seq: int | None = None
+    is_news: bool = True
 
 
 class RejectedMessage(Event):

@@ -77,7 +77,7 @@ class Plan:
             envelope = envelope.model_copy(update={"msg_time": str(message.received_at)})
         place = self._places.get((message.sender, envelope.msg_id))
         if place is not None:
-            self._tell(message, envelope, place, _NOBODY)
+            self._tell(message, envelope, place, _NOBODY, is_news=False)
             return
         session_id = envelope.session_id
         roster = None if session_id is None else self._roster(session_id, message.sender)
@@ -103,7 +103,7 @@ class Plan:
         if is_first:
             self._conversations.add(conversation_id)
             self.writes.conversations.append(conversation_id)
-        self._keep(message, envelope, conversation_id, _to_peers(envelope, roster))
+        self._keep(message, envelope, conversation_id, _to_peers(envelope, roster), is_news=True)
 
     def _require_receiver(self, receiver: str | None) -> None:
         """Raise unless the receiver of a first message exists."""
@@ -176,7 +176,7 @@ class Plan:
             audible = _TO_NOBODY
         elif len(news) < len(envelope.body):
             envelope = envelope.model_copy(update={"body": [one.element for one in news]})
-        self._keep(message, envelope, envelope.conversation_id, audible)
+        self._keep(message, envelope, envelope.conversation_id, audible, is_news=bool(news))
 
     def _named(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
         """Return which chat messages of its conversation, that its sender could see, each element names."""
@@ -244,7 +244,15 @@ class Plan:
             over = self._earlier.get((session_id, user_id), ())
             self._earlier[session_id, user_id] = (*over, Span(joined_seq, seq))
 
-    def _keep(self, message: AcceptedMessage, envelope: Envelope, conversation_id: str, audible: Audible) -> None:
+    def _keep(
+        self,
+        message: AcceptedMessage,
+        envelope: Envelope,
+        conversation_id: str,
+        audible: Audible,
+        *,
+        is_news: bool,
+    ) -> None:
         row = self._row(next(self._seqs), envelope, conversation_id, audible, message.location)
         self.writes.rows.append(row)
         if audible.audience is Audience.ADDRESSEES:
@@ -264,15 +272,23 @@ class Plan:
         if audible.audience is Audience.MEMBERS:
             key = (row.conversation_id, row.msg_id)
             self._senders[key] = (*self._senders.get(key, ()), row.sender)
-        self._tell(message, envelope, place, audible.recipients)
+        self._tell(message, envelope, place, audible.recipients, is_news=is_news)
 
     def _carry(self, row: LogRow, file_ids: Sequence[str], receivers: Sequence[str]) -> None:
         self.writes.files += [(file_id, row.seq) for file_id in file_ids]
         for file_id in file_ids:
             self._carrying.setdefault(file_id, []).append((row, receivers))
 
-    def _tell(self, message: AcceptedMessage, envelope: Envelope, place: Place, recipients: Sequence[str]) -> None:
-        """Publish a delivery; without recipients only the sender's confirmation."""
+    def _tell(
+        self,
+        message: AcceptedMessage,
+        envelope: Envelope,
+        place: Place,
+        recipients: Sequence[str],
+        *,
+        is_news: bool,
+    ) -> None:
+        """Publish a delivery; of what is no news only the sender's confirmation."""
         event = StoredMessage(
             seq=place.seq,
             stored_at=place.stored_at,
@@ -282,6 +298,7 @@ class Plan:
             stanza_id=message.stanza_id,
             received_at=message.received_at,
             after_seq=None if recipients else self.newest,
+            is_news=is_news,
         )
         self.events.append((place.conversation_id, event))
 

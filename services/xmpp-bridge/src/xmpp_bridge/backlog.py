@@ -32,7 +32,7 @@ class Backlog:
         self._is_behind = True
 
     async def without_recalled(self, events: Sequence[OutEvent]) -> Sequence[OutEvent]:
-        """Return the events, those of recalled messages without receivers; raises Unavailable when nobody answers."""
+        """Return the events, those of recalled messages only confirmed; raises Unavailable when nobody answers."""
         now = int(self._clock() * 1_000)
         if self._is_behind:
             self._is_behind, self._late_before = False, now
@@ -46,10 +46,10 @@ class Backlog:
 
 
 def _is_overtakable(event: StoredMessage, before: int) -> bool:
-    return event.stored_at < before and bool(event.recipients) and REGISTRY[event.envelope.msg_type].is_chat
+    return event.stored_at < before and event.is_news and REGISTRY[event.envelope.msg_type].is_chat
 
 
 def _undelivered(event: OutEvent, recalled: frozenset[int]) -> OutEvent:
     if isinstance(event, StoredMessage) and event.seq in recalled:
-        return event.model_copy(update={"recipients": []})
+        return event.model_copy(update={"recipients": [], "is_news": False})
     return event

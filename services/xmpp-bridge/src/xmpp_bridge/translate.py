@@ -26,7 +26,8 @@ IQ = f"{_COMPONENT}iq"
 PRESENCE = f"{_COMPONENT}presence"
 
 _TLIM = f"{{{TLIM_NS}}}tlim"
-_FORWARDED = "{urn:xmpp:forward:0}forwarded"
+_FORWARD_NS = "urn:xmpp:forward:0"
+_FORWARDED = f"{{{_FORWARD_NS}}}forwarded"
 _MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
 _NO_CARBONS = "<private xmlns='urn:xmpp:carbons:2'/>"  # XEP-0280 section 9
@@ -117,7 +118,10 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
 
 
 def write_event(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
-    """Yield the stanzas of an out event: a delivery for each recipient, then what the sender hears, stored or error."""
+    """Yield the stanzas of an out event: a delivery for each recipient, then what the sender's devices hear.
+
+    The device that sent hears stored or error; the sender's other devices get a copy of what was stored.
+    """
     hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
         if hears is not None:
@@ -125,6 +129,8 @@ def write_event(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
         return
     if event.recipients:
         yield from _write_deliveries(event, addresses)
+    if event.is_news and REGISTRY[event.envelope.msg_type].sent_by_clients:
+        yield _write_sent(event, hears, addresses)
     if hears is not None:
         yield _write_stored(event, hears, addresses)
 
@@ -140,13 +146,34 @@ def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses) -> Itera
     # What only the server can say, a notice, comes from the server; whose doing it was stands in the envelope.
     is_notice = not REGISTRY[envelope.msg_type].sent_by_clients
     sender = quote(addresses.domain if is_notice else f"{envelope.msg_from}@{addresses.domain}")
-    rest = (
+    rest = _content(event)
+    for recipient in event.recipients:
+        yield f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
+
+
+def _content(event: StoredMessage) -> str:
+    envelope = event.envelope
+    return (
         f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
         f"<tlim xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
         f"{_recalled(envelope)}</message>"
     )
-    for recipient in event.recipients:
-        yield f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
+
+
+def _write_sent(event: StoredMessage, sending_device: str | None, addresses: BridgeAddresses) -> str:
+    """Return what the XMPP server's module turns into carbons (XEP-0280) for the sender's other devices.
+
+    Wrapped like what the module diverts (XEP-0297), from our own address: no client can have that. Without the sending
+    device, as for a message of an HTTP request, all devices of the sender get the copy. A server without the module
+    made copies itself when the message came in. There, that device gets a headline without a body, which says nothing.
+    """
+    envelope = event.envelope
+    sender = quote(sending_device or f"{envelope.msg_from}@{addresses.domain}")
+    receiver = quote(f"{envelope.msg_to}@{addresses.domain}" if envelope.msg_to else addresses.domain)
+    return (
+        f"<message type='headline' from={quote(addresses.component)} to={sender}><forwarded xmlns='{_FORWARD_NS}'>"
+        f"<message xmlns='jabber:client' type='chat' from={sender} to={receiver}{_content(event)}</forwarded></message>"
+    )
 
 
 def _recalled(envelope: Envelope) -> str:
