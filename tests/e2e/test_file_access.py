@@ -37,14 +37,19 @@ async def test_a_recall_takes_the_file_back_from_all_but_those_to_whom_it_was_se
     for message in sent:
         await phone.send_until_stored(message)
     await next_chat(forwarder)
-    await forwarder.send_until_stored(file_message(bob.user_id, carol.user_id, MsgType.FILE, file_id))
+    onwards = file_message(bob.user_id, carol.user_id, MsgType.FILE, file_id)
+    await forwarder.send_until_stored(onwards)
     assert [await _may_read(person, file_id, plan.parent) for person in (bob, carol, dave)] == [True, True, True]
 
     for message in sent:
         await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [message.msg_id], to=message.msg_to))
 
     assert [await _may_read(person, file_id, plan.parent) for person in (carol, dave)] == [True, False]
-    assert await _may_read(alice, file_id, plan.parent)
+    assert await _may_read(alice, file_id, plan.parent)  # the uploader, as long as anybody may
+
+    await forwarder.send_until_stored(about(bob.user_id, MsgType.RECALL, [onwards.msg_id], to=onwards.msg_to))
+
+    assert not any([await _may_read(person, file_id, plan.parent) for person in (alice, bob, carol, dave)])
 
 
 @pytest.mark.proves(MsgType.GROUP_FILE)

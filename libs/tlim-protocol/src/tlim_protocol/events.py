@@ -153,16 +153,21 @@ class AuditNote(Event):
 
 
 class FileQuestion(Event):
-    """Request of `tlim.rpc.message.grants`: whether the user may see a message with the file that is not recalled."""
+    """Request of `tlim.rpc.message.grants`: whether the user may read the file because of messages."""
 
     file_id: str
     user_id: str
 
 
 class FileVerdict(Event):
-    """Answer of `tlim.rpc.message.grants`."""
+    """Answer of `tlim.rpc.message.grants`.
+
+    `allowed`: the user sees a message with the file that is not recalled. `recalled`: messages carried the file, and
+    every one of them has been recalled; then its uploader may not read it either.
+    """
 
     allowed: bool
+    recalled: bool = False
 
 
 class FilesQuestion(Event):

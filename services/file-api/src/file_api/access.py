@@ -1,24 +1,25 @@
-"""Who may read a file: its owner, and whoever may see a message that carries it."""
+"""Who may read a file: whoever may see a message that carries it, and its owner unless all of them were recalled."""
 
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.events import FileVerdict
 
 from file_api.errors import Quarantined
 from file_api.files import Scan, StoredFile, is_file_id
 from file_api.repository import Transaction
 
-SeesMessageWith = Callable[[str, str], Awaitable[bool]]
-"""Takes file id and user id; tells whether the user may see a message that carries the file; raises Unavailable."""
+Verdict = Callable[[str, str], Awaitable[FileVerdict]]
+"""Takes file id and user id; asks message-store what messages say about the file and the user; raises Unavailable."""
 
 
 class Access:
     """The rules of reading. Nothing is kept here: message-store knows who is in which group and what was recalled."""
 
-    def __init__(self, transaction: Transaction, sees_message_with: SeesMessageWith) -> None:
+    def __init__(self, transaction: Transaction, verdict: Verdict) -> None:
         self._transaction = transaction
-        self._sees_message_with = sees_message_with
+        self._verdict = verdict
 
     async def readable(self, file_id: str, user_id: str) -> StoredFile:
         """Return a file whose bytes the user may read now.
@@ -41,10 +42,12 @@ class Access:
         if is_file_id(file_id):
             async with self._transaction() as tables:
                 file = await tables.files.find(file_id)
-            if file is not None and file.owner_id == user_id:
+            is_own = file is not None and file.owner_id == user_id
+            if file is not None and is_own and not file.sent:
                 return file
             # Asked for unknown files too: neither the time taken nor an outage tells them from foreign ones.
-            if await self._sees_message_with(file_id, user_id) and file is not None:
+            verdict = await self._verdict(file_id, user_id)
+            if file is not None and (verdict.allowed or (is_own and not verdict.recalled)):
                 return file
         raise TlimError(ErrorCode.FILE_UNKNOWN, "there is no such file for you", field="file_id")
 

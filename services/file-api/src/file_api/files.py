@@ -58,6 +58,8 @@ class StoredFile(NamedTuple):
     media_type: str
     stored_at: datetime
     blob: Blob
+    sent: bool = False
+    """A message with it was about to be stored, once at least; whether any was stored message-store knows."""
 
     @property
     def size(self) -> int:

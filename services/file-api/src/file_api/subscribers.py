@@ -4,7 +4,7 @@ from tlim_protocol.events import FileQuestion, FilesAnswer, FilesQuestion, FileV
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker, Responder
 
-from file_api.access import Access, SeesMessageWith
+from file_api.access import Access, Verdict
 
 
 def check_responder(access: Access) -> Responder:
@@ -19,14 +19,14 @@ def check_responder(access: Access) -> Responder:
     return answer
 
 
-def message_store_asker(broker: Broker) -> SeesMessageWith:
-    """Return how to ask message-store whether a user may see a message that carries a file.
+def message_store_asker(broker: Broker) -> Verdict:
+    """Return how to ask message-store whether a user may read a file because of messages.
 
     Raises BrokerUnavailable without an answer.
     """
 
-    async def ask(file_id: str, user_id: str) -> bool:
+    async def ask(file_id: str, user_id: str) -> FileVerdict:
         question = FileQuestion(file_id=file_id, user_id=user_id)
-        return FileVerdict.from_bytes(await broker.request(Rpc.MESSAGE_GRANTS, question.to_bytes())).allowed
+        return FileVerdict.from_bytes(await broker.request(Rpc.MESSAGE_GRANTS, question.to_bytes()))
 
     return ask

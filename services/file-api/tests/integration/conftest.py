@@ -45,15 +45,17 @@ async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30)
 
 @dataclass
 class MessageStore:
-    """message-store's side: who may see a message with which file."""
+    """message-store's side: who may see a message with which file, and of which files all messages were recalled."""
 
     sees: set[tuple[str, str]] = field(default_factory=set)
+    recalled: set[str] = field(default_factory=set)
     questions: list[FileQuestion] = field(default_factory=list)
 
     async def answer(self, data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
         self.questions.append(question)
-        return FileVerdict(allowed=(question.file_id, question.user_id) in self.sees).to_bytes()
+        allowed = (question.file_id, question.user_id) in self.sees
+        return FileVerdict(allowed=allowed, recalled=question.file_id in self.recalled).to_bytes()
 
 
 class Bucket:

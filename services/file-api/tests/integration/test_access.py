@@ -33,7 +33,36 @@ async def test_whoever_may_see_a_message_with_the_file_may_read_it_and_only_as_l
     assert await status(world, "bob", file_id) == 404
 
 
-async def test_nobody_is_asked_about_the_uploader(world: Any, file_id: str) -> None:
+async def test_after_a_recall_the_uploader_does_not_read_it_either(world: Any, file_id: str) -> None:
+    await check(world, (file_id, "alice"))
+    assert await status(world, "alice", file_id) == 200  # sent, or about to be
+    world.store.recalled.add(file_id)
+    doors = ("", "/info", "/url", "/thumbnail")
+    async with world.client("alice") as alice:
+        answers = [await alice.get(f"/v1/files/{file_id}{door}") for door in doors]
+        answers += [await alice.head(f"/v1/files/{file_id}")]
+        assert [answer.status_code for answer in answers] == 5 * [404]
+        assert ErrorCode.FILE_UNKNOWN in (await alice.get(f"/p/upload/mobileFileDownload?fileId={file_id}")).text
+        assert (await alice.delete(f"/v1/files/{file_id}")).status_code == 204
+
+
+async def test_a_file_that_is_recalled_here_and_shared_there_stays_with_those_who_see_it(
+    world: Any, file_id: str
+) -> None:
+    await check(world, (file_id, "alice"))
+    world.store.sees.add((file_id, "bob"))
+    assert [await status(world, user, file_id) for user in ("alice", "bob", "carol")] == [200, 200, 404]
+
+
+async def test_the_uploader_of_what_was_sent_is_not_told_that_it_is_gone_while_nobody_can_tell(
+    world: Any, file_id: str
+) -> None:
+    await check(world, (file_id, "alice"))
+    await world.store_broker.close()
+    assert await status(world, "alice", file_id) == 503
+
+
+async def test_nobody_is_asked_about_the_uploader_of_what_was_never_sent(world: Any, file_id: str) -> None:
     assert await status(world, "alice", file_id) == 200
     assert world.store.questions == []
 

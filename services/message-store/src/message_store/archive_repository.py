@@ -119,7 +119,6 @@ _AUDIT_RECALLS = """
     FROM messages WHERE seq = ANY($1::bigint[])"""
 
 _RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq = ANY($1::bigint[])"
-_FORGET_FILES = "DELETE FROM message_files WHERE seq = ANY($1::bigint[])"
 _FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
 
 _MESSAGES_AFTER = """
@@ -222,7 +221,6 @@ class Archive:
         if writes.recalled:
             yield _AUDIT_RECALLS, writes.recalled, writes.now, self._keep_recalled_text
             yield _RECALL, writes.recalled, writes.now
-            yield _FORGET_FILES, writes.recalled
             yield _FORGET_SEARCH, writes.recalled
 
     async def published(self) -> int:

@@ -135,7 +135,10 @@ class Addressee(Table, table=True):
 
 
 class MessageFile(Table, table=True):
-    """Which messages share a file: answers who may download it. Recalled messages have no row."""
+    """Which messages carry a file: answers who may download it.
+
+    A recalled message keeps its rows: they tell the file's uploader from somebody whose message was never stored.
+    """
 
     __tablename__ = "message_files"
     __table_args__ = (Index("ix_message_files_seq", "seq"),)

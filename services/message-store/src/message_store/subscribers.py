@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from tlim_protocol.events import AcceptedMessage, FileQuestion, FileVerdict, SeqsAnswer, SeqsQuestion, SessionEvent
+from tlim_protocol.events import AcceptedMessage, FileQuestion, SeqsAnswer, SeqsQuestion, SessionEvent
 from tlim_protocol.registry import SESSION_TYPES
 from tlim_protocol.subjects import type_in
 from tlim_runtime.broker import Responder
@@ -73,13 +73,13 @@ def _verdict(reason: str | None) -> Verdict:
 
 
 def grants_responder(database: Database) -> Responder:
-    """Return the answer to `tlim.rpc.message.grants`: whether the user may see a message that carries the file."""
+    """Return the answer to `tlim.rpc.message.grants`: who may still read the file."""
 
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
         async with database.session() as session:
-            allowed = await FileAccess(session).may_read_file(question.file_id, question.user_id)
-        return FileVerdict(allowed=allowed).to_bytes()
+            verdict = await FileAccess(session).verdict(question.file_id, question.user_id)
+        return verdict.to_bytes()
 
     return answer
 

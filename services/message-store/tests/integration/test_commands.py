@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tlim_protocol.events import SeqsAnswer, SeqsQuestion
+from tlim_protocol.events import FileQuestion, FileVerdict, SeqsAnswer, SeqsQuestion
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import Rpc
@@ -76,11 +76,13 @@ async def test_a_recalled_message_leaves_a_tombstone_and_an_audit(world: Any, ac
         bridge = await world.connect("xmpp-bridge")
         seqs = [row["seq"] for row in await world.rows()]
         answer = await bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=seqs).to_bytes())
+        file_api, asked = await world.connect("file-api"), FileQuestion(file_id="f1", user_id="alice")
+        verdict = FileVerdict.from_bytes(await file_api.request(Rpc.MESSAGE_GRANTS, asked.to_bytes()))
+    assert verdict == FileVerdict(allowed=False, recalled=True)
     assert SeqsAnswer.from_bytes(answer).seqs == seqs[:1]
     recalled, other, _ = await world.rows()
     assert recalled["body"] == "[]"
     assert (recalled["recalled_at"] is not None, other["recalled_at"]) == (True, None)
-    assert await world.sql("SELECT * FROM message_files") == []
     ((seq, sender, kind, body),) = await world.sql("SELECT seq, sender, msg_type, body FROM recalls")
     assert (seq, sender, kind, body) == (seqs[0], "alice", MsgType.IMAGE, None)
 

@@ -55,4 +55,5 @@ class FileRepository:
 
 
 def _stored(file: FileRow, blob: BlobRow) -> StoredFile:
-    return StoredFile(file.file_id, file.owner_id, file.name, file.media_type, file.stored_at, as_blob(blob))
+    is_sent = file.sent_at is not None
+    return StoredFile(file.file_id, file.owner_id, file.name, file.media_type, file.stored_at, as_blob(blob), is_sent)

@@ -1,14 +1,21 @@
-"""The SQL behind a download: whether a message that somebody may see carries a file."""
+"""The SQL behind a download: whether a message that somebody may see carries a file, and whether all are recalled."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_protocol.events import FileVerdict
 
-# A recalled message has no row in message_files; the two people of a 1:1 conversation are its members.
-_MAY_READ = text("""
-    SELECT EXISTS (
-        SELECT FROM message_files JOIN messages USING (seq) JOIN members USING (conversation_id)
-        WHERE file_id = :file_id AND user_id = :user_id AND recalled_at IS NULL
-            AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807))""")
+# The two people of a 1:1 conversation are its members. Whether all are recalled is asked of a file's uploader only if
+# nothing carries it any more: PostgreSQL stops at the first message that does.
+_VERDICT = text("""
+    SELECT
+        EXISTS (
+            SELECT FROM message_files JOIN messages USING (seq) JOIN members USING (conversation_id)
+            WHERE file_id = :file_id AND user_id = :user_id AND recalled_at IS NULL
+                AND seq >= joined_seq AND seq <= coalesce(left_seq, 9223372036854775807)) AS allowed,
+        NOT EXISTS (
+            SELECT FROM message_files JOIN messages USING (seq) WHERE file_id = :file_id AND recalled_at IS NULL)
+        AND EXISTS (
+            SELECT FROM message_files JOIN messages USING (seq) WHERE file_id = :file_id) AS recalled""")
 
 
 class FileAccess:
@@ -17,6 +24,8 @@ class FileAccess:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def may_read_file(self, file_id: str, user_id: str) -> bool:
-        """Tell whether a message that is not recalled, and that the user (normalised) may see, carries the file."""
-        return bool(await self._session.scalar(_MAY_READ, {"file_id": file_id, "user_id": user_id}))
+    async def verdict(self, file_id: str, user_id: str) -> FileVerdict:
+        """Tell whether the user (normalised) sees a message with the file, and whether all such were recalled."""
+        found = await self._session.execute(_VERDICT, {"file_id": file_id, "user_id": user_id})
+        allowed, recalled = found.one()
+        return FileVerdict(allowed=allowed, recalled=recalled)

@@ -142,7 +142,6 @@ class Log:
 
     async def recall(self, seq: int) -> None:
         await self.connection.execute("UPDATE messages SET recalled_at = 1, body = '[]' WHERE seq = $1", seq)
-        await self.connection.execute("DELETE FROM message_files WHERE seq = $1", seq)
 
     async def attach(self, file_id: str, seq: int) -> None:
         await self.connection.execute("INSERT INTO message_files (file_id, seq) VALUES ($1, $2)", file_id, seq)

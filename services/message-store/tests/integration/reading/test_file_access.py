@@ -19,7 +19,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def readers(database: Database, file_id: str) -> list[str]:
     async with database.session() as session:
         access = FileAccess(session)
-        return [user for user in ("alice", "bob", "carol", "dave") if await access.may_read_file(file_id, user)]
+        return [user for user in ("alice", "bob", "carol", "dave") if (await access.verdict(file_id, user)).allowed]
+
+
+async def is_recalled(database: Database, file_id: str) -> bool:
+    async with database.session() as session:
+        return (await FileAccess(session).verdict(file_id, "alice")).recalled
 
 
 async def test_sender_and_receiver_may_and_nobody_after_the_recall(database: Database, log: Any) -> None:
@@ -45,3 +50,14 @@ async def test_a_forwarded_file_stays_with_those_who_have_it_from_another_messag
     await log.recall(first)
     assert await readers(database, "f") == ["bob", "carol"]
     assert await readers(database, "another") == []
+
+
+async def test_a_file_counts_as_recalled_when_no_message_carries_it_any_more(database: Database, log: Any) -> None:
+    first, forwarded = await log.direct("alice", "bob", MsgType.FILE), await log.direct("bob", "carol", MsgType.FILE)
+    await log.attach("f", first)
+    await log.attach("f", forwarded)
+    told = [await is_recalled(database, "f"), await is_recalled(database, "never sent")]
+    for seq in (first, forwarded):
+        await log.recall(seq)
+        told.append(await is_recalled(database, "f"))
+    assert told == [False, False, False, True]
