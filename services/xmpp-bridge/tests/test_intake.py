@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_protocol.envelope import MAX_STANZA_BYTES
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import AcceptedMessage
@@ -20,7 +21,7 @@ from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge import service
 from xmpp_bridge.service import Intake, Pace
-from xmpp_bridge.translate import BridgeAddresses
+from xmpp_bridge.translate import Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
 LIMIT = 10
@@ -96,7 +97,7 @@ def door() -> FakeDoor:
 async def intake(publisher: FakePublisher, door: FakeDoor) -> Intake:
     addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
     pace = Pace(*(Throttle(f"{rate}/hour", "user") for rate in (PACE, 2 * PACE, BYTES)))
-    return Intake(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT)
+    return Intake(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT, accept=Accept.ADDRESSED)
 
 
 def text(number: int = 1, sender: str = "alice", **changes: object) -> str:
@@ -173,6 +174,18 @@ async def test_a_stanza_without_id_is_refused_without_id(intake: Intake, door: F
 
 async def test_what_is_not_ours_is_ignored_quietly(intake: Intake, publisher: FakePublisher, door: FakeDoor) -> None:
     intake.take(addressed(text(), sender="alice@evil.example/x"))
+    assert (publisher.published, door.sent) == ([], [])
+
+
+async def test_a_message_in_the_way_that_is_not_believed_is_named_once_in_the_log(
+    intake: Intake, publisher: FakePublisher, door: FakeDoor
+) -> None:
+    inner = f"<message xmlns='jabber:client' from='alice@{DOMAIN}/x'><body/><tlim xmlns='{DOMAIN}'/></message>"
+    outer = f"<message xmlns='jabber:component:accept' from='{DOMAIN}'><forwarded xmlns='urn:xmpp:forward:0'>"
+    with capture_logs() as lines:
+        for _ in range(2):
+            intake.take(ET.XML(f"{outer}{inner}</forwarded></message>"))
+    assert ["TLIM_ACCEPT" in line["event"] for line in lines] == [True]
     assert (publisher.published, door.sent) == ([], [])
 
 

@@ -10,7 +10,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 from xmpp_bridge.iq import answer_iq
-from xmpp_bridge.translate import NO_JID, BridgeAddresses, read_arrival, write_error, write_event
+from xmpp_bridge.translate import NO_JID, Accept, BridgeAddresses, read_arrival, write_error, write_event
 
 ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 
@@ -78,7 +78,7 @@ def test_reading_never_fails_and_never_invents_a_sender(outer: str, inner: str, 
     forwarded = ET.SubElement(message, "{urn:xmpp:forward:0}forwarded")
     wrapped = ET.SubElement(forwarded, "{jabber:client}message", {"from": inner})
     ET.SubElement(wrapped, tag).text = body
-    assert read_arrival(message, ADDRESSES) is None
+    assert read_arrival(message, ADDRESSES, Accept.BOTH) is None
 
 
 @settings(deadline=None)  # a busy machine is no failure

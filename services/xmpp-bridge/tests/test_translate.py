@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from tlim_protocol.envelope import MAX_STANZA_BYTES
 from tlim_protocol.events import read_out_event
-from xmpp_bridge.translate import BridgeAddresses, read_arrival, write_event
+from xmpp_bridge.translate import Accept, BridgeAddresses, read_arrival, write_event
 
 GOLDEN = Path(__file__).parent / "golden"
 ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
@@ -29,7 +29,7 @@ def as_stream(stanzas: str) -> list[ET.Element]:
 
 @pytest.mark.parametrize("path", cases("inbound", ".xml"), ids=lambda path: path.stem)
 def test_a_stanza_is_read_as_its_golden_file_says(path: Path) -> None:
-    arrival = read_arrival(read(path), ADDRESSES)
+    arrival = read_arrival(read(path), ADDRESSES, Accept.BOTH)
     expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert (arrival._asdict() if arrival else None) == expected
 
@@ -63,7 +63,7 @@ def of_size(characters: str) -> ET.Element:
     ],
 )
 def test_a_stanza_is_measured_in_bytes_as_it_travels(characters: str, is_oversized: bool) -> None:
-    arrival = read_arrival(of_size(characters), ADDRESSES)
+    arrival = read_arrival(of_size(characters), ADDRESSES, Accept.BOTH)
     assert arrival is not None
     assert arrival.is_oversized == is_oversized
 
@@ -73,7 +73,7 @@ def test_a_stanza_nested_without_end_is_too_large() -> None:
     inner = stanza
     for _ in range(5_000):
         inner = ET.SubElement(inner, "{example.org}a")
-    arrival = read_arrival(stanza, ADDRESSES)
+    arrival = read_arrival(stanza, ADDRESSES, Accept.BOTH)
     assert arrival is not None
     assert arrival.is_oversized
 
@@ -82,6 +82,6 @@ def test_a_stanza_of_many_small_elements_is_measured_too() -> None:
     stanza = of_size("x")
     for _ in range(MAX_STANZA_BYTES // 15):
         ET.SubElement(stanza, "{example.org}element")
-    arrival = read_arrival(stanza, ADDRESSES)
+    arrival = read_arrival(stanza, ADDRESSES, Accept.BOTH)
     assert arrival is not None
     assert arrival.is_oversized

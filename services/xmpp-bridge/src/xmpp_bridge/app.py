@@ -77,7 +77,13 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         bytes=Throttle(settings.bytes_per_user, "user"),
     )
     intake = Intake(
-        addresses, broker, component, app.state.metrics, pace=pace, in_flight_limit=settings.in_flight_limit
+        addresses,
+        broker,
+        component,
+        app.state.metrics,
+        pace=pace,
+        in_flight_limit=settings.in_flight_limit,
+        accept=settings.accept,
     )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)

@@ -20,7 +20,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.throttle import Throttle
 
-from xmpp_bridge.translate import Arrival, BridgeAddresses, read_arrival, write_error
+from xmpp_bridge.translate import Accept, Arrival, BridgeAddresses, read_arrival, write_error
 
 logger = get_logger(__name__)
 
@@ -85,12 +85,15 @@ class Intake:
         *,
         pace: Pace,
         in_flight_limit: int,
+        accept: Accept,
     ) -> None:
         self._addresses = addresses
         self._publisher = publisher
         self._door = door
         self._pace = pace
         self._limit = in_flight_limit
+        self._believed = accept
+        self._is_warned = False
         self._in_flight = 0
         self._bytes_in_flight = 0
         self._is_paused = False
@@ -109,9 +112,10 @@ class Intake:
 
         What carries none, or cannot be trusted, is ignored. Never raises: one stanza must not end the stream.
         """
-        arrival = read_arrival(stanza, self._addresses)
+        arrival = read_arrival(stanza, self._addresses, self._believed)
         if arrival is None:
             self._ignored.inc()
+            self._warn_of_the_other_way(stanza)
             return
         try:
             self._publish(arrival, self._accept(arrival))
@@ -129,6 +133,16 @@ class Intake:
         """Raise while publishing fails: until the next success, or for RED_SECONDS when there is no next message."""
         if time.monotonic() - self._failed_at < RED_SECONDS:
             raise Unavailable("messages could not be published")
+
+    def _warn_of_the_other_way(self, stanza: Element) -> None:
+        """Say once that messages come in the way that is not believed: the setting may be wrong."""
+        if not self._is_warned and read_arrival(stanza, self._addresses, Accept.BOTH) is not None:
+            self._is_warned = True
+            logger.warning(
+                "a tlim message came in a way that TLIM_ACCEPT does not name; such are ignored, and not logged again",
+                accept=self._believed.value,
+                sender=stanza.get("from"),
+            )
 
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
         """Count the message and return it; what is refused counts as well, or nonsense could be sent without end."""

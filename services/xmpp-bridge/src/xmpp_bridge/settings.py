@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.throttle import Rate
 
+from xmpp_bridge.translate import Accept
+
 _TLIM = "tlim"
 
 
@@ -35,6 +37,7 @@ class Settings(ServiceSettings, TokenSettings):
     xmpp_timeout: timedelta = timedelta(
         seconds=15
     )  # above a publish's time-out (5 s), below a consumer's ack_wait (30 s)
+    accept: Accept = Accept.DIVERTED
     component_jid: str
     component_secret: SecretStr
     in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000

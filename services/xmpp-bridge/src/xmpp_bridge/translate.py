@@ -1,6 +1,7 @@
 """Pure translation between XMPP stanzas and what the services say; golden files in tests/golden show every case."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -34,6 +35,14 @@ _NO_CARBONS = "<private xmlns='urn:xmpp:carbons:2'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
+class Accept(StrEnum):
+    """Which of the two ways in is believed (protocol.md section 1): the one that the XMPP server is set up for."""
+
+    DIVERTED = "diverted"
+    ADDRESSED = "addressed"
+    BOTH = "both"
+
+
 class BridgeAddresses(NamedTuple):
     """The two names everything turns on: the users' domain and the component's own."""
 
@@ -53,17 +62,23 @@ class Arrival(NamedTuple):
     is_oversized: bool  # the stanza is over MAX_STANZA_BYTES
 
 
-def read_arrival(stanza: ET.Element, addresses: BridgeAddresses) -> Arrival | None:
+def read_arrival(stanza: ET.Element, addresses: BridgeAddresses, accept: Accept) -> Arrival | None:
     """Return the tlim message in a `<message>` of the component's stream, or None when there is none to be trusted.
 
     Diverted (XEP-0297): only when the outer `from` is exactly the bare domain, which no client can have. Addressed:
-    only when `from` is a user of the domain. The stanza's own `to` is not compared with the envelope's: the JSON
-    routes (protocol.md section 1), and who may write to whom does not depend on how the message reached the bridge.
+    only when `from` is a user of the domain. `accept` says which of the two the XMPP server is set up for: one without
+    our module may send in its own name what a client made up.
+
+    The stanza's own `to` is not compared with the envelope's: the JSON routes (protocol.md section 1), and who may
+    write to whom does not depend on how the message reached the bridge.
     Errors (type='error') are never messages: answering them would be a loop.
     """
     if stanza.get("type") == "error":
         return None
-    if stanza.get("from") != addresses.domain:
+    is_diverted = stanza.get("from") == addresses.domain
+    if accept not in {Accept.BOTH, Accept.DIVERTED if is_diverted else Accept.ADDRESSED}:
+        return None
+    if not is_diverted:
         return _read_message(stanza, _COMPONENT, addresses)
     inner = stanza.findall(f"{_FORWARDED}/{_CLIENT}message")
     if len(inner) != 1 or inner[0].get("type") == "error":
