@@ -9,10 +9,9 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 from tlim_runtime.settings import load_settings
 
-from message_store.maintain.repository import Description, Maintenance, connect
+from message_store.maintain.repository import FAILURES, Description, Maintenance, connect
 from message_store.maintain.retention import remove_messages, remove_recalls
 from message_store.maintain.settings import MaintenanceSettings
 
@@ -88,7 +87,7 @@ def main() -> None:
     settings = load_settings(MaintenanceSettings)
     try:
         raise SystemExit(asyncio.run(run(arguments, settings)))
-    except (asyncpg.PostgresError, OSError) as error:
+    except FAILURES as error:
         sys.stderr.write(f"message-store maintenance: {error}\n")
         raise SystemExit(1) from None
 

@@ -7,7 +7,10 @@ import asyncpg
 from message_store.locks import Connection
 from message_store.maintain.retention import Partition
 
-_MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of repository.py
+FAILURES = (asyncpg.PostgresError, OSError)
+"""What a run ends with when the database refuses or is away."""
+
+_MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of locks.py
 
 _PARTITIONS = r"""
     SELECT relname, bounds[1]::bigint, bounds[2]::bigint
