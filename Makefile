@@ -57,11 +57,15 @@ clean-data: ready ## remove all data and secrets (.tlim)
 test: lint types drift unit integration e2e ## all of these; CI (.ci/run) adds the stories with Prosody, and Java and clamd, without which tests are skipped
 	@echo "== all of it passed"
 
-lint: ready ## ruff: rules and format; import-linter: who may import whom
+lint: ready ## ruff: rules and format; import-linter: who may import whom; deptry: what is imported is declared
 	@echo "== lint"
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
 	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
+	@for package in libs/* services/*; do \
+		said=$$(cd $$package && ../../.venv/bin/deptry --no-ansi src --config pyproject.toml 2>&1) || \
+		{ echo "$$package: $$said"; exit 1; }; \
+	done
 
 types: ready ## mypy, strict
 	@echo "== types"
