@@ -114,6 +114,18 @@ class Model:
             self._append(session_id, sender, envelope, frozenset(self.sessions[session_id].members))
         return refusal
 
+    def write_again(self, envelope: Envelope) -> ErrorCode | None:
+        """Somebody uses a msg_id of his again: it has to be the same message; of a recalled one nobody has the body."""
+        (entry,) = (
+            one for one in self.log
+            if one.envelope and (one.sender, one.envelope.msg_id) == (envelope.msg_from, envelope.msg_id)
+        )  # fmt: skip
+        first = entry.envelope
+        assert first is not None
+        is_there = (first.msg_type, first.conversation_id) == (envelope.msg_type, envelope.conversation_id)
+        is_same = is_there and (entry.recalled or first.body == envelope.body)
+        return None if is_same else ErrorCode.FIELD_INVALID
+
     def report(self, envelope: Envelope, places: Sequence[int]) -> ErrorCode | None:
         """Somebody reports the messages at those places of the log, all of one conversation, as received or read."""
         reporter, conversation = envelope.msg_from, self.log[places[0]].conversation

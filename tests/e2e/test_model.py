@@ -123,8 +123,22 @@ class Machine(RuleBasedStateMachine):
     def send_again(self, which: int) -> None:
         envelope = self.model.log[self._message(which)].envelope
         assert envelope is not None
-        again = self._run(self._device(envelope.msg_from).send_until_stored(envelope))
-        assert again == self._stored[envelope.msg_id]
+        self._send_again(envelope)
+
+    @precondition(lambda self: self.model.messages)
+    @rule(which=anything, to=somebody, how=st.sampled_from(["body", "conversation", "type"]))
+    def use_a_msg_id_for_another_message(self, which: int, to: int, how: str) -> None:
+        place = self._message(which)
+        envelope = self.model.log[place].envelope
+        assert envelope is not None
+        sender = envelope.msg_from
+        if how == "body":
+            other = envelope.model_copy(update={"body": [{**envelope.body[0], "text": "another"}]})
+        elif how == "conversation":
+            other = text_message(sender, self._user(to), envelope.body[0]["text"])
+        else:
+            other = self._about(sender, MsgType.RECALL, place)
+        self._send_again(other.model_copy(update={"msg_id": envelope.msg_id}))
 
     @precondition(lambda self: self.model.messages)
     @rule(
@@ -349,6 +363,12 @@ class Machine(RuleBasedStateMachine):
             assert self._edit(request) == refusal
         else:
             self.model.make_session(self._run(request)["session_id"], creator, others)
+
+    def _send_again(self, envelope: Envelope) -> None:
+        """Send something under a msg_id that was stored: it is confirmed as before, or refused."""
+        before = self._stored[envelope.msg_id]
+        assert self._answer(envelope) == self.model.write_again(envelope)
+        assert self._stored[envelope.msg_id] == before
 
     def _send(self, envelope: Envelope) -> ErrorCode | None:
         refusal = self._answer(envelope)

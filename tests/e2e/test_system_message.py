@@ -48,6 +48,17 @@ async def test_a_system_user_writes_to_somebody_and_the_same_again_is_stored_onc
     assert [message["msg_id"] for message in history] == [sent["msg_id"], marker["msg_id"]]
 
 
+async def test_a_msg_id_of_the_callers_own_is_for_one_message(people: People, other_system: HttpClient) -> None:
+    bob, carol = await people("bob", "carol")
+    invoice = text(to=bob.user_id, msg_id=f"invoice-{bob.user_id}")
+    sent = await other_system.call("POST", PATH, json=invoice)
+    for other in ({"to": carol.user_id}, {"body": [{"text": "another"}]}):
+        with pytest.raises(RefusedError) as refused:
+            await other_system.call("POST", PATH, json=invoice | other)
+        assert (refused.value.status, refused.value.code) == (422, ErrorCode.FIELD_INVALID)
+    assert await other_system.call("POST", PATH, json=invoice) == sent
+
+
 async def test_who_sent_it_is_in_the_audit_log(people: People, other_system: HttpClient) -> None:
     (bob,) = await people("bob")
     sent = await other_system.call("POST", PATH, json=text(to=bob.user_id))
@@ -99,6 +110,7 @@ async def test_only_an_administrator_may_and_only_in_the_name_of_a_system_user(
         ({"body": []}, 422, ErrorCode.BODY_EMPTY),
         ({"body": "hello"}, 422, ErrorCode.NOT_AN_ARRAY),
         ({"msg_id": "x" * 65}, 422, ErrorCode.FIELD_INVALID),
+        ({"msg_id": " "}, 422, ErrorCode.FIELD_INVALID),
     ],
 )
 async def test_it_is_refused_for_the_reasons_a_client_would_hear(

@@ -11,11 +11,12 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tlim_protocol.characters import shows_something
 from tlim_protocol.envelope import read_envelope, write_envelope
 from tlim_protocol.errors import TlimError
 from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import SHARDS, conversation_of_users, normalize_user_id, shard_of
-from tlim_protocol.lenient import read_json, write_json
+from tlim_protocol.lenient import read_json, same_json, write_json
 from tlim_protocol.registry import CLIENT_TYPES, REGISTRY, MsgType
 from tlim_protocol.subjects import in_message_id
 
@@ -23,7 +24,9 @@ SENDER = "alice"
 
 characters = st.characters(codec="utf-8")  # everything but lone surrogates: XML cannot carry those
 texts = st.text(characters, min_size=1, max_size=40)
-ids = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), min_size=1, max_size=64)
+ids = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cn")), min_size=1, max_size=64).filter(
+    shows_something
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -144,6 +147,40 @@ def test_a_conversation_is_the_same_from_both_sides_and_stays_in_one_shard(one: 
     conversation = conversation_of_users(one, other)
     assert conversation == conversation_of_users(other, one)
     assert 0 <= shard_of(conversation) < SHARDS
+
+
+@given(json_values)
+def test_a_value_says_the_same_with_its_keys_turned_and_spread_over_lines(value: object) -> None:
+    assert same_json(write_json(value), json.dumps(_turned(value), indent=1))
+
+
+@given(json_values, json_values)
+def test_only_equal_values_say_the_same(one: object, other: object) -> None:
+    assert one == other or not same_json(write_json(one), write_json(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ('[{"a":1,"b":2}]', '[{"b":2,"a":1}]', True),
+        ("[100.10]", "[100.1]", True),
+        ("[1e2]", "[100]", True),
+        ("[1]", "[true]", False),
+        ("[1]", '["1"]', False),
+        ("[1]", "[[1]]", False),
+        ("[null]", "[]", False),
+        ("[0.12345678901234567891]", "[0.12345678901234567892]", False),
+        ('["a"]', '["\\u0061"]', True),
+    ],
+)
+def test_how_a_value_is_written_does_not_count_and_what_it_is_does(one: str, other: str, expected: bool) -> None:
+    assert same_json(one, other) is expected
+
+
+def _turned(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _turned(value[key]) for key in reversed(value)}
+    return [_turned(item) for item in value] if isinstance(value, list) else value
 
 
 def _escape(text: str) -> str:

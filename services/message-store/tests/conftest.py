@@ -35,6 +35,7 @@ class FakeArchive:
         self.noted: list[int] = []
         self.change = 0
         self.rosters_read: list[set[str]] = []
+        self.sent_read: list[int] = []
         self._last = 0
 
     @asynccontextmanager
@@ -68,8 +69,15 @@ class FakeArchive:
 
     def _place(self, row: LogRow) -> Place:
         return Place(
-            row.seq, row.stored_at, row.conversation_id, row.sender, row.msg_id, row.is_chat, row.seq in self.recalled
-        )
+            row.seq, row.stored_at, row.conversation_id, row.sender, row.msg_id, row.msg_type, row.is_chat,
+            row.seq in self.recalled,
+        )  # fmt: skip
+
+    async def sent_bodies(self, limits: Mapping[int, int]) -> dict[int, str]:
+        bodies = {row.seq: row.sent_body or row.body for row in self.rows if row.seq in limits}
+        found = {seq: body for seq, body in bodies.items() if len(body.encode()) <= limits[seq]}
+        self.sent_read += found
+        return found
 
     async def earlier_spans(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[Span, ...]]:
         return {

@@ -161,6 +161,8 @@ async def test_nobody_but_a_system_user_is_spoken_for(sender: SystemSender, brok
         (TEXT._replace(body={"text": "hello"}), ErrorCode.NOT_AN_ARRAY),
         (TEXT._replace(body=[{"text": "\ud800"}]), ErrorCode.JSON_INVALID),
         (TEXT._replace(msg_id="x" * 65), ErrorCode.FIELD_INVALID),
+        (TEXT._replace(msg_id=""), ErrorCode.FIELD_INVALID),
+        (TEXT._replace(msg_id="\u3000"), ErrorCode.FIELD_INVALID),
         (GROUP_TEXT._replace(session_id=None), ErrorCode.SESSION_ID_EMPTY),
         (GROUP_TEXT._replace(body=[{"text": "a", "session_id": "s-2"}, {"text": "b"}]), ErrorCode.SESSION_ID_EMPTY),
         (GROUP_TEXT._replace(body=["hello"]), ErrorCode.NOT_AN_ARRAY),

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, cast
 
-from tlim_protocol.characters import is_plain_text
+from tlim_protocol.characters import is_plain_text, shows_something
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import MAX_ID
 from tlim_protocol.lenient import read_json
@@ -76,7 +76,7 @@ def _check_field(field: ElementField, element: dict[str, Any]) -> None:
     value = element.get(field.name)
     if value is None and not field.required:
         return
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or (field.bounded and not shows_something(value)):
         raise TlimError(field.code, f"{field.name} is empty or not a string", field=field.name)
     if field.bounded and (len(value) > MAX_ID or not is_plain_text(value)):
         raise TlimError(

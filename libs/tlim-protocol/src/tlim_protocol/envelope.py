@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from tlim_protocol.body import Body, Charge, check_elements, free_of_charge, read_body
-from tlim_protocol.characters import is_plain_text
+from tlim_protocol.characters import is_plain_text, shows_something
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import MAX_ID, conversation_of_users, normalize_user_id
 from tlim_protocol.lenient import read_json, write_json
@@ -122,21 +122,26 @@ def _read_fields(raw: dict[str, Any]) -> dict[str, str]:
         value = raw.get(name)
         if value is None and name in {"from", "to"}:  # null is as good as absent: some clients write both names
             value = raw.get(f"msg_{name}")
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            _field_invalid(name, "is not a string")
-        if len(value) > limit:
-            _field_invalid(name, f"is longer than {limit} characters")
-        if not is_plain_text(value):
-            _field_invalid(name, "holds control characters")
-        fields[name] = value
+        if value is not None:
+            fields[name] = _read_field(name, value, limit)
     for name in ("msg_id", "from"):
         if not fields.get(name):
             _field_invalid(name, "is missing")
+    if not shows_something(fields["msg_id"]):
+        _field_invalid("msg_id", "is blank")
     if not all("0" <= char <= "9" for char in fields.get("msg_time", "0") or "x"):
         _field_invalid("msg_time", "is not epoch milliseconds in decimal digits")
     return fields
+
+
+def _read_field(name: str, value: object, limit: int) -> str:
+    if not isinstance(value, str):
+        _field_invalid(name, "is not a string")
+    if len(value) > limit:
+        _field_invalid(name, f"is longer than {limit} characters")
+    if not is_plain_text(value):
+        _field_invalid(name, "holds control characters")
+    return value
 
 
 def _check_sender(claimed: str, sender: str) -> None:

@@ -91,7 +91,8 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ),
         ErrorCode.FIELD_INVALID: ErrorEntry(
             "a field is missing, of the wrong type, or too long",
-            "names the field; a `body` of more than 1,000 elements or 10,000 values",
+            "names the field; a `body` of more than 1,000 elements or 10,000 values; a msg_id that the sender gave to"
+            " another message",
         ),
         ErrorCode.TOO_MANY_REQUESTS: ErrorEntry("too many requests", "the per-user rate limit"),
         ErrorCode.UNSUPPORTED: ErrorEntry(

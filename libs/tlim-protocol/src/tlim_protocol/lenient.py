@@ -1,7 +1,9 @@
 """Reading JSON as clients really send it: strict JSON first, JSON5 where that fails; writing is always strict."""
 
+import json
 import math
 import re
+from decimal import Decimal
 from functools import lru_cache
 
 import pyjson5
@@ -64,6 +66,20 @@ def write_json(value: object) -> str:
     strings, so that replacing them by their escapes keeps the value.
     """
     return to_json(value).decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
+def same_json(one: str, other: str) -> bool:
+    """Tell whether two strict JSON texts say the same: the order of keys and how a number is written do not count."""
+    return bool(_comparable(one) == _comparable(other))
+
+
+def _comparable(text: str) -> object:
+    # Python takes 1 for true; a number in a tuple is equal to numbers only
+    return json.loads(text, parse_int=_number, parse_float=_number)
+
+
+def _number(digits: str) -> tuple[Decimal]:
+    return (Decimal(digits),)
 
 
 @lru_cache

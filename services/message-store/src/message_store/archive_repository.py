@@ -1,6 +1,6 @@
 """The SQL of the writer: what a batch refers to, and a few multi-row statements that write its outcome."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,15 +19,21 @@ _REFUSALS = ("22", "23", "54")
 _NO_PARTITION = "23514"  # the one constraint whose breach is our own fault: no partition holds such a seq yet
 
 _FIND_PLACES = """
-    SELECT seq, stored_at, conversation_id, sender, msg_id, is_chat, recalled_at IS NOT NULL
+    SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
     FROM unnest($1::text[], $2::text[]) AS asked (sender, msg_id)
     JOIN message_ids USING (sender, msg_id) JOIN messages USING (seq, sender, msg_id)"""
 
 _FIND_PLACES_IN = """
-    SELECT seq, stored_at, conversation_id, sender, msg_id, is_chat, recalled_at IS NOT NULL
+    SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
     FROM unnest($1::text[], $2::text[]) AS asked (conversation_id, msg_id)
     JOIN message_ids USING (msg_id) JOIN messages USING (seq, conversation_id, sender, msg_id)
     ORDER BY seq"""
+
+_FIND_SENT_BODIES = """
+    SELECT seq, coalesce(sent_body, body)::text
+    FROM unnest($1::bigint[], $2::bigint[]) AS asked (seq, most_bytes)
+    JOIN messages USING (seq) JOIN message_ids USING (seq, sender, msg_id)
+    WHERE octet_length(coalesce(sent_body, body)::text) <= most_bytes"""
 
 _FIND_ROSTERS = """
     SELECT conversations.conversation_id, session_version, deleted_at IS NOT NULL, user_id, joined_seq
@@ -81,10 +87,12 @@ _UPSERT_MEMBERS = """
 _INSERT_ROWS = """
     WITH new AS (
         SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[],
-                             $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[])
+                             $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[],
+                             $14::text[])
             AS new (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
-                    msg_time, location, stored_at)),
-    placed AS (INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM new)
+                    msg_time, location, stored_at, sent_body)),
+    placed AS (INSERT INTO message_ids (msg_id, sender, seq, sent_body)
+               SELECT msg_id, sender, seq, sent_body::json FROM new)
     INSERT INTO messages
         (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
          location, stored_at)
@@ -185,6 +193,10 @@ class Archive:
     async def places(self, keys: Collection[tuple[str, str]]) -> list[Place]:
         """Return the rows with these senders and msg_ids."""
         return [Place(*row) for row in await self._fetch(_FIND_PLACES, *_columns(keys, 2))]
+
+    async def sent_bodies(self, limits: Mapping[int, int]) -> dict[int, str]:
+        """Return, by seq, the body as it was sent (JSON text) of the rows where it has no more bytes than the limit."""
+        return {row[0]: row[1] for row in await self._fetch(_FIND_SENT_BODIES, *_columns(limits.items(), 2))}
 
     async def places_in(self, keys: Collection[tuple[str, str]]) -> list[Place]:
         """Return the rows in these conversations with these msg_ids, whoever sent them."""

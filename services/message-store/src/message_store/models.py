@@ -122,6 +122,10 @@ class MessageId(Table, table=True):
     msg_id: str = Field(primary_key=True)
     sender: str = Field(primary_key=True)
     seq: int = Field(sa_type=BigInteger)
+    # what was sent under it, where the log keeps less: of a receipt only the news. Resends are compared with it.
+    sent_body: list[dict[str, Any]] | None = Field(
+        default=None, sa_column=Column(JSON(none_as_null=True), nullable=True)
+    )
 
 
 class Addressee(Table, table=True):

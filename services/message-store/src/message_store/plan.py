@@ -10,7 +10,7 @@ from typing import NamedTuple, assert_never
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
-from tlim_protocol.lenient import write_json
+from tlim_protocol.lenient import same_json, write_json
 from tlim_protocol.registry import REGISTRY, Effect
 
 from message_store.commands import Named, recalled, reported
@@ -54,6 +54,7 @@ class Plan:
         self._recall_window = recall_window
         self._conversations = set(known.conversations)
         self._places = dict(known.places)
+        self._sent = dict(known.sent)
         self._senders = dict(known.senders)
         self._earlier = dict(known.earlier)
         self._receipts = dict(known.receipts)
@@ -77,6 +78,7 @@ class Plan:
             envelope = envelope.model_copy(update={"msg_time": str(message.received_at)})
         place = self._places.get((message.sender, envelope.msg_id))
         if place is not None:
+            self._require_same(envelope, place)
             self._tell(message, envelope, place, _NOBODY, is_news=False)
             return
         session_id = envelope.session_id
@@ -92,6 +94,15 @@ class Plan:
                 raise TlimError(ErrorCode.MSG_TYPE_INVALID, "it is sent by the server only", field="msg_type")
             case other:
                 assert_never(other)
+
+    def _require_same(self, envelope: Envelope, place: Place) -> None:
+        """Raise unless a message is the one sent under this msg_id before; a recalled one has no body any more."""
+        if place.may_be(envelope):
+            sent = self._sent.get(place.seq)
+            if place.is_recalled or (sent is not None and same_json(sent, write_json(envelope.body))):
+                return
+        detail = f"msg_id {quoted(envelope.msg_id)} is that of another message of yours, give each its own"
+        raise TlimError(ErrorCode.FIELD_INVALID, detail, field="msg_id")
 
     def _keep_chat(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
         conversation_id = envelope.conversation_id
@@ -172,11 +183,13 @@ class Plan:
         self._tell_news(message, envelope, news, _to_peers(envelope, roster))
 
     def _tell_news(self, message: AcceptedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
+        sent = None
         if not news:
             audible = _TO_NOBODY
         elif len(news) < len(envelope.body):
+            sent = write_json(envelope.body)
             envelope = envelope.model_copy(update={"body": [one.element for one in news]})
-        self._keep(message, envelope, envelope.conversation_id, audible, is_news=bool(news))
+        self._keep(message, envelope, envelope.conversation_id, audible, sent, is_news=bool(news))
 
     def _named(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
         """Return which chat messages of its conversation, that its sender could see, each element names."""
@@ -250,10 +263,13 @@ class Plan:
         envelope: Envelope,
         conversation_id: str,
         audible: Audible,
+        sent: str | None = None,
         *,
         is_news: bool,
     ) -> None:
         row = self._row(next(self._seqs), envelope, conversation_id, audible, message.location)
+        row = row._replace(sent_body=sent)
+        self._sent[row.seq] = sent or row.body
         self.writes.rows.append(row)
         if audible.audience is Audience.ADDRESSEES:
             self.writes.addressees += [(user_id, row.seq) for user_id in audible.recipients]
@@ -265,6 +281,7 @@ class Plan:
             row.conversation_id,
             row.sender,
             row.msg_id,
+            row.msg_type,
             is_chat=row.is_chat,
             is_recalled=False,
         )

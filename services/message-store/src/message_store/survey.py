@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tlim_protocol.events import AcceptedMessage, SessionEvent
+from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, Effect
 
 from message_store.errors import DirectoryUnavailable
 from message_store.rosters import RosterCache
 from message_store.values import AnsweredSession, FileFacts, Item, Known, Place, Roster, Span
+
+_AS_LONG = 2
+"""A body that says the same may be written in more bytes, by another escape or digit, but not in twice as many."""
 
 
 class SurveyedTables(Protocol):
@@ -23,6 +27,9 @@ class SurveyedTables(Protocol):
 
     async def places(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
         """Return the rows with these senders and msg_ids."""
+
+    async def sent_bodies(self, limits: Mapping[int, int], /) -> dict[int, str]:
+        """Return, by seq, what was sent, of the rows where it has no more bytes than the limit."""
 
     async def places_in(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
         """Return the rows in these conversations with these msg_ids."""
@@ -105,6 +112,7 @@ class Survey:
         known = Known()
         if mentions.keys:
             known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}
+            known.sent = await self._sent(items, known.places)
         if mentions.commands:
             await self._look_up_named(mentions, known)
         if mentions.directs:
@@ -116,6 +124,18 @@ class Survey:
         if mentions.sessions:
             known.rosters = await self._session_rosters(mentions.sessions)
         return known
+
+    async def _sent(self, items: Sequence[Item], places: Mapping[tuple[str, str], Place]) -> dict[int, str]:
+        """Look up what resends have to be equal to, where type and conversation are; never much more than they hold."""
+        limits: dict[int, int] = {}
+        for item in items:
+            if isinstance(item, SessionEvent):
+                continue
+            place = places.get((item.sender, item.envelope.msg_id))
+            if place is not None and place.may_be(item.envelope):
+                limit = _AS_LONG * len(write_json(item.envelope.body).encode())
+                limits[place.seq] = max(limit, limits.get(place.seq, 0))
+        return await self._archive.sent_bodies(limits) if limits else {}
 
     async def _look_up_named(self, mentions: Mentions, known: Known) -> None:
         if mentions.in_sessions:

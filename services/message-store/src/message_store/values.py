@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import AcceptedMessage, SessionEvent
 
 from message_store.models import Audience
@@ -20,8 +21,13 @@ class Place(NamedTuple):
     conversation_id: str
     sender: str
     msg_id: str
+    msg_type: str
     is_chat: bool
     is_recalled: bool
+
+    def may_be(self, envelope: Envelope) -> bool:
+        """Tell whether a message under the same msg_id has the same type and conversation."""
+        return (self.msg_type, self.conversation_id) == (envelope.msg_type, envelope.conversation_id)
 
 
 class Span(NamedTuple):
@@ -58,6 +64,8 @@ class LogRow(NamedTuple):
     msg_time: str
     location: str
     stored_at: int
+    sent_body: str | None = None
+    """What its sender sent, JSON text, where the row keeps less of it: a receipt keeps what was news."""
 
 
 class DeliveredRow(NamedTuple):
@@ -88,6 +96,8 @@ class Known:
     conversations: Collection[str] = ()  # between two people, those that exist
     rosters: Mapping[str, Roster] = field(default_factory=dict)  # by session id, those that exist
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)  # by sender and msg_id
+    sent: Mapping[int, str] = field(default_factory=dict)
+    """By seq, the bodies as they were sent, of messages whose msg_id comes again; without those that are far longer."""
     senders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # by session and msg_id
     receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: has he read it?
     earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user

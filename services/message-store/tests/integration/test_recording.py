@@ -62,6 +62,47 @@ async def test_a_resend_is_confirmed_again_and_delivered_once(world: Any, accept
         await world.settled(1)
 
 
+async def test_another_message_under_the_same_msg_id_is_refused_whatever_the_release_that_stored_the_first(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    async with world.running():
+        await world.send(accepted("m1", body=[{"text": "hi", "n": 1}]))
+        await world.settled(1)
+        await world.sql('UPDATE messages SET body = \'[{"text":"hi", "n": 1.0}]\'')  # as another release may write it
+        again = [[{"n": 1, "text": "hi"}], [{"n": 2, "text": "hi"}], [{"text": "x" * 100_000}]]
+        for number, body in enumerate(again):
+            await world.send(accepted("m1", body=body, stanza_id=f"again{number}"), fresh_id=f":{number}")
+
+        async def answered() -> None:
+            _, same, other, longer = await world.out()
+            assert same.recipients == []
+            assert {(one.code, one.field) for one in (other, longer)} == {(ErrorCode.FIELD_INVALID, "msg_id")}
+
+        await eventually(answered)
+        await world.settled(1)
+
+
+async def test_a_receipt_is_compared_with_what_was_sent_where_the_log_keeps_only_what_was_news(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    def read(msg_id: str, *names: str) -> Any:
+        return accepted(msg_id, "bob", "alice", MsgType.READ, body=[{"msg_id": name} for name in names])
+
+    async with world.running():
+        await world.send(accepted("m1"), accepted("m2"), read("r1", "m1"), read("r2", "m1", "m2"))
+        await world.settled(4)
+        await world.send(read("r2", "m1", "m2"), fresh_id=":again")
+        await world.send(read("r2", "m2"), fresh_id=":other")
+
+        async def answered() -> None:
+            *_, kept, same, other = await world.out()
+            assert (kept.envelope.body, same.recipients) == ([{"msg_id": "m2"}], [])
+            assert (other.code, other.field) == (ErrorCode.FIELD_INVALID, "msg_id")
+
+        await eventually(answered)
+        await world.settled(4)
+
+
 async def test_copies_within_one_batch_are_stored_once(world: Any, accepted: Any) -> None:
     await world.send(accepted("m1"))
     await world.send(accepted("m1", received_at=1_700_000_009_999), fresh_id=":again")

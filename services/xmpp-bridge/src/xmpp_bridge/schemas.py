@@ -45,7 +45,9 @@ class SystemMessage(BaseModel):
     session_id: str | None = Field(default=None, description="put into every element of `body` that names none")
     msg_type: str | None = Field(default=None, description="a type that clients send, such as MTT-000")
     body: Body = Field(default=None, description="the elements that the message type wants")
-    msg_id: str | None = Field(default=None, description="made up when missing; the same again is stored once")
+    msg_id: str | None = Field(
+        default=None, description="made up when missing; for one message, which may be sent again"
+    )
 
     def draft(self) -> Draft:
         """Return it in the service's words."""

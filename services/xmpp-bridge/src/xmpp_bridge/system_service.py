@@ -128,7 +128,7 @@ def _envelope_text(draft: Draft) -> str:
     fields = {
         "from": draft.sender,
         "to": draft.to,
-        "msg_id": draft.msg_id or str(uuid.uuid4()),
+        "msg_id": str(uuid.uuid4()) if draft.msg_id is None else draft.msg_id,
         "msg_type": draft.msg_type,
         "msg_time": str(time.time_ns() // 1_000_000),
         "body": draft.body if draft.session_id is None else _in_session(draft.body, draft.session_id),
