@@ -14,16 +14,7 @@ from jwt.algorithms import OKPAlgorithm
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime import issuers
 from tlim_runtime.app import build_app
-from tlim_runtime.auth import (
-    MAX_BODY_VALUES,
-    CurrentUser,
-    TokenFirstRoute,
-    TokenVerifier,
-    admin_user,
-    caller,
-    current_user,
-    token_user,
-)
+from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, token_user
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.issuers import http_jwks
 from tlim_runtime.settings import ServiceSettings
@@ -204,23 +195,6 @@ async def test_endpoints_ask_for_a_token(issuer: Issuer, verifier: TokenVerifier
 async def test_endpoints_answer_503_without_keys(issuer: Issuer, verifier: TokenVerifier) -> None:
     issuer.is_away = True
     assert (await ask(verifier, "/me", issuer.token())).status_code == 503
-
-
-async def test_a_body_of_too_many_values_is_refused_unread(issuer: Issuer, verifier: TokenVerifier) -> None:
-    router = APIRouter(route_class=TokenFirstRoute)
-
-    @router.post("/numbers")
-    async def numbers(body: list[int]) -> int:
-        return len(body)
-
-    app = build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
-    app.state.tokens = verifier
-    headers = {"Authorization": f"Bearer {issuer.token()}", "Content-Type": "application/json"}
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        most = await client.post("/numbers", content="[1" + ",1" * (MAX_BODY_VALUES - 2) + "]", headers=headers)
-        more = await client.post("/numbers", content="[" * (MAX_BODY_VALUES + 1), headers=headers)
-    assert (most.status_code, most.json()) == (200, MAX_BODY_VALUES - 1)
-    assert (more.status_code, more.json()["code"]) == (422, "error-016")
 
 
 def settings(*, trusting: bool) -> ServiceSettings:

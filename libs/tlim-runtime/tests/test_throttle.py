@@ -56,6 +56,23 @@ def test_what_was_large_is_waited_for_afterwards() -> None:
     assert [refused(throttle), refused(throttle)] == [None, 10]
 
 
+def test_what_is_given_back_does_not_count() -> None:
+    throttle = Throttle("2/minute", "user", Clock())
+    for _ in range(5):
+        throttle.hit("alice")
+        throttle.give_back("alice")
+    assert [refused(throttle) for _ in range(3)] == [None, None, 30]
+
+
+def test_a_check_counts_nothing() -> None:
+    throttle = Throttle("1/minute", "user", Clock())
+    for _ in range(5):
+        throttle.check("alice")
+    throttle.hit("alice")
+    with pytest.raises(TooManyRequests):
+        throttle.check("alice")
+
+
 def test_everybody_has_a_bucket_of_his_own() -> None:
     throttle = Throttle("1/day", "user", Clock())
     assert [refused(throttle, "alice"), refused(throttle, "bob"), refused(throttle, "alice")] == [None, None, 86_400]

@@ -1,5 +1,6 @@
 """A token goes to who has the password, and nobody learns from a refusal who exists."""
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +25,12 @@ class FakeLogins:
     passwords: dict[str, str] = field(default_factory=lambda: {"alice": "secret"})
     is_up: bool = True
     asked: list[str] = field(default_factory=list)
+    answer: asyncio.Event | None = None
 
     async def check(self, user_id: str, password: str) -> None:
         self.asked.append(user_id)
+        if self.answer is not None:
+            await self.answer.wait()
         if not self.is_up:
             raise LoginUnavailable("away")
         if self.passwords.get(user_id) != password:
@@ -71,7 +75,8 @@ def desk(logins: FakeLogins, directory: FakeDirectory, issuer: TokenIssuer) -> T
         directory,
         issuer,
         per_user=Throttle("3/minute", "user"),
-        per_address=Throttle("5/minute", "address"),
+        failures_per_user=Throttle("3/minute", "user"),
+        failures_per_address=Throttle("5/minute", "address"),
         per_session=Throttle("2/minute", "user"),
         lifetime=timedelta(hours=1),
         failure_delay=timedelta(0),
@@ -123,7 +128,7 @@ async def test_who_is_deactivated_gets_no_token_whatever_he_shows(desk: TokenDes
         assert refused.value.code is ErrorCode.NOT_ALLOWED
 
 
-async def test_attempts_for_one_user_are_limited_whatever_their_address_and_spelling(
+async def test_tokens_of_one_user_are_limited_whatever_the_address_and_spelling(
     desk: TokenDesk, logins: FakeLogins
 ) -> None:
     for number, username in enumerate(("alice", "ALICE", "Alice")):
@@ -132,6 +137,55 @@ async def test_attempts_for_one_user_are_limited_whatever_their_address_and_spel
         await desk.issue("alice", "secret", "10.0.0.9")
     assert 1 <= refused.value.retry_after <= 60
     assert len(logins.asked) == 3
+
+
+async def guess(desk: TokenDesk, address: str, username: str = "alice") -> None:
+    with pytest.raises(NotAuthenticated):
+        await desk.issue(username, "wrong", address)
+
+
+async def test_guesses_at_one_user_are_limited_for_their_address_and_lock_nobody_else_out(
+    desk: TokenDesk, logins: FakeLogins
+) -> None:
+    for username in ("alice", "ALICE", "Alice"):
+        await guess(desk, "10.0.0.1", username)
+    with pytest.raises(TooManyRequests):
+        await desk.issue("alice", "secret", "10.0.0.1")
+    await desk.issue("alice", "secret", "10.0.0.2")
+    assert len(logins.asked) == 4
+
+
+async def test_an_ipv6_network_is_one_address(desk: TokenDesk) -> None:
+    for host in (1, 2, 3):
+        await guess(desk, f"2001:db8:0:1::{host}")
+    with pytest.raises(TooManyRequests):
+        await desk.issue("alice", "secret", "2001:db8:0:1:ffff:ffff:ffff:ffff")
+    await desk.issue("alice", "secret", "2001:db8:0:2::1")
+
+
+async def test_an_ipv4_address_is_the_same_in_ipv6(desk: TokenDesk) -> None:
+    for _ in range(3):
+        await guess(desk, "::ffff:10.0.0.1")
+    with pytest.raises(TooManyRequests):
+        await desk.issue("alice", "secret", "10.0.0.1")
+    await desk.issue("alice", "secret", "::ffff:10.0.0.2")
+
+
+async def test_an_office_behind_one_address_logs_in_at_nine(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.passwords |= {f"user{number}": "secret" for number in range(20)}
+    for number in range(20):
+        await desk.issue(f"user{number}", "secret", "10.0.0.1")
+
+
+async def test_guesses_under_way_do_not_lock_the_right_password_out(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.answer = asyncio.Event()
+    guesses = [asyncio.create_task(desk.issue("alice", "wrong", f"10.0.0.{number}")) for number in range(30)]
+    owner = asyncio.create_task(desk.issue("alice", "secret", "10.0.1.1"))
+    logins.answer.set()
+    await owner
+    for one in guesses:
+        with pytest.raises(NotAuthenticated):
+            await one
 
 
 async def test_attempts_from_one_address_are_limited_whatever_the_user(desk: TokenDesk, logins: FakeLogins) -> None:

@@ -1,19 +1,17 @@
 """Who is calling: bearer tokens (JWT) checked against their issuer's keys, and the dependencies that ask for them."""
 
 import unicodedata
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import jwt
 from fastapi import Depends, Request
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.lenient import check_values
 
+from tlim_runtime.bodies import BoundedRoute
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.issuers import Issuer, JwksSource, http_jwks
 from tlim_runtime.logging import get_logger
@@ -22,10 +20,6 @@ from tlim_runtime.settings import ExternalIssuer, ServiceSettings
 logger = get_logger(__name__)
 
 ADMIN_SCOPE = "admin"
-
-MAX_BODY_VALUES = 100_000
-"""In a JSON body: the longest lists that an address takes, of 30,000 members or of 10,000 parts, have 90,000. In the
-4 MiB of such a body are up to two million."""
 
 _LEEWAY_S = 5  # clocks of two servers differ a little
 _JWT = jwt.PyJWT({"enforce_minimum_key_length": True})  # an RSA key below 2048 bits proves nothing
@@ -138,25 +132,16 @@ async def admin_user(user: Annotated[CurrentUser, Depends(current_user)]) -> Cur
     return user
 
 
-class TokenFirstRoute(APIRoute):
+class TokenFirstRoute(BoundedRoute):
     """A route whose body is read for callers with a valid token only: `APIRouter(route_class=TokenFirstRoute)`.
 
-    FastAPI reads and parses a body before it looks at any dependency: megabytes of a stranger's, as slowly as he likes.
-    A body of more than MAX_BODY_VALUES is not parsed either: TlimError(FIELD_INVALID).
+    FastAPI reads and parses a body before it looks at any dependency. A valid token is checked again where the route
+    asks for it.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the route's handler behind the check; a valid token is checked again where the route asks for it."""
-        handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
-
-        async def ask_first(request: Request) -> Response:
-            await current_user(request, await bearer(request))
-            check_values(await request.body(), MAX_BODY_VALUES)
-            return await handle(request)
-
-        return ask_first
+    async def before_body(self, request: Request) -> None:
+        """Raise NotAuthenticated without a valid token."""
+        await current_user(request, await bearer(request))
 
 
 async def token_user(request: Request, credentials: Credentials) -> CurrentUser | None:

@@ -51,6 +51,16 @@ class Throttle:
             raise TooManyRequests(f"this {self._of_whom} asks too often", retry_after=max(1, math.ceil(over)))
         self._full_at[key] = full_at + count * self._spacing
 
+    def check(self, key: str) -> None:
+        """Raise TooManyRequests where `hit` would, and count nothing."""
+        self.hit(key, 0)
+
+    def give_back(self, key: str) -> None:
+        """Count one less, that `hit` has counted."""
+        full_at = self._full_at.get(key)
+        if full_at is not None:
+            self._full_at[key] = full_at - self._spacing
+
     def _forget_those_at_rest(self, now: float) -> None:
         self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
         self._sweep_above = max(_SWEEP_ABOVE, 2 * len(self._full_at))

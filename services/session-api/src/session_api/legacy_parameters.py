@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.lenient import read_json
+from tlim_runtime.bodies import read_body
 
 from session_api.edits import MAX_LISTED, Edit, NewSession
 
@@ -40,7 +41,7 @@ async def read_parameters(request: Request, max_bytes: int) -> Parameters:
         return parameters
     if media_type == "multipart/form-data":
         return parameters | await _read_multipart(request, max_bytes)
-    body = await request.body()
+    body = await read_body(request)
     if media_type == _FORM:
         return parameters | _read_form(body)
     return parameters | (_read_object(body) if body else {})

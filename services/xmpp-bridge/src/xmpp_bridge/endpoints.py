@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Response
 from tlim_protocol.errors import ErrorCode
+from tlim_runtime.bodies import BoundedRoute
 from tlim_runtime.errors import problem_responses
 
 from xmpp_bridge.dependencies import ClientAddress, TokenDeskDep, TokenIssuerDep
@@ -10,7 +11,7 @@ from xmpp_bridge.schemas import KeySetAnswer, TokenAnswer, TokenRequest
 MAX_BODY_BYTES = 16 * 1024
 """A name and a password: whoever asks has no token yet, so anybody may send it."""
 
-router = APIRouter(tags=["tokens"], max_body_size=MAX_BODY_BYTES)
+router = APIRouter(tags=["tokens"], route_class=BoundedRoute, max_body_size=MAX_BODY_BYTES)
 
 _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published before it signs
 
@@ -23,7 +24,7 @@ _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published 
         ErrorCode.TOO_MANY_REQUESTS,
         ErrorCode.FIELD_INVALID,
         ErrorCode.JSON_INVALID,
-        statuses=(401, 413),
+        statuses=(401, 408, 413),
     ),
 )
 async def create_token(

@@ -50,8 +50,8 @@ class Settings(ServiceSettings, TokenSettings):
     system_send_timeout: timedelta = timedelta(seconds=5)  # a healthy store answers in milliseconds
 
     token_lifetime: timedelta = timedelta(hours=1)
-    token_attempts_per_user: Rate = Field(default="10/minute")
-    token_attempts_per_address: Rate = Field(default="60/minute")  # an office behind one address comes to work at nine
+    token_attempts_per_user: Rate = Field(default="10/minute")  # failures of each address, and successes
+    token_attempts_per_address: Rate = Field(default="60/minute")  # failures only: an office comes to work at nine
     logins_at_once: int = Field(default=8, ge=1)
     login_timeout: timedelta = timedelta(seconds=10)
     login_failure_delay: timedelta = timedelta(milliseconds=500)

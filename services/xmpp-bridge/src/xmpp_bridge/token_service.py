@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -34,6 +35,20 @@ class IssuedToken(NamedTuple):
     lifetime: timedelta
 
 
+def network_of(address: str) -> str:
+    """Return whose attempts count together: an IPv4 address, or an IPv6 network of 64 bits, which one host has.
+
+    What is no address stands for itself.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or IPv6Network((parsed.packed[:8] + bytes(8), 64)))
+
+
 class TokenDesk:
     """Gives a token to whoever has the XMPP password or is logged in there, and makes him known to the directory."""
 
@@ -44,7 +59,8 @@ class TokenDesk:
         issuer: TokenIssuer,
         *,
         per_user: Throttle,
-        per_address: Throttle,
+        failures_per_user: Throttle,
+        failures_per_address: Throttle,
         per_session: Throttle,
         lifetime: timedelta,
         failure_delay: timedelta,
@@ -53,7 +69,8 @@ class TokenDesk:
         self._directory = directory
         self._issuer = issuer
         self._per_user = per_user
-        self._per_address = per_address
+        self._failures_per_user = failures_per_user
+        self._failures_per_address = failures_per_address
         self._per_session = per_session
         self._lifetime = lifetime
         self._failure_delay = failure_delay.total_seconds()
@@ -64,13 +81,26 @@ class TokenDesk:
         Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
         TlimError(NOT_ALLOWED) for a user who is deactivated, TooManyRequests, or Unavailable when the XMPP server or
         the directory cannot be asked.
+
+        Failures count for the address, and for the user at that address: guesses from elsewhere do not lock the user
+        out. Successes count for the user, because each is work for the XMPP server.
         """
-        self._per_address.hit(address)
+        network = network_of(address)
+        self._failures_per_address.hit(network)
         try:
             user_id = normalize_user_id(username)
         except TlimError:
             raise NotAuthenticated("wrong user or password") from None
+        self._per_user.check(user_id)
+        guesser = f"{user_id} {network}"
+        self._failures_per_user.hit(guesser)
+        await self._log_in(user_id, password)
+        self._failures_per_user.give_back(guesser)
+        self._failures_per_address.give_back(network)
         self._per_user.hit(user_id)
+        return await self._sign_for(user_id)
+
+    async def _log_in(self, user_id: str, password: str) -> None:
         # The server refuses an unknown user a round trip earlier than a wrong password.
         not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
         try:
@@ -80,7 +110,6 @@ class TokenDesk:
             raise NotAuthenticated("wrong user or password") from None
         finally:
             not_before.cancel()
-        return await self._sign_for(user_id)
 
     async def issue_to(self, username: str) -> IssuedToken:
         """Return a token for a user who is logged in at the XMPP server, which vouches for him.

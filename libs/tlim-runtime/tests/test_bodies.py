@@ -1,0 +1,85 @@
+"""A body is read within its time and parsed only when it is not too much; real connections, as a slow one is one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from socket import socket
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from tlim_runtime import bodies
+from tlim_runtime.app import build_app
+from tlim_runtime.bodies import MAX_BODY_VALUES, BoundedRoute
+from tlim_runtime.settings import ServiceSettings
+
+
+@asynccontextmanager
+async def nothing(_app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+def make_app() -> FastAPI:
+    router = APIRouter(route_class=BoundedRoute)
+
+    @router.post("/numbers")
+    async def numbers(body: list[int]) -> int:
+        return len(body)
+
+    return build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
+
+
+class Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_config=None))
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[int]:
+    server = Server(app)
+    task = asyncio.create_task(server.serve())
+    await server.listening.wait()
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await task
+
+
+async def test_a_body_of_too_many_values_is_refused_unread() -> None:
+    headers = {"Content-Type": "application/json"}
+    transport = httpx.ASGITransport(make_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        most = await client.post("/numbers", content="[1" + ",1" * (MAX_BODY_VALUES - 2) + "]")
+        more = await client.post("/numbers", content="[" * (MAX_BODY_VALUES + 1))
+    assert (most.status_code, most.json()) == (200, MAX_BODY_VALUES - 1)
+    assert (more.status_code, more.json()["code"]) == (422, "error-016")
+
+
+async def test_a_body_that_never_ends_is_408_and_the_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_S", 0.1)
+    async with serving(make_app()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "POST /numbers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b"[1")
+        answer = await reader.read()  # until the server hangs up
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer
+
+
+async def test_a_client_that_hangs_up_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(make_app()) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "POST /numbers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b"[1")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    assert "request failed" not in caplog.text
