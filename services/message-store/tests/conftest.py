@@ -136,6 +136,7 @@ class FakeSessionApi:
         self.told: dict[str, SessionEvent] = {}
         self.is_away = False
         self.asked_sessions: list[set[str]] = []
+        self.heard: set[str] = set()
         self.uploads: dict[str, str] | None = {"f1": "alice", "f2": "alice", EXAMPLE_FILE: "alice"}
 
     async def files(self, asks: Collection[tuple[str, str]]) -> FileFacts | None:
@@ -149,6 +150,9 @@ class FakeSessionApi:
         if self.users is None:
             raise DirectoryUnavailable
         return self.users & set(ask)
+
+    def heard_of(self, session_ids: Collection[str]) -> None:
+        self.heard.update(session_ids)
 
     async def sessions(self, session_ids: Collection[str]) -> Mapping[str, AnsweredSession | None]:
         self.asked_sessions.append(set(session_ids))

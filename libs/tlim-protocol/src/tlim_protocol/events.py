@@ -183,16 +183,20 @@ class FilesAnswer(Event):
     owned: list[FileQuestion]
 
 
-class SessionQuestion(Event):
+class SessionsQuestion(Event):
     """Request of `tlim.rpc.session.get`."""
 
-    session_id: str
+    session_ids: list[str] = Field(min_length=1, max_length=10_000)
 
 
-class SessionAnswer(Event):
-    """Answer of `tlim.rpc.session.get`: the session as its newest event told it, or None when there is none."""
+class SessionsAnswer(Event):
+    """Answer of `tlim.rpc.session.get`: each session as its newest event told it, and the ids of which there is none.
 
-    session: SessionEvent | None
+    An answer may leave some out, to stay small: the asker asks again for those.
+    """
+
+    sessions: list[SessionEvent]
+    unknown: list[str]
 
 
 class SessionChangesQuestion(Event):

@@ -1,23 +1,25 @@
 """What the other services know, asked over NATS: who exists, who is in which session, whose a file is."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
+from typing import Protocol
 
+from cachetools import TTLCache
 from pydantic import ValidationError
 from tlim_protocol.events import (
     FileQuestion,
     FilesAnswer,
     FilesQuestion,
-    SessionAnswer,
     SessionChanges,
     SessionChangesQuestion,
-    SessionQuestion,
+    SessionsAnswer,
+    SessionsQuestion,
     UserMeet,
     UsersKnown,
 )
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.errors import DirectoryUnavailable
@@ -26,13 +28,27 @@ from message_store.values import AnsweredSession, FileFacts
 MAX_ASKED = 10_000
 """Files in one request: with the longest ids it has 5 MiB, and NATS takes no more than 8. A batch may name more."""
 
+ABSENT_S = 3.0
+"""How long session-api is not asked again for a session that it does not know: a client that tries again at once would
+make the store ask with every message, while the log is locked."""
+
+MAX_ABSENT = 20_000
+"""Sessions that are remembered as absent: some 4 MB."""
+
+
+class Requests(Protocol):
+    """How questions are asked (tlim_runtime.broker.Broker)."""
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float, /) -> bytes: ...
+
 
 class ServiceDirectory:
-    """Asks session-api and file-api: in one request per batch, about sessions in one for each."""
+    """Asks session-api and file-api, once per batch; that a session does not exist is remembered for ABSENT_S."""
 
-    def __init__(self, broker: Broker, timeout: timedelta) -> None:
+    def __init__(self, broker: Requests, timeout: timedelta, timer: Callable[[], float] = time.monotonic) -> None:
         self._broker = broker
         self._timeout = timeout.total_seconds()
+        self._absent: TTLCache[str, bool] = TTLCache(MAX_ABSENT, ABSENT_S, timer)
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         """Note that `seen` exist, and return those of `ask` (normalised user ids) that do.
@@ -48,8 +64,20 @@ class ServiceDirectory:
 
     async def sessions(self, session_ids: Collection[str]) -> Mapping[str, AnsweredSession | None]:
         """Return what is said of each session, None for those of which no usable answer comes in time."""
-        answers = await asyncio.gather(*(self._session(session_id) for session_id in session_ids))
-        return dict(zip(session_ids, answers, strict=True))
+        answers = {one: AnsweredSession(None) for one in session_ids if one in self._absent}
+        missing = set(session_ids).difference(answers)
+        while missing:
+            found = await self._sessions(missing)
+            if not found:
+                break
+            answers |= found
+            missing.difference_update(found)
+        return {one: answers.get(one) for one in session_ids}
+
+    def heard_of(self, session_ids: Iterable[str]) -> None:
+        """Forget that these sessions did not exist: the stream tells of them."""
+        for session_id in session_ids:
+            self._absent.pop(session_id, None)
 
     async def changes(self, after: int, limit: int) -> SessionChanges:
         """Return what happened to any session after a change; raises DirectoryUnavailable."""
@@ -74,10 +102,13 @@ class ServiceDirectory:
         question = FilesQuestion(asks=asks).to_bytes()
         return FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
 
-    async def _session(self, session_id: str) -> AnsweredSession | None:
+    async def _sessions(self, session_ids: Collection[str]) -> dict[str, AnsweredSession]:
+        """Return what one answer says; nothing when there is none."""
+        question = SessionsQuestion(session_ids=sorted(session_ids)).to_bytes()
         try:
-            question = SessionQuestion(session_id=session_id).to_bytes()
-            answer = await self._broker.request(Rpc.SESSION_GET, question, self._timeout)
-            return AnsweredSession(SessionAnswer.from_bytes(answer).session)
+            answer = SessionsAnswer.from_bytes(await self._broker.request(Rpc.SESSION_GET, question, self._timeout))
         except (BrokerUnavailable, ValidationError):
-            return None
+            return {}
+        self._absent.update(dict.fromkeys(answer.unknown, True))
+        told = {event.session_id: AnsweredSession(event) for event in answer.sessions}
+        return {**told, **{one: AnsweredSession(None) for one in answer.unknown}}

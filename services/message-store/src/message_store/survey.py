@@ -53,6 +53,9 @@ class SurveyedServices(Protocol):
     async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, AnsweredSession | None]:
         """Return what is said of each session, None where nobody could say."""
 
+    def heard_of(self, session_ids: Collection[str], /) -> None:
+        """Note that these sessions exist, or did."""
+
     async def files(self, asks: Collection[tuple[str, str]], /) -> FileFacts | None:
         """Return what is said of files and who wants to send them, None when nobody could say."""
 
@@ -109,6 +112,7 @@ class Survey:
         mentions = Mentions()
         for item in items:
             mentions.add(item)
+        self._directory.heard_of({item.session_id for item in items if isinstance(item, SessionEvent)})
         known = Known()
         if mentions.keys:
             known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}

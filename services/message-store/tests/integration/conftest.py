@@ -30,11 +30,11 @@ from tlim_protocol.events import (
     FilesAnswer,
     FilesQuestion,
     OutEvent,
-    SessionAnswer,
     SessionChanges,
     SessionChangesQuestion,
     SessionEvent,
-    SessionQuestion,
+    SessionsAnswer,
+    SessionsQuestion,
     StoredMessage,
     UserMeet,
     UsersKnown,
@@ -94,7 +94,7 @@ class Directory:
     strangers: set[str] = field(default_factory=set)
     questions: list[UserMeet] = field(default_factory=list)
     sessions: dict[str, SessionEvent] = field(default_factory=dict)
-    asked_sessions: list[str] = field(default_factory=list)
+    asked_sessions: list[list[str]] = field(default_factory=list)
     log: list[SessionEvent] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
 
@@ -115,9 +115,10 @@ class Directory:
         return FilesAnswer(existing=sorted({ask.file_id for ask in asks}), owned=owned).to_bytes()
 
     async def answer_session(self, data: bytes) -> bytes:
-        session_id = SessionQuestion.from_bytes(data).session_id
-        self.asked_sessions.append(session_id)
-        return SessionAnswer(session=self.sessions.get(session_id)).to_bytes()
+        asked = SessionsQuestion.from_bytes(data).session_ids
+        self.asked_sessions.append(asked)
+        told = [self.sessions[one] for one in asked if one in self.sessions]
+        return SessionsAnswer(sessions=told, unknown=[one for one in asked if one not in self.sessions]).to_bytes()
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """All SQL of the log of changes: what happened to any session, in the order of the commits."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -14,6 +14,8 @@ from session_api.models import OUTBOX, Session, SessionChange, Subscriber
 
 _TEXTS = ARRAY(sa.Text)
 _IN_ORDER = (col(Subscriber.added_version), col(Subscriber.position))
+
+_Events = sa.Select[SessionChange, str, int, list[str], list[str], list[str]]
 
 _READ_AHEAD = 8
 """Events in memory at a time: those of 10,000 subscribers are large, and the reader stops after some megabytes."""
@@ -43,12 +45,15 @@ class ChangeRepository:
         message_id = session_event_id(event.session_id, event.version)
         await OUTBOX.add(self._session, subject, numbered.to_bytes(), message_id)
 
-    async def newest(self, session_id: str) -> SessionEvent | None:
-        """Return the newest event of a session, deleted or not; None where there never was one."""
-        is_it = col(SessionChange.session_id) == session_id
-        question = _events().where(is_it).order_by(col(SessionChange.version).desc()).limit(1)
-        row = (await self._session.execute(question)).one_or_none()
-        return None if row is None else _event_of(row)
+    async def newest(self, session_ids: Collection[str]) -> AsyncGenerator[SessionEvent, None]:
+        """Give the newest event of each of the sessions that ever were, deleted or not, built as they are read.
+
+        Close it (contextlib.aclosing) before the transaction ends.
+        """
+        session_id, version = col(SessionChange.session_id), col(SessionChange.version)
+        newest = sa.select(session_id, sa.func.max(version)).where(session_id.in_(session_ids)).group_by(session_id)
+        async for event in self._read(_events().where(sa.tuple_(session_id, version).in_(newest))):
+            yield event
 
     async def after(self, change: int, limit: int) -> AsyncGenerator[SessionEvent, None]:
         """Give up to `limit` events of the changes after `change`, in their order, built as they are read.
@@ -56,6 +61,10 @@ class ChangeRepository:
         Close it (contextlib.aclosing) before the transaction ends.
         """
         question = _events().where(col(SessionChange.change) > change).order_by(col(SessionChange.change)).limit(limit)
+        async for event in self._read(question):
+            yield event
+
+    async def _read(self, question: _Events) -> AsyncGenerator[SessionEvent, None]:
         rows = await self._session.stream(question, execution_options={"yield_per": _READ_AHEAD})
         try:
             async for row in rows:
@@ -64,7 +73,7 @@ class ChangeRepository:
             await rows.close()
 
 
-def _events() -> sa.Select[SessionChange, str, int, list[str], list[str], list[str]]:
+def _events() -> _Events:
     version = col(SessionChange.version)
     added, removed = col(Subscriber.added_version), col(Subscriber.removed_version)
     return sa.select(

@@ -2,13 +2,13 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import SessionChanges, SessionChangesQuestion, SessionEvent
+from tlim_protocol.events import SessionChanges, SessionChangesQuestion, SessionEvent, SessionsAnswer
 
 from session_api.changes_repository import ChangeRepository
 from session_api.clock import Clock, now_ms
@@ -191,9 +191,20 @@ class SessionService:
         """Return up to `limit` of the caller's sessions, newest first, from before a place (created_at, session_id)."""
         return await self._sessions.of_user(caller.user_id, before, limit)
 
-    async def newest_event(self, session_id: str) -> SessionEvent | None:
-        """Return what the newest event of a session told, deleted or not; None when there never was one."""
-        return await self._changes.newest(session_id)
+    async def newest_events(self, session_ids: Collection[str]) -> SessionsAnswer:
+        """Return what the newest event of each session told, deleted or not, and those that never were.
+
+        An answer of megabytes leaves some out.
+        """
+        told: list[SessionEvent] = []
+        size = 0
+        async with aclosing(self._changes.newest(session_ids)) as found:
+            async for event in found:
+                told.append(event)
+                size += len(event.to_bytes())
+                if size >= MAX_CHANGES_BYTES:
+                    return SessionsAnswer(sessions=told, unknown=[])
+        return SessionsAnswer(sessions=told, unknown=sorted(set(session_ids).difference(e.session_id for e in told)))
 
     async def changes(self, question: SessionChangesQuestion) -> SessionChanges:
         """Return what happened to any session after a change, in the order of the commits, each as it was told then.

@@ -1,6 +1,6 @@
 """RPC doors: other services ask who is known, who is in a session, what changed, and have admin actions noted."""
 
-from tlim_protocol.events import AuditNote, SessionAnswer, SessionChangesQuestion, SessionQuestion, UserMeet
+from tlim_protocol.events import AuditNote, SessionChangesQuestion, SessionsQuestion, UserMeet
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
@@ -43,11 +43,11 @@ class Subscribers:
         return b""
 
     async def session_get(self, request: bytes) -> bytes:
-        """Answer a session as its newest event told it: SessionQuestion -> SessionAnswer."""
-        question = SessionQuestion.from_bytes(request)
+        """Answer sessions as their newest events told them: SessionsQuestion -> SessionsAnswer."""
+        question = SessionsQuestion.from_bytes(request)
         async with self._database.session() as session:
-            newest = await session_service(session, self._settings).newest_event(question.session_id)
-        return SessionAnswer(session=newest).to_bytes()
+            answer = await session_service(session, self._settings).newest_events(question.session_ids)
+        return answer.to_bytes()
 
     async def session_changes(self, request: bytes) -> bytes:
         """Answer a page of the log of changes: SessionChangesQuestion -> SessionChanges."""

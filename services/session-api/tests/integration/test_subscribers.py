@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 from fastapi import FastAPI
+from session_api import service
 from tlim_protocol.events import (
     AuditAction,
     AuditNote,
-    SessionAnswer,
     SessionEvent,
-    SessionQuestion,
+    SessionsAnswer,
+    SessionsQuestion,
     UserMeet,
     UsersKnown,
 )
@@ -28,9 +29,14 @@ async def meet(asker: Broker, *, seen: list[str], ask: list[str]) -> list[str]:
     return sorted(UsersKnown.from_bytes(answer).known)
 
 
-async def newest(asker: Broker, session_id: str) -> SessionEvent | None:
-    answer = await asker.request(Rpc.SESSION_GET, SessionQuestion(session_id=session_id).to_bytes())
-    return SessionAnswer.from_bytes(answer).session
+async def ask(asker: Broker, *session_ids: str) -> SessionsAnswer:
+    question = SessionsQuestion(session_ids=list(session_ids))
+    return SessionsAnswer.from_bytes(await asker.request(Rpc.SESSION_GET, question.to_bytes()))
+
+
+async def newest(asker: Broker, session_id: str) -> SessionEvent:
+    (event,) = (await ask(asker, session_id)).sessions
+    return event
 
 
 @pytest.mark.usefixtures("people")
@@ -79,13 +85,34 @@ async def test_a_session_is_told_as_its_newest_event_told_it(
     await alice.delete(f"/v1/sessions/{lunch}")
     told = await newest(broker, lunch)
     assert told == (await published())[-1]
-    assert told is not None
     assert (told.msg_type, told.deleted) == (MsgType.SESSION_DELETED, True)
 
 
 async def test_a_session_that_never_was_is_none(broker: Broker, app: FastAPI) -> None:
     del app  # only has to run
-    assert await newest(broker, "no-such-session") is None
+    assert await ask(broker, "no-such-session") == SessionsAnswer(sessions=[], unknown=["no-such-session"])
+
+
+async def test_many_sessions_are_told_at_once(as_user: AsUser, broker: Broker, lunch: str) -> None:
+    made = await as_user("alice").post("/v1/sessions", json={"session_type": 0, "subscribers": ["alice", "bob"]})
+    dinner = made.json()["session_id"]
+    await as_user("alice").patch(f"/v1/sessions/{dinner}", json={"session_name": "dinner"})
+    unknown = [f"none-{number:03}" for number in range(500)]
+    answer = await ask(broker, lunch, *unknown, dinner)
+    assert {event.session_id: event.version for event in answer.sessions} == {lunch: 1, dinner: 2}
+    assert answer.unknown == unknown
+
+
+async def test_an_answer_that_grows_large_leaves_some_out_for_the_next_question(
+    as_user: AsUser, broker: Broker, lunch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await as_user("alice").post("/v1/sessions", json={"session_type": 0, "subscribers": ["alice", "bob"]})
+    dinner = made.json()["session_id"]
+    monkeypatch.setattr(service, "MAX_CHANGES_BYTES", 10)
+    first = await ask(broker, lunch, dinner, "none")
+    assert (len(first.sessions), first.unknown) == (1, [])
+    second = await ask(broker, *{lunch, dinner}.difference(event.session_id for event in first.sessions))
+    assert {first.sessions[0].session_id, second.sessions[0].session_id} == {lunch, dinner}
 
 
 async def test_a_request_that_makes_no_sense_gets_an_error_at_once(broker: Broker, app: FastAPI) -> None:
