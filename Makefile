@@ -81,7 +81,7 @@ drift: ready ## what is generated (openapi.json, docs/protocol.md, docs/proofs.m
 
 unit: ready ## rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) -q -m "not integration and not e2e" libs services
+	@$(PYTEST) -q -m "not integration and not e2e" libs services tests/test_references.py
 
 integration: ready-servers ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"

@@ -1,4 +1,4 @@
-"""Who is logged in over XMPP gets a token for HTTP without giving his password again (protocol section 7)."""
+"""A client that is logged in over XMPP gets a token without a password (docs/wire-protocol.md, "Modern HTTP")."""
 
 import asyncio
 

@@ -24,7 +24,7 @@ class ProfileError(ClientError):
 
 
 class RefusedError(ClientError):
-    """The server refused with a documented code (docs/protocol.md, Errors); `status` is set for HTTP only.
+    """The server refused with a documented code (docs/protocol.md, "Error codes"); `status` is set for HTTP only.
 
     `code` is None where something in front of the services answered, a gateway for example.
     """

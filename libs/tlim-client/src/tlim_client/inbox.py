@@ -13,7 +13,9 @@ from tlim_client.failures import NotReceivedError
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A tlim message for this user (protocol section 1); `seq` and `time` (epoch ms) as the server stored it.
+    """A tlim message for this user (docs/wire-protocol.md, "Addresses and identity").
+
+    `seq` and `time` (epoch ms) are those with which the server stored it.
 
     An XMPP server without our module copies what our other device sent before it is stored; both are None in such a
     copy. `delayed` tells that the XMPP server had kept the message while we were away.
@@ -29,7 +31,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The server's promise that a message of ours is committed (protocol section 5): `time` in epoch milliseconds."""
+    """The server has committed a message of ours (docs/wire-protocol.md, "Promises"): `time` in epoch milliseconds."""
 
     msg_id: str
     seq: int
@@ -38,7 +40,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server refused a message of ours (protocol section 3); `body` is the bare code that old clients read."""
+    """The server refused a message of ours (docs/wire-protocol.md, "Refusals"); `body` is the bare code."""
 
     code: ErrorCode
     msg_id: str | None

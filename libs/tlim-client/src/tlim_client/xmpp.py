@@ -68,7 +68,7 @@ class XmppClient(Connection):
     async def send_until_stored(
         self, envelope: Envelope, *, to: str | None = None, retry_after: float = STORED_TIMEOUT, give_up: float = 60
     ) -> Stored:
-        """Send, and send again with the same msg_id until the server has stored it (protocol section 5).
+        """Send, and send again with the same msg_id until the server has stored it (docs/wire-protocol.md, "Promises").
 
         Silence for `retry_after` seconds and "try again" (error-010, error-017, or a bounce while the bridge is away)
         lead to another try. Raises RefusedError at once for any other refusal, ClientError for a stanza that no server

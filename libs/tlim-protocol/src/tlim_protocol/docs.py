@@ -29,7 +29,8 @@ def render() -> str:
         [
             "# Protocol tables",
             "",
-            "Generated from `libs/tlim-protocol` by `make docs`; do not edit.",
+            "Generated from `libs/tlim-protocol` by `make docs`; do not edit. The rules in prose stand in",
+            "[wire-protocol.md](wire-protocol.md).",
             *_message_types(),
             *_errors(),
             *_streams(),

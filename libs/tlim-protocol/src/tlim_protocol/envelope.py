@@ -63,7 +63,7 @@ def read_envelope(text: str | None, sender: str, charge: Charge = free_of_charge
 
     A compressed body is charged for by its unpacked size before it is read.
 
-    Raises TlimError with exactly one code, that of the first failing check in the order of docs/protocol.md: empty
+    Raises TlimError with exactly one code, of the first failing check (docs/wire-protocol.md, "Order of checks"): empty
     (BODY_EMPTY), parse (JSON_INVALID), msg_type, field types and sizes (FIELD_INVALID), compress/encode/encrypt
     (UNSUPPORTED), sender (FROM_NOT_SENDER), body (BODY_EMPTY, NOT_AN_ARRAY), element fields, receiver (USER_UNKNOWN).
     Never raises anything else, but for what `charge` raises.

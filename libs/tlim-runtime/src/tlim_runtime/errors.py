@@ -105,7 +105,7 @@ class TooManyRequests(HttpRefusal):
 
 
 class LegacyRoute(APIRoute):
-    """A route of the specification: refusals are HTTP 200 with result 'fail' (protocol.md section 6).
+    """A route of the specification: refusals are HTTP 200 with 'fail' (docs/wire-protocol.md, "Legacy HTTP").
 
     Use as `APIRouter(route_class=LegacyRoute)`.
     """

@@ -1,4 +1,4 @@
-"""What a session event changes, and how its subscribers are told (HTS-*, protocol.md section 4)."""
+"""What a session event changes, and how its subscribers are told (HTS-*, docs/wire-protocol.md, "What a type does")."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What may be asked of a session and what it comes to: every check before anything changes (protocol.md section 6)."""
+"""What may be asked of a session, checked before anything changes (docs/wire-protocol.md, "Legacy HTTP")."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

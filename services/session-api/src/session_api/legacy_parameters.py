@@ -1,4 +1,4 @@
-"""The specification's parameters: from query, form or JSON to what the rules ask for (protocol.md section 6)."""
+"""The specification's parameters in query, form or JSON, read for the rules (docs/wire-protocol.md, "Legacy HTTP")."""
 
 import re
 from collections.abc import Mapping

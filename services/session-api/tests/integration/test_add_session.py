@@ -1,4 +1,4 @@
-"""addSession, sentence by sentence of protocol.md section 6."""
+"""addSession, sentence by sentence of docs/wire-protocol.md, "Legacy HTTP"."""
 
 import json
 import re

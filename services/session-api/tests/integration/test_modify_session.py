@@ -1,4 +1,4 @@
-"""modifySession and deleteSession, sentence by sentence of protocol.md section 6."""
+"""modifySession and deleteSession, sentence by sentence of docs/wire-protocol.md, "Legacy HTTP"."""
 
 import json
 import re

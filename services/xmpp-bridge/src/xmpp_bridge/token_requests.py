@@ -1,4 +1,4 @@
-"""The XMPP door to tokens: whoever is logged in asks with an IQ (protocol.md section 7)."""
+"""The XMPP door to tokens: whoever is logged in asks with an IQ (docs/wire-protocol.md, "Modern HTTP")."""
 
 import asyncio
 from typing import Protocol

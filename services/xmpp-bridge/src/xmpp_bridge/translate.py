@@ -36,7 +36,7 @@ _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
 class Accept(StrEnum):
-    """Which of the two ways in is believed (protocol.md section 1): the one that the XMPP server is set up for."""
+    """Which of the two ways in is believed (docs/wire-protocol.md, "Addresses and identity")."""
 
     DIVERTED = "diverted"
     ADDRESSED = "addressed"
@@ -69,8 +69,8 @@ def read_arrival(stanza: ET.Element, addresses: BridgeAddresses, accept: Accept)
     only when `from` is a user of the domain. `accept` says which of the two the XMPP server is set up for: one without
     our module may send in its own name what a client made up.
 
-    The stanza's own `to` is not compared with the envelope's: the JSON routes (protocol.md section 1), and who may
-    write to whom does not depend on how the message reached the bridge.
+    The stanza's own `to` is not compared with the envelope's: the JSON routes, and who may write to whom does not
+    depend on how the message reached the bridge (docs/wire-protocol.md, "Addresses and identity").
     Errors (type='error') are never messages: answering them would be a loop.
     """
     if stanza.get("type") == "error":
@@ -209,7 +209,7 @@ def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresse
 
 
 def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: BridgeAddresses) -> str:
-    """Return the refusal that a sender hears (protocol.md section 3): the bare code, and the same for machines.
+    """Return the refusal that a sender hears, for people and machines (docs/wire-protocol.md, "Refusals").
 
     Smack takes every `<error>` in a message, ours too, for a stanza error (RFC 6120 section 8.3.2), and breaks off the
     connection when it has no `type` or no condition; so ours has both. Nobody but the device that sent gets to see it.

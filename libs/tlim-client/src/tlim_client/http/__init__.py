@@ -20,7 +20,7 @@ class HttpClient(Sessions, Files, DirectFiles, Reading):
     """One user (or nobody, without `token`) at the gateway; every refusal is a RefusedError with its code."""
 
     async def log_in(self, user: str, password: str) -> Json:
-        """Exchange XMPP user and password for a token (protocol section 7), keep it, and return the answer."""
+        """Exchange XMPP user and password for a token, keep it, and return the answer."""
         answer = await self.call("POST", "/v1/tokens", json={"username": user, "password": password})
         self.token = answer["access_token"]
         return answer

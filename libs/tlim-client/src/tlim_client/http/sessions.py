@@ -15,7 +15,7 @@ class Sessions(Gateway):
     """What a user may ask about sessions."""
 
     async def legacy(self, operation: str, form: Form = "form", *, root: str = "plugin", **fields: object) -> Json:
-        """Call `addSession`, `modifySession` or `deleteSession` in one of the three forms (protocol section 6).
+        """Call `addSession`, `modifySession` or `deleteSession` (docs/wire-protocol.md, "Legacy HTTP").
 
         Lists are sent as JSON text in query and form, as they are in JSON. RefusedError for `result: "fail"`.
         """

@@ -1,4 +1,4 @@
-"""The HTTP door of reading (protocol.md section 7)."""
+"""The HTTP door of reading (docs/wire-protocol.md, "Modern HTTP")."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The HTTP door of search (protocol.md section 7)."""
+"""The HTTP door of search (docs/wire-protocol.md, "Modern HTTP")."""
 
 import time
 from typing import Annotated
