@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from file_api.inspect.inspection import MAX_PIXELS, Facts, Thumbnail, UnsuitableError
 from file_api.inspect.pictures import inspect
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 TURN_RIGHT = 6
@@ -65,6 +65,41 @@ def test_sixteen_bits_of_grey_keep_their_brightness(grey: int) -> None:
     out = io.BytesIO()
     Image.new("I;16", (200, 100), grey).save(out, "PNG")
     assert opened(thumbnail(out.getvalue())).convert("L").getpixel((64, 32)) == grey >> 8
+
+
+def swapped_profile(space: bytes = b"RGB ") -> bytes:
+    """An ICC profile in which red and green have changed places."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    names = {bytes(profile[place : place + 4]): place for place in range(132, 132 + 12 * profile[131], 12)}
+    red, green = names[b"rXYZ"], names[b"gXYZ"]
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    profile[16:20] = space
+    return bytes(profile)
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"), [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("WEBP", "RGB")]
+)
+def test_colours_are_those_that_the_profile_means(form: str, mode: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (200, 100), "red").convert(mode).save(out, form, icc_profile=swapped_profile())
+    made = opened(thumbnail(out.getvalue()))
+    red, green, *_ = made.convert("RGB").getpixel((64, 32))
+    assert (red < 20, green > 240) == (True, True)
+    assert "icc_profile" not in made.info
+
+
+@pytest.mark.parametrize("profile", [b"nonsense", swapped_profile(b"GRAY"), swapped_profile()[:200]])
+def test_a_profile_that_is_nonsense_counts_as_missing(profile: bytes) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (200, 100), "red").save(out, "PNG", icc_profile=profile)
+    red, green, *_ = opened(thumbnail(out.getvalue())).getpixel((64, 32))
+    assert (red > 240, green < 20) == (True, True)
+
+
+def test_a_jpeg_without_its_last_bytes_has_a_thumbnail() -> None:
+    data = picture("JPEG")
+    assert opened(thumbnail(data[:-100])).size == (128, 64)
 
 
 def test_a_small_image_is_not_enlarged() -> None:

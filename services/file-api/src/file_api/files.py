@@ -24,7 +24,8 @@ class Scan(StrEnum):
 class Blob(NamedTuple):
     """Bytes in S3, which several files may have: `size` in bytes, `sha256` in hex; `width` and `height` in pixels.
 
-    `thumbnail_type` is the media type of all thumbnails that have been made; not `examined`: facts are to come.
+    `thumbnail_type` is the media type of all thumbnails that have been made. `thumbnail_failed`: none can be made, as
+    was found out when somebody asked. Not `examined`: facts are to come.
     """
 
     blob_id: str
@@ -35,6 +36,7 @@ class Blob(NamedTuple):
     height: int | None = None
     duration_ms: int | None = None
     thumbnail_type: str | None = None
+    thumbnail_failed: bool = False
     examined: bool = True
 
     @property

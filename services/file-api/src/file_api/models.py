@@ -76,6 +76,7 @@ class BlobRow(Table, table=True):
     height: int | None = Field(default=None, sa_type=sa.Integer)
     duration_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
     thumbnail_type: str | None = Field(default=None, sa_type=sa.Text)  # null: there is no thumbnail of any size
+    thumbnail_failed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # so it would again
 
 
 class FileRow(Table, table=True):

@@ -212,6 +212,26 @@ class TestThumbnails:
             assert (refused.status_code, refused.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
             assert refused.json()["field"] == "file_id"
 
+    async def test_a_picture_without_one_keeps_its_size_and_is_not_tried_again(
+        self, world: Any, eventually: Any, uploaded: Any
+    ) -> None:
+        out = io.BytesIO()
+        Image.effect_noise((40, 30), 100).save(out, "PNG")
+        file_id = await uploaded(out.getvalue()[:200])
+
+        async def told() -> tuple[int, int]:
+            facts = (await get(world, f"/v1/files/{file_id}/info")).json()
+            return facts["width"], facts["height"]
+
+        async def measured() -> None:
+            assert await told() == (40, 30)
+
+        await eventually(measured)
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail")).status_code == 422
+        assert await told() == (40, 30)
+        world.app.state.previews._inspector = None
+        assert (await get(world, f"/v1/files/{file_id}/thumbnail")).status_code == 422
+
     async def test_a_file_that_is_too_large_has_none(self, world: Any, eventually: Any, uploaded: Any) -> None:
         file_id = await uploaded(photo() + bytes(MAX_INSPECTED_BYTES))
         assert (await get(world, f"/v1/files/{file_id}/thumbnail")).status_code == 422

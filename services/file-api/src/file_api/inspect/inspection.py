@@ -40,9 +40,8 @@ class Kind(StrEnum):
 
 _KINDS = {
     **dict.fromkeys(("image/jpeg", "image/png", "image/gif", "image/webp"), Kind.IMAGE),
-    **dict.fromkeys(
-        ("application/ogg", "video/ogg", "video/mp4", "video/3gpp", "video/3gpp2"), Kind.AUDIO
-    ),  # voice too
+    # films too: a voice message may come in any of these
+    **dict.fromkeys(("application/ogg", "video/ogg", "video/mp4", "video/3gpp", "video/3gpp2"), Kind.AUDIO),
     **dict.fromkeys(("video/webm", "video/x-matroska", "video/quicktime"), Kind.AUDIO),
 }
 

@@ -5,7 +5,7 @@ import struct
 import sys
 from functools import partial
 
-from PIL import GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import GifImagePlugin, Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from file_api.inspect.inspection import MAX_PIXELS, Facts, Inspected, Thumbnail, UnsuitableError
 from file_api.inspect.worker import work
@@ -33,6 +33,8 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
             width, height = _bounded(image.size)
             orientation = _orientation(image)
             facts = Facts(*((height, width) if orientation in _TURNED else (width, height)))
+            # A JPEG without its last bytes is shown as far as it goes, as browsers do.
+            ImageFile.LOAD_TRUNCATED_IMAGES = image.format == JpegImagePlugin.JpegImageFile.format
             return Inspected(facts, None if size is None else _thumbnail(image, size, orientation))
     except (UnsuitableError, MemoryError):
         raise
@@ -41,10 +43,13 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Return how the camera was held; None where EXIF data is nonsense: other programs show such pictures too."""
+    """Return how the camera was held; None where EXIF data is nonsense: other programs show such pictures too.
+
+    Of a PNG Pillow reads all pixels before it gives the EXIF data: an OSError says that they are damaged.
+    """
     try:
         orientation: int | None = image.getexif().get(_ORIENTATION)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):  # what Pillow raises for it
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
         return None
     return orientation
 
@@ -61,8 +66,9 @@ def _thumbnail(image: Image.Image, size: int, orientation: int | None) -> Thumbn
     mode, form = ("RGBA", "PNG") if transparent else ("RGB", "JPEG")
     if image.mode == "I;16":  # to convert it would cut off at 255: all but the darkest grey would be white
         image = image.point(lambda level: level / 256)
-    small = image if image.mode == mode else image.convert(mode)
+    small = image if image.mode in {mode, "CMYK", "L"} else image.convert(mode)
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = _in_srgb(small, mode)
     bare = Image.new(mode, small.size)
     bare.paste(small)  # pixels only: no EXIF with the place where it was taken, no comments, no colour profile
     # The orientation alone: Pillow writes back whatever else there is, and fails for nonsense in it.
@@ -71,6 +77,23 @@ def _thumbnail(image: Image.Image, size: int, orientation: int | None) -> Thumbn
     out = io.BytesIO()
     bare.save(out, form, quality=80, optimize=True)
     return Thumbnail(out.getvalue(), f"image/{form.lower()}")
+
+
+def _in_srgb(image: Image.Image, mode: str) -> Image.Image:
+    """Return the pixels as `mode` with the colours that the picture's own profile (ICC) means; a thumbnail has none.
+
+    A profile that is damaged, or for another kind of pixels, counts as missing: other programs show such pictures too.
+    """
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+        else:
+            return converted or image
+    return image if image.mode == mode else image.convert(mode)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ class Previews:
                     return Thumbnail(b"".join([chunk async for chunk in data]), blob.thumbnail_type)
             except ObjectMissing:
                 pass  # of this size there is none yet
-        if kind_of(file.media_type) is not Kind.IMAGE or (blob.examined and blob.width is None):
+        has_none = blob.thumbnail_failed or (blob.examined and blob.width is None)
+        if kind_of(file.media_type) is not Kind.IMAGE or has_none:
             raise _no_thumbnail("the file is not an image that can be shown")
         if blob.size > MAX_INSPECTED_BYTES:
             raise _no_thumbnail(f"the file has more than {MAX_INSPECTED_BYTES} bytes")
@@ -71,7 +72,8 @@ class Previews:
         try:
             found = await self._inspect(blob, Kind.IMAGE, size, user_id)
         except UnsuitableError as error:
-            await self._note(blob, Inspected(Facts()))
+            async with self._transaction() as tables:
+                await tables.facts.note_no_thumbnail(blob.blob_id)
             raise _no_thumbnail(f"{error}; an image may have at most {MAX_PIXELS} pixels") from error
         await self._note(blob, found, size)
         if found.thumbnail is None:

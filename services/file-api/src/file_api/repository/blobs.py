@@ -67,5 +67,6 @@ def as_blob(row: BlobRow) -> Blob:
         row.height,
         row.duration_ms,
         row.thumbnail_type,
+        thumbnail_failed=row.thumbnail_failed,
         examined=row.facts_due_at is None,
     )

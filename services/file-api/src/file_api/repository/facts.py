@@ -41,9 +41,16 @@ class FactsRepository:
         return Unexamined(as_blob(row), (await self._session.scalars(oldest)).first())
 
     async def note(self, blob_id: str, facts: Facts, thumbnail_type: str | None = None) -> bool:
-        """Record what was found; False when the blob is gone. Until the end of the transaction nobody removes it."""
-        values = {**facts._asdict(), "facts_due_at": None}
-        if thumbnail_type is not None:
-            values["thumbnail_type"] = thumbnail_type
+        """Record what was found; False when the blob is gone. Until the end of the transaction nobody removes it.
+
+        What is None was not found out, which takes nothing back.
+        """
+        found = {**facts._asdict(), "thumbnail_type": thumbnail_type}
+        values = {"facts_due_at": None, **{name: value for name, value in found.items() if value is not None}}
         row = sa.update(BlobRow).where(col(BlobRow.blob_id) == blob_id).values(values)
         return (await self._session.scalars(row.returning(col(BlobRow.blob_id)))).first() is not None
+
+    async def note_no_thumbnail(self, blob_id: str) -> None:
+        """Record that no thumbnail can be made of these bytes."""
+        row = sa.update(BlobRow).where(col(BlobRow.blob_id) == blob_id).values(thumbnail_failed=True)
+        await self._session.execute(row)
