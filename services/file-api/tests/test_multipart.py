@@ -74,6 +74,47 @@ async def test_what_follows_the_form_is_ignored() -> None:
     assert (await read(form(file_part(b"x")) + b"epilogue"))[1] == b"x"
 
 
+JSON = ('Content-Disposition: form-data; name="meta"\r\nContent-Type: application/json; charset=UTF-8', b'{"a":1}')
+
+
+async def test_a_json_part_beside_the_file_is_a_field() -> None:
+    assert await read(form(JSON, file_part(b"x"), JSON)) == (FilePart("a.png", "image/png"), b"x")
+
+
+async def test_a_preamble_is_read_past() -> None:
+    assert (await read(b"This is a message\r\nin MIME format.\r\n" + form(file_part(b"x"))))[1] == b"x"
+
+
+@given(data=st.lists(st.sampled_from([b"\r", b"\n", b"-", b"x"])).map(b"".join), cuts=st.lists(st.integers(0, 500)))
+async def test_lines_may_end_with_lf_alone(data: bytes, cuts: list[int]) -> None:
+    head, _ = file_part(b"")
+    body = b"--%s\n%s\n\n%s\n--%s--\n" % (BOUNDARY.encode(), head.replace("\r", "").encode(), data, BOUNDARY.encode())
+    assert await read(body, *cuts) == (FilePart("a.png", "image/png"), data)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (b'image.jpg"', "image.jpg"),
+        (bytes(ord(char) & 0xFF for char in "服务器.jpg"), "\r\ue4ee.jpg"),  # unreadable, but for its extension
+        (b"a\rb.jpg", "a\rb.jpg"),
+        (b"a\nb.jpg", "a\nb.jpg"),
+        (b"a\r\nb.jpg", "ab.jpg"),
+        (b"a\0b.jpg", "a\0b.jpg"),
+    ],
+    ids=["two quotes", "low bytes of Chinese", "CR", "LF", "CRLF", "NUL"],
+)
+async def test_names_of_old_clients_are_taken(written: bytes, name: str) -> None:
+    body = form(file_part(b"x", "NAME")).replace(b"NAME", written)
+    part, data = await read(body)
+    assert (part.name, data) == (name, b"x")
+
+
+async def test_a_boundary_may_be_followed_by_blanks() -> None:
+    body = form(file_part(b"x")).replace(b"frontier-7\r\n", b"frontier-7 \t\r\n")
+    assert (await read(body))[1] == b"x"
+
+
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
@@ -86,8 +127,22 @@ async def test_what_follows_the_form_is_ignored() -> None:
         (form(file_part(b"x")), f"multipart/form-data; boundary={'x' * 300}"),
         (form(("Content-Transfer-Encoding: base64\r\n" + file_part(b"")[0], b"eA==")), CONTENT_TYPE),
         (form(("X: " + "y" * 20_000, b"")), CONTENT_TYPE),
+        (form(JSON), CONTENT_TYPE),
+        (form(file_part(b"x")).replace(b"7--", b"7x"), CONTENT_TYPE),
     ],
-    ids=["no file", "two files", "cut short", "empty", "no form", "no boundary", "long boundary", "base64", "header"],
+    ids=[
+        "no file",
+        "two files",
+        "cut short",
+        "empty",
+        "no form",
+        "no boundary",
+        "long boundary",
+        "base64",
+        "header",
+        "only JSON",
+        "longer boundary",
+    ],
 )
 async def test_what_is_no_form_with_one_file_is_refused(body: bytes, content_type: str) -> None:
     with pytest.raises(TlimError) as refusal:

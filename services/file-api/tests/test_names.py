@@ -24,6 +24,8 @@ from hypothesis import strategies as st
         (b"attachment; filename*=unicode_escape''%5Cx41", r"\x41"),
         (b'form-data; name="f"; filename="a%22b.txt"', 'a"b.txt'),
         (b'form-data; name="f"; filename="a;b.txt"', "a;b.txt"),
+        (b'form-data; name="f"; filename="image.jpg""', "image.jpg"),
+        (b'form-data; name="f"; filename="say \\"hi\\""', 'say "hi"'),
         (b'form-data; name="f"; filename=""', ""),
         (b'form-data; name="f"', None),
         (b"", None),
@@ -42,6 +44,10 @@ def test_a_name_is_read_in_every_form_in_use(header: bytes, name: str | None) ->
         ("a\r\nSet-Cookie: x.txt", "aSet-Cookie: x.txt"),
         ("photo\u202egnp.exe", "photognp.exe"),
         (" . ", ""),
+        ("\u200fa\u200e\u061c\u2066b.txt", "ab.txt"),
+        ("\u200b\u2060", ""),
+        ("\u200d", ""),
+        ("\u3164", ""),
         (None, ""),
         ("é.txt", "é.txt"),
     ],
@@ -53,6 +59,16 @@ def test_a_name_is_made_safe(raw: str | None, safe: str) -> None:
 def test_of_a_very_long_name_only_the_end_is_looked_at() -> None:
     marks = "\u0301\u0327" * 30_000
     assert safe_name(f"a{marks}b.txt") == safe_name(f"{marks[-1019:]}b.txt")
+
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+PERSIAN = "\u0646\u0627\u0645\u0647\u200c\u0647\u0627"  # the letters
+FLAG = "\U0001f3f4\U000e0067\U000e0062\U000e007f"
+
+
+@pytest.mark.parametrize("name", [f"{FAMILY}.jpg", f"{PERSIAN}.pdf", f"{FLAG}.png"])
+def test_what_joins_neighbours_stays(name: str) -> None:
+    assert safe_name(name) == name
 
 
 @given(st.text(max_size=400))

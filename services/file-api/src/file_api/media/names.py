@@ -5,6 +5,7 @@ import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
+from tlim_protocol.characters import JOINERS, shows_something
 
 MAX_NAME = 255
 """Bytes in UTF-8: what common file systems hold."""
@@ -29,19 +30,24 @@ def read_disposition(header: bytes) -> tuple[str, str | None]:
         charset, value = extended.group(1).decode("ascii", "replace"), unquote_to_bytes(extended.group(2))
         return kind.decode("latin-1"), _decode(value, charset)
     plain = parameters.get(b"filename")
-    return kind.decode("latin-1"), None if plain is None else _decode(plain.replace(b"%22", b'"'))
+    if plain is None:
+        return kind.decode("latin-1"), None
+    if plain.count(b'"') % 2:  # some clients close the quotes twice
+        plain = plain.removesuffix(b'"')
+    return kind.decode("latin-1"), _decode(plain.replace(b"%22", b'"'))
 
 
 def safe_name(raw: str | None) -> str:
     """Return a name that is safe as a header value and in a file system: no path, no control or direction characters.
 
-    At most 255 bytes in UTF-8, cut before its extension; of more than 1,024 characters the last ones count. Empty when
-    nothing is left.
+    Characters that join neighbours stay: emoji of families, Persian. At most 255 bytes in UTF-8, cut before its
+    extension. Of more than 1,024 characters the last ones count. Empty when nothing is left that a reader would see.
     """
     end = (raw or "")[-_MAX_RAW:]  # with the extension
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", end))[-1]
-    # Cf holds the direction overrides that make 'cod.exe' look like 'exe.doc'; Cs cannot be written as UTF-8.
-    printable = "".join(char for char in base if unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Zl", "Zp"})
+    printable = "".join(char for char in base if char in JOINERS or not _is_removed(char))
+    if not shows_something(printable):
+        return ""
     name = printable.strip(" .")
     stem, dot, extension = name.rpartition(".")
     if not dot or len(extension.encode()) > MAX_NAME // 4:
@@ -60,6 +66,11 @@ def attachment(name: str, fallback: str) -> str:
     if plain == name:
         return f'attachment; filename="{name}"'
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _is_removed(char: str) -> bool:
+    # Cf holds the direction overrides that make 'cod.exe' look like 'exe.doc'; Cs cannot be written as UTF-8.
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and not 0xE0020 <= ord(char) <= 0xE007F
 
 
 def _cut(text: str, limit: int) -> str:
