@@ -67,6 +67,11 @@ def test_sixteen_bits_of_grey_keep_their_brightness(grey: int) -> None:
     assert opened(thumbnail(out.getvalue())).convert("L").getpixel((64, 32)) == grey >> 8
 
 
+def colour(image: Image.Image) -> str:
+    levels = image.convert("RGB").resize((1, 1)).tobytes()
+    return {(True, False): "red", (False, True): "green"}[levels[0] > 240, levels[1] > 240]
+
+
 def swapped_profile(space: bytes = b"RGB ") -> bytes:
     """An ICC profile in which red and green have changed places."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -84,8 +89,7 @@ def test_colours_are_those_that_the_profile_means(form: str, mode: str) -> None:
     out = io.BytesIO()
     Image.new("RGB", (200, 100), "red").convert(mode).save(out, form, icc_profile=swapped_profile())
     made = opened(thumbnail(out.getvalue()))
-    red, green, *_ = made.convert("RGB").getpixel((64, 32))
-    assert (red < 20, green > 240) == (True, True)
+    assert colour(made) == "green"
     assert "icc_profile" not in made.info
 
 
@@ -93,8 +97,7 @@ def test_colours_are_those_that_the_profile_means(form: str, mode: str) -> None:
 def test_a_profile_that_is_nonsense_counts_as_missing(profile: bytes) -> None:
     out = io.BytesIO()
     Image.new("RGB", (200, 100), "red").save(out, "PNG", icc_profile=profile)
-    red, green, *_ = opened(thumbnail(out.getvalue())).getpixel((64, 32))
-    assert (red > 240, green < 20) == (True, True)
+    assert colour(opened(thumbnail(out.getvalue()))) == "red"
 
 
 def test_a_jpeg_without_its_last_bytes_has_a_thumbnail() -> None:
