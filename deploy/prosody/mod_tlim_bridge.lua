@@ -5,7 +5,7 @@ local st, jid = require "util.stanza", require "util.jid";
 local jid_bare = jid.bare;
 local sha1, datetime = require "util.hashes".sha1, require "util.datetime".datetime;
 local hosts = prosody.hosts;
-local ns = module:get_option_string("tlim_bridge_namespace", "im.itonglian.com");
+local ns = "im.itonglian.com"; -- this and the names of elements: tlim_protocol.stanzas
 local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
 local is_target = {};
 for _, h in ipairs(targets) do is_target[h] = true; end
@@ -151,5 +151,18 @@ for _, h in ipairs(targets) do -- replay who is online when a component (re)conn
 		end
 	end); end
 end
+-- Sessions of one person are bounded, as in ejabberd: with one more, the oldest ends. A client without network resumes none.
+local max_sessions = module:get_option_number("tlim_max_user_sessions", 20);
+module:hook("resource-bind", function(event)
+	local count, oldest = 0, event.session;
+	for _, s in pairs(sessions_of(event.session.full_jid)) do
+		count = count + 1;
+		if s.conntimestamp < oldest.conntimestamp then oldest = s; end
+	end
+	if count > max_sessions then
+		oldest:close({ condition = "conflict", text = "Too many sessions" });
+	end
+end);
+
 -- Prosody skips a module that does not load and would deliver tlim messages itself: whoever starts it waits for this line.
 module:log("info", "diverting tlim messages to %s", table.concat(targets, ", "));

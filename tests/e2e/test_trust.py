@@ -6,9 +6,10 @@ from xml.etree.ElementTree import Element, SubElement
 import pytest
 from tlim_client.failures import RefusedError
 from tlim_client.inbox import Delivered, Plain, Refused, Stored
-from tlim_client.stanzas import FORWARD_NS, message_stanza
+from tlim_client.stanzas import message_stanza
 from tlim_client.xmpp import XmppClient
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.stanzas import FORWARD_NS
 
 from tests.e2e.clients.people import People, Person, assert_next_is
 from tests.e2e.clients.raw import raw_envelope

@@ -4,10 +4,11 @@ import pytest
 from slixmpp.xmlstream import ET
 from tlim_client.compose import new_envelope, text_message
 from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Refused, Stored
-from tlim_client.stanzas import TLIM_NS, message_stanza, read_stanza
+from tlim_client.stanzas import message_stanza, read_stanza
 from tlim_protocol.envelope import write_envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
+from tlim_protocol.stanzas import TLIM_NS
 
 ME, DOMAIN = "alice@example.org", "example.org"
 FROM_BOB = text_message("bob", "alice", "hi")

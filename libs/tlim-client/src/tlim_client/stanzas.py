@@ -6,13 +6,11 @@ from pydantic import ValidationError
 from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
+from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, Tag
 
 from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Received, Refused, Stored
 
-TLIM_NS = "im.itonglian.com"
 CLIENT_NS = "jabber:client"
-CARBONS_NS = "urn:xmpp:carbons:2"
-FORWARD_NS = "urn:xmpp:forward:0"
 DELAY_NS = "urn:xmpp:delay"
 STANZAS_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
@@ -21,7 +19,7 @@ _CODES = {code.value: code for code in ErrorCode}
 
 def tlim_element(location: str = "mobile") -> Element:
     """Return the element that makes a message a tlim message (specification section 7)."""
-    return Element(f"{{{TLIM_NS}}}tlim", {"location": location})
+    return Element(Tag.TLIM.qualified, {"location": location})
 
 
 def message_stanza(
@@ -74,14 +72,14 @@ def _read_bounce(stanza: Element) -> Bounced:
 
 
 def _read_stored(stanza: Element) -> Stored | None:
-    stored = stanza.find(f"{{{TLIM_NS}}}stored")
+    stored = stanza.find(Tag.STORED.qualified)
     if stored is None:
         return None
     return Stored(stored.get("msg_id", ""), _number(stored.get("seq")) or 0, _number(stored.get("time")) or 0)
 
 
 def _read_refusal(stanza: Element) -> Refused | None:
-    error = stanza.find(f"{{{TLIM_NS}}}error")
+    error = stanza.find(Tag.ERROR.qualified)
     body = stanza.findtext(f"{{{CLIENT_NS}}}body") or ""
     code = _CODES.get(body if error is None else error.get("code", body))
     if code is None:
@@ -95,7 +93,7 @@ def _read_message(stanza: Element, domain: str) -> Delivered | Plain | None:
     if body is None:
         return None
     from_jid, stanza_id = stanza.get("from", ""), stanza.get("id", "")
-    mark = stanza.find(f"{{{TLIM_NS}}}tlim")
+    mark = stanza.find(Tag.TLIM.qualified)
     if mark is None:
         return Plain(from_jid, body, stanza_id)
     try:

@@ -9,18 +9,19 @@ from slixmpp import JID, Iq
 from slixmpp.exceptions import IqError, IqTimeout
 from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.stanzas import Tag
 
 from tlim_client.connection import Connection, ServerAddress
 from tlim_client.failures import ClientError, NotReachableError, NotReceivedError, RefusedError
 from tlim_client.inbox import Bounced, R, Received, Refused, Stored, anything
-from tlim_client.stanzas import TLIM_NS, message_stanza
+from tlim_client.stanzas import message_stanza
 
 __all__ = ["STORED_TIMEOUT", "ServerAddress", "XmppClient"]
 
 STORED_TIMEOUT = 5.0
 """Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
 
-_TOKEN = f"{{{TLIM_NS}}}token"
+_TOKEN = Tag.TOKEN.qualified
 
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}
 """Refusals of this moment, not of this message."""

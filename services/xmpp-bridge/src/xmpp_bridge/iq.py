@@ -4,13 +4,15 @@ from datetime import timedelta
 from enum import Enum
 from xml.etree import ElementTree as ET
 
+from tlim_protocol.stanzas import TLIM_NS, Tag
+
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
-from xmpp_bridge.translate import TLIM_NS, BridgeAddresses
+from xmpp_bridge.translate import BridgeAddresses
 
 _DISCO_INFO = "http://jabber.org/protocol/disco#info"
 _DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
 _PING = "urn:xmpp:ping"
-_TOKEN = f"{{{TLIM_NS}}}token"
+_TOKEN = Tag.TOKEN.qualified
 
 TOKEN_FEATURE = f"{TLIM_NS}#token"
 """What service discovery says of whoever answers `<token/>`."""
@@ -65,7 +67,9 @@ def is_token_request(iq: ET.Element) -> bool:
 def write_token(iq: ET.Element, token: str, lifetime: timedelta) -> str:
     """Return the answer to a token request."""
     seconds = int(lifetime.total_seconds())
-    return _answer(iq, "result", f"<token xmlns='{TLIM_NS}' expires_in='{seconds}'>{escape_text(token)}</token>")
+    return _answer(
+        iq, "result", f"<{Tag.TOKEN} xmlns='{TLIM_NS}' expires_in='{seconds}'>{escape_text(token)}</{Tag.TOKEN}>"
+    )
 
 
 def _answer(iq: ET.Element, outcome: str, payload: str) -> str:

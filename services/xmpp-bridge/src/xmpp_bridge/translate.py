@@ -10,11 +10,9 @@ from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.registry import REGISTRY, Effect
+from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
-
-TLIM_NS = "im.itonglian.com"
-"""The namespace of our elements: fixed by the protocol, whatever the domain is called."""
 
 NO_JID = "/"
 """How a `reply_to` begins that is no JID (its domain would be empty): an HTTP request waits for the answer."""
@@ -26,12 +24,10 @@ MESSAGE = f"{_COMPONENT}message"
 IQ = f"{_COMPONENT}iq"
 PRESENCE = f"{_COMPONENT}presence"
 
-_TLIM = f"{{{TLIM_NS}}}tlim"
-_FORWARD_NS = "urn:xmpp:forward:0"
-_FORWARDED = f"{{{_FORWARD_NS}}}forwarded"
+_FORWARDED = f"{{{FORWARD_NS}}}forwarded"
 _MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
-_NO_CARBONS = "<private xmlns='urn:xmpp:carbons:2'/>"  # XEP-0280 section 9
+_NO_CARBONS = f"<private xmlns='{CARBONS_NS}'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
@@ -87,7 +83,7 @@ def read_arrival(stanza: ET.Element, addresses: BridgeAddresses, accept: Accept)
 
 
 def _read_message(message: ET.Element, namespace: str, addresses: BridgeAddresses) -> Arrival | None:
-    mark = message.find(_TLIM)
+    mark = message.find(Tag.TLIM.qualified)
     sender_jid = message.get("from", "")
     localpart = read_user(sender_jid, addresses)
     if mark is None or localpart is None:
@@ -170,7 +166,7 @@ def _content(event: StoredMessage) -> str:
     envelope = event.envelope
     return (
         f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
-        f"<tlim xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
+        f"<{Tag.TLIM} xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
         f"{_recalled(envelope)}</message>"
     )
 
@@ -186,7 +182,7 @@ def _write_sent(event: StoredMessage, sending_device: str | None, addresses: Bri
     sender = quote(sending_device or f"{envelope.msg_from}@{addresses.domain}")
     receiver = quote(f"{envelope.msg_to}@{addresses.domain}" if envelope.msg_to else addresses.domain)
     return (
-        f"<message type='headline' from={quote(addresses.component)} to={sender}><forwarded xmlns='{_FORWARD_NS}'>"
+        f"<message type='headline' from={quote(addresses.component)} to={sender}><forwarded xmlns='{FORWARD_NS}'>"
         f"<message xmlns='jabber:client' type='chat' from={sender} to={receiver}{_content(event)}</forwarded></message>"
     )
 
@@ -196,15 +192,16 @@ def _recalled(envelope: Envelope) -> str:
     if REGISTRY[envelope.msg_type].effect is not Effect.RECALL:
         return ""
     msg_ids = dict.fromkeys(element.get("msg_id") for element in envelope.body)
-    return "".join(f"<recalled xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)
+    return "".join(f"<{Tag.RECALLED} xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)
 
 
 def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresses) -> str:
     # A headline goes to that resource or nowhere (RFC 6121 section 8.5): another device has no use for it.
+    msg_id = quote(event.envelope.msg_id)
     return (
         f"<message type='headline' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(event.stanza_id)}>"
-        f"<stored xmlns='{TLIM_NS}' msg_id={quote(event.envelope.msg_id)} seq='{event.seq}' time='{event.stored_at}'/>"
-        "<no-store xmlns='urn:xmpp:hints'/></message>"
+        f"<{Tag.STORED} xmlns='{TLIM_NS}' msg_id={msg_id} seq='{event.seq}' time='{event.stored_at}'/>"
+        f"<no-store xmlns='{HINTS_NS}'/></message>"
     )
 
 
@@ -219,7 +216,7 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Brid
     kind, condition = ("wait", "resource-constraint") if error.code in _PASSING else ("modify", "not-acceptable")
     return (
         f"<message type='chat' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(stanza_id)}>"
-        f"<body>{error.code.value}</body><tlim xmlns='{TLIM_NS}' location='server'/>"
-        f"<error xmlns='{TLIM_NS}'{attributes} type='{kind}'>{escape_text(error.detail)}"
-        f"<{condition} xmlns='{STANZAS_NS}'/></error>{_NO_CARBONS}</message>"
+        f"<body>{error.code.value}</body><{Tag.TLIM} xmlns='{TLIM_NS}' location='server'/>"
+        f"<{Tag.ERROR} xmlns='{TLIM_NS}'{attributes} type='{kind}'>{escape_text(error.detail)}"
+        f"<{condition} xmlns='{STANZAS_NS}'/></{Tag.ERROR}>{_NO_CARBONS}</message>"
     )

@@ -1,0 +1,33 @@
+"""The names of what stands in XMPP stanzas: our elements and their namespace, and those of the XEPs that carry them.
+
+The modules of the XMPP servers (deploy/ejabberd, deploy/prosody) use the same ones; a test compares them.
+"""
+
+from enum import StrEnum
+
+TLIM_NS = "im.itonglian.com"
+"""The namespace of our elements: fixed by the protocol, whatever the domain is called."""
+
+FORWARD_NS = "urn:xmpp:forward:0"
+"""XEP-0297: what the XMPP server diverts to the bridge, and what the bridge has it copy to other devices."""
+
+CARBONS_NS = "urn:xmpp:carbons:2"
+"""XEP-0280: copies of what another device of the same user sent or received."""
+
+HINTS_NS = "urn:xmpp:hints"
+"""XEP-0334: what is not kept for somebody who is away."""
+
+
+class Tag(StrEnum):
+    """The local names of our elements."""
+
+    TLIM = "tlim"  # makes a message a tlim message; `location`, and from the server `seq` and `time`
+    STORED = "stored"  # to the sending device: `msg_id`, `seq`, `time`
+    ERROR = "error"  # to the sending device: `code`, `msg_id`, `field`
+    RECALLED = "recalled"  # in a recall, for the XMPP server: the `msg_id` of an undelivered copy
+    TOKEN = "token"  # noqa: S105 - in an IQ: asks for an HTTP token, and answers
+
+    @property
+    def qualified(self) -> str:
+        """The name as ElementTree writes it, `{namespace}local`."""
+        return f"{{{TLIM_NS}}}{self}"
