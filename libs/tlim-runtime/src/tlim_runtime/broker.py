@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import PubAck
 from tlim_protocol.streams import inbox_prefix
 
+from tlim_runtime.background import Tasks
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
@@ -81,7 +82,7 @@ class Broker:
         self._responders: list[tuple[str, str, Callable[[Msg], Awaitable[None]]]] = []
         self._reconnected: list[Callback] = []
         self._disconnected: list[Callable[[], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closing = False
         self._reason = "not connected to NATS"
 
@@ -204,7 +205,7 @@ class Broker:
         """
 
         async def answer(message: Msg) -> None:
-            self._keep(_answer(handler, message))
+            self._tasks.start(_answer(handler, message), f"answer on {subject}")
 
         self._responders.append((subject, queue, answer))
         await self._client.subscribe(subject, queue=queue, cb=answer)
@@ -265,6 +266,7 @@ class Broker:
         """Make a round trip to the server; raises BrokerUnavailable."""
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
+        await self._publisher.ping()
         await self.flush()
 
     async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
@@ -297,19 +299,11 @@ class Broker:
         """Finish what is in flight (answers, publishes), then disconnect."""
         self._closing = True
         await self._publisher.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
-            for task in late:
-                task.cancel()
+        await self._tasks.close(ACK_TIMEOUT_S)
         if self._client.is_connected:
             await self._client.drain()
         elif not self._client.is_closed:
             await self._client.close()
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)  # the loop itself holds tasks only weakly
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _on_error(self, error: Exception) -> None:
         reason = f"not connected to NATS: {str(error) or type(error).__name__}"
@@ -334,7 +328,7 @@ class Broker:
 
     async def _on_closed(self) -> None:
         if not self._closing:
-            self._keep(self._reopen())
+            self._tasks.start(self._reopen(), "reconnection to NATS")
 
     async def _reopen(self) -> None:
         """Open a new connection after the server ended one for good, as it does while it refuses the password."""

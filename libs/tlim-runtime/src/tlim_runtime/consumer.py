@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from tlim_protocol.streams import ConsumerSpec
 from tlim_protocol.subjects import subject_dead
 
+from tlim_runtime.background import Background
 from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
@@ -87,7 +88,7 @@ class BatchConsumer:
         self._trimmer = Trimmer(broker, spec)
         self._session: PullSession | None = None
         self._first: int | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(f"consumer {spec.durable}", self._run)
         self._stopping = False
         self._wake = asyncio.Event()
         self._failures = 0
@@ -108,13 +109,14 @@ class BatchConsumer:
         """Raise with the reason while unhealthy; for Health.add."""
         if self._reason:
             raise BrokerUnavailable(self._reason)
+        await self._background.ping()
 
     async def start(self) -> None:
         """Begin to consume in the background."""
         self._stopping = False
         self._reason = "starting"
         self._broker.on_reconnect(self._on_reconnect)
-        self._task = asyncio.create_task(self._run(), name=f"consumer {self._spec.durable}")
+        self._background.start()
         self._trimmer.start()
 
     async def stop(self) -> None:
@@ -124,17 +126,14 @@ class BatchConsumer:
         if self._session is not None:
             self._session.close()
         self._broker.forget_reconnect(self._on_reconnect)
-        if self._task is not None:
-            await asyncio.wait([self._task])
-            self._task = None
+        await self._background.join()
         await self._trimmer.stop()
         self._reason = "stopped"
 
     async def abort(self) -> None:
         """Stop at once, also in the middle of a batch, which is then delivered again: this process may not work on."""
         self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
+        await self._background.stop()
         await self.stop()
 
     def go_back(self, first: int | None) -> None:

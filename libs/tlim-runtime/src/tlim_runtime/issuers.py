@@ -12,6 +12,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 import jwt
 from tlim_protocol.errors import ErrorCode, TlimError
 
+from tlim_runtime.background import Tasks
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.logging import get_logger
 from tlim_runtime.settings import ExternalIssuer
@@ -88,13 +89,14 @@ class KeySet:
         self._failed = False
         self._lock = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     async def get(self, key_id: str) -> jwt.PyJWK:
         """Return a key; raises NotAuthenticated for an unknown one, TlimError(UNAVAILABLE) while nobody can tell."""
         if key_id not in self._keys or self._age() >= KEYS_AGE_S:
             await self._refresh()
         elif self._age() >= KEYS_AGE_S / 2 and self._may_ask() and not self._is_refreshing():
-            self._refreshing = asyncio.create_task(self._refresh(), name="token keys")
+            self._refreshing = self._tasks.start(self._refresh(), "token keys")
         key = self._keys.get(key_id)
         if key is not None and self._age() < KEYS_AGE_S:
             return key

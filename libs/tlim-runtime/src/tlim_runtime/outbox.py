@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tlim_runtime.background import Background
 from tlim_runtime.broker import ACK_TIMEOUT_S, Broker, Outgoing
 from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
@@ -82,28 +83,26 @@ class OutboxRelay:
         self._table = outbox.table
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[bool]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("outbox relay", self._run)
         self._reason = ""
 
     async def start(self) -> None:
         """Begin to publish in the background, at first what a crash left."""
         self._broker.on_reconnect(self._on_reconnect)
-        self._task = asyncio.create_task(self._run(), name="outbox relay")
+        self._background.start()
         self._wake.set()
 
     async def stop(self) -> None:
         """Stop; what is not published yet stays in the table."""
         self._broker.forget_reconnect(self._on_reconnect)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self._background.stop()
         _release(self._waiters, published=False)
 
     async def ping(self) -> None:
         """Raise with the reason while rows cannot be published; for Health.add."""
         if self._reason:
             raise BrokerUnavailable(self._reason)
+        await self._background.ping()
 
     async def require_broker(self) -> None:
         """Raise BrokerUnavailable unless NATS answers now, and took what was published last."""

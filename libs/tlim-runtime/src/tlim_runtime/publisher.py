@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import PubAck
 
+from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 
@@ -44,7 +45,8 @@ class Publisher:
         self._is_idle.set()
         self._inbox = ""
         self._count = 0
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops = [Background("publishing", self._send_all), Background("time-outs", self._expire)]
+        self._is_started = False
 
     @property
     def pending(self) -> int:
@@ -61,8 +63,10 @@ class Publisher:
         self._client = client
         self._inbox = client.new_inbox()
         await client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._expire())]
+        if not self._is_started:
+            self._is_started = True
+            for loop in self._loops:
+                loop.start()
 
     async def stop(self) -> None:
         """Wait for what is in flight, at most as long as an acknowledgement may take, then stop."""
@@ -71,9 +75,8 @@ class Publisher:
                 await self._is_idle.wait()
         except TimeoutError:
             logger.warning("stopping with unacknowledged messages", pending=self.pending)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for loop in self._loops:
+            await loop.stop()
         self._fail_all("the process is stopping")
 
     def objection(self, payload: bytes, headers: Mapping[str, str]) -> str | None:
@@ -86,6 +89,11 @@ class Publisher:
         if not self._client.is_connected or size <= self._client.max_payload:
             return None
         return f"{size} bytes are more than NATS takes (max_payload {self._client.max_payload})"
+
+    async def ping(self) -> None:
+        """Raise Unavailable while messages are not sent, or not given up, because of a mistake of ours."""
+        for loop in self._loops:
+            await loop.ping()
 
     def publish(
         self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str]

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from tlim_protocol.streams import ConsumerSpec
 
+from tlim_runtime.background import Background
 from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
@@ -78,7 +79,7 @@ class PullSession:
         self._is_cut = False  # lost because something is wrong with the server, or on the way to it
         self._closed = False
         self._subscription: Subscription | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._watch = Background(f"watch of {self._name}", self._keep_watch, died=self._lose)
         self._heard_at = 0.0
         self._delivered_at = 0.0
         self._acknowledged = 0
@@ -101,7 +102,7 @@ class PullSession:
         """Ask for the first messages."""
         self._heard_at = self._delivered_at = asyncio.get_running_loop().time()
         await self._pull()
-        self._watch = asyncio.create_task(self._keep_watch())
+        self._watch.start()
 
     async def take(self) -> list[Delivery]:
         """Wait for a message and return it with all that have arrived, at most a batch of messages and of bytes.
@@ -154,8 +155,7 @@ class PullSession:
     async def release(self) -> None:
         """Stop listening and asking; what was acknowledged is known to the server when this returns."""
         self._broker.forget_disconnect(self._disconnected)
-        if self._watch is not None:
-            self._watch.cancel()
+        await self._watch.stop()
         if self._subscription is not None:
             await self._broker.unsubscribe(self._subscription)
         if self._acknowledged and not self._is_cut:
@@ -245,7 +245,9 @@ class PullSession:
 
     async def _keep_watch(self) -> None:
         """Notice that deliveries have stopped, and tell the server in time that slow work goes on."""
-        await asyncio.gather(self._notice_silence(), self._notice_stall(), self._keep_in_progress())
+        async with asyncio.TaskGroup() as group:  # a watch that fails ends the others, and the session
+            for watch in (self._notice_silence(), self._notice_stall(), self._keep_in_progress()):
+                group.create_task(watch)
 
     async def _notice_silence(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tlim_runtime.background import beside
 from tlim_runtime.errors import problem
 from tlim_runtime.logging import configure_logging
 from tlim_runtime.settings import load_settings
@@ -55,16 +56,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start, unless a signal comes first: what the lifespan has opened by then is closed with the loop."""
-        starting = asyncio.create_task(super().startup(sockets))
-        while not (starting.done() or self.should_exit):
-            await asyncio.wait([starting], timeout=_POLL_S)
-        if starting.done():
-            await starting
-            # What is loaded by now stays. Going through it with every full collection stopped all else for 90 ms.
-            gc.collect()
-            gc.freeze()
-        else:
-            starting.cancel()
+        async with beside(super().startup(sockets)) as starting:
+            while not (starting.done() or self.should_exit):
+                await asyncio.wait([starting], timeout=_POLL_S)
+            if starting.done():
+                await starting
+                # What is loaded by now stays. Going through it with every full collection stopped all else for 90 ms.
+                gc.collect()
+                gc.freeze()
 
 
 def _already_heard(_signal: int, _frame: FrameType | None) -> None:

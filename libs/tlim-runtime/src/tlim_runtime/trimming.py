@@ -5,18 +5,14 @@ inside the duplicate window. That is harmless: handlers are idempotent by a uniq
 repeated msg_id.
 """
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 
 from tlim_protocol.streams import ConsumerSpec
 
+from tlim_runtime.background import Repeated
 from tlim_runtime.broker import Broker
-from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import BrokerUnavailable
-
-logger = get_logger(__name__)
 
 INTERVAL_S = 10.0
 """What a host stores in that time is far below a stream's 4 GiB, and a look is two small requests."""
@@ -34,20 +30,17 @@ class Trimmer:
         self._clock = clock
         self._floors: deque[tuple[float, int]] = deque()  # when it was seen first, and everything up to it is done
         self._newest = 0
-        self._task: asyncio.Task[None] | None = None
+        self._background = Repeated(f"trimming of {spec.stream}", self.trim, INTERVAL_S, at_once=False)
 
     def start(self) -> None:
         """Begin to trim in the background."""
         self._broker.on_reconnect(self._forget)
-        self._task = asyncio.create_task(self._run(), name=f"trimming of {self._spec.stream}")
+        self._background.start()
 
     async def stop(self) -> None:
         """Stop at once."""
         self._broker.forget_reconnect(self._forget)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        await self._background.stop()
 
     async def trim(self) -> None:
         """Look how far the consumer is, and remove what is due; raises BrokerUnavailable."""
@@ -64,16 +57,6 @@ class Trimmer:
             # `seq` itself stays: a stream is never without a newest event, which tells where publishing was
             await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1])
             self._floors = deque(one for one in self._floors if one[1] > due[-1])
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            try:
-                await self.trim()
-            except BrokerUnavailable as error:
-                logger.warning("a stream was not trimmed", stream=self._spec.stream, reason=str(error))
-            except Exception:  # trimming must not end
-                logger.exception("a stream was not trimmed", stream=self._spec.stream)
 
     async def _forget(self) -> None:
         """Begin anew: a server that lost its streams, or their tails, gives the same numbers to other messages."""

@@ -167,3 +167,27 @@ async def test_a_responder_is_ready_when_the_server_knows_it(
     restartable_nats.thaw()
     await responding
     assert await restartable_broker.request("tests.echo", b"hi") == b"hi"
+
+
+async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_works(
+    broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[bytes] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(message.data for message in batch)
+        return [DONE] * len(batch)
+
+    async def nonsense(operation: str, **arguments: object) -> dict[str, object]:
+        del operation, arguments
+        return {}
+
+    monkeypatch.setattr(pull, "STALL_S", 0.01)
+    consumer = BatchConsumer(broker, STORE_INBOX, handle)
+    with monkeypatch.context() as answers:
+        answers.setattr(broker, "answered", nonsense)
+        await consumer.start()
+        await eventually(lambda: "watch of" in consumer.reason, "readiness tells that the watch has died")
+    await broker.publish(SUBJECT, b"on", "id-1")
+    await eventually(lambda: consumer.healthy and handled == [b"on"], "messages flow")
+    await consumer.stop()

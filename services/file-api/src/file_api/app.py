@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from fastapi import FastAPI
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
+from tlim_runtime.background import Repeated
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
@@ -13,7 +14,6 @@ from tlim_runtime.throttle import Throttle
 
 from file_api import endpoints, legacy_endpoints
 from file_api.access import Access
-from file_api.background import Background
 from file_api.download.urls import DownloadUrls
 from file_api.inspect.inspector import Inspector
 from file_api.keep.clamd import Clamd
@@ -115,10 +115,11 @@ async def _assemble(
         await orphans.drop_unsent()
         await app.state.disposal.sweep()
 
-    sweeper = Background("sweep", sweep, settings.sweep_interval)
-    examiner = Background("examine", app.state.previews.examine_all, settings.examine_interval)
+    sweeper = Repeated("sweep", sweep, settings.sweep_interval.total_seconds())
+    examiner = Repeated("examine", app.state.previews.examine_all, settings.examine_interval.total_seconds())
     for background in (sweeper, examiner, *scanners):
-        await background.start()
+        background.start()
+        app.state.health.add(background.name, background.ping)
         stack.push_async_callback(background.stop)
     _open_direct(app, stack, transaction, storage)
 
@@ -161,10 +162,11 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
     )
 
 
-def _scanners(app: FastAPI, transaction: Transaction, storage: Storage) -> list[Background]:
+def _scanners(app: FastAPI, transaction: Transaction, storage: Storage) -> list[Repeated]:
     settings: Settings = app.state.settings
     if settings.clamd_address is None:
         return []
     clamd = Clamd(settings.clamd_address, SCAN_TIMEOUT)
     quarantine = Quarantine(transaction, storage, app.state.disposal, clamd, FileMetrics(app.state.metrics))
-    return [Background("scan", quarantine.scan_all, settings.scan_interval) for _ in range(settings.scans_at_once)]
+    every = settings.scan_interval.total_seconds()
+    return [Repeated(f"scan {number}", quarantine.scan_all, every) for number in range(settings.scans_at_once)]

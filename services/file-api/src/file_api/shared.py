@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from tlim_runtime.logging import get_logger
-
-logger = get_logger(__name__)
+from tlim_runtime.background import Tasks
 
 Result = TypeVar("Result")
 
@@ -16,26 +14,18 @@ class SharedWork(Generic[Result]):
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._tasks = Tasks()
         self._running: dict[object, asyncio.Task[Result]] = {}
 
     async def do(self, key: object, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Return what the task of `key` returns, or raise what it raises; `work` begins it when none is running."""
         running = self._running.get(key)
         if running is None:
-            running = asyncio.create_task(work(), name=f"{self._name} {key}")
+            running = self._tasks.start(work(), f"{self._name} {key}")
             self._running[key] = running
-            running.add_done_callback(lambda task: self._ended(key, task))
+            running.add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(running)
-
-    def _ended(self, key: object, task: asyncio.Task[Result]) -> None:
-        del self._running[key]
-        if not task.cancelled() and (error := task.exception()) is not None:  # nobody may be there to hear it
-            logger.info("shared work failed", work=self._name, key=key, reason=str(error))
 
     async def close(self) -> None:
         """Break off what runs; it can be asked for again."""
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        await self._tasks.close()

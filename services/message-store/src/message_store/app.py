@@ -1,20 +1,21 @@
 """Putting message-store together: its resources, opened in order and closed in reverse."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from tlim_protocol.streams import STORE_INBOX
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
+from tlim_runtime.background import Background, Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer, Prepare
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import DatabaseUnavailable, Unavailable
+from tlim_runtime.outages import DatabaseUnavailable
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
@@ -64,24 +65,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(own), settings.service)
         duty = Duty(settings, broker, own, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
-        await stack.enter_async_context(_running(leadership))
+        election = Background("leadership", leadership.run)
+        await stack.enter_async_context(running(election))
         app.state.database, app.state.leadership = database, leadership
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("leadership", leadership.ping)
+        app.state.health.add("election", election.ping)
         app.state.health.add("inbox", duty.ping)
         yield
-
-
-@asynccontextmanager
-async def _running(leadership: Leadership) -> AsyncIterator[None]:
-    task = asyncio.create_task(leadership.run(), name="leadership")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 class Duty:
@@ -132,47 +124,35 @@ class Duty:
         self._broker.on_disconnect(publication.doubt)
         await consumer.start()
         self._consumer = consumer
-        notes = asyncio.create_task(_keep_notes(publication, connection), name="publication notes")
-        changes = asyncio.create_task(_keep_up(catch_up, prepare), name="changes of sessions")
+        note = partial(_note, publication, connection)
+        notes = Repeated("publication notes", note, NOTE_EVERY_S, at_once=False)
+        notes.start()
+        look = partial(_catch_up, catch_up, prepare)
+        changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
+        changes.start()
         try:
             yield
         finally:
             self._consumer = None
             self._broker.forget_disconnect(publication.doubt)
-            await _cancelled(changes)
+            await changes.stop()
             await (consumer.abort() if connection.is_closed() else consumer.stop())
-            await _cancelled(notes)
+            await notes.stop()
             with suppress(DatabaseUnavailable):
                 await publication.note()
 
 
-async def _keep_up(catch_up: CatchUp, prepare: Prepare) -> None:
-    while True:
-        await asyncio.sleep(CATCH_UP_EVERY_S)
-        try:
-            if await catch_up.is_due():
-                await prepare()
-        except Unavailable as error:
-            logger.warning("changes of sessions may be missing", reason=str(error))
-        except Exception:
-            logger.exception("changes of sessions may be missing")  # a mistake of ours must not end this for good
+async def _catch_up(catch_up: CatchUp, prepare: Prepare) -> None:
+    if await catch_up.is_due():
+        await prepare()
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-async def _keep_notes(publication: Publication, connection: Connection) -> None:
-    while True:
-        await asyncio.sleep(NOTE_EVERY_S)
-        try:
-            await publication.note()
-        except Exception as error:  # noqa: BLE001 - whatever it is, a connection that cannot do this is of no use
-            logger.warning("the leader's connection failed", reason=str(error) or type(error).__name__)
-            connection.terminate()  # gives the lock up; the next term begins on a new connection
-            return
+async def _note(publication: Publication, connection: Connection) -> None:
+    try:
+        await publication.note()
+    except Exception as error:  # noqa: BLE001 - whatever it is, a connection that cannot do this is of no use
+        logger.warning("the leader's connection failed", reason=str(error) or type(error).__name__)
+        connection.terminate()  # gives the lock up; the next term begins on a new connection
 
 
 def _now_ms() -> int:

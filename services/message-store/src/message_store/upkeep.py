@@ -1,19 +1,15 @@
 """What the leader does beside storing, on connections of the pool: room for new messages, and the search index."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from tlim_runtime.background import Background, Repeated, running
 from tlim_runtime.database import Database
-from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import DatabaseUnavailable
 
 from message_store.metrics import StoreMetrics
 from message_store.partition_repository import Partitions
 from message_store.search.indexer import Indexer
 from message_store.search.repository import SearchIndex
-
-logger = get_logger(__name__)
 
 LOOK_EVERY_S = 10.0
 """At 10,000 messages a second that is a hundredth of a partition, and half a partition is kept in reserve."""
@@ -33,17 +29,6 @@ class PartitionKeeper:
         if needed >= self._bound:
             self._bound = await self._partitions.add(self._span, needed)
 
-    async def run(self) -> None:
-        """Ensure it for as long as this runs."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                await self.ensure()
-            except DatabaseUnavailable as error:
-                logger.warning("cannot look after partitions", reason=str(error))
-            except Exception:
-                logger.exception("cannot look after partitions")
-
 
 @asynccontextmanager
 async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int) -> AsyncIterator[None]:
@@ -53,15 +38,9 @@ async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int)
     """
     keeper = PartitionKeeper(Partitions(database), partition_span)
     await keeper.ensure()
-    tasks = [
-        asyncio.create_task(keeper.run(), name="partitions"),
-        asyncio.create_task(Indexer(SearchIndex(database), metrics).run(), name="search index"),
-    ]
-    try:
+    partitions = Repeated("partitions", keeper.ensure, LOOK_EVERY_S, at_once=False)
+    async with (
+        running(partitions),
+        running(Background("search index", Indexer(SearchIndex(database), metrics).run)),
+    ):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task

@@ -9,6 +9,7 @@ from datetime import timedelta
 from xml.etree.ElementTree import Element
 
 from slixmpp.stanza import StreamError
+from tlim_runtime.background import Background, beside
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
@@ -68,7 +69,7 @@ class Component:
         self._stream_error = ""
         self._pongs: dict[str, asyncio.Future[None]] = {}
         self._numbers = itertools.count(1)
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Background("XMPP connection", self._keep_connected)
 
     def start(
         self,
@@ -84,13 +85,11 @@ class Component:
         self._on_message = on_message
         self._on_request = on_request or _decline
         self._on_lost = on_lost or _bear_it
-        self._keeper = asyncio.create_task(self._keep_connected())
+        self._keeper.start()
 
     async def close(self) -> None:
         """Close the stream in order: what the server had already sent is still read, up to the end of its stream."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await self._keeper.stop()
         await self._wire.hang_up(wait=2)
 
     async def connected(self) -> None:
@@ -110,6 +109,7 @@ class Component:
         """Raise ComponentDown unless there is a connection at this moment."""
         if not self.is_connected:
             raise ComponentDown(f"no XMPP connection: {self._reason}")
+        await self._keeper.ping()
 
     def pause(self) -> None:
         """Read nothing more for now: the server's buffers fill, then its senders wait."""
@@ -195,12 +195,8 @@ class Component:
             await asyncio.sleep(next(delays))
 
     async def _comes_up(self) -> bool:
-        outcomes = [asyncio.create_task(event.wait()) for event in (self._up, self._down)]
-        try:
-            await asyncio.wait(outcomes, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for outcome in outcomes:
-                outcome.cancel()
+        async with beside(self._up.wait()) as up, beside(self._down.wait()) as down:
+            await asyncio.wait([up, down], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._up.is_set():
             logger.info("component connected", host=self._host, port=self._port)
             return True

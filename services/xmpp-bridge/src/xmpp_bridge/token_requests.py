@@ -1,10 +1,10 @@
 """The XMPP door to tokens: whoever is logged in asks with an IQ (docs/wire-protocol.md, "Modern HTTP")."""
 
-import asyncio
 from typing import Protocol
 from xml.etree.ElementTree import Element
 
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.background import Tasks
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
@@ -28,22 +28,18 @@ class TokenRequests:
         self._desk = desk
         self._answers = answers
         self._addresses = addresses
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def take(self, iq: Element) -> bool:
         """Begin to answer a token request; returns False for anything else."""
         if not is_token_request(iq):
             return False
-        task = asyncio.create_task(self._answer(iq))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._answer(iq), "token request")
         return True
 
     async def close(self) -> None:
         """Give up what is not answered yet; whoever asked asks again."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _answer(self, iq: Element) -> None:
         answer = await self._decide(iq)

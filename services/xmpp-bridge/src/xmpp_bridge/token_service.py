@@ -1,6 +1,7 @@
 """The rules for tokens: who proves who he is gets one, and nobody learns from a refusal who exists."""
 
 import asyncio
+import time
 from datetime import timedelta
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, Protocol
@@ -102,14 +103,12 @@ class TokenDesk:
 
     async def _log_in(self, user_id: str, password: str) -> None:
         # The server refuses an unknown user a round trip earlier than a wrong password.
-        not_before = asyncio.create_task(asyncio.sleep(self._failure_delay))
+        not_before = time.monotonic() + self._failure_delay
         try:
             await self._logins.check(user_id, password)
         except WrongPasswordError:
-            await not_before
+            await asyncio.sleep(not_before - time.monotonic())
             raise NotAuthenticated("wrong user or password") from None
-        finally:
-            not_before.cancel()
 
     async def issue_to(self, username: str) -> IssuedToken:
         """Return a token for a user who is logged in at the XMPP server, which vouches for him.

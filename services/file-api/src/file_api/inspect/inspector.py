@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
 from weakref import WeakValueDictionary
 
+from tlim_runtime.background import beside
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
@@ -98,16 +99,13 @@ async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Proce
 
 async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
     stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # both are pipes
-    answering = asyncio.create_task(_all_of(stdout))
-    try:
+    async with beside(_all_of(stdout)) as answering:
         with suppress(ConnectionError):  # it gave up early; its answer, or its end, says why
             async for chunk in data:
                 stdin.write(chunk)
                 await stdin.drain()
         stdin.close()
         answer = await answering
-    finally:
-        answering.cancel()
     status = await worker.wait()
     if status != 0:
         logger.warning("a worker did not survive a file", status=status)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+from tlim_runtime.background import beside
 from tlim_runtime.outages import Unavailable
 
 _REPLY = re.compile(r"stream: (?:(?P<finding>.+) FOUND|OK)")
@@ -47,15 +48,13 @@ class Clamd:
         reader, writer = await self._connect()
         # Read from the beginning: when clamd has enough, for example over its StreamMaxLength, it says why and closes;
         # asyncio drops what it said when a write fails before it was read.
-        reply = asyncio.create_task(reader.readuntil(b"\0"))
-        try:
-            with contextlib.suppress(ConnectionError):
-                await _send(writer, data, reply)
-            return (await reply)[:-1].decode(errors="replace")
-        finally:
-            writer.close()
-            reply.cancel()
-            await asyncio.gather(reply, return_exceptions=True)
+        async with beside(reader.readuntil(b"\0")) as reply:
+            try:
+                with contextlib.suppress(ConnectionError):
+                    await _send(writer, data, reply)
+                return (await reply)[:-1].decode(errors="replace")
+            finally:
+                writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._address, Path):

@@ -1,0 +1,203 @@
+"""Everything that runs beside the requests of a process: the only module that makes tasks.
+
+| what | with |
+|---|---|
+| runs as long as its owner | `Background` |
+| is done again and again | `Repeated` |
+| is begun and left to itself | `Tasks` |
+| helps one function, and ends with it | `beside` |
+
+A bare asyncio task that fails is silent: its exception waits for a reader who never comes. Here it is logged, and
+readiness is red until the work runs again. To stop is always the same: cancel, then wait for the end.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import Unavailable
+
+logger = get_logger(__name__)
+
+RESTART_S = 1.0
+"""Soon enough for work that messages wait for, and no busy loop where it dies every time."""
+
+T = TypeVar("T")
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Background:
+    """Runs `work` from start to stop. When it dies, it is begun again after RESTART_S.
+
+    With `died`, its owner is told the reason instead, and decides. `work` that returns is over, and not begun again.
+    """
+
+    def __init__(self, name: str, work: Work, *, died: Callable[[str], None] | None = None) -> None:
+        self._name = name
+        self._work = work
+        self._died = died
+        self._task: asyncio.Task[None] | None = None
+        self._reason = ""
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        """Cancel the work, and wait for its end; does nothing when it was never started."""
+        if self._task is not None:
+            await _cancel(self._task)
+            self._task = None
+
+    async def join(self) -> None:
+        """Wait until the work returns; its owner has told it to."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def ping(self) -> None:
+        """Raise Unavailable with the reason while the work should run and does not; for Health.add."""
+        if self._reason:
+            raise Unavailable(self._reason)
+
+    async def _run(self) -> None:
+        while reason := await self._reason_of_death():
+            self._reason = f"{self._name}: {reason}"
+            if self._died is not None:
+                self._died(self._reason)
+                return
+            await asyncio.sleep(RESTART_S)
+            self._reason = ""
+
+    async def _reason_of_death(self) -> str:
+        """Do the work until it dies, and return of what; empty when it returned."""
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # It came out of the work itself, from a future that somebody else has cancelled.
+            logger.exception("background work was cancelled by itself", work=self._name)
+            return "cancelled"
+        except Exception as error:
+            logger.exception("background work died", work=self._name)
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+
+class Repeated:
+    """Does `work` at start, then every `every` seconds, and when woken; a failure costs one round.
+
+    `at_once=False`: the first round comes after the interval.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[object]], every: float, *, at_once: bool = True) -> None:
+        self.name = name
+        self._work = work
+        self._every = every
+        self._at_once = at_once
+        self._woken = asyncio.Event()
+        self._background = Background(name, self._rounds)
+
+    def start(self) -> None:
+        """Begin."""
+        self._background.start()
+
+    def wake(self) -> None:
+        """Do it as soon as what is being done is done."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Stop, also in the middle of a round, and wait for its end."""
+        await self._background.stop()
+
+    async def ping(self) -> None:
+        """Raise Unavailable while there are no rounds; for Health.add."""
+        await self._background.ping()
+
+    async def _rounds(self) -> None:
+        if not self._at_once:
+            await self._pause()
+        while True:
+            self._woken.clear()
+            try:
+                await self._work()
+            except Unavailable as error:
+                logger.warning("put off", work=self.name, reason=str(error))
+            except Exception:
+                logger.exception("failed", work=self.name)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._every):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+
+R = TypeVar("R", Background, Repeated)
+
+
+@asynccontextmanager
+async def running(background: R) -> AsyncIterator[R]:
+    """Start it, and stop it when the block ends."""
+    background.start()
+    try:
+        yield background
+    finally:
+        await background.stop()
+
+
+class Tasks:
+    """Work that nobody waits for: kept alive until it ends, and a failure is logged."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Begin; the task is returned for those who do wait for it."""
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self, grace_s: float = 0) -> None:
+        """Give what runs `grace_s` seconds to finish, then cancel it and wait for its end."""
+        if self._running and grace_s:
+            await asyncio.wait(self._running, timeout=grace_s)
+        await _cancel(*self._running)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("a task failed", work=task.get_name(), reason=f"{type(error).__name__}: {error}")
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Run `work` beside the block, which may await the task; what runs at the block's end is cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        await _cancel(task)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for their end. What they raise is nobody's business any more."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # read, or asyncio complains that nobody did
+
+
+def _is_cancelled() -> bool:
+    """Whether the current task was told to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,147 @@
+"""What runs beside the requests: a failure is seen by readiness or by the owner, and the work goes on."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tlim_runtime import background
+from tlim_runtime.background import Background, Repeated, Tasks, beside, running
+from tlim_runtime.outages import Unavailable
+
+NEVER, AT_ONCE = 86_400, 0
+
+
+class Work:
+    """Counts its rounds, and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.fails_with: BaseException | None = None
+        self._done = asyncio.Condition()
+
+    async def __call__(self) -> None:
+        async with self._done:
+            self.rounds += 1
+            self._done.notify_all()
+        if self.fails_with is not None:
+            raise self.fails_with
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30), self._done:
+            await self._done.wait_for(is_so)
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture(params=[LookupError("a mistake"), asyncio.CancelledError()], ids=["error", "foreign cancellation"])
+def death(request: pytest.FixtureRequest) -> BaseException:
+    error: BaseException = request.param
+    return error
+
+
+async def test_work_that_dies_makes_readiness_red_and_is_begun_again(
+    death: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "RESTART_S", 0.01)
+    work, reasons = Work(), set()
+    work.fails_with = death
+    async with running(Background("work", work)) as dying:
+        while work.rounds < 3:
+            await asyncio.sleep(0)
+            try:
+                await dying.ping()
+            except Unavailable as error:
+                reasons.add(str(error))
+        work.fails_with = None
+        await work.until(lambda: work.rounds > 3)
+        await asyncio.sleep(0)
+        await dying.ping()
+    assert len(reasons) == 1
+    assert "work: " in reasons.pop()
+
+
+async def test_an_owner_who_wants_to_decide_is_told_instead(death: BaseException) -> None:
+    work, told = Work(), asyncio.get_running_loop().create_future()
+    work.fails_with = death
+    async with asyncio.timeout(30), running(Background("work", work, died=told.set_result)):
+        assert "work: " in await told
+    assert work.rounds == 1
+
+
+async def test_work_that_returns_is_over_and_no_failure() -> None:
+    work = Work()
+    done = Background("work", work)
+    done.start()
+    async with asyncio.timeout(30):
+        await done.join()
+    await done.ping()
+    assert work.rounds == 1
+
+
+async def test_to_stop_waits_for_the_end() -> None:
+    ended = []
+
+    async def slow_to_end() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("yes")
+
+    slow = Background("slow", slow_to_end)
+    await slow.stop()  # not started: nothing to do
+    async with running(slow):
+        await asyncio.sleep(0)
+        assert ended == []
+    assert ended == ["yes"]
+
+
+async def test_it_is_done_at_start_and_again_when_woken() -> None:
+    work = Work()
+    async with running(Repeated("work", work, NEVER)) as repeated:
+        for rounds in (1, 2, 3):
+            await work.until(lambda rounds=rounds: work.rounds == rounds)  # type: ignore[misc]
+            repeated.wake()
+
+
+async def test_the_first_round_can_wait_for_the_interval() -> None:
+    work = Work()
+    async with running(Repeated("work", work, NEVER, at_once=False)) as repeated:
+        await asyncio.sleep(0)
+        assert work.rounds == 0
+        repeated.wake()
+        await work.until(lambda: work.rounds == 1)
+
+
+@pytest.mark.parametrize("failure", [Unavailable("S3 is away"), LookupError("a mistake")])
+async def test_a_failure_costs_one_round(failure: Exception) -> None:
+    work = Work()
+    work.fails_with = failure
+    async with running(Repeated("work", work, AT_ONCE)) as repeated:
+        await work.until(lambda: work.rounds > 2)
+        await repeated.ping()
+
+
+async def test_rounds_go_on_after_a_foreign_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "RESTART_S", 0)
+    work = Work()
+    work.fails_with = asyncio.CancelledError()
+    async with running(Repeated("work", work, AT_ONCE)):
+        await work.until(lambda: work.rounds > 2)
+
+
+async def test_closing_gives_tasks_time_and_then_ends_them() -> None:
+    work, tasks = Work(), Tasks()
+    finishing, endless = tasks.start(work(), "finishing"), tasks.start(forever(), "endless")
+    await tasks.close(grace_s=0.05)
+    assert (finishing.cancelled(), endless.cancelled(), work.rounds) == (False, True, 1)
+    await tasks.close()  # nothing runs: nothing to do
+
+
+async def test_a_helper_ends_with_its_block() -> None:
+    with pytest.raises(LookupError):
+        async with beside(forever()) as helper:
+            raise LookupError
+    assert helper.cancelled()
