@@ -41,9 +41,13 @@ def write_config(directory: Path, passwords: Mapping[str, str]) -> Path:
     return Path(shutil.copyfile(DEPLOY / "nats" / "nats.conf", directory / "nats.conf"))
 
 
-def command(config: Path, data: Path, port: int) -> list[str]:
-    """Return the command line of a server on the loopback address that keeps its streams in `data`."""
-    return [str(program("nats-server")), "-c", str(config), "-a", "127.0.0.1", "-p", str(port), "-sd", str(data)]
+def command(config: Path, data: Path, port: int, monitor: int | None = None) -> list[str]:
+    """Return the command line of a server on the loopback address that keeps its streams in `data`.
+
+    `monitor` is the port of its monitoring (HTTP): for the keeper, which asks for /healthz.
+    """
+    listening = ["-a", "127.0.0.1", "-p", str(port), *([] if monitor is None else ["-m", str(monitor)])]
+    return [str(program("nats-server")), "-c", str(config), *listening, "-sd", str(data)]
 
 
 def greets(port: int, host: str = "127.0.0.1") -> bool:

@@ -25,6 +25,7 @@ class Ports:
     xmpp: int = _port(5222, "XMPP clients")
     websocket: int = _port(5280, "XMPP over WebSocket")
     nats: int = _port(14222, "NATS")
+    nats_monitor: int = _port(14223, "NATS monitoring")
     postgres: int = _port(15432, "PostgreSQL")
     s3: int = _port(18333, "S3")
     component: int = _port(15347, "XMPP component")

@@ -29,6 +29,7 @@ from tlim_devstack.waiting import accepts_connections, wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
 
 XMPP_SERVERS: dict[str, type[Ejabberd] | type[Prosody]] = {"ejabberd": Ejabberd, "prosody": Prosody}
+KEEPER = "keeper"
 FAILED_STARTS = 4  # what waits for another part by ending is given that many tries
 START_SECONDS = 90  # a first start on a slow machine; nothing waits that long when all is well
 
@@ -105,11 +106,12 @@ class Stack:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
             xmpp_programs = self.xmpp.prepare()
             servers = [*self._server_programs(), *xmpp_programs]
-            self.supervisor.configure([*servers, *self.services.all()])
+            self.supervisor.configure([*servers, *self.services.all(), self._keeper()])
             self.supervisor.launch(background=background)
             self.supervisor.start(*(program.name for program in servers))
             self._together(self._record, self._bucket, self._xmpp_accounts)
             self._ready_services()
+            self.supervisor.start(KEEPER)
         except BaseException:
             self.stop()
             raise
@@ -118,7 +120,8 @@ class Stack:
         """Stop everything, in the order that lets each part finish: doors, services, servers. Data stays."""
         if self.supervisor.is_running():
             names = set(self.supervisor.states())
-            for group in ({GATEWAY}, set(SERVICES), names - {GATEWAY, *SERVICES}):
+            doors = {KEEPER, GATEWAY}
+            for group in (doors, set(SERVICES), names - doors - set(SERVICES)):
                 self.supervisor.stop(sorted(group))
             s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         self.supervisor.shutdown()
@@ -208,7 +211,7 @@ class Stack:
         identities.touch(mode=0o600)
         identities.write_text(s3.identities_document(self.credentials.s3_keys()))
         config = nats.write_config(self.home / "nats", self.credentials.nats)
-        nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats)
+        nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats, self.ports.nats_monitor)
         weed = s3.command(data, identities, self.ports.s3, self.ports.s3_inner)
         return [
             Program("nats", dies_with_parent(nats_server, "TERM")),
@@ -216,6 +219,10 @@ class Stack:
             # Asked politely it waits 15 s for itself. Everything it acknowledged has been handed to the kernel.
             Program("s3", dies_with_parent(weed), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
+
+    def _keeper(self) -> Program:
+        command = [sys.executable, "-m", "tlim_devstack.keeper", str(self.home), str(self.ports.nats_monitor)]
+        return Program(KEEPER, dies_with_parent(command))
 
     def _record(self) -> None:
         self._together(self._streams, self._databases)

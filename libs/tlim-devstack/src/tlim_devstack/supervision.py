@@ -52,7 +52,8 @@ class Supervisor:
 
     def launch(self, *, background: bool) -> None:
         """Start supervisord itself, without its programs; in the foreground it ends with us, however we end."""
-        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self.home / "supervisord.conf")]
+        configuration = str(self.home / "supervisord.conf")
+        command = [sys.executable, "-m", "tlim_devstack.process_runner", "-n", "-c", configuration]
         with (self.logs / "supervisord.out").open("wb") as output:
             self._process = subprocess.Popen(
                 command if background else dies_with_parent(command, "TERM"),
@@ -113,11 +114,6 @@ class Supervisor:
             self._process.wait()
             self._process = None
 
-    def tail(self, name: str, lines: int = 12) -> str:
-        """Return the last lines of a program's log."""
-        text = (self.logs / f"{name}.log").read_text(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
-
     def _info(self, name: str) -> dict[str, Any]:
         return cast("dict[str, Any]", self._call("getProcessInfo", name))
 
@@ -162,6 +158,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program_section(program: Program, logs: Path) -> str:
+    # Each failed start is followed by a longer wait, 1 s, 2 s, and so on: after 6 of them the keeper goes on.
     environment = ",".join(f"{name}={_quoted(value)}" for name, value in program.environment.items())
     return f"""\
 [program:{program.name}]
@@ -170,7 +167,7 @@ environment = {_plain(environment)}
 autostart = false
 autorestart = true
 startsecs = 1
-startretries = 20
+startretries = 6
 stopsignal = {program.stop_signal}
 stopwaitsecs = {program.stop_seconds}
 killasgroup = true

@@ -1,0 +1,36 @@
+"""A small file system of its own, for tests that fill a disk."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tlim_devstack.failures import StackError
+from tlim_devstack.layout import system_program
+
+_CHUNK = 4096  # a page: what is left is less
+
+
+@contextmanager
+def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
+    """Mount a file system of that size, in memory, on `directory` until the block ends.
+
+    Raises StackError where that is not possible: it takes root, and containers are often not allowed to.
+    """
+    directory.mkdir()
+    mount, size = str(system_program("mount", "mount")), f"size={mebibytes}m"
+    command = [mount, "-t", "tmpfs", "-o", size, "tlim-test", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StackError(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run([str(system_program("umount", "mount")), str(directory)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take all the space that there is on the disk of `file`."""
+    with suppress(OSError), file.open("ab", buffering=0) as out:
+        while True:
+            out.write(bytes(_CHUNK))

@@ -1,0 +1,106 @@
+"""Looks after the programs of a stack, as an orchestrator does: `python -m tlim_devstack.keeper HOME PORT`.
+
+Two things do not come back by themselves. supervisord gives a program up that fails to start a few times, as
+PostgreSQL does while the disk is full. And a stream of NATS takes nothing more after one write that failed, without a
+word to its publishers, until the server is started again: its health check (/healthz on PORT) tells it.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Protocol
+
+from tlim_devstack.failures import StackError
+from tlim_devstack.supervision import FATAL, Supervisor
+
+LOOK_EVERY_S = 2.0
+"""With NATS' own start and the reconnection of the services, all is back within ten seconds."""
+
+ROOM_BYTES = 64 * 1024**2
+"""Less than that is used up at once: PostgreSQL's log grows by 16 MiB, a block of a stream by 8 MiB."""
+
+NATS = "nats"
+_RUNNING, _STOPPED = "RUNNING", "STOPPED"
+
+
+class Programs(Protocol):
+    """The programs of a stack: supervision.Supervisor."""
+
+    def states(self) -> Mapping[str, str]: ...
+    def start(self, *names: str) -> None: ...
+    def stop(self, names: list[str]) -> None: ...
+
+
+class Keeper:
+    """Starts again what was given up. NATS is stopped while its disk is full, so that everybody hears it at once.
+
+    `nats_is_broken` says whether NATS has lost a write, `has_room` whether there is space again.
+    """
+
+    def __init__(self, programs: Programs, nats_is_broken: Callable[[], bool], has_room: Callable[[], bool]) -> None:
+        self._programs = programs
+        self._nats_is_broken = nats_is_broken
+        self._has_room = has_room
+        self._nats_is_held = True  # by the keeper that was before, where it is stopped now
+
+    def look(self) -> None:
+        """Look once, and do what is due; raises StackError when supervisord does not answer."""
+        states = self._programs.states()
+        given_up = [name for name, state in states.items() if state == FATAL]
+        if given_up:
+            _say(f"starting again: {', '.join(given_up)}")
+            self._programs.start(*given_up)
+        if states[NATS] == _RUNNING:
+            self._nats_is_held = self._nats_is_broken()
+            if self._nats_is_held:
+                _say("NATS has lost a write: it is stopped, and started again when there is space")
+                self._programs.stop([NATS])
+        if self._nats_is_held and states[NATS] in (_RUNNING, _STOPPED) and self._has_room():
+            self._programs.start(NATS)
+
+
+def lost_a_write(port: int) -> bool:
+    """Whether the NATS server whose monitoring is on that port has lost a write, or its JetStream.
+
+    One that is away, or that still reads its streams after a start, has not.
+    """
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        reason = "" if answer.status == HTTPStatus.OK else str(json.loads(answer.read()).get("error"))
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+    return "write error" in reason or "not enabled" in reason
+
+
+def has_room(directory: Path) -> bool:
+    """Whether there is space to work with on the disk of that directory."""
+    return shutil.disk_usage(directory).free >= ROOM_BYTES
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    """Look after the stack whose home directory and NATS monitoring port are the arguments, for ever."""
+    home, port = Path(sys.argv[1]), int(sys.argv[2])
+    keeper = Keeper(Supervisor(home), lambda: lost_a_write(port), lambda: has_room(home))
+    while True:
+        time.sleep(LOOK_EVERY_S)
+        try:
+            keeper.look()
+        except StackError as error:
+            _say(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What does not come back by itself is started again, and the process runner outlives a full disk."""
+
+from pathlib import Path
+
+import pytest
+from tlim_devstack.keeper import Keeper
+from tlim_devstack.supervision import Program, Supervisor
+from tlim_devstack.waiting import wait_until
+
+
+class FakePrograms:
+    """A process runner whose programs start and stop at once."""
+
+    def __init__(self, **states: str) -> None:
+        self.now = {"nats": "RUNNING", "postgres": "RUNNING", **states}
+        self.done: list[str] = []
+
+    def states(self) -> dict[str, str]:
+        return dict(self.now)
+
+    def start(self, *names: str) -> None:
+        self.done += [f"start {name}" for name in names]
+        self.now.update(dict.fromkeys(names, "RUNNING"))
+
+    def stop(self, names: list[str]) -> None:
+        self.done += [f"stop {name}" for name in names]
+        self.now.update(dict.fromkeys(names, "STOPPED"))
+
+
+class Disk:
+    def __init__(self) -> None:
+        self.is_broken = self.has_room = False
+
+    def keeper(self, programs: FakePrograms) -> Keeper:
+        return Keeper(programs, lambda: self.is_broken, lambda: self.has_room)
+
+
+def test_what_was_given_up_is_started_again() -> None:
+    programs = FakePrograms(postgres="FATAL")
+    Disk().keeper(programs).look()
+    assert programs.done == ["start postgres"]
+
+
+def test_nats_is_stopped_while_its_disk_is_full_and_started_when_there_is_space() -> None:
+    disk, programs = Disk(), FakePrograms()
+    keeper = disk.keeper(programs)
+    keeper.look()
+    assert programs.done == []
+    disk.is_broken = True
+    keeper.look()
+    keeper.look()
+    assert programs.done == ["stop nats"]
+    disk.has_room, disk.is_broken = True, False
+    keeper.look()
+    keeper.look()
+    assert programs.done == ["stop nats", "start nats"]
+
+
+def test_nats_is_started_anew_at_once_where_there_is_space_already() -> None:
+    disk, programs = Disk(), FakePrograms()
+    disk.is_broken = disk.has_room = True
+    disk.keeper(programs).look()
+    assert programs.done == ["stop nats", "start nats"]
+
+
+def test_another_keeper_goes_on_where_the_first_one_ended() -> None:
+    disk, programs = Disk(), FakePrograms(nats="STOPPED")
+    disk.has_room = True
+    disk.keeper(programs).look()
+    assert programs.done == ["start nats"]
+
+
+def test_what_somebody_has_stopped_stays_stopped() -> None:
+    disk, programs = Disk(), FakePrograms()
+    keeper = disk.keeper(programs)
+    keeper.look()
+    disk.has_room = True
+    programs.now = {"nats": "STOPPED", "postgres": "STOPPED"}
+    keeper.look()
+    assert programs.done == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_logs_on_a_full_disk_do_not_end_the_process_runner(tmp_path: Path) -> None:
+    runner = Supervisor(tmp_path)
+    runner.configure([Program("chatty", ["yes"])])
+    for name in ("supervisord.out", "supervisord.log", "chatty.log"):
+        (runner.logs / name).symlink_to("/dev/full")
+    runner.launch(background=False)
+    try:
+        for _ in range(3):
+            runner.start("chatty")
+            wait_until(lambda: runner.states()["chatty"] == "RUNNING", "the program")
+            runner.stop(["chatty"])
+        assert runner.is_running()
+    finally:
+        runner.shutdown()

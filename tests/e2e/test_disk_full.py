@@ -1,0 +1,117 @@
+"""The disk is full while people write: they are told so, and all goes on by itself when there is space again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
+from tlim_client.failures import NotReceivedError
+from tlim_client.http import HttpClient
+from tlim_client.inbox import Delivered, Received, Refused, Stored
+from tlim_client.xmpp import XmppClient
+from tlim_devstack import disks
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.services import SERVICES
+from tlim_devstack.stack import Stack
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.errors import ErrorCode
+
+from tests.e2e.clients.people import People, ids_in_history
+from tests.e2e.conftest import XMPP
+
+SIZE_MIB = 400
+"""A fresh stack takes 70 MiB, and PostgreSQL keeps some 100 MiB of its log."""
+PATIENCE_S = 60
+ANSWER_S = 10
+"""JetStream's acknowledgement may take 5 s: then the bridge says that it did not come."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    try:
+        with disks.small_disk(tmp_path / "disk", SIZE_MIB) as directory:
+            yield directory
+    except StackError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def cramped_stack(disk: Path) -> Iterator[Stack]:
+    """A whole system on a small disk."""
+    stack = Stack(disk / "home", Ports.random(), XMPP)
+    stack.start()
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+async def cramped_people(cramped_stack: Stack) -> AsyncIterator[People]:
+    async with AsyncExitStack() as opened:
+        token = cramped_stack.admin_token()
+        admin = await opened.enter_async_context(HttpClient(cramped_stack.addresses.gateway, token=token))
+        yield People(cramped_stack, admin, opened)
+
+
+def unready(stack: Stack) -> list[str]:
+    """Return the services that say of themselves that they are not ready."""
+    statuses = {}
+    for name in SERVICES:
+        with suppress(httpx.TransportError):
+            answer = httpx.get(f"http://127.0.0.1:{stack.services.port(name)}/readyz", trust_env=False)
+            statuses[name] = answer.status_code
+    return [name for name in SERVICES if statuses.get(name) != HTTPStatus.OK]
+
+
+async def write(phone: XmppClient, message: Envelope) -> Stored | Refused | None:
+    """Send a message once and return the answer, None for silence."""
+    phone.send(message)
+
+    def about_it(event: Received) -> Stored | Refused | None:
+        return event if isinstance(event, Stored | Refused) and event.msg_id == message.msg_id else None
+
+    try:
+        return await phone.inbox.pick(about_it, ANSWER_S)
+    except NotReceivedError:
+        return None
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.proves("promise kept", ErrorCode.UNAVAILABLE)
+async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
+    cramped_stack: Stack, cramped_people: People, disk: Path
+) -> None:
+    alice, bob = await cramped_people("alice", "bob")
+    phone, receiver, reader = await alice.device(), await bob.device(), await bob.http()
+    sent: list[Envelope] = []
+
+    async def answer() -> Stored | Refused | None:
+        sent.append(alice.text_to(bob, f"number {len(sent)}"))
+        return await write(phone, sent[-1])
+
+    for _ in range(20):
+        assert isinstance(await answer(), Stored)
+
+    async with asyncio.timeout(PATIENCE_S):
+        while not isinstance(told := await answer(), Refused):
+            await asyncio.to_thread(disks.fill, disk / "full")
+    assert told.code is ErrorCode.UNAVAILABLE
+    assert await asyncio.to_thread(unready, cramped_stack)
+
+    (disk / "full").unlink()
+    async for attempt in AsyncRetrying(stop=stop_after_delay(PATIENCE_S), wait=wait_fixed(0.5), reraise=True):
+        with attempt:
+            assert isinstance(await answer(), Stored)
+            assert not await asyncio.to_thread(unready, cramped_stack)
+    for message in sent:
+        await phone.send_until_stored(message)
+
+    everything = {message.msg_id for message in sent}
+    assert everything == set(await ids_in_history(reader, alice))
+    await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
+    assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
+    assert cramped_stack.supervisor.is_running()
