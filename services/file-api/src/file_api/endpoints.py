@@ -29,7 +29,7 @@ UPLOAD_BODY: dict[str, Any] = {
     }
 }
 UPLOAD_REFUSALS = {
-    **problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.TOO_MANY_REQUESTS, statuses=(408,)),
+    **problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.TOO_MANY_REQUESTS, statuses=(408, 415)),
     **TOO_LARGE,
 }
 CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {

@@ -5,12 +5,21 @@ from tlim_runtime.errors import HttpRefusal, PayloadTooLarge
 
 
 class UploadTooSlow(HttpRefusal):
-    """The bytes did not arrive in time: 408."""
+    """The bytes did not arrive in time, or came too slowly: 408."""
 
     status = 408
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.FIELD_INVALID, "the upload took too long", field="file")
+
+
+class EncodedPart(HttpRefusal):
+    """A form's file has a Content-Encoding: 415, as for a whole body. Nobody could read the bytes as they are."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.UNSUPPORTED, "no Content-Encoding is understood", field="Content-Encoding")
 
 
 class Quarantined(HttpRefusal):

@@ -9,13 +9,19 @@ from tlim_runtime.outages import Unavailable
 
 _RETRY_AFTER_S = 5
 
+_KEPT = 5
+"""Of so many slots one is kept for users who have none yet: a few busy people never keep everybody else out."""
+
 
 class AllBusy(Unavailable):
     """So many run already, of all users together, that there is no room for another."""
 
 
 class Running:
-    """Counts what runs: at most `per_user` of each user, and `at_most` altogether; `what` names it in refusals."""
+    """Counts what runs: at most `per_user` of each user, and `at_most` altogether; `what` names it in refusals.
+
+    The last fifth of the slots is for users of whom nothing runs yet.
+    """
 
     def __init__(self, what: str, *, per_user: int, at_most: int) -> None:
         self._what = what
@@ -29,8 +35,9 @@ class Running:
         if self._users[user_id] >= self._per_user:
             detail = f"at most {self._per_user} of your {self._what} may run at once"
             raise TooManyRequests(detail, retry_after=_RETRY_AFTER_S)
-        if self._users.total() >= self._at_most:
-            raise AllBusy(f"{self._at_most} {self._what} are running")
+        slots = self._at_most - (self._at_most // _KEPT if self._users[user_id] else 0)
+        if self._users.total() >= slots:
+            raise AllBusy(f"{self._users.total()} {self._what} are running")
         self._users[user_id] += 1
         try:
             yield

@@ -55,6 +55,8 @@ class Settings(ServiceSettings, DatabaseSettings):
     scans_at_once: int = Field(default=2, ge=1)
     scan_interval: timedelta = timedelta(seconds=5)
     """How often is looked for what another process has left unscanned; new files are scanned at once."""
+    open_direct_uploads_per_user: int = Field(default=32, ge=1)
+    """Begun and neither complete nor aborted: each has parts in S3 that are in no listing of files."""
     running_uploads_per_user: int = Field(default=8, ge=1)
     running_uploads: int = Field(default=50, ge=1, le=50)
     """Of all users in one process: each may hold 8 MiB."""
@@ -62,7 +64,10 @@ class Settings(ServiceSettings, DatabaseSettings):
     running_downloads: int = Field(default=200, ge=1, le=MAX_CONNECTIONS - 100)
     """Of all users in one process: each holds a connection to S3, of which uploads and scans need some too."""
     stall_timeout: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
-    """Who sends nothing of his upload, or takes nothing of his download, for so long is given up."""
+    """Who sends nothing of an upload, or takes nothing of a download, for so long is given up."""
+    min_bytes_per_second: int = Field(default=4096, ge=1)
+    """Of each `stall_timeout` in which we wait for a client: less, on average, and it is given up as well. A quarter of
+    what GPRS brings."""
     unsent_expiry: timedelta = Field(default=timedelta(days=90), ge=timedelta(0))
     """A file that no message has carried so long after its upload is deleted; 0: never. Once sent, it stays until its
     uploader deletes it."""

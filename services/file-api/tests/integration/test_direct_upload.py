@@ -380,3 +380,22 @@ class TestShortUrls:
 
         await eventually(taken)
         assert (await complete(world, upload)).status_code == 200
+
+
+class TestOpen:
+    @pytest.fixture
+    def changed_settings(self) -> dict[str, Any]:
+        return {"open_direct_uploads_per_user": 2}
+
+    async def test_a_few_may_be_open_of_each_owner(self, world: Any) -> None:
+        first, _ = [await begin(world, PNG) for _ in range(2)]
+        declared = {"json": {"name": "a", "size": 3}}
+        answers = await asyncio.gather(*(call(world, "POST", "/v1/uploads", **declared) for _ in range(3)))
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == 3 * [
+            (429, ErrorCode.TOO_MANY_REQUESTS)
+        ]
+        assert int(answers[0].headers["Retry-After"]) > 0
+        assert len(world.bucket.unfinished()) == 2
+        await begin(world, PNG, "bob")
+        assert (await call(world, "DELETE", f"/v1/uploads/{first['upload_id']}")).status_code == 204
+        await begin(world, PNG)

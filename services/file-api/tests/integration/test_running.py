@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -177,6 +177,40 @@ class TestPatience:
                     assert not any(session.connector._acquired for session in sessions)
 
                 await eventually(given_up)
+
+
+class TestPace:
+    @pytest.fixture
+    def changed_settings(self) -> dict[str, Any]:
+        return {"stall_timeout": timedelta(seconds=1), "min_bytes_per_second": 1_000_000}
+
+    @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
+    async def test_an_upload_that_drips_is_given_up_and_its_slot_is_free(
+        self, world: Any, eventually: Any, body: bytes, headers: str
+    ) -> None:
+        reader, writer = await stall(world, "alice", body=body, headers=headers)
+        answer = asyncio.create_task(reader.readline())
+        while not answer.done():
+            writer.write(b"x")
+            await asyncio.wait([answer], timeout=0.05)
+        assert b" 408 " in answer.result()
+        await close((reader, writer))
+        await eventually(world.nothing_left)
+        assert running(world) == (0, 0)
+
+    async def test_a_download_that_drips_gives_its_slot_back(self, world: Any, eventually: Any) -> None:
+        async with world.client("alice") as alice:
+            path = f"/v1/files/{(await alice.post('/v1/files', content=LARGE)).json()['file_id']}"
+        loop = asyncio.get_running_loop()
+        with await hang(world, path) as client:
+
+            async def given_up() -> None:
+                with suppress(ConnectionError):
+                    await loop.sock_recv(client, 100)  # at 2 KB/s
+                assert len(await world.file_events()) == 2
+                assert running(world) == (0, 0)
+
+            await eventually(given_up)
 
 
 class TestUploadTimeout:

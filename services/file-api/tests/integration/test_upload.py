@@ -28,6 +28,32 @@ async def test_raw_bytes_are_an_upload_too(world: Any) -> None:
     assert (answer.json()["name"], answer.json()["media_type"]) == ("声音.amr", "audio/amr")
 
 
+PACKED = {"Content-Encoding": "gzip"}
+PACKED_PART = (
+    b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\nContent-Encoding: gzip\r\n\r\nA\r\n--x--\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        {"content": PNG, "headers": PACKED},
+        {"files": {"file": ("a.png", PNG)}, "headers": PACKED},
+        {"content": PACKED_PART, "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    ],
+    ids=["raw", "form", "part"],
+)
+async def test_a_packed_body_is_refused_and_leaves_nothing(world: Any, upload: dict[str, Any]) -> None:
+    async with world.client("alice") as alice:
+        answer = await alice.post("/v1/files", **upload)
+        legacy = await alice.post("/p/upload/mobileFileUpload", **upload)
+        plain = await alice.post("/v1/files", content=PNG, headers={"Content-Encoding": "identity"})
+    assert (answer.status_code, answer.json()["code"]) == (415, ErrorCode.UNSUPPORTED)
+    assert ErrorCode.UNSUPPORTED in legacy.text
+    assert plain.status_code == 201
+    assert len(world.bucket.objects()) == 1
+
+
 async def test_the_specifications_upload_answers_the_bare_id(world: Any) -> None:
     async with world.client("alice") as alice:
         plain = await alice.post("/anyProject/upload/mobileFileUpload", files={"file": ("a.png", PNG)})

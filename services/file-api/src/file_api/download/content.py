@@ -1,6 +1,5 @@
 """A file as an HTTP answer: headers, ranges, conditional requests (RFC 9110), and a stream that is always closed."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
@@ -24,8 +23,10 @@ from file_api.download.ranges import (
 )
 from file_api.files import StoredFile
 from file_api.media.names import attachment
+from file_api.pace import Pace
 from file_api.running import Running
 from file_api.service import FileService
+from file_api.settings import Settings
 
 logger = get_logger(__name__)
 
@@ -62,12 +63,13 @@ async def content_of(
         span = parse_range(wanted, file.size)
     except UnsatisfiableRangeError:
         return _not_satisfiable(file)
-    patience = request.app.state.settings.stall_timeout.total_seconds()
+    settings: Settings = request.app.state.settings
+    pace = Pace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
     async with AsyncExitStack() as opened:
         opened.enter_context(downloads.one(user.user_id))
         data = await opened.enter_async_context(aclosing(await service.open(file, user.user_id, span)))
         status, length = _status(span, file.size)
-        return FileResponse(data, status, {**headers, **length}, opened.pop_all(), patience)
+        return FileResponse(data, status, {**headers, **length}, opened.pop_all(), pace)
 
 
 def _status(span: ByteRange | None, size: int) -> tuple[HTTPStatus, dict[str, str]]:
@@ -87,7 +89,7 @@ def _not_satisfiable(file: StoredFile) -> Response:
 class FileResponse(StreamingResponse):
     """A stream; what was `opened` for it is closed as soon as the answer ends, also when it ends in the middle.
 
-    It ends there when the client goes away, or takes nothing for `patience` seconds.
+    It ends there when the client goes away, or takes nothing or too little for the `pace`.
     """
 
     def __init__(
@@ -96,17 +98,16 @@ class FileResponse(StreamingResponse):
         status: HTTPStatus,
         headers: dict[str, str],
         opened: AsyncExitStack,
-        patience: float,
+        pace: Pace,
     ) -> None:
         super().__init__(data, status, headers)
         self._opened = opened
-        self._patience = patience
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
             try:
-                async with asyncio.timeout(self._patience):
-                    await send(message)
+                await self._pace.wait_for(send(message), lambda _: len(message.get("body", b"")))
             except TimeoutError:
                 raise _StalledError from None
 
@@ -114,7 +115,7 @@ class FileResponse(StreamingResponse):
             try:
                 await super().__call__(scope, receive, send_in_time)
             except _StalledError:  # the server closes the connection: the answer is not complete
-                logger.info("a download was given up: its client takes nothing")
+                logger.info("a download was given up: its client takes nothing, or too little")
 
 
 class _StalledError(Exception):

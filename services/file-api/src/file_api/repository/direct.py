@@ -45,6 +45,11 @@ class DirectRepository:
         row = (await self._session.scalars(_open(now).where(col(UploadRow.upload_id) == upload_id))).first()
         return None if row is None else _upload(row)
 
+    async def count(self, owner_id: str, now: datetime) -> int:
+        """Return how many uploads of a user have not expired."""
+        query = _open(now).where(col(UploadRow.owner_id) == owner_id).with_only_columns(sa.func.count())
+        return (await self._session.scalars(query)).one()
+
     async def of(self, owner_id: str, after: str, limit: int, now: datetime) -> list[DirectUpload]:
         """Return a user's uploads that have not expired, by id, from behind the id `after`."""
         query = _open(now).where(col(UploadRow.owner_id) == owner_id, col(UploadRow.upload_id) > after)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.outages import Unavailable
 
 from file_api.errors import UploadTooSlow
@@ -20,7 +21,7 @@ from file_api.keep.presign import Presigner, SignedUrl
 from file_api.keep.storage import ObjectMissing, Storage
 from file_api.media.names import safe_name
 from file_api.media.types import concrete, media_type_of
-from file_api.repository import Transaction
+from file_api.repository import Repository, Transaction
 from file_api.service import FileService
 from file_api.shared import SharedWork
 from file_api.upload.admission import Admission
@@ -37,6 +38,9 @@ MAX_PARTS = 1000
 """Larger files have larger parts: one page of S3's listing shows all."""
 
 _MIB = 1024 * 1024
+
+_RETRY_AFTER_S = 60
+"""Whoever has too many open uploads has something to do about it first."""
 
 
 class Declared(NamedTuple):
@@ -68,6 +72,7 @@ class DirectUploads:
         disposal: Disposal,
         *,
         admission: Admission,
+        open_per_owner: int,
         expiry: timedelta,
         url_lifetime: timedelta,
         completion_timeout: timedelta,
@@ -79,6 +84,7 @@ class DirectUploads:
         self._files = files
         self._disposal = disposal
         self._admission = admission
+        self._open_per_owner = open_per_owner
         self._expiry = expiry
         self._url_lifetime = url_lifetime
         self._timeout = completion_timeout.total_seconds()
@@ -100,7 +106,15 @@ class DirectUploads:
             "",
             now + self._expiry,
         )
-        await self._admission.begin(owner_id, upload.size, lambda tables: tables.direct.begin(upload, now))
+
+        async def note(tables: Repository) -> None:
+            # Under the owner's lock: those that begin at the same time cannot exceed the bound together.
+            if await tables.direct.count(owner_id, now) >= self._open_per_owner:
+                detail = f"at most {self._open_per_owner} of your uploads may be open: complete or abort some"
+                raise TooManyRequests(detail, retry_after=_RETRY_AFTER_S)
+            await tables.direct.begin(upload, now)
+
+        await self._admission.begin(owner_id, upload.size, note)
         try:
             s3_upload_id = await self._parts.begin(object_key(upload_id))
             async with self._transaction() as tables:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from file_api.errors import UploadAborted, UploadTooSlow
 from file_api.files import Upload
 from file_api.media.names import read_disposition
+from file_api.pace import Pace
 from file_api.settings import Settings
 from file_api.upload.intake import too_large
 from file_api.upload.multipart import MAX_FRAMING, FilePart, FormReader
@@ -21,7 +22,7 @@ async def reading(request: Request) -> AsyncIterator[Upload]:
 
     The name of a raw body comes from Content-Disposition or from `?name=`. Raises PayloadTooLarge before anything is
     read when Content-Length tells that it will be too large; TlimError for a form without exactly one file; while
-    reading, UploadAborted when the client goes away and UploadTooSlow when it falls silent.
+    reading, UploadAborted when the client goes away and UploadTooSlow when it falls silent or sends too slowly.
     """
     settings: Settings = request.app.state.settings
     content_type = request.headers.get("content-type", "")
@@ -30,7 +31,8 @@ async def reading(request: Request) -> AsyncIterator[Upload]:
     at_least = max(0, int(announced) - (MAX_FRAMING if is_form else 0)) if announced.isdigit() else 0
     if at_least > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
-    async with aclosing(_body(request, settings.stall_timeout.total_seconds())) as body:
+    pace = Pace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
+    async with aclosing(_body(request, pace)) as body:
         if is_form:
             form = FormReader(content_type, body)
             part = await _opened(form, settings.upload_timeout.total_seconds())
@@ -47,17 +49,16 @@ async def _opened(form: FormReader, within_s: float) -> FilePart:
         raise UploadTooSlow from None
 
 
-async def _body(request: Request, patience: float) -> AsyncGenerator[bytes, None]:
+async def _body(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
     pieces = request.stream()
-    while (chunk := await _next(pieces, patience)) is not None:
+    while (chunk := await _next(pieces, pace)) is not None:
         if chunk:
             yield chunk
 
 
-async def _next(pieces: AsyncIterator[bytes], patience: float) -> bytes | None:
+async def _next(pieces: AsyncIterator[bytes], pace: Pace) -> bytes | None:
     try:
-        async with asyncio.timeout(patience):
-            return await anext(pieces, None)
+        return await pace.wait_for(anext(pieces, None), lambda chunk: len(chunk or b""))
     except ClientDisconnect:
         raise UploadAborted from None
     except TimeoutError:

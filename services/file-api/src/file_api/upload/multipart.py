@@ -13,6 +13,7 @@ from python_multipart.multipart import parse_options_header
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import PayloadTooLarge
 
+from file_api.errors import EncodedPart
 from file_api.media.names import read_disposition
 
 MAX_FRAMING = 64 * 1024
@@ -169,6 +170,8 @@ def _file_in(headers: dict[bytes, bytes]) -> FilePart | None:
         return None
     if headers.get(b"content-transfer-encoding", b"").lower() not in _TRANSPARENT:
         raise _refused("Content-Transfer-Encoding is not supported (RFC 7578 section 4.7)")
+    if headers.get(b"content-encoding", b"").lower() not in (b"", b"identity"):
+        raise EncodedPart
     return FilePart(name, media_type)
 
 
