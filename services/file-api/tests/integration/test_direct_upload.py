@@ -389,8 +389,8 @@ class TestOpen:
 
     async def test_a_few_may_be_open_of_each_owner(self, world: Any) -> None:
         first, _ = [await begin(world, PNG) for _ in range(2)]
-        declared = {"json": {"name": "a", "size": 3}}
-        answers = await asyncio.gather(*(call(world, "POST", "/v1/uploads", **declared) for _ in range(3)))
+        declared = {"name": "a", "size": 3}
+        answers = await asyncio.gather(*(call(world, "POST", "/v1/uploads", json=declared) for _ in range(3)))
         assert [(answer.status_code, answer.json()["code"]) for answer in answers] == 3 * [
             (429, ErrorCode.TOO_MANY_REQUESTS)
         ]
