@@ -1,7 +1,7 @@
 """What other services are told about a session."""
 
 from session_api.models import Session
-from session_api.service import event_of
+from session_api.service import event_of, largest_event
 from tlim_protocol.registry import MsgType
 
 
@@ -30,3 +30,11 @@ def test_the_event_type_follows_from_the_session() -> None:
     assert event_of(a_session(version=1), ["alice"], ["alice"], []).msg_type is MsgType.SESSION_ADDED
     deleted = event_of(a_session(deleted_at=3000), ["alice"], [], [])
     assert (deleted.msg_type, deleted.deleted, deleted.at) == (MsgType.SESSION_DELETED, True, 3000)
+
+
+def test_no_event_is_larger_than_the_largest() -> None:
+    everybody = ["\U00010428" * 64] * 1_000
+    session = a_session(creator=everybody[0])
+    session.changed_by, session.session_name = everybody[0], '"' * 128
+    size = len(event_of(session, everybody, added=everybody, removed=everybody).to_bytes())
+    assert largest_event(1_000) - 4_096 < size <= largest_event(1_000)

@@ -139,11 +139,7 @@ async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
     """Give a request its one transaction; use as `Depends(session_dependency, scope="function")`.
 
     With that scope it commits before the answer leaves: a client never hears 'ok' for what was not stored. Needs
-    `app.state.database`; where `app.state.outbox_relay` is set, events added by the request are published after the
-    commit and before the answer.
+    `app.state.database`.
     """
     async with request.app.state.database.session() as session:
         yield session
-    relay = getattr(request.app.state, "outbox_relay", None)
-    if relay is not None and session.info.get("outbox"):
-        await relay.flush()

@@ -53,7 +53,7 @@ class Outbox:
         )
 
     async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
-        """Add an event to the session's transaction; `session_dependency` has it published after the commit."""
+        """Add an event to the session's transaction; `flush` the relay once that is committed."""
         await session.execute(sa.insert(self.table).values(subject=subject, payload=payload, message_id=message_id))
         session.info["outbox"] = True
 

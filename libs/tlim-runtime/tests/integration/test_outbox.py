@@ -1,19 +1,16 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI
-from httpx import ASGITransport, AsyncClient
-from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime.broker import Broker, BrokerUnavailable, MessageTooLarge, Outgoing
-from tlim_runtime.database import Database, session_dependency
+from tlim_runtime.database import Database
 from tlim_runtime.outbox import BATCH_BYTES, Outbox, OutboxRelay
 from tlim_runtime.tables import new_metadata
 
@@ -213,20 +210,3 @@ async def test_an_event_that_is_not_published_can_be_withdrawn_and_a_published_o
     assert await relay.flush(timeout_s=30)
     assert await published(restartable_broker) == [1, 3]
     await relay.stop()
-
-
-async def test_a_request_is_answered_after_its_event_was_published(database: Database, broker: Broker) -> None:
-    app = FastAPI()
-    app.state.database = database
-    app.state.outbox_relay = OutboxRelay(database, broker, OUTBOX)
-    await app.state.outbox_relay.start()
-
-    @app.post("/things")
-    async def make(session: Annotated[AsyncSession, Depends(session_dependency, scope="function")]) -> str:
-        await OUTBOX.add(session, SUBJECT, b"7", "id-7")
-        return "made"
-
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        assert (await client.post("/things")).json() == "made"
-    assert await published(broker) == [7]
-    await app.state.outbox_relay.stop()

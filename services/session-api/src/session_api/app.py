@@ -10,8 +10,10 @@ from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
+from session_api.dependencies import revocations_of
 from session_api.errors import install_import_errors
 from session_api.models import OUTBOX
+from session_api.service import largest_event
 from session_api.settings import Settings
 from session_api.subscribers import Subscribers
 from session_api.xmpp_accounts import XmppAccounts
@@ -36,6 +38,17 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def check_room(settings: Settings, max_payload: int) -> None:
+    """Raise ValueError, which ends the start, when events of the largest groups would be more than NATS takes."""
+    limit = settings.session_max_subscribers
+    largest = largest_event(limit)
+    if largest > max_payload:
+        raise ValueError(
+            f"TLIM_SESSION_MAX_SUBSCRIBERS: an event of {limit} people may have {largest} bytes, and NATS takes"
+            f" {max_payload} (max_payload): lower the limit or raise max_payload"
+        )
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open database, broker, outbox relay and RPC doors, each with its ping for /readyz; close them in reverse."""
@@ -49,13 +62,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
         )
         stack.push_async_callback(broker.close)
+        check_room(settings, broker.max_payload)
         relay = OutboxRelay(database, broker, OUTBOX)
         await relay.start()
         stack.push_async_callback(relay.stop)
-        await Subscribers(questions, settings).listen(broker)
+        await Subscribers(questions).listen(broker)
         app.state.database = database
         app.state.xmpp_accounts = XmppAccounts.of(settings)
         app.state.outbox_relay = relay
+        app.state.revocations = revocations_of(database, relay, settings)
         app.state.health.add("postgres", questions.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)

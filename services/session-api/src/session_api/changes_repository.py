@@ -17,6 +17,9 @@ _IN_ORDER = (col(Subscriber.added_version), col(Subscriber.position))
 
 _Events = sa.Select[SessionChange, str, int, list[str], list[str], list[str]]
 
+REVOKED = "revoked"
+"""Under this key a transaction's `info` says which version of which session takes rights away."""
+
 _READ_AHEAD = 8
 """Events in memory at a time: those of 10,000 subscribers are large, and the reader stops after some megabytes."""
 
@@ -44,6 +47,19 @@ class ChangeRepository:
         subject = subject_in(event.msg_type, event.session_id)
         message_id = session_event_id(event.session_id, event.version)
         await OUTBOX.add(self._session, subject, numbered.to_bytes(), message_id)
+        if event.removed or event.deleted:
+            self._session.info[REVOKED] = (event.session_id, event.version)
+
+    async def retract(self, session_id: str, version: int) -> str:
+        """Make a version one that changed nothing, and return the session's name before it."""
+        in_session = col(SessionChange.session_id) == session_id
+        named = sa.select(col(SessionChange.session_name)).where(in_session, col(SessionChange.version) == version - 1)
+        name_before = (await self._session.scalars(named)).one()
+        is_it = in_session & (col(SessionChange.version) == version)
+        await self._session.execute(
+            sa.update(SessionChange).where(is_it).values(session_name=name_before, deleted=False)
+        )
+        return name_before
 
     async def newest(self, session_ids: Collection[str]) -> AsyncGenerator[SessionEvent, None]:
         """Give the newest event of each of the sessions that ever were, deleted or not, built as they are read.

@@ -7,15 +7,20 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_protocol.subjects import session_event_id
 from tlim_runtime.auth import CurrentUser, admin_user, current_user
-from tlim_runtime.database import Database, session_dependency
+from tlim_runtime.database import Database
+from tlim_runtime.outbox import OutboxRelay
 
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
-from session_api.changes_repository import ChangeRepository
+from session_api.changes_repository import REVOKED, ChangeRepository
+from session_api.changes_service import ChangeLogService
 from session_api.import_service import ImportService
+from session_api.models import OUTBOX
 from session_api.repository import SessionRepository
-from session_api.service import Caller, SessionService
+from session_api.revocations import Revocations
+from session_api.service import Caller, RequireBroker, SessionService
 from session_api.settings import Settings
 from session_api.users_repository import UserRepository
 from session_api.users_service import UserService
@@ -28,11 +33,33 @@ def settings_of(request: Request) -> Settings:
     return settings
 
 
-def session_service(session: AsyncSession, settings: Settings) -> SessionService:
-    """Return the rules of sessions in a transaction; also for doors that are not HTTP."""
+def session_service(session: AsyncSession, settings: Settings, require_broker: RequireBroker) -> SessionService:
+    """Return the rules of sessions in a transaction."""
     return SessionService(
-        SessionRepository(session), ChangeRepository(session), UserRepository(session), settings.session_max_subscribers
+        SessionRepository(session),
+        ChangeRepository(session),
+        UserRepository(session),
+        require_broker,
+        limit=settings.session_max_subscribers,
     )
+
+
+def revocations_of(database: Database, relay: OutboxRelay, settings: Settings) -> Revocations:
+    """Return what makes removals and deletions take effect before they are answered, or undoes them."""
+
+    async def take_back(session_id: str, version: int) -> bool:
+        async with database.session() as session:
+            if not await OUTBOX.withdraw(session, session_event_id(session_id, version)):
+                return False
+            await session_service(session, settings, relay.require_broker).undo(session_id, version)
+        return True
+
+    return Revocations(relay, take_back)
+
+
+def change_log(session: AsyncSession) -> ChangeLogService:
+    """Return the log of changes in a transaction; for doors that are not HTTP."""
+    return ChangeLogService(ChangeRepository(session))
 
 
 def user_service(session: AsyncSession) -> UserService:
@@ -48,12 +75,30 @@ def audit_service(session: AsyncSession) -> AuditService:
 SettingsDep = Annotated[Settings, Depends(settings_of)]
 
 
+async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
+    """Give a request its one transaction: committed, then told, then answered."""
+    async with request.app.state.database.session() as session:
+        yield session
+    revoked: tuple[str, int] | None = session.info.get(REVOKED)
+    if revoked is not None:
+        await _revocations(request).confirm(*revoked)
+    elif session.info.get("outbox"):
+        await request.app.state.outbox_relay.flush()
+
+
+def _revocations(request: Request) -> Revocations:
+    revocations: Revocations = request.app.state.revocations
+    return revocations
+
+
 # scope="function": the commit comes before the answer; with FastAPI's default the answer would leave first.
-TransactionDep = Annotated[AsyncSession, Depends(session_dependency, scope="function")]
+TransactionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
 
 
-def _sessions(session: TransactionDep, settings: SettingsDep) -> SessionService:
-    return session_service(session, settings)
+def _sessions(
+    session: TransactionDep, settings: SettingsDep, revocations: Annotated[Revocations, Depends(_revocations)]
+) -> SessionService:
+    return session_service(session, settings, revocations.require_broker)
 
 
 def _users(session: TransactionDep) -> UserService:

@@ -24,9 +24,14 @@ class SessionRepository:
         self._session.add(new)
         await self._session.flush()
 
-    async def lock(self, session_id: str) -> Session | None:
-        """Return a session that is not deleted, with its row locked: others who would change it wait for our commit."""
-        question = sa.select(Session).where(col(Session.session_id) == session_id, col(Session.deleted_at).is_(None))
+    async def lock(self, session_id: str, *, deleted: bool = False) -> Session | None:
+        """Return a session with its row locked: others who would change it wait for our commit.
+
+        A deleted one only where `deleted` says so.
+        """
+        question = sa.select(Session).where(col(Session.session_id) == session_id)
+        if not deleted:
+            question = question.where(col(Session.deleted_at).is_(None))
         return await self._session.scalar(question.with_for_update(), execution_options={"populate_existing": True})
 
     async def find(self, session_id: str) -> Session | None:
@@ -88,6 +93,24 @@ class SessionRepository:
             sa.update(Subscriber)
             .where(col(Subscriber.session_id) == session_id, is_them, _STILL_IN)
             .values(removed_version=version, left_at=at)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def retract(self, session_id: str, version: int) -> None:
+        """Undo what a version did to the membership periods: drop those it opened, and open again those it ended.
+
+        A person who was added again since then keeps the newer period.
+        """
+        is_here = col(Subscriber.session_id) == session_id
+        newer = sa.alias(sa.inspect(Subscriber).local_table)
+        is_back = sa.exists().where(
+            newer.c.session_id == session_id, newer.c.user_id == col(Subscriber.user_id), newer.c.left_at.is_(None)
+        )
+        await self._session.execute(sa.delete(Subscriber).where(is_here, col(Subscriber.added_version) == version))
+        await self._session.execute(
+            sa.update(Subscriber)
+            .where(is_here, col(Subscriber.removed_version) == version, ~is_back)
+            .values(removed_version=None, left_at=None)
             .execution_options(synchronize_session=False)
         )
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import SessionChanges, SessionChangesQuestion, SessionEvent, SessionsAnswer
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.identity import MAX_ID
 
 from session_api.changes_repository import ChangeRepository
 from session_api.clock import Clock, now_ms
@@ -74,6 +74,15 @@ def event_of(
     )
 
 
+def largest_event(limit: int) -> int:
+    """Return how many bytes an event of a session of up to `limit` people has at most, as JSON.
+
+    That of an edit which replaces everybody: each id stands there as gone, as new or as still inside, 64 letters of
+    four bytes, with quotes and comma. The rest is a name and a few ids.
+    """
+    return 3 * limit * (4 * MAX_ID + 3) + 4_096
+
+
 MANY_USERS = 1_000
 """Ids that are not ASCII take 60 µs each: a list of 30,000 held everybody up for two seconds."""
 
@@ -86,12 +95,8 @@ async def _read(check: Callable[[Given], Result], given: Given, *, size: int) ->
     return await asyncio.to_thread(check, given) if size > MANY_USERS else check(given)
 
 
-MAX_CHANGES = 1_000
-"""Events in one answer of the log: those of small groups, 300 KB."""
-
-MAX_CHANGES_BYTES = 2 * 1024 * 1024
-"""After so much an answer of the log ends. With the largest event as its last (10,000 ids of 64 letters, twice: 1.4 MB,
-in four-byte letters 5 MB) it still fits into the broker's 8 MB."""
+RequireBroker = Callable[[], Awaitable[None]]
+"""Raises BrokerUnavailable unless the others could be told of a change now."""
 
 
 class SessionService:
@@ -102,12 +107,15 @@ class SessionService:
         sessions: SessionRepository,
         changes: ChangeRepository,
         users: UserRepository,
+        require_broker: RequireBroker,
+        *,
         limit: int,
         clock: Clock = now_ms,
     ) -> None:
         self._sessions = sessions
         self._changes = changes
         self._users = users
+        self._require_broker = require_broker
         self._limit = limit
         self._clock = clock
 
@@ -141,13 +149,18 @@ class SessionService:
         return SessionView(session, inside, tuple(one for one in listed if one not in known))
 
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
-        """Rename, add and remove as one new version; what is so already is no change. Raises like its two checks."""
+        """Rename, add and remove as one new version; what is so already is no change.
+
+        Raises like its two checks, and BrokerUnavailable when people are removed and nobody could be told.
+        """
         checked_session_id(session_id)
         edit = await _read(checked_edit, edit, size=len(edit.add) + len(edit.remove))
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
         known = await self._known(session, subscribers, [caller.user_id, *edit.add])
         change = plan_edit(session, subscribers, caller.user_id, edit, known=known, limit=self._limit)
+        if change.removed:
+            await self._require_broker()
         if change.added or change.removed or change.session_name != session.session_name:
             subscribers = await self._apply(session, subscribers, caller.user_id, change)
         return SessionView(session, subscribers, change.unknown)
@@ -155,7 +168,7 @@ class SessionService:
     async def delete(self, caller: Caller, session_id: str, version: int | None = None) -> SessionView:
         """Delete a session for everybody, keeping it as a record.
 
-        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError.
+        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError, BrokerUnavailable when nobody could be told.
         """
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
@@ -163,6 +176,7 @@ class SessionService:
         known = await self._known(session, subscribers, [caller.user_id])
         if caller.user_id != leader_of(session, subscribers, known):
             raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session deletes it", field="session_id")
+        await self._require_broker()
         session.version += 1
         session.changed_by = caller.user_id
         session.deleted_at = self._clock()
@@ -191,36 +205,22 @@ class SessionService:
         """Return up to `limit` of the caller's sessions, newest first, from before a place (created_at, session_id)."""
         return await self._sessions.of_user(caller.user_id, before, limit)
 
-    async def newest_events(self, session_ids: Collection[str]) -> SessionsAnswer:
-        """Return what the newest event of each session told, deleted or not, and those that never were.
+    async def undo(self, session_id: str, version: int) -> None:
+        """Take back a version of which nobody has heard: the people it removed are in as before, with their places.
 
-        An answer of megabytes leaves some out.
+        One more version says how the session is now, for a reader that has heard of it all the same.
         """
-        told: list[SessionEvent] = []
-        size = 0
-        async with aclosing(self._changes.newest(session_ids)) as found:
-            async for event in found:
-                told.append(event)
-                size += len(event.to_bytes())
-                if size >= MAX_CHANGES_BYTES:
-                    return SessionsAnswer(sessions=told, unknown=[])
-        return SessionsAnswer(sessions=told, unknown=sorted(set(session_ids).difference(e.session_id for e in told)))
-
-    async def changes(self, question: SessionChangesQuestion) -> SessionChanges:
-        """Return what happened to any session after a change, in the order of the commits, each as it was told then.
-
-        Never a change before one that was committed earlier: a reader who goes on from the last one misses nothing.
-        """
-        events: list[SessionEvent] = []
-        size = 0
-        limit = min(question.limit, MAX_CHANGES)
-        async with aclosing(self._changes.after(question.after, limit + 1)) as log:
-            async for event in log:
-                if len(events) == limit or size >= MAX_CHANGES_BYTES:
-                    return SessionChanges(events=events, more=True)
-                events.append(event)
-                size += len(event.to_bytes())
-        return SessionChanges(events=events, more=False)
+        session = await self._sessions.lock(session_id, deleted=True)
+        if session is None:
+            raise no_such_session(session_id)
+        name_before = await self._changes.retract(session_id, version)
+        await self._sessions.retract(session_id, version)
+        if session.version == version:
+            session.session_name = name_before
+        session.version += 1
+        session.modified_at = self._clock()
+        session.deleted_at = None
+        await self._changes.tell(event_of(session, await self._sessions.subscribers(session), added=(), removed=()))
 
     async def _locked(self, session_id: str) -> Session:
         session = await self._sessions.lock(checked_session_id(session_id))

@@ -6,7 +6,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 
 from session_api.audit import Admin
-from session_api.dependencies import audit_service, session_service, user_service
+from session_api.dependencies import audit_service, change_log, user_service
 from session_api.settings import Settings
 
 
@@ -16,16 +16,15 @@ class Subscribers:
     A request that cannot be read, or answered now, raises: the broker tells the asker, who tries again or gives up.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._settings = settings
 
     async def listen(self, broker: Broker) -> None:
         """Take requests from now on; several processes of this service share them."""
-        await broker.respond(Rpc.USER_MEET, self.user_meet, queue=self._settings.service)
-        await broker.respond(Rpc.AUDIT_NOTE, self.audit_note, queue=self._settings.service)
-        await broker.respond(Rpc.SESSION_GET, self.session_get, queue=self._settings.service)
-        await broker.respond(Rpc.SESSION_CHANGES, self.session_changes, queue=self._settings.service)
+        await broker.respond(Rpc.USER_MEET, self.user_meet, queue=Settings.service)
+        await broker.respond(Rpc.AUDIT_NOTE, self.audit_note, queue=Settings.service)
+        await broker.respond(Rpc.SESSION_GET, self.session_get, queue=Settings.service)
+        await broker.respond(Rpc.SESSION_CHANGES, self.session_changes, queue=Settings.service)
 
     async def user_meet(self, request: bytes) -> bytes:
         """Note who was seen and answer who is known: UserMeet -> UsersKnown."""
@@ -46,12 +45,12 @@ class Subscribers:
         """Answer sessions as their newest events told them: SessionsQuestion -> SessionsAnswer."""
         question = SessionsQuestion.from_bytes(request)
         async with self._database.session() as session:
-            answer = await session_service(session, self._settings).newest_events(question.session_ids)
+            answer = await change_log(session).newest_events(question.session_ids)
         return answer.to_bytes()
 
     async def session_changes(self, request: bytes) -> bytes:
         """Answer a page of the log of changes: SessionChangesQuestion -> SessionChanges."""
         question = SessionChangesQuestion.from_bytes(request)
         async with self._database.session() as session:
-            page = await session_service(session, self._settings).changes(question)
+            page = await change_log(session).changes(question)
         return page.to_bytes()

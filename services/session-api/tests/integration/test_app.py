@@ -1,9 +1,13 @@
 """The process around the rules: readiness names what it needs, browsers of configured origins may call."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from session_api.settings import Settings
 
 ORIGIN = "https://chat.example.com"
 
@@ -39,3 +43,12 @@ async def test_a_preflight_of_a_configured_origin_is_answered(
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ORIGIN)
     refused = await stranger.options(path, headers=headers | {"Origin": "https://evil.example.com"})
     assert "access-control-allow-origin" not in refused.headers
+
+
+async def test_a_limit_whose_largest_event_nats_does_not_take_ends_the_start(
+    running: Callable[[Settings], AbstractAsyncContextManager[FastAPI]], settings: Settings
+) -> None:
+    too_many = settings.model_copy(update={"session_max_subscribers": 11_000})
+    with pytest.raises(ValueError, match=r"TLIM_SESSION_MAX_SUBSCRIBERS.*max_payload"):
+        async with running(too_many):
+            pass

@@ -73,7 +73,7 @@ async def test_long_lists_do_not_make_others_wait(app: FastAPI, alice: httpx.Asy
     for number, elsewhere in ((2, False), (2_000, True)):
         created, removed, added = (Watched(MANY[:number]) for _ in range(3))
         async with app.state.database.session() as transaction:
-            sessions = session_service(transaction, app.state.settings)
+            sessions = session_service(transaction, app.state.settings, app.state.revocations.require_broker)
             session_id = (await sessions.create(caller, NewSession(1, created))).session.session_id
             await sessions.edit(caller, session_id, Edit(remove=removed))
             await sessions.edit(caller, session_id, Edit(add=added))
