@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 import jwt
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -15,6 +14,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.background import Tasks
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.logging import get_logger
+from tlim_runtime.outgoing import opener
 from tlim_runtime.settings import ExternalIssuer
 
 logger = get_logger(__name__)
@@ -33,27 +33,16 @@ _FETCH_TIMEOUT_S = 3.0
 _MAX_JWKS_BYTES = 1024 * 1024
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """Lets a redirect end as the error that it is: followed, it could lead from https to http, and to any host."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Return no request to go on with."""
-
-
-_DIRECT = build_opener(ProxyHandler({}), _NoRedirects)  # our issuer is inside; a proxy for the way out misses it
-_OUTSIDE = build_opener(_NoRedirects)  # others may be behind the environment's proxy
-
 JwksSource = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns a JWK set (RFC 7517) or raises; any exception counts as 'keys unavailable'."""
 
 
 def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
     """Return a source that fetches the JWK set at `url`; `outside`: over the proxy that the environment names."""
-    opener = _OUTSIDE if outside else _DIRECT
+    server = opener(outside=outside)
 
     def fetch() -> Mapping[str, Any]:
-        # In a thread, a few times a day: an asynchronous HTTP client would cost every service 5 MiB for this alone.
-        with opener.open(url, timeout=_FETCH_TIMEOUT_S) as answer:
+        with server.open(url, timeout=_FETCH_TIMEOUT_S) as answer:
             keys: Mapping[str, Any] = json.loads(_read_in_time(answer))
         return keys
 

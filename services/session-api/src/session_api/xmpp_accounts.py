@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.outgoing import opener
 
 from session_api.settings import Settings
 
@@ -22,7 +23,7 @@ AT_ONCE = 8
 """Requests at a time: the server's processors are busy hashing, more would only wait there."""
 
 _TIMEOUT_S = 10.0
-_DIRECT = build_opener(ProxyHandler({}))  # the XMPP server is inside; a proxy for the way out would not find it
+_SERVER = opener()
 
 
 class XmppUnavailable(Unavailable):
@@ -100,7 +101,7 @@ class XmppAccounts:
         body = json.dumps({**arguments, "host": self._domain}).encode()
         request = Request(f"{self._url}/{command}", body, self._headers, method="POST")  # noqa: S310 - set by operators
         try:
-            with _DIRECT.open(request, timeout=_TIMEOUT_S):
+            with _SERVER.open(request, timeout=_TIMEOUT_S):
                 return None
         except HTTPError as error:
             refusal = _refusal(error)

@@ -1,0 +1,45 @@
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from session_api.xmpp_accounts import XmppAccounts, XmppUnavailable
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Sends everybody on to an address of its own that answers, and notes who comes."""
+
+    asked: list[tuple[str, str | None]]
+
+    def do_POST(self) -> None:
+        self.asked.append((self.path, self.headers["Authorization"]))
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(302)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers["Authorization"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    Elsewhere.asked = []
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_redirect_makes_no_account_and_takes_no_password_along(server: HTTPServer) -> None:
+    accounts = XmppAccounts(f"http://127.0.0.1:{server.server_port}/api", "example.org", "Basic secret")
+    with pytest.raises(XmppUnavailable):
+        await accounts.ensure({"alice": "secret"}, reset=False)
+    assert Elsewhere.asked == [("/api/register", "Basic secret")]
