@@ -3,7 +3,6 @@
 The servers come as containers where a Docker socket answers, otherwise from the Python wheels; tests cannot tell.
 """
 
-import asyncio
 import os
 import secrets
 import shutil
@@ -21,6 +20,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from nats.js.errors import ServerError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 from tlim_runtime.broker import Broker
 from tlim_runtime.provision import provision
 
@@ -242,12 +242,9 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
 
 async def _provision(client: Client) -> None:
     """Provision; NATS removes the files of a deleted stream behind its answer, and refuses the name until they go."""
-    for delay_s in (0.1, 0.5, 2):
-        try:
-            return await provision(client)
-        except ServerError:
-            await asyncio.sleep(delay_s)
-    return await provision(client)
+    refused = retry_if_exception_type(ServerError)
+    pauses = wait_exponential(multiplier=0.1, max=2)
+    await AsyncRetrying(retry=refused, stop=stop_after_delay(5), wait=pauses, reraise=True)(provision, client)
 
 
 @pytest_asyncio.fixture

@@ -1,8 +1,10 @@
 """Waiting for a condition: poll until it holds, give up with one sentence."""
 
 import socket
-import time
 from collections.abc import Callable
+from operator import not_
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tlim_devstack.failures import StackError
 
@@ -11,11 +13,11 @@ POLL_SECONDS = 0.1
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
     """Return as soon as `condition()` is true; StackError naming `what` after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise StackError(f"{what} was not ready after {timeout:.0f} s")
-        time.sleep(POLL_SECONDS)
+    polling = Retrying(retry=retry_if_result(not_), stop=stop_after_delay(timeout), wait=wait_fixed(POLL_SECONDS))
+    try:
+        polling(condition)
+    except RetryError:
+        raise StackError(f"{what} was not ready after {timeout:.0f} s") from None
 
 
 def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
