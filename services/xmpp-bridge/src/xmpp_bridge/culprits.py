@@ -4,30 +4,31 @@ A server ends the stream at a stanza that it does not take: one over its limit (
 it calls malformed. Everything unacknowledged comes again then, that stanza among it, and nobody would get anything.
 """
 
-from collections import deque
+from tlim_runtime.consumer import Incoming
 
 LOSSES = 2
 """Lost connections over the same messages, after which their stanzas are sent one at a time: one is no pattern."""
 
 KEPT = 1_000
-"""Culprits that are remembered: what was delivered lately, a culprit too, can come once more after another loss."""
+"""Messages that are remembered: one that was delivered lately can come once more after another loss."""
 
-_Stanza = tuple[int, int]
-"""The place of its message in the stream, and the hash of its text: a message has a stanza for each receiver."""
+_Message = tuple[int, int]
+"""Its place in the stream and the hash of its data: a stream that was emptied gives the same places anew."""
 
 
 class Culprits:
     """What is known of stanzas that end the connection.
 
     Found is only a stanza that was alone on its way when the connection was lost, twice in a row, and each time over a
-    connection that had just answered a ping. A server that is killed at such a moment does not condemn a message.
+    connection that had just answered a ping. A server that is killed at such a moment does not condemn a message. With
+    it goes every stanza of the same message that is as large: a group of thousands costs no more losses than a pair.
     """
 
     def __init__(self) -> None:
         self._losses = 0
         self._until = 0
-        self._suspect: _Stanza | None = None
-        self._found: deque[_Stanza] = deque(maxlen=KEPT)
+        self._suspect: tuple[_Message, int] | None = None
+        self._found: dict[_Message, int] = {}  # in characters: a stanza of that size is too large
 
     @property
     def are_feared(self) -> bool:
@@ -47,13 +48,19 @@ class Culprits:
             self._losses = 0
             self._suspect = None
 
-    def suspect(self, place: int, stanza: str) -> None:
-        """Note that the connection was lost with this stanza alone on its way."""
-        suspect = (place, hash(stanza))
+    def suspect(self, message: Incoming, stanza: str) -> None:
+        """Note that the connection was lost with this stanza of a message alone on its way."""
+        suspect = (_name(message), hash(stanza))
         if suspect == self._suspect:
-            self._found.append(suspect)
+            self._found[suspect[0]] = len(stanza)
+            if len(self._found) > KEPT:
+                del self._found[next(iter(self._found))]
         self._suspect = suspect
 
-    def is_found(self, place: int, stanza: str) -> bool:
-        """Whether this stanza ends the connection."""
-        return bool(self._found) and (place, hash(stanza)) in self._found
+    def is_found(self, message: Incoming, stanza: str) -> bool:
+        """Whether this stanza of a message ends the connection."""
+        return bool(self._found) and len(stanza) >= self._found.get(_name(message), len(stanza) + 1)
+
+
+def _name(message: Incoming) -> _Message:
+    return message.stream_seq, hash(message.data)

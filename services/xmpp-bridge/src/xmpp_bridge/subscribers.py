@@ -28,7 +28,7 @@ class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
 
     Where the server keeps ending the connection they go one at a time, each with a barrier (culprits.py). The message
-    of a stanza that the server does not take is poison; its other receivers and its neighbours are served.
+    of a stanza that the server does not take is poison; its smaller stanzas and its neighbours get through.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class OutboxSubscriber:
         events = [event for event in read if not isinstance(event, Poison)]
         for event in events:
             self._awaited.settle(event)
-        places = [one.stream_seq for one, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
+        good = [incoming for incoming, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
         poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
         with self._seconds.time():
             remaining = await self._backlog.without_recalled(events)
             self._lately.check()
             try:
-                await self._deliver(self._stanzas(zip(places, remaining, strict=True), poison))
+                await self._deliver(self._stanzas(zip(good, remaining, strict=True), poison))
             except Unavailable as error:
                 self._backlog.fall_behind()
                 if isinstance(error, ComponentLost):
@@ -75,32 +75,36 @@ class OutboxSubscriber:
         self._backlog.fall_behind()
         return self._lately.take_back()
 
-    async def _deliver(self, stanzas: Iterator[tuple[int, str]]) -> None:
+    async def _deliver(self, stanzas: Iterator[tuple[Incoming, str]]) -> None:
         if not self._culprits.are_feared:
             await self._component.deliver(stanza for _, stanza in stanzas)
             return
         await self._component.barrier()  # the server is well: what ends the connection now is the stanza on its way
-        for place, stanza in stanzas:
+        for message, stanza in stanzas:
             self._lately.check()
             try:
                 await self._component.deliver([stanza])
             except ComponentLost:
-                self._culprits.suspect(place, stanza)
+                self._culprits.suspect(message, stanza)
                 raise
 
-    def _stanzas(self, events: Iterable[tuple[int, OutEvent]], poison: dict[int, Poison]) -> Iterator[tuple[int, str]]:
+    def _stanzas(
+        self, events: Iterable[tuple[Incoming, OutEvent]], poison: dict[int, Poison]
+    ) -> Iterator[tuple[Incoming, str]]:
         """Write stanzas only when they are sent: a batch of messages to big groups is millions of them.
 
-        A culprit is left out, and its message noted in `poison`; the int is the message's place in the stream.
+        A culprit is left out, and its message noted in `poison` by its place in the stream.
         """
-        for place, event in events:
+        for message, event in events:
             for stanza in write_event(event, self._addresses):
-                if self._culprits.is_found(place, stanza):
+                if self._culprits.is_found(message, stanza):
                     size = len(stanza.encode())
-                    poison[place] = Poison(f"the XMPP server ends the connection at its stanza of {size} bytes")
+                    poison[message.stream_seq] = Poison(
+                        f"the XMPP server ends the connection at a stanza of {size} bytes"
+                    )
                     continue
                 self._sent.inc()
-                yield place, stanza
+                yield message, stanza
 
 
 def _read(data: bytes) -> OutEvent | Poison:
