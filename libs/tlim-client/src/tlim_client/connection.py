@@ -3,42 +3,44 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from slixmpp import JID, ClientXMPP
+from slixmpp import JID
 from slixmpp.exceptions import IqError, IqTimeout
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 from slixmpp.xmlstream.stanzabase import StanzaBase
+from tlim_xmpp.keeper import Patience, StreamKeeper
 
 from tlim_client.failures import ClientError, LoginRefusedError, NotReachableError
 from tlim_client.inbox import Inbox, Received
+from tlim_client.login import LoginStream
 from tlim_client.stanzas import CLIENT_NS, read_stanza
 
 logging.getLogger("slixmpp").addHandler(logging.NullHandler())  # its errors reach the caller as exceptions
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
-"""Seconds before attempts to connect again, doubling: a restarted server is met soon, a dead one is not hammered."""
+PATIENCE = Patience(longest_delay=10, attempt=20, idle=60)
 
-ATTEMPT_SECONDS = 20.0
-"""A server that takes the connection and lets nobody in, as while it shuts down, is left after this time."""
-
-IDLE_SECONDS, PING_SECONDS = 60.0, 20.0
+PING_SECONDS = 20.0
 """A network that went away without a word is noticed by a ping (XEP-0199) that is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where the XMPP server is; without `ca_file` its certificate is checked against the system's authorities."""
+    """Where the XMPP server is; without `ca_file` its certificate is checked against the system's authorities.
+
+    `component` is the bridge's own name where messages must be addressed to it: for a server without our module.
+    """
 
     host: str = "localhost"
     port: int = 5222
     domain: str = "im.itonglian.com"
     ca_file: Path | None = None
+    component: str | None = None
 
     def tls(self) -> ssl.SSLContext:
         """Return the context for STARTTLS; raises ClientError when the CA file cannot be read."""
@@ -60,13 +62,11 @@ class Connection:
         self.inbox = Inbox()
         self._password = password
         self._resource = resource
-        self._stream: ClientXMPP | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._stream: LoginStream | None = None
+        self._failure: ClientError | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._keeper: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
-        self._down = asyncio.Event()
-        self._is_wanted = asyncio.Event()  # not while the network is away
+        self._keeper: StreamKeeper | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     @property
     def jid(self) -> str:
@@ -86,39 +86,30 @@ class Connection:
     ) -> None:
         await self.close()
 
-    async def connect(self, within: float = 20) -> None:
+    async def connect(self) -> None:
         """Log in and announce this device; raises LoginRefusedError or NotReachableError."""
-        self._up.clear()
-        self._down.clear()
-        self._is_wanted.set()
-        self._ready = asyncio.get_running_loop().create_future()
-        self._stream = self._make_stream()
-        self._stream.connect(self.server.host, self.server.port)
+        self._failure = None
+        self._stream = stream = self._make_stream()
+        self._keeper = StreamKeeper(
+            stream, self.server.host, self.server.port, PATIENCE, ping=self._ping, on_down=self._on_down
+        )
         try:
-            await asyncio.wait_for(self._ready, within)
-            self._keeper = asyncio.create_task(self._keep_connected(self._stream))
-        except TimeoutError:
-            await self.close()
-            raise NotReachableError(f"the XMPP server did not let {self.user} in within {within:g} s") from None
-        except ClientError:
+            is_up = await self._keeper.attempt()
+        except BaseException:
             await self.close()
             raise
+        if not is_up:
+            await self.close()
+            raise self._failure or NotReachableError(f"the XMPP server did not let {self.user} in")
+        self._keeping = asyncio.create_task(self._keeper.run())
 
     async def close(self) -> None:
         """End the stream properly, so that the server knows at once that this device is gone."""
-        stream = self._stream
-        if stream is None:
-            return
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-        if stream.is_connected():
-            await stream.disconnect(wait=2.0)
-        stream.cancel_connection_attempt()
-        sender = stream._run_out_filters  # slixmpp never ends its own sending task
-        if sender is not None:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            await self._keeper.close(wait=2.0)
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -129,22 +120,26 @@ class Connection:
         At once, or with `until_come_back` when `come_back` is called: the server keeps what arrives meanwhile.
         """
         if until_come_back:
-            self._is_wanted.clear()
+            self._kept().is_wanted.clear()
         self._connected().abort()
 
     def come_back(self) -> None:
         """Connect again after `break_connection(until_come_back=True)`."""
-        self._is_wanted.set()
+        self._kept().is_wanted.set()
 
-    def _connected(self) -> ClientXMPP:
+    def _connected(self) -> LoginStream:
         if self._stream is None:
             raise NotReachableError("not connected")
         return self._stream
 
-    def _make_stream(self) -> ClientXMPP:
+    def _kept(self) -> StreamKeeper:
+        if self._keeper is None:
+            raise NotReachableError("not connected")
+        return self._keeper
+
+    def _make_stream(self) -> LoginStream:
         jid = JID(f"{self.address_of(self.user)}{'/' if self._resource else ''}{self._resource}")
-        stream = ClientXMPP(jid, self._password, ssl_context=self.server.tls())
-        stream.enable_direct_tls = False  # the port speaks STARTTLS; the other way only costs an attempt
+        stream = LoginStream(jid, self._password, self.server.tls())
         for plugin in ("xep_0030", "xep_0198", "xep_0199", "xep_0280"):
             stream.register_plugin(plugin)
         match = MatchXPath(f"{{{CLIENT_NS}}}message")
@@ -153,43 +148,19 @@ class Connection:
             "session_start": self._on_session,
             "session_resumed": self._on_resumed,
             "failed_all_auth": self._on_refused,
-            "connection_failed": self._on_unreachable,
             "ssl_invalid_chain": self._on_bad_certificate,
-            "disconnected": self._on_disconnected,
+            "no_tls": self._on_no_tls,
+            "unproven_success": self._on_unproven,
         }.items():
             stream.add_event_handler(event, handler)
         return stream
 
-    async def _keep_connected(self, stream: ClientXMPP) -> None:
-        """Connect again whenever the connection is lost, one attempt after the other: slixmpp cannot hold two."""
-        while True:
-            await self._stays_up(stream)
-            for delay in _delays():
-                await self._is_wanted.wait()
-                await asyncio.sleep(delay)
-                self._down.clear()
-                stream.connect(self.server.host, self.server.port)
-                if await self._comes_up():
-                    break
-                stream.cancel_connection_attempt()
-                stream.abort()
-
-    async def _stays_up(self, stream: ClientXMPP) -> None:
-        while not self._down.is_set():
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await self._down.wait()
-            except TimeoutError:
-                self._do(_ping(stream))
-
-    async def _comes_up(self) -> bool:
-        outcomes = [asyncio.create_task(event.wait()) for event in (self._up, self._down)]
+    async def _ping(self) -> None:
+        stream = self._connected()
         try:
-            await asyncio.wait(outcomes, timeout=ATTEMPT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for outcome in outcomes:
-                outcome.cancel()
-        return self._up.is_set()
+            await stream.plugin["xep_0199"].ping(timeout=PING_SECONDS)
+        except IqTimeout:
+            stream.abort()
 
     def _on_message(self, message: StanzaBase) -> None:
         event: Received | None = read_stanza(message.xml, self.address_of(self.user), self.server.domain)
@@ -206,57 +177,35 @@ class Connection:
 
     async def _announce(self) -> None:
         stream = self._connected()
-        if "starttls" not in stream.features:
-            self._fail(NotReachableError("the XMPP server offers no TLS"))
-            return
         try:
             await stream.plugin["xep_0280"].enable()
         except (IqError, IqTimeout):
             logging.getLogger(__name__).info("the server has no carbons")  # works without: other devices see less
         stream.send_presence()
-        self._up.set()
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+        self._kept().went_up()
 
     def _on_resumed(self, _: object) -> None:
-        self._up.set()
+        self._kept().went_up()
 
     def _on_refused(self, _: object) -> None:
-        self._fail(LoginRefusedError(f"the server does not accept {self.user} with this password"))
-
-    def _on_unreachable(self, reason: object) -> None:
-        where = f"{self.server.host}:{self.server.port}"
-        self._fail(NotReachableError(f"no XMPP server answers at {where} ({reason})"))
-        self._went_down()
+        self._give_up(LoginRefusedError(f"the server does not accept {self.user} with this password"))
 
     def _on_bad_certificate(self, reason: object) -> None:
-        self._fail(NotReachableError(f"the XMPP server's certificate is not trusted ({reason}); see --ca-file"))
+        self._give_up(NotReachableError(f"the XMPP server's certificate is not trusted ({reason}); see --ca-file"))
 
-    def _on_disconnected(self, reason: object) -> None:
-        self._fail(NotReachableError(f"the XMPP server ended the connection ({reason or 'no reason given'})"))
-        self._went_down()
+    def _on_no_tls(self, _: object) -> None:
+        self._give_up(NotReachableError("the XMPP server offers no TLS: it was not told the password"))
 
-    def _went_down(self) -> None:
-        self._up.clear()
-        self._down.set()
-        self._connected().cancel_connection_attempt()  # the next one is ours to time
+    def _on_unproven(self, _: object) -> None:
+        self._give_up(NotReachableError("the XMPP server let us in without proof that it knows the password"))
+
+    def _give_up(self, error: ClientError) -> None:
+        self._failure = self._failure or error
+        self._connected().abort()
+
+    def _on_down(self, reason: str, was_up: bool) -> None:
+        del was_up
+        where = f"{self.server.host}:{self.server.port}"
+        self._failure = self._failure or NotReachableError(f"no XMPP connection to {where} ({reason})")
         for task in self._background:
             task.cancel()
-
-    def _fail(self, error: ClientError) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(error)
-
-
-async def _ping(stream: ClientXMPP) -> None:
-    try:
-        await stream.plugin["xep_0199"].ping(timeout=PING_SECONDS)
-    except IqTimeout:
-        stream.abort()
-
-
-def _delays() -> Iterator[float]:
-    delay = FIRST_DELAY
-    while True:
-        yield delay
-        delay = min(delay * 2, LONGEST_DELAY)

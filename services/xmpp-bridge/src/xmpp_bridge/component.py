@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import itertools
-import random
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from xml.etree.ElementTree import Element
 
 from slixmpp.stanza import StreamError
-from tlim_runtime.background import Background, beside
+from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_xmpp.keeper import Patience, StreamKeeper
 
 from xmpp_bridge.iq import answer_iq, read_pong, write_ping
 from xmpp_bridge.translate import IQ, MESSAGE, BridgeAddresses
@@ -22,11 +22,11 @@ logger = get_logger(__name__)
 WRITE_CHARACTERS = 256 * 1024
 """Per write: hundreds of stanzas, so that waiting for the server costs little; it stores them in seconds."""
 
-IDLE_PING_S = 30
-"""A connection whose other end vanished without a word is found out within this and one time-out."""
+LONGEST_DELAY_S = 15.0
+"""Between attempts to connect."""
 
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 15.0
-"""Between attempts, doubling: a restarted server is met quickly, a dead one is not hammered."""
+IDLE_PING_S = 30.0
+"""A connection whose other end vanished without a word is found out within this and one time-out."""
 
 
 class ComponentDown(Unavailable):
@@ -50,26 +50,26 @@ class Component:
         timeout: timedelta = timedelta(seconds=15),
     ) -> None:
         self._addresses = addresses
-        self._host, self._port = host, port
         self._on_message: Callable[[Element], None] = _ignore
         self._on_request: Callable[[Element], bool] = _decline
         self._on_lost: Callable[[], None] = _bear_it
         self._timeout = timeout.total_seconds()
         self._wire = Wire(addresses.component, secret, host, port, self._on_stanza)
-        for event, handler in {
-            "session_start": self._went_up,
-            "connection_failed": self._went_down,
-            "disconnected": self._went_down,
-            "stream_error": self._note_stream_error,
-        }.items():
-            self._wire.add_event_handler(event, handler)
-        self._up = asyncio.Event()
-        self._down = asyncio.Event()
+        self._keeper = StreamKeeper(
+            self._wire,
+            host,
+            port,
+            Patience(longest_delay=LONGEST_DELAY_S, attempt=self._timeout, idle=IDLE_PING_S),
+            ping=self._ping_idle,
+            on_down=self._went_down,
+        )
+        self._keeping = Background("XMPP connection", self._keeper.run)
+        self._wire.add_event_handler("session_start", self._went_up)
+        self._wire.add_event_handler("stream_error", self._note_stream_error)
         self._reason = "not connected yet"
         self._stream_error = ""
         self._pongs: dict[str, asyncio.Future[None]] = {}
         self._numbers = itertools.count(1)
-        self._keeper = Background("XMPP connection", self._keep_connected)
 
     def start(
         self,
@@ -85,31 +85,31 @@ class Component:
         self._on_message = on_message
         self._on_request = on_request or _decline
         self._on_lost = on_lost or _bear_it
-        self._keeper.start()
+        self._keeping.start()
 
     async def close(self) -> None:
         """Close the stream in order: what the server had already sent is still read, up to the end of its stream."""
-        await self._keeper.stop()
-        await self._wire.hang_up(wait=2)
+        await self._keeping.stop()
+        await self._keeper.close(wait=2)
 
     async def connected(self) -> None:
         """Wait until there is a connection on which stanzas can be sent; raises ComponentDown after the time-out."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._up.wait()
+                await self._keeper.up()
         except TimeoutError:
             raise ComponentDown(f"no XMPP connection: {self._reason}") from None
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection at this moment."""
-        return self._up.is_set()
+        return self._keeper.is_up
 
     async def ping(self) -> None:
         """Raise ComponentDown unless there is a connection at this moment."""
         if not self.is_connected:
             raise ComponentDown(f"no XMPP connection: {self._reason}")
-        await self._keeper.ping()
+        await self._keeping.ping()
 
     def pause(self) -> None:
         """Read nothing more for now: the server's buffers fill, then its senders wait."""
@@ -124,7 +124,7 @@ class Component:
 
     def send(self, stanzas: str) -> None:
         """Write stanzas behind everything sent before; raises ComponentDown without a connection."""
-        if not self._up.is_set():
+        if not self.is_connected:
             raise ComponentDown(f"no XMPP connection: {self._reason}")
         self._wire.send_raw(stanzas)
 
@@ -183,48 +183,19 @@ class Component:
             with contextlib.suppress(ComponentDown):  # whoever asked sees the connection go as well
                 self.send(answer)
 
-    async def _keep_connected(self) -> None:
-        delays = _delays()
-        while True:
-            self._down.clear()
-            self._stream_error = ""
-            self._wire.connect(self._host, self._port)
-            if await self._comes_up():
-                delays = _delays()
-                await self._stays_up()
-            await asyncio.sleep(next(delays))
-
-    async def _comes_up(self) -> bool:
-        async with beside(self._up.wait()) as up, beside(self._down.wait()) as down:
-            await asyncio.wait([up, down], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-        if self._up.is_set():
-            logger.info("component connected", host=self._host, port=self._port)
-            return True
-        self._wire.cancel_connection_attempt()
-        self._wire.abort()
-        logger.warning("component not connected", host=self._host, port=self._port, reason=self._reason)
-        return False
-
-    async def _stays_up(self) -> None:
-        while not self._down.is_set():
-            try:
-                async with asyncio.timeout(IDLE_PING_S):
-                    await self._down.wait()
-            except TimeoutError:
-                with contextlib.suppress(ComponentDown):  # then the connection is down, or about to be
-                    await self.barrier()
+    async def _ping_idle(self) -> None:
+        with contextlib.suppress(ComponentDown):  # then the connection is down, or about to be
+            await self.barrier()
 
     def _went_up(self, _event: object) -> None:
-        self._up.set()
+        logger.info("component connected")
+        self._keeper.went_up()
 
-    def _went_down(self, reason: object) -> None:
-        self._reason = self._stream_error or str(reason)
-        if self._up.is_set():
-            logger.warning("component connection lost", reason=self._reason)
+    def _went_down(self, reason: str, was_up: bool) -> None:
+        self._reason, self._stream_error = self._stream_error or reason, ""
+        logger.warning("component connection lost" if was_up else "component not connected", reason=self._reason)
+        if was_up:
             self._on_lost()
-        self._up.clear()
-        self._down.set()
-        self._wire.cancel_connection_attempt()  # the next attempt is ours to time
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_exception(ComponentLost(f"the XMPP connection was lost: {self._reason}"))
@@ -244,14 +215,6 @@ def _decline(_iq: Element) -> bool:
 
 def _bear_it() -> None:
     """Do nothing about a lost connection but to make another."""
-
-
-def _delays() -> Iterator[float]:
-    jitter = random.SystemRandom()
-    longest = FIRST_DELAY_S
-    while True:
-        yield jitter.uniform(longest / 2, longest)
-        longest = min(longest * 2, LONGEST_DELAY_S)
 
 
 def _chunks(stanzas: Iterable[str]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """slixmpp's component stream, cut down to what the bridge needs of it."""
 # mypy: disallow-untyped-calls=False
 
-import asyncio
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
@@ -25,12 +24,3 @@ class Wire(ComponentXMPP):
             self._on_stanza(xml)
         else:
             super()._spawn_event(xml)
-
-    async def hang_up(self, wait: float) -> None:
-        """End the stream, wait at most `wait` seconds for the server to end its side, and stop slixmpp's own task."""
-        self.cancel_connection_attempt()
-        await self.disconnect(wait)
-        sender = self._run_out_filters
-        if sender is not None:
-            sender.cancel()
-            await asyncio.wait([sender])

@@ -1,0 +1,164 @@
+"""A client tells its password to nobody without TLS, and is let in by nobody who only says so."""
+
+import base64
+import tracemalloc
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tlim_client import connection
+from tlim_client.connection import Connection, ServerAddress
+from tlim_client.failures import LoginRefusedError, NotReachableError
+from tlim_devstack.certificates import ensure_certificates
+from tlim_devstack.impostor import SASL, Impostor, Script, impostor
+from tlim_xmpp.keeper import Patience
+
+DOMAIN = "im.itonglian.com"
+MIB = 1024 * 1024
+
+
+@dataclass
+class Login:
+    """Logs alice in at an impostor, and remembers what that heard."""
+
+    authority: Path
+    certificate: Path
+    heard: str = ""
+
+    async def __call__(self, script: Script) -> None:
+        async with impostor(script, self.certificate) as (port, connections):
+            try:
+                async with Connection(ServerAddress("127.0.0.1", port, DOMAIN, self.authority), "alice", "secret"):
+                    pass
+            finally:
+                self.heard = "".join(one.heard for one in connections)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return ensure_certificates(tmp_path_factory.mktemp("certificates"), DOMAIN)
+
+
+@pytest.fixture
+def login(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Login:
+    monkeypatch.setattr(connection, "PATIENCE", Patience(longest_delay=1, attempt=3, idle=60))
+    return Login(*certificates)
+
+
+async def let_in(server: Impostor) -> None:
+    """Bind a resource and turn carbons on, as any server does after the login."""
+    await server.hear(r"<stream:stream[^>]*>")
+    await server.say(
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='1' version='1.0'>"
+        "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+    )
+    request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
+    bound = f"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>alice@{DOMAIN}/r</jid></bind>"
+    await server.say(f"<iq type='result' id='{request}'>{bound}</iq>")
+    request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
+    await server.say(f"<iq type='result' id='{request}'/>")
+    await server.hear(r"<presence")
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_an_honest_server_lets_alice_in(login: Login, mechanism: str) -> None:
+    async def script(server: Impostor) -> None:
+        await server.greet_encrypted(mechanism)
+        await server.sasl("success", await server.scram("alice", "secret", mechanism))
+        await let_in(server)
+
+    await login(script)
+
+
+async def test_a_refusal_is_a_wrong_password(login: Login) -> None:
+    async def script(server: Impostor) -> None:
+        await server.greet_encrypted("SCRAM-SHA-256")
+        await server.hear(r"</auth>")
+        await server.say(f"<failure xmlns='{SASL}'><not-authorized/></failure>")
+
+    with pytest.raises(LoginRefusedError, match="alice"):
+        await login(script)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+async def test_without_tls_the_server_is_told_nothing(login: Login, mechanism: str) -> None:
+    async def script(server: Impostor) -> None:
+        await server.greet(mechanism)
+
+    with pytest.raises(NotReachableError, match="TLS"):
+        await login(script)
+    assert "<auth" not in login.heard
+
+
+async def test_a_certificate_of_another_domain_is_told_nothing(login: Login, tmp_path: Path) -> None:
+    _, login.certificate = ensure_certificates(tmp_path, "evil.example")
+
+    async def script(server: Impostor) -> None:
+        await server.greet_encrypted("PLAIN")
+
+    with pytest.raises(NotReachableError, match="certificate"):
+        await login(script)
+    assert "<auth" not in login.heard
+
+
+async def a_bare_challenge(server: Impostor) -> None:
+    await server.greet_encrypted("PLAIN")
+    await server.hear(r"</auth>")
+    await server.sasl("challenge")
+    await let_in(server)
+
+
+async def success_without_a_signature(server: Impostor) -> None:
+    await server.greet_encrypted("SCRAM-SHA-256")
+    await server.scram("alice", "secret")
+    await server.sasl("success")
+    await let_in(server)
+
+
+async def success_before_any_proof(server: Impostor) -> None:
+    await server.greet_encrypted("SCRAM-SHA-256")
+    await server.sasl("success", await first_message(server, rounds=4096))
+    await let_in(server)
+
+
+async def endless_rounds(server: Impostor) -> None:
+    await server.greet_encrypted("SCRAM-SHA-256")
+    await server.sasl("challenge", await first_message(server, rounds=2_000_000_000))
+    await let_in(server)
+
+
+async def first_message(server: Impostor, rounds: int) -> str:
+    nonce = base64.b64decode(await server.hear(r"<auth[^>]*>([^<]*)</auth>")).decode().partition("r=")[2]
+    return f"r={nonce}0,s={base64.b64encode(bytes(16)).decode()},i={rounds}"
+
+
+@pytest.mark.parametrize(
+    "script", [a_bare_challenge, success_without_a_signature, success_before_any_proof, endless_rounds]
+)
+async def test_nothing_but_proven_success_lets_alice_in(login: Login, script: Script) -> None:
+    with pytest.raises(NotReachableError):
+        await login(script)
+    assert "<presence" not in login.heard
+
+
+async def test_a_server_that_sends_too_much_is_left_and_fills_no_memory(login: Login) -> None:
+    async def script(server: Impostor) -> None:
+        await server.hear(r"<stream:stream[^>]*>")
+        await server.say("<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>")
+        while True:
+            await server.say("<a>" * 20_000)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotReachableError, match="too much"):
+            await login(script)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * MIB
+
+
+async def test_where_nobody_listens_one_line_says_so(login: Login) -> None:
+    server = ServerAddress("127.0.0.1", 1, DOMAIN, login.authority)
+    with pytest.raises(NotReachableError, match=r"127\.0\.0\.1:1"):
+        await Connection(server, "alice", "secret").connect()

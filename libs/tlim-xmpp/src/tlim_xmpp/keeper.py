@@ -1,0 +1,138 @@
+"""Keeps a slixmpp stream connected: one attempt after the other, further and further apart, until it is closed."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from slixmpp.xmlstream.xmlstream import XMLStream
+
+FIRST_DELAY_S = 0.2
+"""Before an attempt to connect again, doubling each time: a restarted server is met quickly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a keeper waits, in seconds."""
+
+    longest_delay: float
+    """Between two attempts: a dead server is not hammered."""
+
+    attempt: float
+    """A server that takes the connection and lets nobody in, as while it shuts down, is left after this time."""
+
+    idle: float
+    """A quiet connection is pinged: its other end may have vanished without a word."""
+
+
+class StreamKeeper:
+    """Connects a stream, and again whenever the connection is lost.
+
+    Its owner tells by `went_up` when the stream can be used: for a component after the handshake, for a client after
+    its login. slixmpp cannot hold two attempts at a time, so its own next one is cancelled: this class times them.
+    `ping` is to end a connection that does not answer; `on_down` gets the reason whenever there is no connection, and
+    whether there was one before.
+    """
+
+    def __init__(
+        self,
+        stream: XMLStream,
+        host: str,
+        port: int,
+        patience: Patience,
+        *,
+        ping: Callable[[], Coroutine[Any, Any, None]],
+        on_down: Callable[[str, bool], None],
+    ) -> None:
+        self._stream = stream
+        self._host, self._port = host, port
+        self._patience = patience
+        self._ping = ping
+        self._on_down = on_down
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self.is_wanted = asyncio.Event()  # cleared: a lost connection is not made again for now
+        self.is_wanted.set()
+        for event in ("connection_failed", "disconnected"):
+            stream.add_event_handler(event, self._went_down)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the stream can be used at this moment."""
+        return self._up.is_set()
+
+    async def run(self) -> None:
+        """Connect, unless an `attempt` has succeeded already, and keep the connection up until cancelled."""
+        delays = _delays(self._patience.longest_delay)
+        while True:
+            if not self.is_up:
+                await self.is_wanted.wait()
+            if self.is_up or await self.attempt():
+                delays = _delays(self._patience.longest_delay)
+                await self._stays_up()
+            await asyncio.sleep(next(delays))
+
+    async def attempt(self) -> bool:
+        """Try to connect once; return whether the stream is up."""
+        self._down.clear()
+        self._stream.connect(self._host, self._port)
+        await _first_of(self._up.wait(), self._down.wait(), within=self._patience.attempt)
+        if self.is_up:
+            return True
+        self._went_down("no answer in time")
+        self._stream.abort()
+        return False
+
+    def went_up(self) -> None:
+        """Note that the stream can be used."""
+        self._up.set()
+
+    async def up(self) -> None:
+        """Wait until the stream can be used."""
+        await self._up.wait()
+
+    async def close(self, wait: float) -> None:
+        """End the stream in order, waiting `wait` seconds at most for the server's end of it; `run` is over before."""
+        self._stream.cancel_connection_attempt()
+        if self._stream.is_connected():
+            await self._stream.disconnect(wait)
+        sender = self._stream._run_out_filters  # slixmpp never ends its own sending task
+        if sender is not None:
+            sender.cancel()
+            await asyncio.wait([sender])
+
+    async def _stays_up(self) -> None:
+        while not self._down.is_set():
+            await _first_of(self._down.wait(), within=self._patience.idle)
+            if not self._down.is_set():
+                await _first_of(self._ping(), self._down.wait())
+
+    def _went_down(self, reason: object) -> None:
+        if self._down.is_set():  # told already: what slixmpp says of the connection that was given up
+            return
+        was_up = self.is_up
+        self._up.clear()
+        self._down.set()
+        self._stream.cancel_connection_attempt()  # the next attempt is ours to time
+        self._on_down(str(reason or "no reason given"), was_up)
+
+
+async def _first_of(*work: Coroutine[Any, Any, object], within: float | None = None) -> None:
+    """Return when one of them is done, or after `within` seconds; the others are cancelled. Raises what it raised."""
+    tasks = [asyncio.create_task(one) for one in work]  # noqa: TID251 - this library has no tlim_runtime below it
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+def _delays(longest: float) -> Iterator[float]:
+    jitter = random.SystemRandom()
+    limit = FIRST_DELAY_S
+    while True:
+        yield jitter.uniform(limit / 2, limit)
+        limit = min(limit * 2, longest)
