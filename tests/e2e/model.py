@@ -129,9 +129,8 @@ class Model:
     def report(self, envelope: Envelope, places: Sequence[int]) -> ErrorCode | None:
         """Somebody reports the messages at those places of the log, all of one conversation, as received or read."""
         reporter, conversation = envelope.msg_from, self.log[places[0]].conversation
-        refusal = self._refusal(envelope.session_id, reporter)
-        if refusal is not None:
-            return refusal
+        if self._is_stranger(envelope.session_id, reporter):
+            return ErrorCode.SESSION_UNKNOWN
         messages = [self.log[place] for place in places]
         if any(reporter == message.sender or reporter not in message.audience for message in messages):
             return ErrorCode.MSG_ID_UNKNOWN
@@ -141,7 +140,8 @@ class Model:
             known = self.receipts.get((place, reporter))
             if known is None or (known is MsgType.RECEIVED and is_read):
                 self.receipts[place, reporter] = envelope.msg_type
-                audience |= self._others(message) if is_read else {message.sender}
+                if self._is_open(conversation, reporter):  # else nobody but the reporter has a use for it
+                    audience |= self._others(message) if is_read else {message.sender}
                 news.append(element)
         if is_read:
             cursor = (reporter, conversation)
@@ -153,15 +153,16 @@ class Model:
     def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
         """Somebody takes the message at that place of the log back."""
         author, message = envelope.msg_from, self.log[place]
-        refusal = self._refusal(envelope.session_id, author)
-        if refusal is not None:
-            return refusal
+        if self._is_stranger(envelope.session_id, author):
+            return ErrorCode.SESSION_UNKNOWN
         if author not in message.audience:
             return ErrorCode.MSG_ID_UNKNOWN
         if author != message.sender:
             return ErrorCode.NOT_ALLOWED
         is_news = not message.recalled
-        audience = self._others(message) | {author} if is_news else frozenset({author})
+        audience = message.audience if is_news else frozenset({author})  # whoever can still read it
+        if is_news and self._is_open(message.conversation, author):
+            audience |= self._others(message)
         message.recalled = True
         message.withheld_from |= message.waits_for
         self._append(message.conversation, author, envelope, audience, is_news=is_news)
@@ -344,7 +345,17 @@ class Model:
         session = self.sessions[session_id]
         if session.deleted:
             return ErrorCode.SESSION_UNKNOWN
-        return None if who in session.members else ErrorCode.NOT_ALLOWED
+        if who in session.members:
+            return None
+        return ErrorCode.NOT_ALLOWED if who in session.places else ErrorCode.SESSION_UNKNOWN
+
+    def _is_stranger(self, session_id: str | None, who: str) -> bool:
+        """Whoever is or was in a session reports and takes back, also when it is deleted."""
+        return session_id is not None and who not in self.sessions[session_id].places
+
+    def _is_open(self, conversation: Conversation, who: str) -> bool:
+        """Two people always talk; a session is open to its members until it is deleted."""
+        return not isinstance(conversation, str) or self._refusal(conversation, who) is None
 
     def _may_edit(self, session_id: str, who: str) -> ErrorCode | None:
         if self._refusal(session_id, who) is not None:

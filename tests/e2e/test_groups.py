@@ -139,7 +139,7 @@ async def test_who_is_not_in_it_is_refused_and_nobody_hears_of_it(people: People
     await phone.send_until_stored(heard)
 
     assert list(refused.values()) == [
-        ErrorCode.NOT_ALLOWED,
+        ErrorCode.SESSION_UNKNOWN,
         ErrorCode.SESSION_UNKNOWN,
         ErrorCode.SESSION_UNKNOWN,
         ErrorCode.SESSION_ID_EMPTY,

@@ -45,6 +45,31 @@ async def _only_a_tombstone_is_left(
 
 
 @pytest.mark.proves(MsgType.RECALL)
+@pytest.mark.parametrize("how", ["the author left", "a reader left", "deleted"])
+async def test_the_author_takes_back_what_was_said_in_a_session_that_is_over(people: People, how: str) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    client, reader = await alice.http(), await bob.http()
+    session_id = (await client.add_session([bob.user_id]))["session_id"]
+    message = group_message(alice.user_id, session_id, MsgType.TEXT, {"text": "a secret"})
+    await phone.send_until_stored(message)
+    await next_chat(receiver)
+    if how == "deleted":
+        await client.delete_session(session_id)
+    else:
+        leaver = alice if how == "the author left" else bob
+        await client.change_session(session_id, remove=[leaver.user_id])
+
+    await phone.send_until_stored(about(alice.user_id, MsgType.RECALL, [message.msg_id], session_id=session_id))
+
+    await _is_recalled(receiver, message)
+    for one in (client, reader):
+        (kept,) = await one.history(session_id)
+        assert (kept["msg_id"], kept["recalled"], kept["body"]) == (message.msg_id, True, [])
+        assert (await one.sync())[0][-1]["msg_type"] == MsgType.RECALL
+
+
+@pytest.mark.proves(MsgType.RECALL)
 async def test_a_recalled_message_leaves_a_tombstone_and_everybody_hears_of_it_once(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()

@@ -57,7 +57,33 @@ async def test_in_a_group_only_the_author_hears_received_and_everybody_else_hear
         assert await _next_report(device) == (bob.user_id, MsgType.READ, [message.msg_id])
 
 
-@pytest.mark.proves(ErrorCode.MSG_ID_UNKNOWN, ErrorCode.NOT_ALLOWED)
+@pytest.mark.proves(MsgType.READ)
+@pytest.mark.parametrize("how", ["left", "deleted"])
+async def test_unread_of_a_session_that_is_over_is_cleared_and_nobody_hears_of_it(people: People, how: str) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    client, reader = await alice.http(), await bob.http()
+    session_id = (await client.add_session([bob.user_id]))["session_id"]
+    message = group_message(alice.user_id, session_id, MsgType.TEXT, {"text": "hi"})
+    await phone.send_until_stored(message)
+    if how == "left":
+        await reader.change_session(session_id, remove=[bob.user_id])
+    else:
+        await client.delete_session(session_id)
+    await receiver.expect(Delivered, lambda event: event.envelope.msg_type in {
+        MsgType.SESSION_CHANGED, MsgType.SESSION_DELETED})  # fmt: skip
+    assert [one["unread"] for one in await reader.conversations()] == [1]
+
+    await receiver.send_until_stored(receipt(bob.user_id, message, MsgType.READ))
+    await receiver.send_until_stored(bob.text_to(alice, "that was all"))
+
+    assert {one["unread"] for one in await reader.conversations()} == {0}
+    await next_chat(phone)
+    types = {event.envelope.msg_type for event in phone.inbox.all(Delivered)}
+    assert MsgType.READ not in types
+
+
+@pytest.mark.proves(ErrorCode.MSG_ID_UNKNOWN, ErrorCode.SESSION_UNKNOWN)
 @pytest.mark.parametrize("kind", [MsgType.RECEIVED, MsgType.READ])
 async def test_only_messages_to_oneself_are_reported_and_receipts_are_not(people: People, kind: MsgType) -> None:
     alice, bob, stranger = await people("alice", "bob", "stranger")
@@ -85,6 +111,6 @@ async def test_only_messages_to_oneself_are_reported_and_receipts_are_not(people
             await device.send_until_stored(envelope)
         codes[name] = refusal.value.code
 
-    assert codes.pop("of a group one is not in") is ErrorCode.NOT_ALLOWED
+    assert codes.pop("of a group one is not in") is ErrorCode.SESSION_UNKNOWN
     assert set(codes.values()) == {ErrorCode.MSG_ID_UNKNOWN}
     assert await _next_report(phone) == (bob.user_id, MsgType.RECEIVED, [direct.msg_id])

@@ -86,6 +86,12 @@ class FakeArchive:
             for key in keys
         }  # fmt: skip
 
+    async def spans_left_since(self, seqs: Mapping[str, int]) -> dict[tuple[str, str], tuple[Span, ...]]:
+        keys = {(session, user) for session, user, _ in self.members if session in seqs}
+        spans = await self.earlier_spans(keys)
+        left = {key: tuple(span for span in spans[key] if span.left_seq >= seqs[key[0]]) for key in keys}
+        return {key: found for key, found in left.items() if found}
+
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         return {key: self.read[key] for key in keys if key in self.read}
 

@@ -57,7 +57,7 @@ async def test_in_a_group_too(bench: Any, session: Any, to_group: Any, recall: A
         recall("c1", "m1", sender="bob", session_id="s1"),
         recall("c2", "m1", sender="carol", session_id="s1"),
         recall("c3", "m1", session_id="s2"),
-    ) == [ErrorCode.NOT_ALLOWED, ErrorCode.NOT_ALLOWED, ErrorCode.SESSION_UNKNOWN]
+    ) == [ErrorCode.NOT_ALLOWED, ErrorCode.SESSION_UNKNOWN, ErrorCode.SESSION_UNKNOWN]
 
 
 @pytest.mark.parametrize("name", ["unknown", "elsewhere", "c0", "in a group"])
@@ -98,6 +98,57 @@ async def test_a_recall_that_is_sent_again_is_confirmed(bench: Any, accepted: An
     assert (bench.stored[-1].seq, len(bench.archive.rows)) == (2, 2)
 
 
-async def test_who_has_left_takes_nothing_back(bench: Any, session: Any, to_group: Any, recall: Any) -> None:
-    await bench.record(session(1, "alice", "bob"), to_group("m1", "bob"), session(2, "alice"))
-    assert await bench.outcome(recall("c1", "m1", sender="bob", session_id="s1")) == [ErrorCode.NOT_ALLOWED]
+BATCHINGS = pytest.mark.parametrize("is_one_batch", [True, False])
+
+
+@BATCHINGS
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        # the author has left, with carol, who saw the message; dave came too late to see it
+        ([("alice", "dave")], ["alice", "carol"]),
+        ([("alice", "carol", "dave", "bob")], ["alice", "carol", "dave"]),  # nobody has left
+        ([("alice", "carol"), ("alice", "carol", "dave")], ["alice", "carol"]),
+        ([("alice", "carol")], ["alice", "carol"]),
+        ([("alice", "bob", "dave")], ["alice", "dave", "carol"]),  # in an open session all its members hear it
+        ([("bob",), ("alice", "bob")], ["alice", "carol"]),  # came back
+    ],
+)
+async def test_a_recall_is_told_to_all_who_can_still_read_the_message(
+    bench: Any, session: Any, to_group: Any, recall: Any, *, after: Any, told: list[str], is_one_batch: bool
+) -> None:
+    events = [session(number, *members) for number, members in enumerate(after, start=2)]
+    items = [session(1, "alice", "bob", "carol"), to_group("m1", "bob"), *events]
+    command = recall("c1", "m1", sender="bob", session_id="s1")
+    if is_one_batch:
+        outcome = await bench.outcome(*items, command)
+    else:
+        await bench.record(*items)
+        outcome = await bench.outcome(command)
+    assert outcome[-1] == told
+    assert bench.archive.recalled == [2]
+    row = bench.archive.rows[-1]
+    listed = [user for user, seq in bench.archive.addressees if seq == row.seq]
+    members = [user for user in after[-1] if user != "bob"] if row.audience is Audience.MEMBERS else []
+    assert sorted([*members, *listed]) == sorted(told)
+
+
+@BATCHINGS
+async def test_the_author_takes_back_what_is_in_a_deleted_session(
+    bench: Any, session: Any, to_group: Any, recall: Any, is_one_batch: bool
+) -> None:
+    items = [session(1, "alice", "bob"), to_group("m1"), session(2, "alice", "bob", deleted=True)]
+    command = recall("c1", "m1", session_id="s1")
+    if is_one_batch:
+        assert (await bench.outcome(*items, command))[-1] == ["bob"]
+    else:
+        await bench.record(*items)
+        assert await bench.outcome(command, recall("c2", "m1", session_id="s1")) == [["bob"], []]
+    assert bench.archive.recalled == [2]
+
+
+async def test_who_has_left_takes_back_nothing_of_others(bench: Any, session: Any, to_group: Any, recall: Any) -> None:
+    await bench.record(session(1, "alice", "bob"), to_group("m1"), session(2, "alice"), to_group("m2"))
+    assert await bench.outcome(
+        recall("c1", "m1", sender="bob", session_id="s1"), recall("c2", "m2", sender="bob", session_id="s1")
+    ) == [ErrorCode.NOT_ALLOWED, ErrorCode.MSG_ID_UNKNOWN]

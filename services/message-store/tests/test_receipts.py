@@ -127,12 +127,23 @@ async def test_read_in_a_group_goes_to_all_others(bench: Any, session: Any, to_g
     assert bench.archive.cursors == {("bob", "s1"): 2}
 
 
-async def test_only_members_of_a_session_report_in_it(bench: Any, session: Any, to_group: Any, report: Any) -> None:
-    await bench.record(session(1, "alice", "bob"), to_group("m1"), session(2, "alice"))
-    assert await bench.outcome(report("r1", "m1", session_id="s1"), report("r2", "m1", session_id="s2")) == [
-        ErrorCode.NOT_ALLOWED,
-        ErrorCode.SESSION_UNKNOWN,
-    ]
+@pytest.mark.parametrize("msg_type", [MsgType.RECEIVED, MsgType.READ])
+@pytest.mark.parametrize(("members", "deleted"), [(["alice"], False), (["alice", "bob"], True), (["alice"], True)])
+async def test_what_one_may_still_see_of_a_session_is_reported_and_told_to_nobody(
+    bench: Any, session: Any, to_group: Any, report: Any, *, msg_type: MsgType, members: list[str], deleted: bool
+) -> None:
+    await bench.record(session(1, "alice", "bob", "carol"), to_group("m1"), session(2, *members, deleted=deleted))
+    assert await bench.outcome(report("r1", "m1", session_id="s1", msg_type=msg_type)) == [[]]
+    assert bench.archive.rows[-1].audience is Audience.NOBODY
+    assert bench.archive.read == {(2, "bob"): msg_type is MsgType.READ}
+    assert bench.archive.cursors == ({("bob", "s1"): 2} if msg_type is MsgType.READ else {})
+
+
+async def test_what_was_said_after_one_left_cannot_be_reported(
+    bench: Any, session: Any, to_group: Any, report: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"), session(2, "alice"), to_group("m1"))
+    assert await bench.outcome(report("r1", "m1", session_id="s1")) == [ErrorCode.MSG_ID_UNKNOWN]
 
 
 async def test_what_was_said_before_and_between_memberships_cannot_be_reported(

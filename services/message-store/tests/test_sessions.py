@@ -52,8 +52,37 @@ async def test_a_stranger_to_the_session_is_refused_after_session_api_was_asked(
 ) -> None:
     await bench.record(session(1, "alice", "bob"))
     bench.session_api.told["s1"] = session(1, "alice", "bob")
-    assert await bench.outcome(to_group("m1", "mallory"), to_group("m2")) == [ErrorCode.NOT_ALLOWED, ["bob"]]
+    assert await bench.outcome(to_group("m1", "mallory"), to_group("m2")) == [ErrorCode.SESSION_UNKNOWN, ["bob"]]
     assert bench.session_api.asked_sessions == [{"s1"}]
+
+
+@pytest.mark.parametrize("kind", ["text", "receipt", "recall"])
+async def test_a_stranger_cannot_tell_an_open_session_from_a_deleted_one_and_from_none(
+    bench: Any, session: Any, to_group: Any, report: Any, kind: str
+) -> None:
+    await bench.record(
+        session(1, "alice", "bob", session_id="open"), to_group("m1", session_id="open"),
+        session(1, "alice", "bob", session_id="gone"), to_group("m2", session_id="gone"),
+        session(2, "alice", "bob", session_id="gone", deleted=True),
+    )  # fmt: skip
+    for session_id, name in (("open", "m1"), ("gone", "m2"), ("none", "m3")):
+        if kind == "text":
+            item = to_group(f"x {session_id}", "mallory", session_id)
+        else:
+            msg_type = MsgType.READ if kind == "receipt" else MsgType.RECALL
+            item = report(f"x {session_id}", name, sender="mallory", msg_type=msg_type, session_id=session_id)
+        await bench.record(item)
+    answers = {(event.code, event.detail, event.field) for event in bench.rejected}
+    assert answers == {(ErrorCode.SESSION_UNKNOWN, "there is no such session", "session_id")}
+    assert bench.session_api.asked_sessions == [{"open"}, {"gone"}, {"none"}]
+
+
+async def test_who_was_in_a_session_is_told_that_he_is_not_any_more(bench: Any, session: Any, to_group: Any) -> None:
+    await bench.record(session(1, "alice", "bob"), session(2, "alice"))
+    assert await bench.outcome(to_group("m1", "bob")) == [ErrorCode.NOT_ALLOWED]
+    await bench.record(session(3, "alice", deleted=True))
+    assert await bench.outcome(to_group("m2", "bob"), to_group("m3")) == [ErrorCode.SESSION_UNKNOWN] * 2
+    assert [event.detail for event in bench.rejected[1:]] == ["there is no such session", "the session is deleted"]
 
 
 async def test_a_first_message_that_overtakes_its_session_is_stored_behind_the_notice(

@@ -48,6 +48,12 @@ _FIND_SPANS = """
     JOIN members USING (conversation_id, user_id)
     WHERE left_seq IS NOT NULL"""
 
+_FIND_SPANS_LEFT = """
+    SELECT conversation_id, user_id, joined_seq, left_seq
+    FROM unnest($1::text[], $2::bigint[]) AS asked (conversation_id, seq)
+    JOIN members USING (conversation_id)
+    WHERE left_seq >= asked.seq"""
+
 _FIND_RECEIPTS = """
     SELECT seq, user_id, read_at IS NOT NULL
     FROM unnest($1::bigint[], $2::text[]) AS asked (seq, user_id) JOIN receipts USING (seq, user_id)"""
@@ -139,6 +145,7 @@ _MESSAGES_AFTER = """
                    WHERE members.conversation_id = messages.conversation_id AND user_id <> sender
                        AND joined_seq <= messages.seq AND (left_seq IS NULL OR left_seq >= messages.seq)
                    ORDER BY joined_seq, user_id)
+                   || ARRAY(SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
                WHEN $5::smallint THEN ARRAY(
                    SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
                ELSE '{}'
@@ -204,11 +211,11 @@ class Archive:
 
     async def earlier_spans(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[Span, ...]]:
         """Return the memberships that are over, by conversation and user."""
-        found: dict[tuple[str, str], tuple[Span, ...]] = {}
-        for conversation_id, user_id, joined_seq, left_seq in await self._fetch(_FIND_SPANS, *_columns(keys, 2)):
-            key = (conversation_id, user_id)
-            found[key] = (*found.get(key, ()), Span(joined_seq, left_seq))
-        return found
+        return _spans(await self._fetch(_FIND_SPANS, *_columns(keys, 2)))
+
+    async def spans_left_since(self, seqs: Mapping[str, int]) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """Return, by conversation and user, the memberships that ended at or after the seq given for a conversation."""
+        return _spans(await self._fetch(_FIND_SPANS_LEFT, *_columns(seqs.items(), 2)))
 
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         """Return which of these messages these users have received, and whether they have read them too."""
@@ -308,6 +315,14 @@ def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:
         yield _UPSERT_RECEIPTS, *_columns(receipts, 3), writes.now
     if writes.cursors:
         yield _UPSERT_CURSORS, *_columns([(*key, seq) for key, seq in writes.cursors.items()], 3)
+
+
+def _spans(rows: Iterable[Any]) -> dict[tuple[str, str], tuple[Span, ...]]:
+    found: dict[tuple[str, str], tuple[Span, ...]] = {}
+    for conversation_id, user_id, joined_seq, left_seq in rows:
+        key = (conversation_id, user_id)
+        found[key] = (*found.get(key, ()), Span(joined_seq, left_seq))
+    return found
 
 
 def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:

@@ -36,7 +36,10 @@ class Audience(IntEnum):
     NOBODY = 0
     RECIPIENT = 1
     MEMBERS = 2
-    """The members at that seq. The sender is not sent his own, except a notice, which has no sender."""
+    """The members at that seq, and those listed in `addressees`: a recall is also for people who have left since.
+
+    The sender is not sent their own, except a notice, which has no sender.
+    """
     ADDRESSEES = 3
     """Several members, listed in `addressees`."""
 
@@ -129,7 +132,7 @@ class MessageId(Table, table=True):
 
 
 class Addressee(Table, table=True):
-    """One of several people for whom a row of the log is: the authors that a group's received receipt names."""
+    """One of several people for whom a row is: authors whom a received receipt names, readers of a recalled message."""
 
     __tablename__ = "addressees"
     __table_args__ = (Index("ix_addressees_seq", "seq"),)

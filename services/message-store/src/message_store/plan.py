@@ -5,7 +5,7 @@ recalled, in one go. Whatever is refused has changed nothing.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
@@ -13,23 +13,13 @@ from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, Ses
 from tlim_protocol.lenient import same_json, write_json
 from tlim_protocol.registry import REGISTRY, Effect
 
+from message_store.audience import TO_NOBODY, Audible, to_authors, to_peers, to_readers
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
 from message_store.notices import NOTICE_SENDER, RosterChange, change_of, notice_of
 from message_store.values import Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
-
-
-class Audible(NamedTuple):
-    """Who shall hear of a row, as the table says it and as a list."""
-
-    audience: Audience
-    recipient: str | None
-    recipients: Sequence[str]
-
-
-_TO_NOBODY = Audible(Audience.NOBODY, None, _NOBODY)
 
 
 class Plan:
@@ -57,6 +47,9 @@ class Plan:
         self._sent = dict(known.sent)
         self._senders = dict(known.senders)
         self._earlier = dict(known.earlier)
+        self._leavers: dict[str, set[str]] = {}  # by session
+        for session_id, user_id in self._earlier:
+            self._leavers.setdefault(session_id, set()).add(user_id)
         self._receipts = dict(known.receipts)
         self._recalled: set[int] = set()
         self._carrying: dict[str, list[tuple[LogRow, Sequence[str]]]] = {}  # by file: messages of this batch
@@ -81,9 +74,11 @@ class Plan:
             self._require_same(envelope, place)
             self._tell(message, envelope, place, _NOBODY, is_news=False)
             return
-        session_id = envelope.session_id
-        roster = None if session_id is None else self._roster(session_id, message.sender)
-        match REGISTRY[envelope.msg_type].effect:
+        effect = REGISTRY[envelope.msg_type].effect
+        roster = None
+        if envelope.session_id is not None:
+            roster = self._roster(envelope.session_id, message.sender, writes=effect is Effect.CHAT)
+        match effect:
             case Effect.CHAT:
                 self._keep_chat(message, envelope, roster)
             case Effect.RECEIPT:
@@ -114,7 +109,7 @@ class Plan:
         if is_first:
             self._conversations.add(conversation_id)
             self.writes.conversations.append(conversation_id)
-        self._keep(message, envelope, conversation_id, _to_peers(envelope, roster), is_news=True)
+        self._keep(message, envelope, conversation_id, to_peers(envelope, roster), is_news=True)
 
     def _require_receiver(self, receiver: str | None) -> None:
         """Raise unless the receiver of a first message exists."""
@@ -149,7 +144,9 @@ class Plan:
             fresh = tuple(place for place in named.places if self._record_receipt(place, reporter, has_read=has_read))
             if fresh:
                 news.append(Named(named.element, fresh))
-        audible = _to_peers(envelope, roster) if has_read else _to_authors(news)
+        audible = to_peers(envelope, roster) if has_read else to_authors(news)
+        if roster is not None and (roster.is_deleted or reporter not in roster.members):
+            audible = TO_NOBODY  # the reporter's own unread number falls, and nobody else has a use for it
         self._tell_news(message, envelope, news, audible)
 
     def _record_receipt(self, place: Place, reporter: str, *, has_read: bool) -> bool:
@@ -180,12 +177,21 @@ class Plan:
                 self.writes.recalled.append(place.seq)
                 self._recalled.add(place.seq)
                 news.append(one)
-        self._tell_news(message, envelope, news, _to_peers(envelope, roster))
+        audible = to_peers(envelope, roster)
+        if roster is not None:
+            audible = to_readers(roster, message.sender, self._readers(envelope.conversation_id, roster, news))
+        self._tell_news(message, envelope, news, audible)
+
+    def _readers(self, session_id: str, roster: Roster, named: Sequence[Named]) -> list[str]:
+        """Return everybody who can see any of the messages, members first."""
+        people = dict.fromkeys((*roster.members, *self._leavers.get(session_id, ())))
+        places = [place for one in named for place in one.places]
+        return [user_id for user_id in people if any(self._could_see(place, user_id, roster) for place in places)]
 
     def _tell_news(self, message: AcceptedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
         sent = None
         if not news:
-            audible = _TO_NOBODY
+            audible = TO_NOBODY
         elif len(news) < len(envelope.body):
             sent = write_json(envelope.body)
             envelope = envelope.model_copy(update={"body": [one.element for one in news]})
@@ -211,15 +217,20 @@ class Plan:
         return named
 
     def _could_see(self, place: Place, user_id: str, roster: Roster) -> bool:
-        if roster.members[user_id] <= place.seq:
+        joined_seq = roster.members.get(user_id)
+        if joined_seq is not None and joined_seq <= place.seq:
             return True
         spans = self._earlier.get((place.conversation_id, user_id), ())
         return any(span.joined_seq <= place.seq <= span.left_seq for span in spans)
 
-    def _roster(self, session_id: str, sender: str) -> Roster:
-        """Return the session that `sender` writes to; before anybody is refused, session-api has been asked."""
+    def _roster(self, session_id: str, sender: str, *, writes: bool) -> Roster:
+        """Return the session that `sender` writes to, or sends a receipt or recall about; see `_admitted`.
+
+        Before anybody is refused, session-api has been asked: about every session alike, or the time that the answer
+        takes would tell a stranger which ones there are.
+        """
         try:
-            return _admitted(self.rosters.get(session_id), sender)
+            return self._admitted(session_id, sender, writes=writes)
         except TlimError:
             if session_id not in self._known.answers:
                 self.doubts.add(session_id)
@@ -229,7 +240,22 @@ class Plan:
             raise TlimError(ErrorCode.UNAVAILABLE, "the session cannot be asked for, try again", field="session_id")
         if answer.event is not None:
             self._changed(answer.event, is_in_order=False)
-        return _admitted(self.rosters.get(session_id), sender)
+        return self._admitted(session_id, sender, writes=writes)
+
+    def _admitted(self, session_id: str, sender: str, *, writes: bool) -> Roster:
+        """Return the session: members of an open one write; whoever is or was in it reports and recalls.
+
+        A stranger gets the same SESSION_UNKNOWN whether it is open, deleted or none; those who were in it NOT_ALLOWED.
+        """
+        roster = self.rosters.get(session_id)
+        is_in = roster is not None and sender in roster.members
+        was_in = bool(self._earlier.get((session_id, sender)))
+        if roster is not None and ((is_in and not roster.is_deleted) or (not writes and (is_in or was_in))):
+            return roster
+        if roster is not None and was_in and not is_in and not roster.is_deleted:
+            raise TlimError(ErrorCode.NOT_ALLOWED, "you are not in this session", field="session_id")
+        sentence = "the session is deleted" if is_in else "there is no such session"
+        raise TlimError(ErrorCode.SESSION_UNKNOWN, sentence, field="session_id")
 
     def _changed(self, event: SessionEvent, *, is_in_order: bool = True) -> None:
         """Apply a session event, unless this version or a newer one is applied already."""
@@ -256,6 +282,7 @@ class Plan:
             self.writes.members[session_id, user_id, joined_seq] = seq
             over = self._earlier.get((session_id, user_id), ())
             self._earlier[session_id, user_id] = (*over, Span(joined_seq, seq))
+            self._leavers.setdefault(session_id, set()).add(user_id)
 
     def _keep(
         self,
@@ -271,8 +298,7 @@ class Plan:
         row = row._replace(sent_body=sent)
         self._sent[row.seq] = sent or row.body
         self.writes.rows.append(row)
-        if audible.audience is Audience.ADDRESSEES:
-            self.writes.addressees += [(user_id, row.seq) for user_id in audible.recipients]
+        self.writes.addressees += [(user_id, row.seq) for user_id in audible.listed]
         if REGISTRY[envelope.msg_type].carries_file:
             self._carry(row, envelope.file_ids, audible.recipients)
         place = Place(
@@ -351,30 +377,3 @@ class Plan:
             after_seq=self.newest,
         )
         self.events.append((message.envelope.conversation_id, event))
-
-
-def _admitted(roster: Roster | None, sender: str) -> Roster:
-    if roster is None or roster.is_deleted:
-        sentence = "there is no such session" if roster is None else "the session is deleted"
-        raise TlimError(ErrorCode.SESSION_UNKNOWN, sentence, field="session_id")
-    if sender not in roster.members:
-        raise TlimError(ErrorCode.NOT_ALLOWED, "you are not in this session", field="session_id")
-    return roster
-
-
-def _to_others(roster: Roster, sender: str) -> Audible:
-    return Audible(Audience.MEMBERS, None, [user_id for user_id in roster.members if user_id != sender])
-
-
-def _to_peers(envelope: Envelope, roster: Roster | None) -> Audible:
-    """Return the other person of the conversation, or all other members of the session."""
-    if roster is not None:
-        return _to_others(roster, envelope.msg_from)
-    return Audible(Audience.RECIPIENT, envelope.msg_to, [envelope.msg_to or ""])
-
-
-def _to_authors(news: Sequence[Named]) -> Audible:
-    authors = list(dict.fromkeys(place.sender for one in news for place in one.places))
-    if len(authors) > 1:
-        return Audible(Audience.ADDRESSEES, None, authors)
-    return Audible(Audience.RECIPIENT, authors[0], authors) if authors else _TO_NOBODY

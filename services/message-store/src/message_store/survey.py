@@ -37,6 +37,9 @@ class SurveyedTables(Protocol):
     async def earlier_spans(self, keys: Collection[tuple[str, str]], /) -> dict[tuple[str, str], tuple[Span, ...]]:
         """Return the memberships that are over, by conversation and user."""
 
+    async def spans_left_since(self, seqs: Mapping[str, int], /) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """Return, by conversation and user, the memberships that ended at or after the seq given for a conversation."""
+
     async def shared_files(self, asks: Collection[tuple[str, str]], /) -> dict[tuple[str, str], Collection[int]]:
         """Return, by file and user, messages with it that he may see."""
 
@@ -70,6 +73,7 @@ class Mentions:
     commands: list[AcceptedMessage] = field(default_factory=list)  # receipts and recalls
     directs: set[tuple[str, str, str]] = field(default_factory=set)  # conversation, sender and receiver
     sessions: set[str] = field(default_factory=set)
+    senders: set[tuple[str, str]] = field(default_factory=set)  # session and sender
 
     def add(self, item: Item) -> None:
         """Note what an item names."""
@@ -81,6 +85,7 @@ class Mentions:
         session_id = envelope.session_id
         if session_id is not None:
             self.sessions.add(session_id)
+            self.senders.add((session_id, item.sender))
         kind = REGISTRY[envelope.msg_type]
         if kind.carries_file:
             self.files |= {(file_id, item.sender) for file_id in envelope.file_ids}
@@ -114,6 +119,8 @@ class Survey:
             mentions.add(item)
         self._directory.heard_of({item.session_id for item in items if isinstance(item, SessionEvent)})
         known = Known()
+        if mentions.sessions:
+            known.rosters = await self._session_rosters(mentions.sessions)
         if mentions.keys:
             known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}
             known.sent = await self._sent(items, known.places)
@@ -125,8 +132,8 @@ class Survey:
         if mentions.files:
             known.files = await self._directory.files(mentions.files)
             known.shared = await self._archive.shared_files(mentions.files)
-        if mentions.sessions:
-            known.rosters = await self._session_rosters(mentions.sessions)
+        if mentions.senders:
+            known.earlier = await self._earlier(mentions, known)
         return known
 
     async def _sent(self, items: Sequence[Item], places: Mapping[tuple[str, str], Place]) -> dict[int, str]:
@@ -150,8 +157,6 @@ class Survey:
                 key = (one.conversation_id, one.msg_id)
                 senders[key] = (*senders.get(key, ()), one.sender)
             known.senders = senders
-            people = {(message.envelope.session_id or "", message.sender) for message in mentions.commands}
-            known.earlier = await self._archive.earlier_spans(people)
         reports = {
             (place.seq, message.sender)
             for message in mentions.commands
@@ -160,6 +165,25 @@ class Survey:
         }
         if reports:
             known.receipts = await self._archive.receipts(reports)
+
+    async def _earlier(self, mentions: Mentions, known: Known) -> dict[tuple[str, str], tuple[Span, ...]]:
+        """Look up memberships that are over.
+
+        Of whoever sends receipts and recalls, of writers who are not in the session, and of everybody who has left
+        since a message that is taken back.
+        """
+        commanders = {(message.envelope.session_id or "", message.sender) for message in mentions.commands}
+        people = {
+            (session_id, sender)
+            for session_id, sender in mentions.senders
+            if (session_id, sender) in commanders
+            or session_id not in known.rosters
+            or sender not in known.rosters[session_id].members
+        }
+        spans = await self._archive.earlier_spans(people) if people else {}
+        recalled = _recalled_since(mentions.commands, known.places)
+        left = await self._archive.spans_left_since(recalled) if recalled else {}
+        return {**left, **spans}
 
     async def _users(self, mentions: Mentions, existing: Collection[str]) -> Collection[str] | None:
         """Ask once per batch, and for first messages only; None: nobody could say."""
@@ -177,6 +201,20 @@ class Survey:
         found = self._rosters.find(session_ids)
         missing = set(session_ids).difference(found)
         return {**found, **await self._archive.rosters(missing)} if missing else found
+
+
+def _recalled_since(commands: Iterable[AcceptedMessage], places: Mapping[tuple[str, str], Place]) -> dict[str, int]:
+    """Return, by session, the oldest message of their own that recalls name."""
+    since: dict[str, int] = {}
+    for message in commands:
+        session_id = message.envelope.session_id
+        if session_id is None or REGISTRY[message.envelope.msg_type].effect is not Effect.RECALL:
+            continue
+        for element in message.envelope.body:
+            place = places.get((message.sender, element["msg_id"]))
+            if place is not None and place.conversation_id == session_id and not place.is_recalled:
+                since[session_id] = min(place.seq, since.get(session_id, place.seq))
+    return since
 
 
 def _named_by(message: AcceptedMessage, known: Known) -> Iterator[Place]:

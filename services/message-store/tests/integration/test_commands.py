@@ -110,14 +110,26 @@ async def test_a_repair_tells_receipts_and_recalls_but_not_what_was_taken_back(
             report(accepted, "c1", MsgType.RECALL, "m1", sender="alice", session_id="s1"),
         )  # fmt: skip
         await world.settled(7)
+        await world.send(to_group(accepted, "m5"))
+        await world.announce(session_event("s1", 2, "alice", "carol"))
+        await world.announce(session_event("s1", 3, "carol", "dave"))
+        await world.settled(10)
+        await world.send(
+            report(accepted, "c2", MsgType.RECALL, "m5", sender="alice", session_id="s1"),
+            report(accepted, "r3", MsgType.READ, "m2", session_id="s1"),
+        )
+        await world.settled(12)
+    *_, recall, read = await world.out()
+    assert (recall.recipients, read.recipients) == (["bob", "carol"], [])
     before = {event.seq: event for event in await world.deliveries()}
-    rows = await world.rows()
     await world.recreate_stream(StreamName.OUT)
     async with world.running():
         await world.send(accepted("m4"))
-        await world.settled(8)
+        await world.settled(13)
     after = {event.seq: event for event in await world.deliveries()}
-    assert rows[1]["seq"] in before
+    assert {event.envelope.msg_id for event in before.values()} >= {"m1", "m5", "c1", "c2"}
     assert {seq: (event.recipients, event.envelope.body) for seq, event in after.items() if seq in before} == {
-        seq: (event.recipients, event.envelope.body) for seq, event in before.items() if seq != rows[1]["seq"]
+        seq: (event.recipients, event.envelope.body)
+        for seq, event in before.items()
+        if event.envelope.msg_id not in {"m1", "m5"}
     }

@@ -93,7 +93,7 @@ async def test_strangers_and_deleted_sessions_are_refused(
         async def refused() -> None:
             _, first, _, second, third = await world.out()
             assert [first.code, second.code, third.code] == [
-                ErrorCode.NOT_ALLOWED, ErrorCode.SESSION_UNKNOWN, ErrorCode.SESSION_UNKNOWN,
+                ErrorCode.SESSION_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCode.SESSION_UNKNOWN,
             ]  # fmt: skip
 
         await eventually(refused)
