@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -81,6 +82,16 @@ async def test_a_token_with_wrong_claims_is_refused(
 ) -> None:
     with pytest.raises(NotAuthenticated):
         await verifier.verify(issuer.token(**changes))
+
+
+@pytest.mark.parametrize(("skew", "is_taken"), [(55, True), (90, False)])
+async def test_clocks_of_issuer_and_service_may_differ_by_a_minute(
+    issuer: Issuer, verifier: TokenVerifier, skew: int, is_taken: bool
+) -> None:
+    now = int(time.time())
+    for changes in ({"iat": now + skew}, {"nbf": now + skew}, {"exp": now - skew}):
+        with contextlib.nullcontext() if is_taken else pytest.raises(NotAuthenticated):
+            await verifier.verify(issuer.token(**changes))
 
 
 async def test_tokens_signed_by_nobody_or_somebody_else_are_refused(issuer: Issuer, verifier: TokenVerifier) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from message_store.errors import DirectoryUnavailable, RowRefused
 from message_store.service import Recorder
-from message_store.values import AnsweredSession, FileFacts, LogRow, Place, Roster, Span, Writes
+from message_store.values import AnsweredSession, ArrivedMessage, FileFacts, LogRow, Place, Roster, Span, Writes
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
@@ -245,16 +245,18 @@ def accepted_message(
 ) -> AcceptedMessage:
     """A message as the bridge accepts it, by default from alice to bob."""
     received_at = envelope.pop("received_at", NOW - 5)
+    arrived_at = envelope.pop("arrived_at", NOW - 5)
     fields: dict[str, Any] = {
         "msg_from": sender, "msg_to": "bob" if sender == "alice" else "alice", "msg_time": "1",
         "body": [dict(REGISTRY[msg_type].example)],
     }  # fmt: skip
-    return AcceptedMessage(
+    return ArrivedMessage(
         sender=sender,
         reply_to=f"{sender}@im.example/web",
         stanza_id="s1",
         location="web",
         received_at=received_at,
+        arrived_at=arrived_at,
         envelope=Envelope(msg_id=msg_id, msg_type=msg_type, **{**fields, **envelope}),
     )
 

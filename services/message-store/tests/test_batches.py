@@ -51,7 +51,7 @@ def item_of_fixture(accepted: Any, session: Any) -> Callable[..., Any]:
         if kind == "command":
             command, named, waited = values[4:]
             return accepted(
-                msg_id, command, sender, msg_to=to, received_at=1_700_000_000_000 + waited,
+                msg_id, command, sender, msg_to=to, arrived_at=1_700_000_000_000 + waited,
                 body=[{"msg_id": name, **mark} for name in named],
             )  # fmt: skip
         types = {

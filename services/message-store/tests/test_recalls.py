@@ -32,7 +32,7 @@ async def test_in_a_group_all_others_are_told(bench: Any, session: Any, to_group
 @pytest.mark.parametrize("is_one_batch", [True, False])
 async def test_what_is_recalled_again_is_no_news(bench: Any, accepted: Any, recall: Any, is_one_batch: bool) -> None:
     await bench.record(accepted("m1"), accepted("m2"))
-    recalls = [recall("c1", "m1"), recall("c2", "m1", received_at=NOW + 2 * WINDOW), recall("c3", "m1", "m2")]
+    recalls = [recall("c1", "m1"), recall("c2", "m1", arrived_at=NOW + 2 * WINDOW), recall("c3", "m1", "m2")]
     outcomes = await bench.outcome(*recalls) if is_one_batch else [(await bench.outcome(one))[0] for one in recalls]
     assert outcomes == [["bob"], [], ["bob"]]
     assert [event.is_news for event in bench.stored[-3:]] == [True, False, True]
@@ -81,21 +81,30 @@ async def test_the_window_is_from_storing_to_receiving_the_recall_its_limit_incl
 ) -> None:
     await bench.record(accepted("m1"))
     bench.now = NOW + 10 * WINDOW  # a recall that was received in time may be stored late
-    assert await bench.outcome(recall("c1", "m1", received_at=NOW + waited, msg_time="1")) == [outcome]
+    assert await bench.outcome(recall("c1", "m1", arrived_at=NOW + waited, msg_time="1")) == [outcome]
 
 
 async def test_one_message_too_late_keeps_them_all(bench: Any, accepted: Any, recall: Any) -> None:
     await bench.record(accepted("m1"))
     bench.now = NOW + WINDOW
     await bench.record(accepted("m2"))
-    assert await bench.outcome(recall("c1", "m2", "m1", received_at=NOW + WINDOW + 1)) == [ErrorCode.RECALL_TOO_LATE]
+    assert await bench.outcome(recall("c1", "m2", "m1", arrived_at=NOW + WINDOW + 1)) == [ErrorCode.RECALL_TOO_LATE]
     assert not bench.archive.recalled
 
 
 async def test_a_recall_that_is_sent_again_is_confirmed(bench: Any, accepted: Any, recall: Any) -> None:
     await bench.record(accepted("m1"), recall("c1", "m1"))
-    assert await bench.outcome(recall("c1", "m1", received_at=NOW + 2 * WINDOW)) == [[]]
+    assert await bench.outcome(recall("c1", "m1", arrived_at=NOW + 2 * WINDOW)) == [[]]
     assert (bench.stored[-1].seq, len(bench.archive.rows)) == (2, 2)
+
+
+async def test_the_clock_of_the_bridge_decides_nothing(bench: Any, accepted: Any, recall: Any) -> None:
+    await bench.record(accepted())
+    in_time = recall("c1", "m1", arrived_at=NOW + WINDOW, received_at=NOW + 2 * WINDOW)
+    assert await bench.outcome(recall("c0", "m1", arrived_at=NOW + WINDOW + 1, received_at=NOW), in_time) == [
+        ErrorCode.RECALL_TOO_LATE,
+        ["bob"],
+    ]
 
 
 BATCHINGS = pytest.mark.parametrize("is_one_batch", [True, False])

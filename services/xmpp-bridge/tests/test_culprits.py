@@ -113,7 +113,7 @@ class Deliveries:
 
     async def verdicts(self, *messages: StoredMessage) -> list[Verdict]:
         subject = subject_out(MsgType.GROUP_TEXT, "s-1")
-        batch = [Incoming(subject, message.to_bytes(), message.seq) for message in messages]
+        batch = [Incoming(subject, message.to_bytes(), message.seq, received_at=0) for message in messages]
         async with asyncio.timeout(30):
             while True:
                 await self._component.connected()

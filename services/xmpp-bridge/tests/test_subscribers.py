@@ -56,7 +56,7 @@ def subscriber(component: FakeComponent) -> OutboxSubscriber:
 
 def batch_of(*data: bytes) -> list[Incoming]:
     subject = subject_out(MsgType.GROUP_TEXT, "s-1")
-    return [Incoming(subject, one, stream_seq=place) for place, one in enumerate(data, 1)]
+    return [Incoming(subject, one, stream_seq=place, received_at=0) for place, one in enumerate(data, 1)]
 
 
 async def test_each_receiver_and_then_its_sender_gets_each_message_in_stream_order() -> None:

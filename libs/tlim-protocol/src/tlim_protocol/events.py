@@ -226,3 +226,9 @@ class SeqsAnswer(Event):
     """Answer of `tlim.rpc.message.recalled`."""
 
     seqs: list[int]
+
+
+class Time(Event):
+    """Answer of `tlim.rpc.clock`: epoch milliseconds on the clock of message-store, which dates the log."""
+
+    now: int

@@ -99,12 +99,12 @@ def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
-            publish=tuple(every_in(kind) for kind in SESSION_TYPES),
+            publish=(*(every_in(kind) for kind in SESSION_TYPES), Rpc.CLOCK),
             subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET, Rpc.AUDIT_NOTE),
             responds=True,
         ),
         "file-api": ClientPermissions(
-            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS),
+            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS, Rpc.CLOCK),
             subscribe=_hearing("file-api", Rpc.FILE_CHECK),
             responds=True,
         ),
@@ -119,7 +119,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.SESSION_CHANGES,
                 Rpc.FILE_CHECK,
             ),
-            subscribe=_hearing("message-store", Rpc.MESSAGE_GRANTS, Rpc.MESSAGE_RECALLED),
+            subscribe=_hearing("message-store", Rpc.MESSAGE_GRANTS, Rpc.MESSAGE_RECALLED, Rpc.CLOCK),
             responds=True,
         ),
         "xmpp-bridge": ClientPermissions(
@@ -129,6 +129,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.USER_MEET,
                 Rpc.AUDIT_NOTE,
                 Rpc.MESSAGE_RECALLED,
+                Rpc.CLOCK,
             ),
             subscribe=_hearing("xmpp-bridge"),
         ),

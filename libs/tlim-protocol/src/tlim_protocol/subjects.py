@@ -22,6 +22,7 @@ class Rpc(StrEnum):
     FILE_CHECK = "tlim.rpc.file.check"
     MESSAGE_GRANTS = "tlim.rpc.message.grants"
     MESSAGE_RECALLED = "tlim.rpc.message.recalled"
+    CLOCK = "tlim.rpc.clock"
 
 
 def subject_in(msg_type: MsgType, conversation_id: str) -> str:

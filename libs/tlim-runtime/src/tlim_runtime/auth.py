@@ -21,7 +21,7 @@ logger = get_logger(__name__)
 
 ADMIN_SCOPE = "admin"
 
-_LEEWAY_S = 5  # clocks of two servers differ a little
+_LEEWAY_S = 60  # so far may the clocks of an issuer and of a service differ: hosts without NTP drift by seconds a day
 _JWT = jwt.PyJWT({"enforce_minimum_key_length": True})  # an RSA key below 2048 bits proves nothing
 
 

@@ -34,11 +34,16 @@ SUBJECT_HEADER = "Tlim-Subject"
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message as the handler sees it; `stream_seq` is its place in the stream."""
+    """One message as the handler sees it; `stream_seq` is its place in the stream.
+
+    `received_at` is when the broker had it, in epoch milliseconds on the clock of this process: what waited for an hour
+    was received an hour ago, whatever the clocks of the broker and of the publisher say.
+    """
 
     subject: str
     data: bytes
     stream_seq: int
+    received_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class BatchConsumer:
             await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
-        batch = [Incoming(d.subject, d.data, d.stream_seq) for d in deliveries]
+        batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at) for d in deliveries]
         self._handler_failed = True
         verdicts = await self._handle(batch)
         if len(verdicts) != len(batch):

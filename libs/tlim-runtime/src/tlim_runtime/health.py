@@ -9,6 +9,9 @@ from fastapi.responses import JSONResponse
 Ping = Callable[[], Awaitable[None]]
 """Returns when the resource answers, raises with a reason when it does not."""
 
+Warn = Callable[[], str | None]
+"""Returns a sentence while something is wrong that does not keep this process from working."""
+
 PING_TIMEOUT_S = 2.0
 """Below the 3 s or more that probes wait, so that the answer names what is slow instead of timing out itself."""
 
@@ -18,10 +21,21 @@ class Health:
 
     def __init__(self) -> None:
         self._pings: dict[str, Ping] = {}
+        self._warnings: dict[str, Warn] = {}
 
     def add(self, name: str, ping: Ping) -> None:
         """Register a resource under the name that /readyz shows."""
         self._pings[name] = ping
+
+    def warn(self, name: str, warn: Warn) -> None:
+        """Register what /readyz shows as a warning: it has to be looked after, and ends no readiness."""
+        self._warnings[name] = warn
+
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What is wrong and does not end readiness, by name."""
+        found = {name: warn() for name, warn in self._warnings.items()}
+        return {name: sentence for name, sentence in found.items() if sentence is not None}
 
     async def check(self) -> dict[str, str]:
         """Ping everything at once; 'ok' or the reason, by name."""
@@ -49,8 +63,9 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Answer 200 when every resource answers, else 503, with one line for each."""
+    """Answer 200 when every resource answers, else 503, with one line for each; and what else is wrong, if anything."""
     health: Health = request.app.state.health
     checks = await health.check()
     ready = all(outcome == "ok" for outcome in checks.values())
-    return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
+    warnings = {"warnings": health.warnings} if health.warnings else {}
+    return JSONResponse({"ready": ready, "checks": checks, **warnings}, status_code=200 if ready else 503)

@@ -9,8 +9,10 @@ with a reset, that is right after the last acknowledgement.
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -29,6 +31,9 @@ EXPIRES_S = 60.0
 
 STALL_S = 5.0
 """Idle this long, we ask whether there is really nothing to do."""
+
+EXACT_S = 1.0
+"""How long an answer may take that tells the server's time: it is wrong by up to half of that."""
 
 SETTLE_S = 2.0
 """Acknowledgements are counted within milliseconds; a repetition is harmless, so the wait for that is bounded."""
@@ -58,6 +63,7 @@ class Delivery:
     reply: str
     stream_seq: int
     place: int
+    received_at: int  # epoch milliseconds on our clock: when the server had it
 
 
 class PullSession:
@@ -83,6 +89,7 @@ class PullSession:
         self._heard_at = 0.0
         self._delivered_at = 0.0
         self._acknowledged = 0
+        self._ahead: float | None = None  # seconds that our clock is ahead of the server's
 
     async def open(self, first: int | None = None) -> None:
         """Listen, and put the server's delivery back to right after the last acknowledged message.
@@ -92,7 +99,8 @@ class PullSession:
         """
         self._broker.on_disconnect(self._disconnected)
         self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
-        is_behind = first is not None and first <= (await self._info())["ack_floor"]["stream_seq"]
+        info = await self._info()
+        is_behind = first is not None and first <= info["ack_floor"]["stream_seq"]
         place = {"seq": first} if is_behind else {}
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
@@ -172,7 +180,13 @@ class PullSession:
                     await asyncio.sleep(0.005)
 
     async def _info(self) -> dict[str, Any]:
-        return await self._broker.answered(f"CONSUMER.INFO.{self._name}")
+        """Ask about the consumer; each answer says what time it is at the server."""
+        asked = time.time()
+        info = await self._broker.answered(f"CONSUMER.INFO.{self._name}")
+        answered = time.time()
+        if self._ahead is None or 0 <= answered - asked < EXACT_S:
+            self._ahead = (asked + answered) / 2 - datetime.fromisoformat(info["ts"]).timestamp()
+        return info
 
     def _check(self) -> None:
         if self._lost is not None:
@@ -225,12 +239,12 @@ class PullSession:
     async def _on_delivery(self, message: Msg) -> None:
         self._requested = max(self._requested - 1, 0)
         self._delivered_at = self._heard_at
-        delivery = _read(message)
+        delivery = _read(message, self._ahead or 0.0)
         last, self._last = self._last, delivery
         if last is not None and delivery.place != last.place + 1:
             self._lose(f"{self._name}: delivery {last.place + 1} is missing")
         elif last is not None and delivery.stream_seq <= last.stream_seq:
-            self._last = Delivery("", b"", "", last.stream_seq, delivery.place)
+            self._last = Delivery("", b"", "", last.stream_seq, delivery.place, 0)
             await self._on_repeated(delivery)
         else:
             self._buffer.append(delivery)
@@ -265,10 +279,10 @@ class PullSession:
         suspected_at = -1
         while True:
             await asyncio.sleep(STALL_S)
-            if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
-                continue
             with contextlib.suppress(BrokerUnavailable):
-                info = await self._info()
+                info = await self._info()  # also under load: the clocks may have moved
+                if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
+                    continue
                 delivered = info["delivered"]["stream_seq"]
                 if info["num_pending"] and delivered == suspected_at:  # twice the same: not just on its way to us
                     self._lose(f"{self._name}: {info['num_pending']} messages are not delivered")
@@ -287,8 +301,9 @@ class PullSession:
             self._lose(str(error))
 
 
-def _read(message: Msg) -> Delivery:
+def _read(message: Msg, ahead: float) -> Delivery:
     # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>; with a domain three more parts around
     parts = message.reply.split(".")
-    stream_seq, place = parts[5:7] if len(parts) == 9 else parts[7:9]
-    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place))
+    stream_seq, place, stored_ns = parts[5:8] if len(parts) == 9 else parts[7:10]
+    received_at = int((int(stored_ns) / _NANOSECONDS + ahead) * 1000)
+    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), received_at)

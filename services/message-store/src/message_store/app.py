@@ -12,6 +12,7 @@ from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.background import Background, Repeated, running
 from tlim_runtime.broker import Broker
+from tlim_runtime.clocks import clock_responder
 from tlim_runtime.consumer import BatchConsumer, Prepare
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.logging import get_logger
@@ -62,6 +63,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         broker = await Broker.connect(settings.nats_url, settings.nats_user, password, settings.service)
         stack.push_async_callback(broker.close)
         await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(own), settings.service)
+        await broker.respond(Rpc.CLOCK, clock_responder(), settings.service)
         await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(own), settings.service)
         duty = Duty(settings, broker, own, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()

@@ -41,12 +41,12 @@ def reported(named: Sequence[Named], reporter: str) -> list[Named]:
     return found
 
 
-def recalled(named: Sequence[Named], author: str, *, received_at: int, window: int) -> list[Named]:
+def recalled(named: Sequence[Named], author: str, *, arrived_at: int, window: int) -> list[Named]:
     """Return what a recall takes back: the author's own messages; all of them or none.
 
-    `received_at` is when the server received the recall, `window` how long after storing it may come, both in ms; the
-    limit itself is inside. What is recalled already may be recalled again at any time. Raises NOT_ALLOWED,
-    MSG_ID_UNKNOWN, RECALL_TOO_LATE, in this order.
+    `arrived_at` is when the server had the recall, on the clock that dated the messages. `window` is how long after
+    storing it may come. Both are in ms; the limit itself is inside. What is recalled already may be recalled again at
+    any time. Raises NOT_ALLOWED, MSG_ID_UNKNOWN, RECALL_TOO_LATE, in this order.
     """
     own = [one.of({author}) for one in named]
     for before, after in zip(named, own, strict=True):
@@ -56,7 +56,7 @@ def recalled(named: Sequence[Named], author: str, *, received_at: int, window: i
     _require_all(own, "is no message in this conversation")
     for one in own:
         for place in one.places:
-            if not place.is_recalled and received_at - place.stored_at > window:
+            if not place.is_recalled and arrived_at - place.stored_at > window:
                 detail = f"{quoted(one.msg_id)} was stored more than {window // 1000} s ago"
                 raise TlimError(ErrorCode.RECALL_TOO_LATE, detail, field="msg_id")
     return own

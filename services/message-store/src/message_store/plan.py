@@ -9,7 +9,7 @@ from typing import assert_never
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
+from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.lenient import same_json, write_json
 from tlim_protocol.registry import REGISTRY, Effect
 
@@ -17,7 +17,7 @@ from message_store.audience import TO_NOBODY, Audible, to_authors, to_peers, to_
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
 from message_store.notices import NOTICE_SENDER, RosterChange, change_of, notice_of
-from message_store.values import Item, Known, LogRow, Place, Roster, Span, Writes
+from message_store.values import ArrivedMessage, Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
 
@@ -65,7 +65,7 @@ class Plan:
             except TlimError as refusal:
                 self._refuse(item, refusal)
 
-    def _take(self, message: AcceptedMessage) -> None:
+    def _take(self, message: ArrivedMessage) -> None:
         envelope = message.envelope
         if envelope.msg_time is None:
             envelope = envelope.model_copy(update={"msg_time": str(message.received_at)})
@@ -99,7 +99,7 @@ class Plan:
         detail = f"msg_id {quoted(envelope.msg_id)} is that of another message of yours, give each its own"
         raise TlimError(ErrorCode.FIELD_INVALID, detail, field="msg_id")
 
-    def _keep_chat(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+    def _keep_chat(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> None:
         conversation_id = envelope.conversation_id
         is_first = roster is None and conversation_id not in self._conversations
         if is_first:
@@ -136,7 +136,7 @@ class Plan:
             for row, receivers in carrying
         )
 
-    def _report(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+    def _report(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> None:
         """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
         reporter, has_read = message.sender, REGISTRY[envelope.msg_type].says_read
         news: list[Named] = []
@@ -161,12 +161,12 @@ class Plan:
             self.writes.cursors[cursor] = max(place.seq, self.writes.cursors.get(cursor, 0))
         return True
 
-    def _recall(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> None:
+    def _recall(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> None:
         """Take messages back, all that are named or none; what is recalled already is no news."""
         named = recalled(
             self._named(message, envelope, roster),
             message.sender,
-            received_at=message.received_at,
+            arrived_at=message.arrived_at,
             window=self._recall_window,
         )
         news: list[Named] = []
@@ -188,7 +188,7 @@ class Plan:
         places = [place for one in named for place in one.places]
         return [user_id for user_id in people if any(self._could_see(place, user_id, roster) for place in places)]
 
-    def _tell_news(self, message: AcceptedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
+    def _tell_news(self, message: ArrivedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
         sent = None
         if not news:
             audible = TO_NOBODY
@@ -197,7 +197,7 @@ class Plan:
             envelope = envelope.model_copy(update={"body": [one.element for one in news]})
         self._keep(message, envelope, envelope.conversation_id, audible, sent, is_news=bool(news))
 
-    def _named(self, message: AcceptedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
+    def _named(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
         """Return which chat messages of its conversation, that its sender could see, each element names."""
         me, conversation_id = message.sender, envelope.conversation_id
         named: list[Named] = []
@@ -286,7 +286,7 @@ class Plan:
 
     def _keep(
         self,
-        message: AcceptedMessage,
+        message: ArrivedMessage,
         envelope: Envelope,
         conversation_id: str,
         audible: Audible,
@@ -324,7 +324,7 @@ class Plan:
 
     def _tell(
         self,
-        message: AcceptedMessage,
+        message: ArrivedMessage,
         envelope: Envelope,
         place: Place,
         recipients: Sequence[str],
@@ -363,7 +363,7 @@ class Plan:
             stored_at=self.writes.now,
         )
 
-    def _refuse(self, message: AcceptedMessage, refusal: TlimError) -> None:
+    def _refuse(self, message: ArrivedMessage, refusal: TlimError) -> None:
         event = RejectedMessage(
             code=refusal.code,
             detail=refusal.detail,

@@ -14,7 +14,7 @@ from message_store.metrics import StoreMetrics
 from message_store.reading.file_access_repository import FileAccess
 from message_store.reading.recall_repository import Recalls
 from message_store.service import Recorder, flaw_of
-from message_store.values import Item
+from message_store.values import ArrivedMessage, Item
 
 MAX_PAYLOAD = 7 * 1024 * 1024
 """What is stored has to be published again, a little larger, within the 8 MB that NATS takes; an unpacked body of
@@ -39,7 +39,10 @@ class StoreInbox:
 
 def read_item(item: Incoming) -> Item | Poison:
     """Return what a payload of TLIM_IN says, or why it says nothing."""
-    return read_session_event(item.data) if type_in(item.subject) in SESSION_TYPES else read_accepted(item.data)
+    if type_in(item.subject) in SESSION_TYPES:
+        return read_session_event(item.data)
+    message = read_accepted(item.data)
+    return message if isinstance(message, Poison) else ArrivedMessage.of(message, item.received_at)
 
 
 def read_session_event(data: bytes) -> SessionEvent | Poison:

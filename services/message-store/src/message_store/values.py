@@ -2,14 +2,27 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import AcceptedMessage, SessionEvent
 
 from message_store.models import Audience
 
-Item = AcceptedMessage | SessionEvent
+
+class ArrivedMessage(AcceptedMessage):
+    """A message of TLIM_IN. Its `received_at` is by the bridge's clock, and decides nothing."""
+
+    arrived_at: int
+    """When the broker had it, in epoch milliseconds on the store's clock, which also dates the log."""
+
+    @classmethod
+    def of(cls, message: AcceptedMessage, arrived_at: int) -> Self:
+        """Return the message with its time."""
+        return cls(**dict(message), arrived_at=arrived_at)
+
+
+Item = ArrivedMessage | SessionEvent
 """What a batch is made of."""
 
 

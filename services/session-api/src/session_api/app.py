@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
+from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
 
@@ -74,4 +75,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("postgres", questions.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)
+        await stack.enter_async_context(compared_clock(broker, app.state.health))
         yield

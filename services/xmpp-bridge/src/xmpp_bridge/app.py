@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from tlim_protocol.streams import BRIDGE_OUTBOX
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
+from tlim_runtime.clocks import compared_clock
 from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.throttle import Throttle
 
@@ -50,7 +51,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.health.add("nats", broker.ping)
     app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer)
     try:
-        async with _messages(app, settings, broker):
+        async with compared_clock(broker, app.state.health), _messages(app, settings, broker):
             yield
     finally:
         await broker.close()
