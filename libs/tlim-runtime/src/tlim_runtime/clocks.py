@@ -1,6 +1,5 @@
 """Whether this process's clock agrees with the other services': times of several of them stand side by side."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -9,6 +8,7 @@ from typing import Protocol
 from tlim_protocol.events import Time
 from tlim_protocol.subjects import Rpc
 
+from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Responder
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
@@ -72,16 +72,10 @@ class ClockComparison:
         side = "ahead of" if ahead > 0 else "behind"
         self._warning = f"this clock is {abs(ahead):.1f} s {side} message-store's" if differs else None
 
-    async def run(self) -> None:
-        """Compare for as long as this runs; an outage of message-store is no news of the clock."""
-        while True:
-            try:
-                await self.compare()
-            except Unavailable:
-                pass  # readiness has its own line for that
-            except Exception:
-                logger.exception("clocks could not be compared")
-            await asyncio.sleep(COMPARE_EVERY_S)
+    async def try_to_compare(self) -> None:
+        """Compare; an outage of message-store is no news of the clock, and readiness tells of it elsewhere."""
+        with suppress(Unavailable):
+            await self.compare()
 
 
 @asynccontextmanager
@@ -89,10 +83,5 @@ async def compared_clock(broker: Asker, health: Health) -> AsyncIterator[None]:
     """Compare while entered, and warn at /readyz."""
     comparison = ClockComparison(broker)
     health.warn("clock", comparison.warning)
-    task = asyncio.create_task(comparison.run(), name="clock comparison")
-    try:
+    async with running(Repeated("clock comparison", comparison.try_to_compare, COMPARE_EVERY_S)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
