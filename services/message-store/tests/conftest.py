@@ -10,7 +10,7 @@ from message_store.service import Recorder
 from message_store.values import AnsweredSession, ArrivedMessage, FileFacts, LogRow, Place, Roster, Span, Writes
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent, StoredMessage
+from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.registry import REGISTRY, MsgType
 
 NOW = 1_700_000_000_000
@@ -211,10 +211,10 @@ class Bench:
             self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now, recall_window=WINDOW
         )
 
-    async def record(self, *items: AcceptedMessage | SessionEvent) -> list[str | None]:
+    async def record(self, *items: ArrivedMessage | SessionEvent) -> list[str | None]:
         return await self.recorder.record(items)
 
-    async def outcome(self, *items: AcceptedMessage | SessionEvent) -> list[Any]:
+    async def outcome(self, *items: ArrivedMessage | SessionEvent) -> list[Any]:
         """Record a batch and return what it said: recipients of what was stored, codes of what was refused."""
         before = len(self.publication.events)
         assert set(await self.record(*items)) <= {None}
@@ -242,7 +242,7 @@ def new_bench() -> type[Bench]:
 
 def accepted_message(
     msg_id: str = "m1", msg_type: MsgType = MsgType.TEXT, sender: str = "alice", **envelope: Any
-) -> AcceptedMessage:
+) -> ArrivedMessage:
     """A message as the bridge accepts it, by default from alice to bob."""
     received_at = envelope.pop("received_at", NOW - 5)
     arrived_at = envelope.pop("arrived_at", NOW - 5)
@@ -262,11 +262,11 @@ def accepted_message(
 
 
 @pytest.fixture(name="accepted")
-def accepted_fixture() -> Callable[..., AcceptedMessage]:
+def accepted_fixture() -> Callable[..., ArrivedMessage]:
     return accepted_message
 
 
-def group_message(msg_id: str, sender: str = "alice", session_id: str = "s1") -> AcceptedMessage:
+def group_message(msg_id: str, sender: str = "alice", session_id: str = "s1") -> ArrivedMessage:
     """A text to a session."""
     body = [{"session_id": session_id, "text": f"text of {msg_id}"}]
     return accepted_message(msg_id, MsgType.GROUP_TEXT, sender, msg_to=None, body=body)
@@ -279,7 +279,7 @@ def report(
     msg_type: MsgType = MsgType.RECEIVED,
     session_id: str | None = None,
     **changes: Any,
-) -> AcceptedMessage:
+) -> ArrivedMessage:
     """A receipt or recall that names messages, by default bob's to alice."""
     mark = {} if session_id is None else {"session_id": session_id}
     body = [{"msg_id": name, **mark} for name in names]
@@ -289,12 +289,12 @@ def report(
 
 
 @pytest.fixture(name="report")
-def report_fixture() -> Callable[..., AcceptedMessage]:
+def report_fixture() -> Callable[..., ArrivedMessage]:
     return report
 
 
 @pytest.fixture(name="to_group")
-def group_fixture() -> Callable[..., AcceptedMessage]:
+def group_fixture() -> Callable[..., ArrivedMessage]:
     return group_message
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 from message_store.models import Audience
-from message_store.publication import LOSS_WINDOW_MS, Newest, delivery_of, newest_seq_of, starting_point
+from message_store.publication import LOSS_WINDOW_MS, Newest, delivery_of, newest_seq_of, outgoing, starting_point
 from message_store.values import DeliveredRow, LogRow
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import RejectedMessage, StoredMessage
+from tlim_protocol.events import RejectedMessage, StoredMessage, read_out_event
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOX
+
+MAX_PAYLOAD = 8 * 1024 * 1024  # deploy/nats/nats.conf
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,31 @@ def test_a_notice_is_delivered_in_the_name_of_whoever_made_the_change() -> None:
 def test_what_is_recalled_or_concerns_nobody_else_is_not_delivered() -> None:
     assert delivery_of(found(["bob"], is_recalled=True)) is None
     assert delivery_of(found([])) is None
+
+
+def test_what_is_more_than_nats_takes_goes_in_pieces_and_the_sender_is_told_once() -> None:
+    people = [f"{'😀' * 58}{number:06}" for number in range(10_000)]
+    envelope = Envelope(
+        msg_from="alice", msg_id="m" * 64, msg_type=MsgType.GROUP_TODO,
+        body=[{"session_id": "s1", "content": "\u0001" * 1_000_000}],
+    )  # fmt: skip
+    event = StoredMessage(
+        seq=7, stored_at=1, recipients=people, envelope=envelope, reply_to="alice@im.example/web", stanza_id="s1",
+        received_at=1,
+    )  # fmt: skip
+    assert len(event.to_bytes()) > MAX_PAYLOAD
+    pieces = outgoing("s1", event, MAX_PAYLOAD)
+    read = [read_out_event(piece.payload) for piece in pieces]
+    assert all(len(piece.payload) < MAX_PAYLOAD - 4096 for piece in pieces)
+    assert [name for one in read if isinstance(one, StoredMessage) for name in one.recipients] == people
+    assert [one.reply_to for one in read] == ["alice@im.example/web", *[None] * (len(read) - 1)]
+    assert {newest_seq_of(one) for one in read} == {7}
+    assert len({piece.message_id for piece in pieces}) == len(pieces) > 1
+    assert {piece.subject for piece in pieces} == {pieces[0].subject}
+
+
+def test_what_nats_takes_goes_in_one_piece() -> None:
+    delivery = delivery_of(found(["bob", "carol"]))
+    assert delivery is not None
+    (piece,) = outgoing("u:alice:bob", delivery, MAX_PAYLOAD)
+    assert (piece.payload, piece.message_id) == (delivery.to_bytes(), "seq:7:stored")

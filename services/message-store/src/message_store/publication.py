@@ -35,6 +35,10 @@ MAX_RECIPIENTS = 100_000
 """Named by the events that are written out as JSON at a time, 2 MB of it: a batch to a group of 10,000 would be 100."""
 
 
+HEADERS = 8 * 1024
+"""Bytes left for the headers, which count as well: a message id has two ids of 64 letters, each up to 12 bytes long."""
+
+
 class Newest(NamedTuple):
     """What TLIM_OUT knows: whether nothing was ever published in it, and the newest seq that was, if it still tells."""
 
@@ -84,10 +88,30 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
     return StoredMessage(seq=row.seq, stored_at=row.stored_at, recipients=list(found.recipients), envelope=envelope)
 
 
-def outgoing(conversation_id: str, event: OutEvent) -> Outgoing:
-    """Return an event as it goes to TLIM_OUT."""
+def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Outgoing]:
+    """Return an event as it goes to TLIM_OUT: in one piece, or its receivers in several.
+
+    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece tells
+    the sender.
+    """
     msg_type = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
-    return Outgoing(subject_out(msg_type, conversation_id), event.to_bytes(), out_message_id(event))
+    subject, message_id = subject_out(msg_type, conversation_id), out_message_id(event)
+    pieces = _pieces(event, max_payload - HEADERS)
+    return [
+        Outgoing(subject, piece, f"{message_id}:{number}" if number else message_id)
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def _pieces(event: OutEvent, limit: int) -> Iterator[bytes]:
+    payload = event.to_bytes()
+    if len(payload) <= limit or not isinstance(event, StoredMessage) or len(event.recipients) < 2:
+        yield payload
+        return
+    middle = len(event.recipients) // 2
+    first, rest = event.recipients[:middle], event.recipients[middle:]
+    yield from _pieces(event.model_copy(update={"recipients": first}), limit)
+    yield from _pieces(event.model_copy(update={"recipients": rest, "reply_to": None}), limit)
 
 
 def _recipients(event: tuple[str, OutEvent]) -> int:
@@ -142,7 +166,7 @@ class Publication:
         """
         self._metrics.lag(newest - self.seq)
         for portion in portions(events, _recipients, MAX_RECIPIENTS):
-            await self._send([outgoing(conversation_id, event) for conversation_id, event in portion])
+            await self._send([piece for place, event in portion for piece in self._outgoing(place, event)])
         self._seq = newest
         self._metrics.lag(0)
 
@@ -151,6 +175,9 @@ class Publication:
         async with self._turn:
             if self._seq is not None:
                 await self._archive.save_published(self._seq)
+
+    def _outgoing(self, conversation_id: str, event: OutEvent) -> list[Outgoing]:
+        return outgoing(conversation_id, event, self._broker.max_payload)
 
     async def _send(self, items: Sequence[Outgoing]) -> None:
         self._require_certainty()
@@ -174,7 +201,8 @@ class Publication:
         while rows := await self._archive.messages_after(self.seq, PAGE):
             logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows))
             deliveries = [(found.row.conversation_id, delivery_of(found)) for found in rows]
-            await self._send([outgoing(place, delivery) for place, delivery in deliveries if delivery is not None])
+            told = [(place, delivery) for place, delivery in deliveries if delivery is not None]
+            await self._send([piece for place, delivery in told for piece in self._outgoing(place, delivery)])
             self._seq = rows[-1].row.seq
 
     async def _newest(self) -> Newest:

@@ -1,25 +1,40 @@
 """Who is in a session, kept in the leader's memory: a group of thousands is not read again for every batch."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
 from message_store.values import Roster
 
-MAX_MEMBERS = 500_000
-"""Members of all rosters kept: some 50 bytes each, so 25 MB; beyond it the ones not used for longest are read again."""
+MAX_BYTES = 64 * 1024**2
+"""Of all rosters kept: some 400,000 members of large groups, or 100,000 groups of two. Those not used for longest are
+read again."""
+
+_PLACE = 200
+"""Bytes that an entry takes in the ordered dictionary, beside what it holds."""
+
+_SEQ = 32  # bytes of an int
+
+
+def weight_of(session_id: str, roster: Roster) -> int:
+    """Return how many bytes of memory a kept roster takes, about: two members are 600, not two ids."""
+    members = roster.members
+    holders = sys.getsizeof(session_id) + sys.getsizeof(roster) + sys.getsizeof(members)
+    return _PLACE + holders + sum(map(sys.getsizeof, members)) + _SEQ * (len(members) + 1)
 
 
 class RosterCache:
     """The sessions used last, as the table has them: only the leader changes it, and says so after a commit."""
 
-    def __init__(self, max_members: int = MAX_MEMBERS) -> None:
-        self._max_members = max_members
-        self._members = 0
-        self._rosters: OrderedDict[str, Roster] = OrderedDict()
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._rosters: OrderedDict[str, tuple[Roster, int]] = OrderedDict()  # with their weight
+        self.size = 0
+        """Bytes that it takes, about."""
 
     def find(self, session_ids: Collection[str]) -> dict[str, Roster]:
         """Return those of the sessions that are kept."""
-        found = {one: self._rosters[one] for one in session_ids if one in self._rosters}
+        found = {one: self._rosters[one][0] for one in session_ids if one in self._rosters}
         for session_id in found:
             self._rosters.move_to_end(session_id)
         return found
@@ -27,14 +42,17 @@ class RosterCache:
     def keep(self, rosters: Mapping[str, Roster]) -> None:
         """Keep what a batch used or changed, once it is committed."""
         for session_id, roster in rosters.items():
-            known = self._rosters.pop(session_id, None)
-            self._members += len(roster.members) - (len(known.members) if known is not None else 0)
-            self._rosters[session_id] = roster
-        while self._members > self._max_members and self._rosters:
-            _, dropped = self._rosters.popitem(last=False)
-            self._members -= len(dropped.members)
+            known, weight = self._rosters.pop(session_id, (None, 0))
+            self.size -= weight
+            if roster is not known:  # to weigh a large one takes a while
+                weight = weight_of(session_id, roster)
+            self._rosters[session_id] = (roster, weight)
+            self.size += weight
+        while self.size > self._max_bytes and self._rosters:
+            _, (_, weight) = self._rosters.popitem(last=False)
+            self.size -= weight
 
     def clear(self) -> None:
         """Forget everything: nobody knows whether the last transaction was committed."""
         self._rosters.clear()
-        self._members = 0
+        self.size = 0
