@@ -89,7 +89,8 @@ async def test_clocks_of_issuer_and_service_may_differ_by_a_minute(
     issuer: Issuer, verifier: TokenVerifier, skew: int, is_taken: bool
 ) -> None:
     now = int(time.time())
-    for changes in ({"iat": now + skew}, {"nbf": now + skew}, {"exp": now - skew}):
+    skewed: list[dict[str, Any]] = [{"iat": now + skew}, {"nbf": now + skew}, {"exp": now - skew}]
+    for changes in skewed:
         with contextlib.nullcontext() if is_taken else pytest.raises(NotAuthenticated):
             await verifier.verify(issuer.token(**changes))
 
