@@ -19,9 +19,10 @@ def _port(default: int, purpose: str) -> int:
 
 @dataclass(frozen=True)
 class Ports:
-    """One port for each door. Only the first three are for others; the rest are how the parts find each other."""
+    """One port for each door. Only the first four are for others; the rest are how the parts find each other."""
 
     gateway: int = _port(9090, "HTTP gateway")
+    files: int = _port(9091, "HTTP gateway, files to and from S3")
     xmpp: int = _port(5222, "XMPP clients")
     websocket: int = _port(5280, "XMPP over WebSocket")
     nats: int = _port(14222, "NATS")

@@ -91,8 +91,8 @@ class ServicePrograms:
         access_key, secret_key = self.credentials.s3_file_api
         return {
             "TLIM_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports.s3}",
-            # S3 is on loopback only: whoever lets others in (TLIM_BIND) says under which address they reach it
-            "TLIM_S3_PUBLIC_URL": os.environ.get("TLIM_S3_PUBLIC_URL") or f"http://127.0.0.1:{self.ports.s3}",
+            # the gateway's door to S3; whoever lets others in (TLIM_BIND) says under which address they reach it
+            "TLIM_S3_PUBLIC_URL": os.environ.get("TLIM_S3_PUBLIC_URL") or f"http://127.0.0.1:{self.ports.files}",
             "TLIM_S3_REGION": s3.REGION,
             "TLIM_S3_BUCKET": s3.FILES_BUCKET,
             "TLIM_S3_ACCESS_KEY": access_key,
@@ -117,6 +117,9 @@ class ServicePrograms:
         environment = {
             "TLIM_BIND": self.public_address,
             "TLIM_PORT_GATEWAY": str(self.ports.gateway),
+            "TLIM_PORT_FILES": str(self.ports.files),
+            "TLIM_S3": f"127.0.0.1:{self.ports.s3}",
+            "TLIM_S3_BUCKET": s3.FILES_BUCKET,
             "TLIM_CORS_ORIGINS": json.dumps(self.web_origins()),
             "XDG_DATA_HOME": str(self.home / GATEWAY),
             "XDG_CONFIG_HOME": str(self.home / GATEWAY),

@@ -18,7 +18,7 @@ class Settings(ServiceSettings, DatabaseSettings):
 
     s3_endpoint_url: str
     s3_public_url: str | None = Field(default=None, pattern="^https?://[^/]+/?$")
-    """Scheme, host and port under which clients reach S3; without it they send everything through this service."""
+    """Scheme, host and port of the gateway's door to S3; without it clients send everything through this service."""
     s3_bucket: str = "tlim-files"
     s3_region: str = "us-east-1"
     s3_access_key: str
@@ -35,9 +35,9 @@ class Settings(ServiceSettings, DatabaseSettings):
     part_url_lifetime: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=7))
     """A new URL is to be had at any time while the upload is open."""
     download_url_lifetime: timedelta = Field(
-        default=timedelta(minutes=5), ge=timedelta(seconds=1), le=timedelta(days=7)
+        default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(seconds=60)
     )
-    """Who has the URL may read the file, until then, whatever becomes of his rights."""
+    """Whoever has the URL may begin to read the file until then, also after a recall; so it cannot be longer."""
     workers: int = Field(default=2, ge=1)
     """How many images and recordings are looked into at once, each in a process of at most 1 GiB."""
     examine_interval: timedelta = timedelta(seconds=5)

@@ -350,6 +350,14 @@ class TestDownload:
 
         await eventually(announced)
 
+    async def test_the_url_of_a_deleted_file_ends_at_once(self, world: Any) -> None:
+        async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+            path = f"/v1/files/{(await alice.post('/v1/files', content=PNG)).json()['file_id']}"
+            url = (await alice.get(f"{path}/url")).json()["url"]
+            assert (await s3.get(url)).content == PNG
+            assert (await alice.delete(path)).status_code == 204
+            assert (await s3.get(url)).status_code == 404
+
     async def test_a_stranger_gets_no_url(self, world: Any) -> None:
         file_id = (await call(world, "POST", "/v1/files", content=PNG)).json()["file_id"]
         for wanted in (file_id, "0" * 32):
