@@ -95,7 +95,7 @@ class Terminal:
 
 @pytest.fixture
 def tlim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    for name in ("TLIM_PASSWORD", "TLIM_GATEWAY", "TLIM_XMPP", "TLIM_DOMAIN", "TLIM_CA_FILE"):
+    for name in ("TLIM_PASSWORD", "TLIM_GATEWAY", "TLIM_XMPP", "TLIM_DOMAIN", "TLIM_CA_FILE", "TLIM_COMPONENT"):
         monkeypatch.delenv(name, raising=False)
     return Terminal(FakeDoors(tmp_path / "profiles"))
 
@@ -123,6 +123,19 @@ def test_login_takes_a_server_without_a_port_and_one_by_its_ipv6_address(
 ) -> None:
     tlim.ok("login", "alice", "--password-stdin", "--xmpp", address, typed="secret\n")
     assert tlim.doors.profiles.load("alice").server == server
+
+
+def test_login_keeps_the_bridges_name_where_messages_must_be_addressed_to_it(tlim: Terminal) -> None:
+    component = "bridge.example.org"
+    tlim.ok("login", "alice", "--password-stdin", "--component", component, typed="secret\n")
+    server = tlim.doors.profiles.load("alice").server
+    assert (server.entrance("bob"), server.entrance(None), server.bridge) == (f"bob@{component}", component, component)
+
+
+def test_without_it_messages_go_to_people_and_to_the_domain() -> None:
+    server = ServerAddress("h", domain="example.org")
+    assert (server.entrance("bob"), server.entrance(None)) == ("bob@example.org", "example.org")
+    assert server.bridge == "bridge.example.org"
 
 
 @pytest.mark.parametrize("address", ["h:many", "h:99999", "", ":5222", "[::1", "h/path"])

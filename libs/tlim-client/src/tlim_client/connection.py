@@ -42,6 +42,16 @@ class ServerAddress:
     ca_file: Path | None = None
     component: str | None = None
 
+    @property
+    def bridge(self) -> str:
+        """The bridge's own address, which also answers requests."""
+        return self.component or f"bridge.{self.domain}"
+
+    def entrance(self, receiver: str | None) -> str:
+        """Return the JID that a message for this user, or for a group (None), is sent to (protocol section 1)."""
+        entrance = self.component or self.domain
+        return entrance if receiver is None else f"{receiver}@{entrance}"
+
     def tls(self) -> ssl.SSLContext:
         """Return the context for STARTTLS; raises ClientError when the CA file cannot be read."""
         try:

@@ -28,13 +28,15 @@ class Profile:
     xmpp_port: int
     domain: str
     ca_file: str | None
+    component: str | None = None
     token: str | None = None
     token_ends: float = 0  # seconds since the epoch
 
     @property
     def server(self) -> ServerAddress:
         """The XMPP server to connect to."""
-        return ServerAddress(self.xmpp_host, self.xmpp_port, self.domain, Path(self.ca_file) if self.ca_file else None)
+        authority = Path(self.ca_file) if self.ca_file else None
+        return ServerAddress(self.xmpp_host, self.xmpp_port, self.domain, authority, self.component)
 
     def with_token(self, token: str, lifetime: float) -> Self:
         """Return the profile with a new token that is good for `lifetime` seconds from now."""

@@ -34,8 +34,8 @@ class XmppClient(Connection):
     """One device of one user that talks tlim; what is received lands in `inbox`."""
 
     def send(self, envelope: Envelope, *, to: str | None = None) -> str:
-        """Send an envelope to its receiver (a group's: to the domain), or to the JID `to`; returns the stanza id."""
-        return self.send_body(write_envelope(envelope), to or envelope.msg_to or self.server.domain)
+        """Send an envelope to where the server takes it, or to the JID `to`; returns the stanza id."""
+        return self._send(write_envelope(envelope), to or self.server.entrance(envelope.msg_to))
 
     def send_body(
         self, body: str | None, to: str, *, location: str | None = "mobile", sender: str | None = None
@@ -44,10 +44,7 @@ class XmppClient(Connection):
 
         `sender` claims a `from` in the stanza, as only a forger does. Returns the stanza id.
         """
-        stanza_id = str(uuid.uuid4())
-        stanza = message_stanza(self.address_of(to), body, stanza_id, location=location, sender_jid=sender)
-        self.send_stanza(stanza)
-        return stanza_id
+        return self._send(body, self.address_of(to), location=location, sender=sender)
 
     def send_stanza(self, stanza: Element) -> None:
         """Send a `<message>` as it is; it waits in slixmpp's queue while the connection is made again."""
@@ -94,7 +91,7 @@ class XmppClient(Connection):
 
         Raises ClientError, with the error condition of RFC 6120, when it is refused or not answered.
         """
-        request: Iq = self._connected().make_iq_get(ito=f"bridge.{self.server.domain}")
+        request: Iq = self._connected().make_iq_get(ito=self.server.bridge)
         request.append(Element(_TOKEN))
         try:
             answer: Iq = await request.send(timeout=within)  # type: ignore[no-untyped-call] # slixmpp has not annotated it
@@ -111,6 +108,11 @@ class XmppClient(Connection):
         except (IqError, IqTimeout) as error:
             raise ClientError(f"{jid} does not say what it can do: {error.condition}") from error
         return set(answer["disco_info"]["features"])
+
+    def _send(self, body: str | None, jid: str, *, location: str | None = "mobile", sender: str | None = None) -> str:
+        stanza_id = str(uuid.uuid4())
+        self.send_stanza(message_stanza(jid, body, stanza_id, location=location, sender_jid=sender))
+        return stanza_id
 
     async def _answer(self, msg_id: str, stanza_id: str, within: float) -> Stored | Refused | Bounced | None:
         def about_it(event: Received) -> Stored | Refused | Bounced | None:

@@ -16,6 +16,15 @@ from tlim_client.profile import Profile, development_ca
 Gateway = Annotated[str, typer.Option(envvar="TLIM_GATEWAY", help="The HTTP gateway.")]
 Xmpp = Annotated[str, typer.Option(envvar="TLIM_XMPP", metavar="HOST[:PORT]", help="The XMPP server.")]
 Domain = Annotated[str, typer.Option(envvar="TLIM_DOMAIN", help="The XMPP domain: the part of an address after @.")]
+Component = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TLIM_COMPONENT",
+        metavar="JID",
+        help="The bridge's own name, such as bridge.DOMAIN: messages are addressed to it. Only for an XMPP server"
+        " without tlim's module (docs/openfire.md).",
+    ),
+]
 CaFile = Annotated[
     Path | None,
     typer.Option(
@@ -37,6 +46,7 @@ def login(
     xmpp: Xmpp = "localhost:5222",
     domain: Domain = "im.itonglian.com",
     ca_file: CaFile = None,
+    component: Component = None,
     password_stdin: PasswordStdin = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,6 +73,7 @@ def login(
                 xmpp_port=port,
                 domain=domain,
                 ca_file=str(certificate.resolve()) if certificate else None,
+                component=component,
             ),
         )
     )
