@@ -55,7 +55,7 @@ def test_exactly_as_many_values_as_allowed_are_read() -> None:
     ],
 )
 def test_more_values_are_refused_before_any_parser_sees_them(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lenient, "from_json", None)
+    monkeypatch.setattr(lenient, "read_strict", None)
     monkeypatch.setattr(lenient, "_read_json5", None)
 
     with pytest.raises(TlimError) as refused:

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from socket import socket
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from tlim_protocol.lenient import write_json
 from tlim_runtime import bodies
 from tlim_runtime.app import build_app
 from tlim_runtime.bodies import MAX_BODY_VALUES, BoundedRoute
@@ -26,6 +28,10 @@ def make_app() -> FastAPI:
     @router.post("/numbers")
     async def numbers(body: list[int]) -> int:
         return len(body)
+
+    @router.post("/anything")
+    async def anything(body: dict[str, Any]) -> str:
+        return write_json(body)
 
     return build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
 
@@ -60,6 +66,15 @@ async def test_a_body_of_too_many_values_is_refused_unread() -> None:
         more = await client.post("/numbers", content="[" * (MAX_BODY_VALUES + 1))
     assert (most.status_code, most.json()) == (200, MAX_BODY_VALUES - 1)
     assert (more.status_code, more.json()["code"]) == (422, "error-016")
+
+
+async def test_numbers_are_kept_as_they_were_written() -> None:
+    body = '{"price":100.10,"many":[1e2,12345678901234567890]}'
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app()), base_url="http://test") as client:
+        answer = await client.post("/anything", content=body, headers={"Content-Type": "application/json"})
+        broken = await client.post("/anything", content="{nonsense", headers={"Content-Type": "application/json"})
+    assert answer.json() == body
+    assert (broken.status_code, broken.json()["code"]) == (400, "error-005")
 
 
 async def test_a_body_that_never_ends_is_408_and_the_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,10 @@
 
 from xml.etree.ElementTree import Element, SubElement
 
-from pydantic import ValidationError
 from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
+from tlim_protocol.lenient import read_strict
 from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, Tag
 
 from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Received, Refused, Stored
@@ -101,7 +101,7 @@ def _read_message(stanza: Element, domain: str) -> Delivered | Plain | None:
             envelope = _read_delivery(body, None if from_jid == domain else from_jid)
         else:
             envelope = read_envelope(body, _user_of(from_jid))
-    except (TlimError, ValidationError):
+    except (TlimError, ValueError):
         return Plain(from_jid, body, stanza_id)
     delayed = stanza.find(f"{{{DELAY_NS}}}delay") is not None
     return Delivered(envelope, from_jid, stanza_id, _number(mark.get("seq")), _number(mark.get("time")), delayed)
@@ -112,7 +112,7 @@ def _read_delivery(body: str, from_jid: str | None) -> Envelope:
 
     A notice comes from the domain itself (`from_jid` None) and names in `from` whoever caused it.
     """
-    envelope = Envelope.model_validate_json(body)
+    envelope = Envelope.model_validate(read_strict(body))
     if from_jid is not None and envelope.msg_from != _user_of(from_jid):
         raise TlimError(ErrorCode.FROM_NOT_SENDER, "the envelope names another sender than the stanza", field="from")
     return envelope

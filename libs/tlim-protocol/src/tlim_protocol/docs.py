@@ -4,11 +4,18 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from tlim_protocol.body import MAX_ELEMENTS
 from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.errors import ERRORS
+from tlim_protocol.lenient import MAX_BITS, MAX_VALUES
 from tlim_protocol.registry import REGISTRY, MsgType
 from tlim_protocol.streams import CONSUMERS, PERMISSIONS, STREAMS
 from tlim_protocol.subjects import Rpc
+
+_LIMITS = (
+    f"A body has at most {MAX_ELEMENTS:,} elements and {MAX_VALUES:,} values. Numbers in strict JSON are kept as they "
+    f"were written: `100.10` stays `100.10`. In JSON5 a number is a double, or an integer of at most {MAX_BITS:,} bits."
+)
 
 
 def example(msg_type: MsgType) -> Envelope:
@@ -52,7 +59,7 @@ def _message_types() -> list[str]:
         for line in ("", f"`{kind}` {row.title}", "```json", write_envelope(example(kind)), "```")
     ]
     head = ["", "## Message types", "", "| msg_type | body element | sent over | effect |", "|---|---|---|---|"]
-    return [*head, *rows, *examples]
+    return [*head, *rows, "", _LIMITS, *examples]
 
 
 def _keys(kind: MsgType) -> str:

@@ -84,7 +84,7 @@ def read_envelope(text: str | None, sender: str, charge: Charge = free_of_charge
 
 def write_envelope(envelope: Envelope) -> str:
     """Return strict JSON under the specification's names whose characters may stand in an XML text node."""
-    return write_json(envelope.model_dump(mode="json", by_alias=True, exclude_none=True))
+    return write_json(envelope.model_dump(by_alias=True, exclude_none=True))
 
 
 def _check(raw: dict[str, Any], sender: str, charge: Charge) -> Envelope:

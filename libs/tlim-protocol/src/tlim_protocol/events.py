@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.lenient import read_strict, write_json
 from tlim_protocol.registry import MsgType
 
 
@@ -28,7 +29,24 @@ class Event(BaseModel):
         return cls.model_validate_json(data)
 
 
-class AcceptedMessage(Event):
+class Carrier(Event):
+    """The base of payloads with an envelope: the numbers in its body travel as they were written."""
+
+    def to_bytes(self) -> bytes:
+        """Return the payload as it travels: UTF-8 JSON with wire names."""
+        return write_json(self.model_dump(by_alias=True)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a payload; raises pydantic.ValidationError for anything else."""
+        try:
+            value = read_strict(data)
+        except ValueError:
+            return cls.model_validate_json(data)  # which says what is wrong with it
+        return cls.model_validate(value)
+
+
+class AcceptedMessage(Carrier):
     """`tlim.in.M*`: a valid message as the bridge took it over, not yet stored."""
 
     sender: str
@@ -39,7 +57,7 @@ class AcceptedMessage(Event):
     envelope: Envelope
 
 
-class StoredMessage(Event):
+class StoredMessage(Carrier):
     """`tlim.out.M*`: a committed message, to be delivered to `recipients` and confirmed to `reply_to`.
 
     Not `is_news`: only confirmed, as a resend, a receipt of what was read before, or what was recalled before it was
@@ -83,7 +101,11 @@ _OUT_EVENT: TypeAdapter[OutEvent] = TypeAdapter(Annotated[OutEvent, Field(discri
 
 def read_out_event(data: bytes) -> OutEvent:
     """Read any payload of `tlim.out.>`; raises pydantic.ValidationError for anything else."""
-    return _OUT_EVENT.validate_json(data)
+    try:
+        value = read_strict(data)
+    except ValueError:
+        return _OUT_EVENT.validate_json(data)  # which says what is wrong with it
+    return _OUT_EVENT.validate_python(value)
 
 
 class SessionEvent(Event):

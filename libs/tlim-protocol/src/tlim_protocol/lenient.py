@@ -5,9 +5,10 @@ import math
 import re
 from decimal import Decimal
 from functools import lru_cache
+from typing import Self
 
+import msgspec
 import pyjson5
-from pydantic_core import from_json, to_json
 
 from tlim_protocol.errors import ErrorCode, TlimError
 
@@ -30,16 +31,42 @@ _STRINGS_AND_COMMENTS = rb"""
     | /"""
 
 
+class Number(float):
+    """A number with a fraction or an exponent, which is written as it was read: `100.10` does not become `100.1`."""
+
+    __slots__ = ("text",)
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Keep the text of a JSON number."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+_STRICT = msgspec.json.Decoder(float_hook=Number)
+
+
+def read_strict(text: str | bytes) -> object:
+    """Return the value of strict JSON, its numbers as integers or as `Number`; raises ValueError for all else."""
+    try:
+        return _STRICT.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_json(text: str | bytes, max_values: int = MAX_VALUES) -> object:
     """Return the value of strict JSON or, failing that, of JSON5 (unquoted keys, single quotes, trailing commas).
 
-    The specification's own examples need the second reading. Of repeated keys the last wins. Raises TlimError
+    The specification's own examples need the second reading, which knows numbers only as floats. Of repeated keys the
+    last wins. Raises TlimError
     FIELD_INVALID, before anything is read, for more than `max_values` values. Raises JSON_INVALID for everything
     else, for numbers beyond what a float can tell and for nesting deeper than MAX_DEPTH.
     """
     check_values(text, max_values)
     try:
-        value = from_json(text, allow_inf_nan=False)
+        value = read_strict(text)
     except ValueError:
         value = _read_json5(text)
     if not _is_sound(value, MAX_DEPTH):
@@ -65,7 +92,8 @@ def write_json(value: object) -> str:
     JSON escapes the control characters itself; U+FFFE and U+FFFF, which XML forbids too, can only occur inside
     strings, so that replacing them by their escapes keeps the value.
     """
-    return to_json(value).decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+    text = msgspec.json.encode(value, enc_hook=_as_it_came).decode()
+    return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def same_json(one: str, other: str) -> bool:
@@ -80,6 +108,12 @@ def _comparable(text: str) -> object:
 
 def _number(digits: str) -> tuple[Decimal]:
     return (Decimal(digits),)
+
+
+def _as_it_came(value: object) -> msgspec.Raw:
+    if isinstance(value, Number):
+        return msgspec.Raw(value.text.encode())
+    raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
 
 
 @lru_cache

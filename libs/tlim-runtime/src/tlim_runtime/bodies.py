@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.lenient import check_values
+from tlim_protocol.lenient import check_values, read_strict
 
 from tlim_runtime.errors import HttpRefusal
 
@@ -45,6 +45,20 @@ async def read_body(request: Request) -> bytes:
         raise HTTPException(400, "the client hung up") from None  # nobody hears it
 
 
+class _ExactRequest(Request):
+    """A request whose body has been read; numbers in its JSON are kept as they were written."""
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        super().__init__(request.scope, request.receive)
+        self._body = body
+
+    async def json(self) -> Any:  # noqa: ANN401 - as Starlette has it
+        try:
+            return read_strict(self._body)
+        except ValueError:
+            return await super().json()  # which says what is wrong with it
+
+
 class BoundedRoute(APIRoute):
     """A route whose JSON body is read within BODY_S and parsed only when it has at most MAX_BODY_VALUES values.
 
@@ -59,8 +73,9 @@ class BoundedRoute(APIRoute):
 
         async def read_first(request: Request) -> Response:
             await self.before_body(request)
-            check_values(await read_body(request), MAX_BODY_VALUES)
-            return await handle(request)
+            body = await read_body(request)
+            check_values(body, MAX_BODY_VALUES)
+            return await handle(_ExactRequest(request, body))
 
         return read_first
 

@@ -9,6 +9,7 @@ import sqlalchemy.exc
 from fastapi import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from tlim_protocol.lenient import read_strict
 
 from tlim_runtime.outages import DatabaseUnavailable
 
@@ -44,6 +45,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
+            json_deserializer=read_strict,  # keeps numbers as they were written
             pool_pre_ping=True,  # after a restart of PostgreSQL the pool holds dead connections: find out before use
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,

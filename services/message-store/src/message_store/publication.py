@@ -4,11 +4,12 @@ import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from pydantic_core import from_json
+from tlim_protocol.body import Body
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import OutEvent, StoredMessage, read_out_event
+from tlim_protocol.lenient import read_strict
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import out_message_id, subject_out
@@ -75,7 +76,7 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
     row = found.row
     if found.is_recalled or not found.recipients:
         return None
-    body = from_json(row.body)
+    body = cast("Body", read_strict(row.body))
     envelope = Envelope(
         version=row.version,
         msg_from=body[0][ACTOR] if row.sender == NOTICE_SENDER else row.sender,

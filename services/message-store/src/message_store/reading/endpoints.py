@@ -9,6 +9,7 @@ from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from message_store.dependencies import CurrentUserDep
+from message_store.reading.answers import PageAnswer
 from message_store.reading.conversations_service import read_conversations
 from message_store.reading.dependencies import ConversationsReaderDep, HistoryReaderDep, LedgerReaderDep, SyncReaderDep
 from message_store.reading.history_service import read_page
@@ -25,7 +26,7 @@ _ANY = (ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE)
 Seq = Annotated[int | None, Query(ge=0, le=_MAX_SEQ)]
 
 
-@router.get("/conversations", responses=problem_responses(*_ANY, statuses=(401,)))
+@router.get("/conversations", response_model=ConversationPage, responses=problem_responses(*_ANY, statuses=(401,)))
 async def list_conversations(
     *,
     user: CurrentUserDep,
@@ -34,7 +35,7 @@ async def list_conversations(
         str | None, Query(pattern="^[0-9]{1,18}$", description="`next_cursor` of the page before")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> ConversationPage:
+) -> PageAnswer:
     """Return my conversations, the one with the newest message first.
 
     A session that I left is shown as it was then, without its name when my leaving is older than what is kept. A page
@@ -42,11 +43,12 @@ async def list_conversations(
     """
     before = None if cursor is None else int(cursor)
     page = await read_conversations(reader, user.user_id, before=before, limit=limit)
-    return ConversationPage.of(user.user_id, page)
+    return PageAnswer(ConversationPage.of(user.user_id, page))
 
 
 @router.get(
     "/conversations/{conversation}/messages",
+    response_model=HistoryPage,
     responses=problem_responses(ErrorCode.SESSION_UNKNOWN, *_ANY, statuses=(401,)),
 )
 async def read_messages(
@@ -57,32 +59,42 @@ async def read_messages(
     before: Seq = None,
     after: Seq = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> HistoryPage:
+) -> PageAnswer:
     """Return a conversation of mine, newest first (page on with `before`), or oldest first with `after`.
 
     Of a group only what was written while I was in it. A page may hold fewer messages than asked for, when they are
     large: `more` tells whether to go on.
     """
-    return HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
+    return PageAnswer(
+        HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
+    )
 
 
-@router.get("/sync", responses=problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)))
+@router.get(
+    "/sync",
+    response_model=SyncPage,
+    responses=problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)),
+)
 async def sync(
     *,
     user: CurrentUserDep,
     reader: SyncReaderDep,
     after: Annotated[int, Query(ge=0, le=_MAX_SEQ, description="`next` of the last page; 0: from the beginning")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> SyncPage:
+) -> PageAnswer:
     """Return everything that concerns me after a cursor: messages, receipts, recalls and notices, oldest first.
 
     What I sent is in it, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
     device begins with `sync_from` of the first page of `GET /v1/conversations`.
     """
-    return SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit))
+    return PageAnswer(SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit)))
 
 
-@router.get("/messages/{msg_id:path}", responses=problem_responses(ErrorCode.MSG_ID_UNKNOWN, *_ANY, statuses=(401,)))
+@router.get(
+    "/messages/{msg_id:path}",
+    response_model=MessageDetails,
+    responses=problem_responses(ErrorCode.MSG_ID_UNKNOWN, *_ANY, statuses=(401,)),
+)
 async def read_message(
     msg_id: Annotated[str, Path(min_length=1, max_length=MAX_ID)],
     *,
@@ -92,10 +104,10 @@ async def read_message(
     state: Annotated[ReadState | None, Query(description="only these receivers")] = None,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> MessageDetails:
+) -> PageAnswer:
     """Return a message that I may see, and who has received and read it.
 
     Without `sender` the newest one with that msg_id.
     """
     ledger = await read_ledger(reader, user.user_id, msg_id, sender=sender, state=state, after=cursor, limit=limit)
-    return MessageDetails.told(user.user_id, ledger)
+    return PageAnswer(MessageDetails.told(user.user_id, ledger))

@@ -10,6 +10,7 @@ from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from message_store.dependencies import CurrentUserDep, SessionDep
+from message_store.reading.answers import PageAnswer
 from message_store.search.repository import SearchReader
 from message_store.search.schemas import SearchPage
 from message_store.search.service import Question, checked, search
@@ -29,6 +30,7 @@ def search_reader(session: SessionDep) -> SearchReader:
 
 @router.get(
     "",
+    response_model=SearchPage,
     responses=problem_responses(
         ErrorCode.FIELD_INVALID, ErrorCode.MSG_TYPE_INVALID, ErrorCode.UNAVAILABLE, statuses=(401,)
     ),
@@ -45,9 +47,9 @@ async def search_messages(
     until: Time = None,
     before: Annotated[int | None, Query(ge=0, le=_MAX_BIGINT, description="`next` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> SearchPage:
+) -> PageAnswer:
     """Search the messages of my conversations for a part of their text, newest first."""
     question = checked(Question(q, conversation, sender, msg_type, since, until, before))
     started = time.monotonic()
     hits = await search(reader, user.user_id, question, limit=limit, elapsed=lambda: time.monotonic() - started)
-    return SearchPage.of(user.user_id, hits)
+    return PageAnswer(SearchPage.of(user.user_id, hits))

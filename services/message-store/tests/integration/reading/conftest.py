@@ -95,7 +95,12 @@ class Log:
         removed: tuple[str, ...] = (),
         name: str = "a group",
     ) -> int:
-        body = [{"session_id": session_id, "session_name": name, "actor": actor, "added": added, "removed": removed}]
+        body = [
+            {
+                "session_id": session_id, "session_name": name, "actor": actor, "added": added, "removed": removed,
+                "session_valid": int(msg_type is MsgType.SESSION_DELETED),
+            }
+        ]  # fmt: skip
         seq = await self._append(session_id, "", msg_type, Audience.MEMBERS, body=body)
         for user_id in added:
             await self._enter(session_id, user_id, seq)

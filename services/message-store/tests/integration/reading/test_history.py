@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from message_store.app import create_app
+from tlim_protocol.envelope import write_envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import subject_in
 
 GROUP = "6f1c5e0a-9d6b-4a53-8a3e-0d6c1b7f2a10"
 
@@ -158,3 +160,15 @@ async def test_the_counters_are_shown(client: Any, world: Any, accepted: Any) ->
     assert "tlim_message_store_publication_lag_messages 0.0" in metrics
     assert "tlim_message_store_leading 1.0" in metrics
     assert (await client.client.get("/readyz")).json()["ready"]
+
+
+async def test_numbers_come_out_as_they_went_in(client: Any, world: Any, accepted: Any) -> None:
+    numbers = '{"price":100.10,"many":1e2,"long":12345678901234567890,"exact":0.10000000000000000555}'
+    message = accepted("m1")
+    payload = message.to_bytes().replace(b'{"text":"text of m1"}', f'{{"text":"x","numbers":{numbers}}}'.encode())
+    await world.send_raw(subject_in(MsgType.TEXT, message.envelope.conversation_id), payload, "m1")
+    await world.settled(1)
+    (delivery,) = await world.deliveries()
+    assert numbers in write_envelope(delivery.envelope)
+    for path in ("conversations/bob/messages", "sync", "conversations", "messages/m1", "search?q=x"):
+        assert numbers in (await client.get("alice", path)).text

@@ -1,0 +1,13 @@
+"""HTTP answers that hold bodies of messages: the numbers in them are written as they came."""
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from tlim_protocol.lenient import write_json
+
+
+class PageAnswer(JSONResponse):
+    """A page as JSON. FastAPI's own writing would read each number as a float."""
+
+    def render(self, content: BaseModel) -> bytes:
+        """Return the page under its wire names."""
+        return write_json(content.model_dump(by_alias=True)).encode()
