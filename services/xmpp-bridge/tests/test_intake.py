@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 from tlim_protocol.envelope import MAX_STANZA_BYTES
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import AcceptedMessage
+from tlim_protocol.events import AcceptedMessage, RejectedMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
@@ -381,3 +381,35 @@ async def test_nonsense_is_counted_too(intake: Intake, door: FakeDoor) -> None:
     *before, last = [code for code, _, _ in refusals(door)]
     assert before == [ErrorCode.JSON_INVALID] * PACE
     assert last == ErrorCode.TOO_MANY_REQUESTS
+
+
+def refusal(code: ErrorCode, sender: str = "alice") -> RejectedMessage:
+    return RejectedMessage(
+        code=code,
+        detail="",
+        msg_id="m1",
+        msg_type=MsgType.GROUP_TEXT,
+        sender=sender,
+        reply_to=f"{sender}@{DOMAIN}/phone",
+        stanza_id="s1",
+        received_at=1,
+        after_seq=0,
+    )
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN])
+async def test_who_writes_to_what_does_not_exist_is_refused_sooner(
+    intake: Intake, door: FakeDoor, code: ErrorCode
+) -> None:
+    for _ in range(3):
+        intake.heard(refusal(code))
+    intake.take(addressed(text()))
+    intake.take(addressed(text(sender="bob"), sender=f"bob@{DOMAIN}/phone"))
+    assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m1", "s1")]
+
+
+async def test_other_refusals_of_the_store_cost_nothing_more(intake: Intake, door: FakeDoor) -> None:
+    for _ in range(PACE):
+        intake.heard(refusal(ErrorCode.NOT_ALLOWED))
+    intake.take(addressed(text()))
+    assert list(refusals(door)) == []

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
@@ -10,11 +11,12 @@ from xml.etree.ElementTree import Element
 from tlim_protocol.body import Charge
 from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage
+from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
+from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
@@ -26,6 +28,12 @@ logger = get_logger(__name__)
 
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 """The bound on messages means small ones; what came compressed is up to a thousand times as large unpacked."""
+
+COST_OF_NOTHING = 20
+"""Messages that count for one which names nothing that exists: the store asks another service each time, while the
+log is locked. By default a person can do that 150 times a minute."""
+
+_NOTHING_NAMED = frozenset({ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN})
 
 RED_SECONDS = 10
 """How long a failed publish keeps readiness red when nothing was published since."""
@@ -124,6 +132,12 @@ class Intake:
         except Exception:
             logger.exception("a stanza could not be processed", sender=arrival.sender, stanza_id=arrival.stanza_id)
             self._refuse(arrival, TlimError(ErrorCode.UNAVAILABLE, "the server could not process it"))
+
+    def heard(self, event: OutEvent) -> None:
+        """Charge the sender of a message that the store refused because it named nothing that exists."""
+        if isinstance(event, RejectedMessage) and event.code in _NOTHING_NAMED:
+            with suppress(TooManyRequests):  # used up already
+                self._pace.messages.hit(event.sender, COST_OF_NOTHING)
 
     async def drained(self) -> None:
         """Return when JetStream has answered for everything taken over so far."""

@@ -1,6 +1,6 @@
 """Committed facts in, stanzas out: what the store says is delivered, and acknowledged once the XMPP server has it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -32,12 +32,20 @@ class OutboxSubscriber:
     """
 
     def __init__(
-        self, component: Deliverer, addresses: BridgeAddresses, awaited: Awaited, backlog: Backlog, metrics: Metrics
+        self,
+        component: Deliverer,
+        addresses: BridgeAddresses,
+        awaited: Awaited,
+        backlog: Backlog,
+        metrics: Metrics,
+        *,
+        heard: Callable[[OutEvent], None] = lambda _event: None,
     ) -> None:
         self._component = component
         self._addresses = addresses
         self._awaited = awaited
         self._backlog = backlog
+        self._heard = heard
         self._lately = DeliveredLately()
         self._culprits = Culprits()
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
@@ -51,6 +59,7 @@ class OutboxSubscriber:
         events = [event for event in read if not isinstance(event, Poison)]
         for event in events:
             self._awaited.settle(event)
+            self._heard(event)
         good = [incoming for incoming, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
         poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
         with self._seconds.time():
