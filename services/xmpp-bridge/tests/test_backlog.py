@@ -1,5 +1,7 @@
 """Only what is delivered late is asked about, and of what was recalled only the confirmation is left."""
 
+from collections.abc import Sequence
+
 import pytest
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -63,15 +65,28 @@ REFUSED = RejectedMessage(
 )
 
 
+async def remaining(backlog: Backlog, events: Sequence[OutEvent]) -> Sequence[OutEvent]:
+    """What is left of events that came the moment they were stored."""
+    received = [event.stored_at if isinstance(event, StoredMessage) else NOW * 1000 for event in events]
+    return await backlog.without_recalled(events, received)
+
+
+@pytest.mark.parametrize("ahead", [-90_000, 90_000])
+async def test_what_is_late_is_told_by_one_clock(backlog: Backlog, store: FakeStore, ahead: int) -> None:
+    events = [message(1, age_ms=LATE_MS + 1 - ahead), message(2, age_ms=-ahead)]
+    await backlog.without_recalled(events, [NOW * 1000 - LATE_MS - 1, NOW * 1000])
+    assert store.asked == [1]
+
+
 async def test_fresh_messages_are_delivered_without_a_question(backlog: Backlog, store: FakeStore) -> None:
     store.is_up = False
     events: list[OutEvent] = [message(1, age_ms=0), message(2, age_ms=LATE_MS), REFUSED]
-    assert await backlog.without_recalled(events) == events
+    assert await remaining(backlog, events) == events
 
 
 async def test_a_recalled_message_is_only_confirmed_when_it_comes_late(backlog: Backlog, store: FakeStore) -> None:
     store.recalled = {2}
-    first, second, third = await backlog.without_recalled([message(1), message(2), message(3)])
+    first, second, third = await remaining(backlog, [message(1), message(2), message(3)])
     assert (first, third) == (message(1), message(3))
     assert second == message(2).model_copy(update={"recipients": [], "is_news": False})
     assert store.asked == [1, 2, 3]
@@ -83,7 +98,7 @@ async def test_all_that_was_stored_before_a_failed_delivery_is_tried_again_is_la
     store.recalled = {2}
     backlog.fall_behind()
     for seq, age in ((1, 1), (2, 500), (3, 0)):
-        (event,) = await backlog.without_recalled([message(seq, age_ms=age)])
+        (event,) = await remaining(backlog, [message(seq, age_ms=age)])
         assert event == message(seq, age_ms=age).model_copy(
             update={"recipients": [], "is_news": False} if seq == 2 else {}
         )
@@ -93,11 +108,11 @@ async def test_all_that_was_stored_before_a_failed_delivery_is_tried_again_is_la
 async def test_only_chat_messages_that_somebody_receives_are_asked_about(backlog: Backlog, store: FakeStore) -> None:
     resend = message(3).model_copy(update={"recipients": [], "is_news": False})
     events: list[OutEvent] = [message(1, kind=MsgType.RECALL), message(2, kind=MsgType.READ), resend, REFUSED]
-    assert await backlog.without_recalled(events) == events
+    assert await remaining(backlog, events) == events
     assert store.asked == []
 
 
 async def test_without_an_answer_nothing_that_is_late_is_delivered(backlog: Backlog, store: FakeStore) -> None:
     store.is_up = False
     with pytest.raises(Unavailable):
-        await backlog.without_recalled([message(1)])
+        await remaining(backlog, [message(1)])

@@ -31,13 +31,20 @@ class Backlog:
         """Note that a delivery failed: all that is stored until the next attempt is late, however short the outage."""
         self._is_behind = True
 
-    async def without_recalled(self, events: Sequence[OutEvent]) -> Sequence[OutEvent]:
-        """Return the events, those of recalled messages only confirmed; raises Unavailable when nobody answers."""
+    async def without_recalled(self, events: Sequence[OutEvent], received: Sequence[int]) -> Sequence[OutEvent]:
+        """Return the events, those of recalled messages only confirmed; raises Unavailable when nobody answers.
+
+        `received` is when the broker had each, in epoch milliseconds on our clock; `stored_at` is by the store's.
+        """
         now = int(self._clock() * 1_000)
         if self._is_behind:
             self._is_behind, self._late_before = False, now
         before = max(now - LATE_MS, self._late_before)
-        late = [event.seq for event in events if isinstance(event, StoredMessage) and _is_overtakable(event, before)]
+        late = [
+            event.seq
+            for event, received_at in zip(events, received, strict=True)
+            if received_at < before and isinstance(event, StoredMessage) and _is_overtakable(event)
+        ]
         if not late:
             return events
         answer = await self._store.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=late).to_bytes())
@@ -45,8 +52,8 @@ class Backlog:
         return [_undelivered(event, recalled) for event in events]
 
 
-def _is_overtakable(event: StoredMessage, before: int) -> bool:
-    return event.stored_at < before and event.is_news and REGISTRY[event.envelope.msg_type].is_chat
+def _is_overtakable(event: StoredMessage) -> bool:
+    return event.is_news and REGISTRY[event.envelope.msg_type].is_chat
 
 
 def _undelivered(event: OutEvent, recalled: frozenset[int]) -> OutEvent:

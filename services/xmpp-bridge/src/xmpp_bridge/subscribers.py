@@ -63,7 +63,7 @@ class OutboxSubscriber:
         good = [incoming for incoming, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
         poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
         with self._seconds.time():
-            remaining = await self._backlog.without_recalled(events)
+            remaining = await self._backlog.without_recalled(events, [one.received_at for one in good])
             self._lately.check()
             try:
                 await self._deliver(self._stanzas(zip(good, remaining, strict=True), poison))
