@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from file_api.pace import Pace
+from file_api.pace import TransferPace
 
 
 class Transfer:
@@ -9,7 +9,7 @@ class Transfer:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.pace = Pace(100, 30, lambda: self.now)
+        self.pace = TransferPace(100, 30, lambda: self.now)
 
     async def moves(self, size: int, seconds: float) -> None:
         async def step() -> int:
@@ -49,4 +49,4 @@ async def test_time_in_which_nobody_waits_for_the_other_side_does_not_count() ->
 
 async def test_silence_ends_with_the_patience() -> None:
     with pytest.raises(TimeoutError):
-        await Pace(1, 0.001).wait_for(asyncio.Event().wait(), lambda _: 1)
+        await TransferPace(1, 0.001).wait_for(asyncio.Event().wait(), lambda _: 1)

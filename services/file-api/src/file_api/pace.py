@@ -8,7 +8,7 @@ from typing import TypeVar
 Moved = TypeVar("Moved")
 
 
-class Pace:
+class TransferPace:
     """Waits for the other side of one transfer, and counts what it moves meanwhile.
 
     Only time that is spent waiting for it counts, so that a slow S3 is nobody's fault. Each `patience_s` seconds of

@@ -24,7 +24,7 @@ from file_api.media.names import safe_name
 from file_api.media.types import media_type_of
 from file_api.repository import Transaction
 from file_api.upload.admission import Admission
-from file_api.upload.intake import Intake
+from file_api.upload.intake import UploadMeter
 
 logger = get_logger(__name__)
 
@@ -84,7 +84,7 @@ class FileService:
 
     async def _receive(self, upload_id: str, owner_id: str, upload: Upload, room: int) -> Received:
         over = QuotaExceeded(self._admission.quota_bytes) if room < self.max_upload_bytes else None
-        intake = Intake(min(room, self.max_upload_bytes), over)
+        intake = UploadMeter(min(room, self.max_upload_bytes), over)
         try:
             async with asyncio.timeout(self._upload_timeout.total_seconds()):
                 await self._storage.put(object_key(upload_id), intake.through(upload.data))

@@ -23,7 +23,7 @@ from file_api.download.ranges import (
 )
 from file_api.files import StoredFile
 from file_api.media.names import attachment
-from file_api.pace import Pace
+from file_api.pace import TransferPace
 from file_api.running import Running
 from file_api.service import FileService
 from file_api.settings import Settings
@@ -64,7 +64,7 @@ async def content_of(
     except UnsatisfiableRangeError:
         return _not_satisfiable(file)
     settings: Settings = request.app.state.settings
-    pace = Pace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
+    pace = TransferPace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
     async with AsyncExitStack() as opened:
         opened.enter_context(downloads.one(user.user_id))
         data = await opened.enter_async_context(aclosing(await service.open(file, user.user_id, span)))
@@ -98,7 +98,7 @@ class FileResponse(StreamingResponse):
         status: HTTPStatus,
         headers: dict[str, str],
         opened: AsyncExitStack,
-        pace: Pace,
+        pace: TransferPace,
     ) -> None:
         super().__init__(data, status, headers)
         self._opened = opened

@@ -25,8 +25,8 @@ from file_api.repository import Repository, Transaction
 from file_api.service import FileService
 from file_api.shared import SharedWork
 from file_api.upload.admission import Admission
-from file_api.upload.intake import Intake, too_large
-from file_api.upload.parts import Part, Parts
+from file_api.upload.intake import UploadMeter, too_large
+from file_api.upload.parts import Part, PartStorage
 
 SINGLE_BYTES = 16 * 1024 * 1024
 """Up to here an upload has one part: a broken one is sent again as a whole."""
@@ -79,7 +79,7 @@ class DirectUploads:
     ) -> None:
         self._transaction = transaction
         self._storage = storage
-        self._parts = Parts(storage)
+        self._parts = PartStorage(storage)
         self._presigner = presigner
         self._files = files
         self._disposal = disposal
@@ -209,7 +209,7 @@ class DirectUploads:
 
     async def measured(self, upload: DirectUpload) -> Received:
         """Read the bytes of an upload once: size, digest, type. Raises ObjectMissing, StorageUnavailable."""
-        intake = Intake(upload.size)
+        intake = UploadMeter(upload.size)
         try:
             async with asyncio.timeout(self._timeout):
                 async with aclosing(await self._storage.get(object_key(upload.upload_id))) as data:

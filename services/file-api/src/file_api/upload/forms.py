@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from file_api.errors import UploadAborted, UploadTooSlow
 from file_api.files import Upload
 from file_api.media.names import read_disposition
-from file_api.pace import Pace
+from file_api.pace import TransferPace
 from file_api.settings import Settings
 from file_api.upload.intake import too_large
 from file_api.upload.multipart import MAX_FRAMING, FilePart, FormReader
@@ -31,7 +31,7 @@ async def reading(request: Request) -> AsyncIterator[Upload]:
     at_least = max(0, int(announced) - (MAX_FRAMING if is_form else 0)) if announced.isdigit() else 0
     if at_least > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
-    pace = Pace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
+    pace = TransferPace(settings.min_bytes_per_second, settings.stall_timeout.total_seconds())
     async with aclosing(_body(request, pace)) as body:
         if is_form:
             form = FormReader(content_type, body)
@@ -49,14 +49,14 @@ async def _opened(form: FormReader, within_s: float) -> FilePart:
         raise UploadTooSlow from None
 
 
-async def _body(request: Request, pace: Pace) -> AsyncGenerator[bytes, None]:
+async def _body(request: Request, pace: TransferPace) -> AsyncGenerator[bytes, None]:
     pieces = request.stream()
     while (chunk := await _next(pieces, pace)) is not None:
         if chunk:
             yield chunk
 
 
-async def _next(pieces: AsyncIterator[bytes], pace: Pace) -> bytes | None:
+async def _next(pieces: AsyncIterator[bytes], pace: TransferPace) -> bytes | None:
     try:
         return await pace.wait_for(anext(pieces, None), lambda chunk: len(chunk or b""))
     except ClientDisconnect:

@@ -9,7 +9,7 @@ from tlim_runtime.errors import HttpRefusal, PayloadTooLarge
 from file_api.media.types import HEAD_BYTES
 
 
-class Intake:
+class UploadMeter:
     """Measures one upload; the results are valid after `through` has ended."""
 
     def __init__(self, max_bytes: int, over: HttpRefusal | None = None) -> None:

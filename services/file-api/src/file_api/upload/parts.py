@@ -21,7 +21,7 @@ class Part(NamedTuple):
     put_at: datetime
 
 
-class Parts:
+class PartStorage:
     """Multipart uploads in one bucket; to abort one is to `Storage.discard` its key."""
 
     def __init__(self, storage: Storage) -> None:
