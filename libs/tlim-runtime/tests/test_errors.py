@@ -126,6 +126,24 @@ async def test_the_frameworks_refusals_are_problem_documents_too() -> None:
     assert (await ask(HTTPException(304, headers={"ETag": "x"}))).headers["etag"] == "x"
 
 
+@pytest.mark.parametrize(
+    "body",
+    ['{"a":"张"}'.encode("gbk"), b"[" * 100_000, b'{"a":' + b"9" * 5_000 + b"}", b"{", b"\xff"],
+    ids=["GBK", "nested", "5,000 digits", "cut off", "no text"],
+)
+async def test_a_body_that_is_no_json_in_utf_8_has_the_code_that_says_so(body: bytes) -> None:
+    router = APIRouter()
+
+    @router.post("/things")
+    async def add(thing: dict[str, str]) -> dict[str, str]:
+        return thing
+
+    app = build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/things", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, ErrorCode.JSON_INVALID)
+
+
 def test_responses_are_described_by_status_with_all_their_codes() -> None:
     described = problem_responses(ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, statuses=(413,))
     assert list(described) == [404, 413]

@@ -199,6 +199,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     if refusal.status_code < 400:
         return Response(status_code=refusal.status_code, headers=refusal.headers)
+    if (
+        refusal.status_code == HTTPStatus.BAD_REQUEST
+    ):  # the framework's, for JSON that is no UTF-8, or nested too deeply
+        return _render(request, TlimError(ErrorCode.JSON_INVALID, "the request body is not valid JSON"))
     answer = problem(refusal.status_code, str(refusal.detail))
     answer.headers.update(refusal.headers or {})
     if refusal.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
