@@ -23,7 +23,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.translate import MESSAGE, BridgeAddresses
+from xmpp_bridge.translate import MESSAGE, Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
 ADDRESSES = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
@@ -105,7 +105,9 @@ class Deliveries:
 
     def __init__(self, component: Component) -> None:
         self._component = component
-        self._outbox = OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
+        self._outbox = OutboxSubscriber(
+            component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics(), accept=Accept.ADDRESSED
+        )
         component.start(lambda _: None, on_lost=self._go_back)
 
     def _go_back(self) -> None:

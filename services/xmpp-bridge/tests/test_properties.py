@@ -52,7 +52,7 @@ def test_a_delivery_holds_the_envelope_unchanged(
     event = StoredMessage(
         seq=1, stored_at=2, recipients=recipients, envelope=envelope, reply_to=jid, stanza_id=stanza_id
     )
-    *deliveries, sent, stored = as_stream("".join(write_event(event, ADDRESSES)))
+    *deliveries, sent, stored = as_stream("".join(write_event(event, ADDRESSES, Accept.DIVERTED)))
     assert len(deliveries) == len(recipients)
     assert stored.get("type") == "headline"
     assert sent.get("to") == stored.get("to") or not jid

@@ -12,7 +12,7 @@ from tlim_runtime.metrics import Metrics
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.translate import BridgeAddresses
+from xmpp_bridge.translate import Accept, BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.itonglian.com", "bridge.im.itonglian.com")
 BIGGEST_GROUP = 10_000
@@ -51,7 +51,9 @@ def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
 
 
 def subscriber(component: FakeComponent) -> OutboxSubscriber:
-    return OutboxSubscriber(component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics())
+    return OutboxSubscriber(
+        component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics(), accept=Accept.DIVERTED
+    )
 
 
 def batch_of(*data: bytes) -> list[Incoming]:

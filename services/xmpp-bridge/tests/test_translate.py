@@ -36,7 +36,7 @@ def test_a_stanza_is_read_as_its_golden_file_says(path: Path) -> None:
 
 @pytest.mark.parametrize("path", cases("outbound", ".json"), ids=lambda path: path.stem)
 def test_an_event_is_written_as_its_golden_file_says(path: Path) -> None:
-    stanzas = list(write_event(read_out_event(path.read_bytes()), ADDRESSES))
+    stanzas = list(write_event(read_out_event(path.read_bytes()), ADDRESSES, Accept.DIVERTED))
     expected = path.with_suffix(".xml").read_text(encoding="utf-8")
     assert "".join(f"{stanza}\n" for stanza in stanzas) == expected
     assert len(as_stream("".join(stanzas))) == len(stanzas)
@@ -85,3 +85,10 @@ def test_a_stanza_of_many_small_elements_is_measured_too() -> None:
     arrival = read_arrival(stanza, ADDRESSES, Accept.BOTH)
     assert arrival is not None
     assert arrival.is_oversized
+
+
+def test_a_server_without_our_module_is_told_of_no_copies() -> None:
+    event = read_out_event((GOLDEN / "outbound" / "text.json").read_bytes())
+    stanzas = list(write_event(event, ADDRESSES, Accept.ADDRESSED))
+    assert [stanza.partition(" to='")[2].partition("@")[0] for stanza in stanzas] == ["bob", "alice"]
+    assert "<forwarded" not in "".join(stanzas)

@@ -88,7 +88,15 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
-    outbox = OutboxSubscriber(component, addresses, awaited, Backlog(broker), app.state.metrics, heard=intake.heard)
+    outbox = OutboxSubscriber(
+        component,
+        addresses,
+        awaited,
+        Backlog(broker),
+        app.state.metrics,
+        accept=settings.accept,
+        heard=intake.heard,
+    )
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)

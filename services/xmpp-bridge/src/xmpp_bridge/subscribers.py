@@ -14,7 +14,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.translate import BridgeAddresses, write_event
+from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
 
 
 class Deliverer(Protocol):
@@ -39,10 +39,12 @@ class OutboxSubscriber:
         backlog: Backlog,
         metrics: Metrics,
         *,
+        accept: Accept,
         heard: Callable[[OutEvent], None] = lambda _event: None,
     ) -> None:
         self._component = component
         self._addresses = addresses
+        self._accept = accept
         self._awaited = awaited
         self._backlog = backlog
         self._heard = heard
@@ -105,7 +107,7 @@ class OutboxSubscriber:
         A culprit is left out, and its message noted in `poison` by its place in the stream.
         """
         for message, event in events:
-            for stanza in write_event(event, self._addresses):
+            for stanza in write_event(event, self._addresses, self._accept):
                 if self._culprits.is_found(message, stanza):
                     size = len(stanza.encode())
                     poison[message.stream_seq] = Poison(

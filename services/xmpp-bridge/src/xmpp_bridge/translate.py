@@ -128,10 +128,11 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
         return True
 
 
-def write_event(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
+def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
     """Yield the stanzas of an out event: a delivery for each recipient, then what the sender's devices hear.
 
-    The device that sent hears stored or error; the sender's other devices get a copy of what was stored.
+    The device that sent hears stored or error; the sender's other devices get a copy of what was stored, where `accept`
+    tells that the server has our module: without it the server made copies itself when the message came in.
     """
     hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
@@ -140,7 +141,8 @@ def write_event(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
         return
     if event.recipients:
         yield from _write_deliveries(event, addresses)
-    if event.is_news and REGISTRY[event.envelope.msg_type].sent_by_clients:
+    is_copied = event.is_news and REGISTRY[event.envelope.msg_type].sent_by_clients
+    if is_copied and accept is not Accept.ADDRESSED:
         yield _write_sent(event, hears, addresses)
     if hears is not None:
         yield _write_stored(event, hears, addresses)
@@ -175,8 +177,7 @@ def _write_sent(event: StoredMessage, sending_device: str | None, addresses: Bri
     """Return what the XMPP server's module turns into carbons (XEP-0280) for the sender's other devices.
 
     Wrapped like what the module diverts (XEP-0297), from our own address: no client can have that. Without the sending
-    device, as for a message of an HTTP request, all devices of the sender get the copy. A server without the module
-    made copies itself when the message came in. There, that device gets a headline without a body, which says nothing.
+    device, as for a message of an HTTP request, all devices of the sender get the copy.
     """
     envelope = event.envelope
     sender = quote(sending_device or f"{envelope.msg_from}@{addresses.domain}")
