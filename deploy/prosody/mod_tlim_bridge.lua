@@ -151,13 +151,17 @@ for _, h in ipairs(targets) do -- replay who is online when a component (re)conn
 		end
 	end); end
 end
--- Sessions of one person are bounded, as in ejabberd: with one more, the oldest ends. A client without network resumes none.
+-- Sessions of one person are bounded, as in ejabberd: with one more, the oldest ends, also one that waits to be resumed.
 local max_sessions = module:get_option_number("tlim_max_user_sessions", 20);
+local binds = 0;
+local function place(session) return session.tlim_place or 0; end
 module:hook("resource-bind", function(event)
 	local count, oldest = 0, event.session;
-	for _, s in pairs(sessions_of(event.session.full_jid)) do
+	binds = binds + 1;
+	oldest.tlim_place = binds;
+	for _, s in pairs(sessions_of(oldest.full_jid)) do
 		count = count + 1;
-		if s.conntimestamp < oldest.conntimestamp then oldest = s; end
+		if place(s) < place(oldest) then oldest = s; end
 	end
 	if count > max_sessions then
 		oldest:close({ condition = "conflict", text = "Too many sessions" });

@@ -2,6 +2,7 @@
 -- stack, envsubst, a ConfigMap).
 -- Our module takes tlim messages out of the stream and hands them to the bridge; all else is plain XMPP.
 
+umask = "077"
 run_as_root = ${run_as_root}
 pidfile = "${data_directory}/prosody.pid"
 data_path = "${data_directory}"
@@ -18,13 +19,15 @@ modules_disabled = { "s2s" }
 
 authentication = "internal_hashed"
 c2s_require_encryption = true
--- a WebSocket of this machine; in production a TLS proxy stands in front
-consider_websocket_secure = true
+-- Passwords come over WebSocket (SASL PLAIN), so it is TLS, or plain on loopback alone.
+consider_websocket_secure = ${websocket_plain}
 certificates = "${certificate_directory}"
 ssl = { certificate = "${certificate_file}"; key = "${certificate_file}" }
 
 -- Twice the 256 KiB that tlim accepts: the bridge answers an oversized message with error-016 itself.
 c2s_stanza_size_limit = 524288
+-- Sessions of one person; with one more, the oldest ends (conflict).
+tlim_max_user_sessions = 20
 -- Messages kept for a client that lost its network and may resume. The default of 500 drops what is older and refuses to
 -- resume; this is as many as are kept for somebody who is away.
 smacks_max_queue_size = 10000
@@ -34,8 +37,9 @@ component_stanza_size_limit = 8388608
 interfaces = { "${public_address}" }
 c2s_ports = { ${client_port} }
 http_interfaces = { "${public_address}" }
-http_ports = { ${websocket_port} }
-https_ports = {}
+http_ports = { ${http_port} }
+https_ports = { ${https_port} }
+https_interfaces = { "${public_address}" }
 http_paths = { websocket = "/ws" }
 http_default_host = "localhost"
 component_interfaces = { "${component_address}" }

@@ -1,5 +1,6 @@
 """Secrets are made once, kept from other users, and never shared between parts."""
 
+import json
 import ssl
 import stat
 from contextlib import suppress
@@ -11,6 +12,18 @@ from tlim_devstack.credentials import load_or_generate, token_key_file
 
 def test_secrets_survive_a_restart(tmp_path: Path) -> None:
     assert load_or_generate(tmp_path / "secrets") == load_or_generate(tmp_path / "secrets")
+
+
+def test_secrets_of_an_older_release_stay_and_what_is_new_is_added(tmp_path: Path) -> None:
+    now = load_or_generate(tmp_path)
+    kept = json.loads((tmp_path / "credentials.json").read_text())
+    del kept["xmpp_api"]
+    (tmp_path / "credentials.json").write_text(json.dumps(kept))
+
+    upgraded = load_or_generate(tmp_path)
+
+    assert (upgraded.component, upgraded.xmpp_api != now.xmpp_api) == (now.component, True)
+    assert load_or_generate(tmp_path) == upgraded
 
 
 def test_two_stacks_share_no_secret(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class Credentials:
     s3_admin: tuple[str, str]
     s3_file_api: tuple[str, str]
     component: str
+    xmpp_api: str
     erlang_cookie: str
     users: dict[str, str]
 
@@ -43,6 +44,7 @@ def _generate() -> Credentials:
         s3_admin=(secrets.token_hex(10), secrets.token_hex(24)),
         s3_file_api=(secrets.token_hex(10), secrets.token_hex(24)),
         component=secrets.token_hex(24),
+        xmpp_api=secrets.token_hex(24),
         erlang_cookie=secrets.token_hex(24),
         users={user: secrets.token_hex(DEMO_PASSWORD_BYTES) for user in DEMO_USERS},
     )
@@ -54,9 +56,10 @@ def load_or_generate(directory: Path) -> Credentials:
     if not token_key_file(directory).exists():
         write_private(token_key_file(directory), _token_key())
     path = directory / "credentials.json"
-    if not path.exists():
-        write_private(path, json.dumps(asdict(_generate()), indent=1))
-    kept = json.loads(path.read_text())
+    old = json.loads(path.read_text()) if path.exists() else {}
+    kept = {**asdict(_generate()), **old}
+    if kept.keys() != old.keys():  # there are none yet, or they are from before a part got its own
+        write_private(path, json.dumps(kept, indent=1))
     kept["s3_admin"], kept["s3_file_api"] = tuple(kept["s3_admin"]), tuple(kept["s3_file_api"])
     return Credentials(**kept)
 

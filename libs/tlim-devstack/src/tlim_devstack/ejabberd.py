@@ -17,13 +17,13 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_tem
 
 NAME = "ejabberd"
 NODE = "tlim@localhost"
-MODULE = "mod_tlim_bridge"
+LARGEST_BYTES = 4 * 1024**3  # of the whole machine's memory: beyond, ejabberd ends and is started again
 TROUBLE = frozenset("[]{}*?\\")  # in a path: it is taken for a pattern, and for Latin-1; nobody could log in then
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 
 
 class Ejabberd:
-    """One ejabberd node with mod_tlim_bridge."""
+    """One ejabberd node with our modules."""
 
     package = "ejabberd"
 
@@ -32,11 +32,11 @@ class Ejabberd:
 
     @property
     def accounts_api(self) -> str:
-        """Where mod_http_api is mounted; whom it lets in says ejabberd.yml."""
+        """Where mod_http_api is mounted, for requests with the secret `xmpp_api`."""
         return f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api"
 
     def prepare(self) -> list[Program]:
-        """Write the configuration and compile the module; return the port mapper and the server."""
+        """Write the configuration and compile the modules; return the port mapper and the server."""
         settings, ports = self.settings, self.settings.ports
         if not str(self.home).isascii() or TROUBLE.intersection(str(self.home)):
             raise StackError(f"ejabberd cannot work in {self.home}: set TLIM_HOME to a folder with a plain ASCII name")
@@ -51,14 +51,17 @@ class Ejabberd:
                 "component_address": "127.0.0.1",
                 "client_port": ports.xmpp,
                 "websocket_port": ports.websocket,
+                "websocket_tls": "true" if settings.is_public else "false",
                 "api_port": ports.xmpp_api,
                 "component_port": ports.component,
                 "component_secret": settings.credentials.component,
+                "api_secret": settings.credentials.xmpp_api,
             },
         )
         self._write_cookie()
         library = _library()
-        compile_module(library, self.home / "modules")
+        for source in sorted((DEPLOY / NAME).glob("*.erl")):
+            compile_module(source, library, self.home / "modules")
         mapper = [str(system_program("epmd", "erlang-base")), "-port", str(ports.epmd), "-address", "127.0.0.1"]
         return [
             Program("epmd", dies_with_parent(mapper)),
@@ -75,10 +78,12 @@ class Ejabberd:
             "inet_dist_use_interface",
             "{127,0,0,1}",
         ]
-        calm = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]  # do not spin while there is nothing to do
+        options = ["-args_file", str(DEPLOY / NAME / "vm.args")]
         code = ["-pa", str(library / "ebin"), "-pa", str(self.home / "modules")]
         data = ["-mnesia", "dir", f'"{self.home / "mnesia"}"']
-        return [str(system_program("erl", "ejabberd")), "-noinput", *local, *calm, *code, *data, "-s", "ejabberd"]
+        bounded = [str(system_program("prlimit", "util-linux")), f"--data={LARGEST_BYTES}"]
+        erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *local]
+        return [*bounded, *erlang, *code, *data, "-s", "ejabberd"]
 
     def _environment(self, library: Path, config: Path) -> dict[str, str]:
         return {
@@ -104,8 +109,13 @@ class Ejabberd:
 
     def register(self, user: str, password: str) -> None:
         """Create an account through the API; one that exists keeps its password."""
-        url = f"{self.accounts_api}/register"
-        answer = httpx.post(url, json={"user": user, "host": DOMAIN, "password": password}, timeout=10, trust_env=False)
+        answer = httpx.post(
+            f"{self.accounts_api}/register",
+            json={"user": user, "host": DOMAIN, "password": password},
+            headers={"Authorization": f"Bearer {self.settings.credentials.xmpp_api}"},
+            timeout=10,
+            trust_env=False,
+        )
         if answer.is_success:
             return
         if answer.headers.get("content-type", "").startswith("application/json"):
@@ -115,10 +125,9 @@ class Ejabberd:
         raise StackError(f"ejabberd did not register {user}: {answer.text.strip()}")
 
 
-def compile_module(library: Path, target: Path) -> None:
-    """Compile deploy/ejabberd/mod_tlim_bridge.erl into `target`, unless that was done with the same source."""
-    source = DEPLOY / NAME / f"{MODULE}.erl"
-    stamp = target / f"{MODULE}.erl"
+def compile_module(source: Path, library: Path, target: Path) -> None:
+    """Compile a module of ours into `target`, unless that was done with the same source."""
+    stamp = target / source.name
     text = source.read_text()
     if stamp.exists() and stamp.read_text() == text:
         return

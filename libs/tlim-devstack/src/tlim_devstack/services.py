@@ -85,7 +85,11 @@ class ServicePrograms:
     def _session_api(self) -> dict[str, str]:
         if self.accounts_api is None:
             return {}
-        return {"TLIM_XMPP_ADMIN_URL": self.accounts_api, "TLIM_XMPP_DOMAIN": DOMAIN}
+        return {
+            "TLIM_XMPP_ADMIN_URL": self.accounts_api,
+            "TLIM_XMPP_ADMIN_TOKEN": self.credentials.xmpp_api,
+            "TLIM_XMPP_DOMAIN": DOMAIN,
+        }
 
     def _file_api(self) -> dict[str, str]:
         access_key, secret_key = self.credentials.s3_file_api

@@ -69,11 +69,12 @@ class Stack:
         self.demo_users = tuple(demo_users)
         self.credentials = load_or_generate(self.home / "secrets")
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
+        settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.addresses = StackAddresses(
             gateway=f"http://127.0.0.1:{self.ports.gateway}",
             xmpp_host="127.0.0.1",
             xmpp_port=self.ports.xmpp,
-            websocket=f"ws://127.0.0.1:{self.ports.websocket}/ws",
+            websocket=f"{'wss' if settings.is_public else 'ws'}://127.0.0.1:{self.ports.websocket}/ws",
             domain=DOMAIN,
             component=COMPONENT,
             ca_file=authority,
@@ -81,7 +82,6 @@ class Stack:
         self.supervisor = Supervisor(self.home)
         self._given_up = threading.Event()
         self.xmpp_name = xmpp
-        settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
         self.services = ServicePrograms(
             self.home,

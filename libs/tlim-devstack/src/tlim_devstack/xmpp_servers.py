@@ -1,11 +1,13 @@
 """What the two XMPP servers have in common: the addresses they are given, and filling in their templates."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from typing import Protocol
 
 from tlim_devstack.credentials import Credentials, write_private
+from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
 from tlim_devstack.ports import Ports
 from tlim_devstack.supervision import Program
@@ -23,6 +25,14 @@ class XmppSettings:
     credentials: Credentials
     certificate: Path
     public_address: str
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine can connect: then everything is TLS, WebSocket too."""
+        try:
+            return not ip_address(self.public_address).is_loopback
+        except ValueError:
+            raise StackError(f"TLIM_BIND is {self.public_address!r}: it must be an IP address") from None
 
 
 class XmppServer(Protocol):

@@ -24,4 +24,4 @@ class Settings(DatabaseSettings, ServiceSettings):
         None  # with the password: HTTP Basic, the full JID of an account that may only register
     )
     xmpp_admin_password: SecretStr | None = None
-    xmpp_admin_token: SecretStr | None = None  # instead of both: an OAuth token
+    xmpp_admin_token: SecretStr | None = None  # instead of both: api_secret of our ejabberd, or an OAuth token

@@ -89,6 +89,11 @@ class XmppServerProcess:
         program = self._program
         self._process = ServerProcess(program.name, program.command, self._log, env=program.environment)
 
+    @property
+    def pid(self) -> int:
+        """The server's process id: what wraps it turns into it."""
+        return self._process.process.pid
+
     def stop(self) -> None:
         self._process.stop(signal.SIGKILL)
 
@@ -201,6 +206,9 @@ class World:
 
     async def login(self, user: str) -> XmppClient:
         return await self.stack.enter_async_context(XmppClient(self.xmpp.client_side, user, PASSWORDS[user]))
+
+    def password_of(self, user: str) -> str:
+        return PASSWORDS[user]
 
     async def accepted(self) -> list[AcceptedMessage]:
         """Everything in TLIM_IN, oldest first."""
