@@ -14,7 +14,7 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
-from xmpp_bridge.service import Intake, Pace
+from xmpp_bridge.service import MessageIntake, UserPace
 from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
 from xmpp_bridge.wire import Wire
 
@@ -70,8 +70,8 @@ def diverted(number: int) -> str:
 async def inbound(count: int) -> float:
     """Return messages per second from the socket's bytes to what is handed to NATS."""
     unlimited = Throttle("999999999/second", "user")
-    pace = Pace(unlimited, unlimited, unlimited)
-    inbox = Intake(
+    pace = UserPace(unlimited, unlimited, unlimited)
+    inbox = MessageIntake(
         ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), pace=pace, in_flight_limit=1_000_000, accept=Accept.DIVERTED
     )
     wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)

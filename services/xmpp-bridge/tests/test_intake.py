@@ -20,7 +20,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge import service
-from xmpp_bridge.service import Intake, Pace
+from xmpp_bridge.service import MessageIntake, UserPace
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
@@ -94,10 +94,12 @@ def door() -> FakeDoor:
 
 
 @pytest.fixture
-async def intake(publisher: FakePublisher, door: FakeDoor) -> Intake:
+async def intake(publisher: FakePublisher, door: FakeDoor) -> MessageIntake:
     addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
-    pace = Pace(*(Throttle(f"{rate}/hour", "user") for rate in (PACE, 2 * PACE, BYTES)))
-    return Intake(addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT, accept=Accept.ADDRESSED)
+    pace = UserPace(*(Throttle(f"{rate}/hour", "user") for rate in (PACE, 2 * PACE, BYTES)))
+    return MessageIntake(
+        addresses, publisher, door, Metrics(), pace=pace, in_flight_limit=LIMIT, accept=Accept.ADDRESSED
+    )
 
 
 def text(number: int = 1, sender: str = "alice", **changes: object) -> str:
@@ -127,7 +129,7 @@ def refusals(door: FakeDoor) -> Iterator[tuple[str | None, str | None, str | Non
         yield element.get("code"), element.get("msg_id"), stanza.get("id")
 
 
-async def test_a_valid_message_is_published_with_its_sender(intake: Intake, publisher: FakePublisher) -> None:
+async def test_a_valid_message_is_published_with_its_sender(intake: MessageIntake, publisher: FakePublisher) -> None:
     intake.take(addressed(text(), sender=f"Alice@{DOMAIN}/phone"))
     (published,) = publisher.published
     message = AcceptedMessage.from_bytes(published.payload)
@@ -137,7 +139,7 @@ async def test_a_valid_message_is_published_with_its_sender(intake: Intake, publ
     assert published.subject == subject_in(MsgType.TEXT, "u:alice:bob")
 
 
-async def test_messages_are_published_in_the_order_they_came(intake: Intake, publisher: FakePublisher) -> None:
+async def test_messages_are_published_in_the_order_they_came(intake: MessageIntake, publisher: FakePublisher) -> None:
     for number in range(LIMIT):
         intake.take(addressed(text(number)))
     expected = [in_message_id("alice", f"m{number}") for number in range(LIMIT)]
@@ -156,7 +158,7 @@ async def test_messages_are_published_in_the_order_they_came(intake: Intake, pub
     ],
 )
 async def test_an_invalid_message_is_refused_and_not_published(
-    intake: Intake,
+    intake: MessageIntake,
     publisher: FakePublisher,
     door: FakeDoor,
     stanza: ET.Element,
@@ -167,18 +169,20 @@ async def test_an_invalid_message_is_refused_and_not_published(
     assert publisher.published == []
 
 
-async def test_a_stanza_without_id_is_refused_without_id(intake: Intake, door: FakeDoor) -> None:
+async def test_a_stanza_without_id_is_refused_without_id(intake: MessageIntake, door: FakeDoor) -> None:
     intake.take(addressed("nonsense", stanza_id=""))
     assert list(refusals(door)) == [(ErrorCode.JSON_INVALID.value, None, None)]
 
 
-async def test_what_is_not_ours_is_ignored_quietly(intake: Intake, publisher: FakePublisher, door: FakeDoor) -> None:
+async def test_what_is_not_ours_is_ignored_quietly(
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
+) -> None:
     intake.take(addressed(text(), sender="alice@evil.example/x"))
     assert (publisher.published, door.sent) == ([], [])
 
 
 async def test_a_message_in_the_way_that_is_not_believed_is_named_once_in_the_log(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     inner = f"<message xmlns='jabber:client' from='alice@{DOMAIN}/x'><body/><tlim xmlns='{DOMAIN}'/></message>"
     outer = f"<message xmlns='jabber:component:accept' from='{DOMAIN}'><forwarded xmlns='urn:xmpp:forward:0'>"
@@ -190,7 +194,7 @@ async def test_a_message_in_the_way_that_is_not_believed_is_named_once_in_the_lo
 
 
 async def test_a_failed_publish_is_told_to_the_sender_and_turns_readiness_red(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text()))
     publisher.published[0].fail()
@@ -200,7 +204,7 @@ async def test_a_failed_publish_is_told_to_the_sender_and_turns_readiness_red(
         await intake.ping()
 
 
-async def test_the_next_success_turns_readiness_green(intake: Intake, publisher: FakePublisher) -> None:
+async def test_the_next_success_turns_readiness_green(intake: MessageIntake, publisher: FakePublisher) -> None:
     for number in (1, 2):
         intake.take(addressed(text(number)))
     publisher.published[0].fail()
@@ -210,7 +214,7 @@ async def test_the_next_success_turns_readiness_green(intake: Intake, publisher:
 
 
 async def test_a_resend_is_published_once_more_under_an_id_of_its_own(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text()))
     publisher.published[0].succeed(duplicate=True)
@@ -225,7 +229,7 @@ async def test_a_resend_is_published_once_more_under_an_id_of_its_own(
 
 
 async def test_a_resend_that_cannot_be_published_is_told_to_the_sender(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text()))
     publisher.published[0].succeed(duplicate=True)
@@ -236,7 +240,7 @@ async def test_a_resend_that_cannot_be_published_is_told_to_the_sender(
 
 
 async def test_the_door_closes_at_the_bound_and_opens_below_half(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     for number in range(LIMIT - 1):
         intake.take(addressed(text(number)))
@@ -253,7 +257,7 @@ async def test_the_door_closes_at_the_bound_and_opens_below_half(
 
 
 async def test_the_door_closes_at_the_bound_of_bytes_too(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MAX_BYTES_IN_FLIGHT", 5_000)
     intake.take(addressed(text(1, body=[{"text": "x" * 4_000}])))
@@ -271,7 +275,7 @@ def packed(body: str) -> str:
 
 
 async def test_bytes_are_counted_and_what_is_over_is_not_read(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text(1, body=[{"text": "x" * BYTES}])))
     intake.take(addressed("nonsense"))
@@ -289,7 +293,7 @@ async def test_bytes_are_counted_and_what_is_over_is_not_read(
     ids=["accepted", "too many values", "no objects"],
 )
 async def test_a_compressed_body_is_charged_by_its_unpacked_size_whatever_becomes_of_it(
-    intake: Intake, door: FakeDoor, body: str, code: ErrorCode | None
+    intake: MessageIntake, door: FakeDoor, body: str, code: ErrorCode | None
 ) -> None:
     intake.take(addressed(text(1, compress="1", body=packed(body))))
     intake.take(addressed(text(2)))
@@ -298,7 +302,7 @@ async def test_a_compressed_body_is_charged_by_its_unpacked_size_whatever_become
 
 
 async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text(1, body=[{"text": "x" * (BYTES - 2_000)}])))
     intake.take(addressed(text(2, body=[{"text": "y" * 1_300}])))
@@ -312,7 +316,7 @@ async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(
     [(MsgType.FILE, [{"file_id": "f"}] * PACE), (MsgType.READ, [{"msg_id": "of bob"}] * 2 * PACE)],
 )
 async def test_a_message_counts_by_its_elements(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor, msg_type: MsgType, elements: list[dict[str, str]]
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor, msg_type: MsgType, elements: list[dict[str, str]]
 ) -> None:
     intake.take(addressed(text(1, msg_type=msg_type, body=elements)))
     intake.take(addressed(text(2, msg_type=msg_type, body=elements[:1])))
@@ -320,7 +324,7 @@ async def test_a_message_counts_by_its_elements(
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m2", "s1")]
 
 
-async def test_a_connection_made_at_the_bound_is_closed_too(intake: Intake, door: FakeDoor) -> None:
+async def test_a_connection_made_at_the_bound_is_closed_too(intake: MessageIntake, door: FakeDoor) -> None:
     for number in range(LIMIT):
         intake.take(addressed(text(number)))
     door.is_open = True
@@ -328,14 +332,14 @@ async def test_a_connection_made_at_the_bound_is_closed_too(intake: Intake, door
     assert not door.is_open
 
 
-async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(intake: Intake, door: FakeDoor) -> None:
+async def test_a_lost_connection_does_not_hurt_who_cannot_be_answered(intake: MessageIntake, door: FakeDoor) -> None:
     door.is_connected = False
     intake.take(addressed("nonsense"))
     assert door.sent == []
 
 
 async def test_an_unexpected_failure_refuses_this_message_only(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     intake.take(addressed(text()))
     publisher.published[0].fail(ValueError("a subject that NATS cannot carry"))
@@ -350,7 +354,7 @@ def receipt(number: int) -> str:
 
 
 async def test_who_sends_too_much_is_refused_until_later(
-    intake: Intake, publisher: FakePublisher, door: FakeDoor
+    intake: MessageIntake, publisher: FakePublisher, door: FakeDoor
 ) -> None:
     for number in range(PACE + 2):
         intake.take(addressed(text(number)))
@@ -358,14 +362,14 @@ async def test_who_sends_too_much_is_refused_until_later(
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, f"m{PACE + over}", "s1") for over in range(2)]
 
 
-async def test_one_users_flood_does_not_hurt_another(intake: Intake, publisher: FakePublisher) -> None:
+async def test_one_users_flood_does_not_hurt_another(intake: MessageIntake, publisher: FakePublisher) -> None:
     for number in range(PACE + 2):
         intake.take(addressed(text(number)))
     intake.take(addressed(text(sender="bob"), sender=f"bob@{DOMAIN}/phone"))
     assert AcceptedMessage.from_bytes(publisher.published[-1].payload).sender == "bob"
 
 
-async def test_receipts_are_counted_apart(intake: Intake, publisher: FakePublisher, door: FakeDoor) -> None:
+async def test_receipts_are_counted_apart(intake: MessageIntake, publisher: FakePublisher, door: FakeDoor) -> None:
     for number in range(2 * PACE):
         intake.take(addressed(receipt(number)))
     for number in range(PACE):
@@ -375,7 +379,7 @@ async def test_receipts_are_counted_apart(intake: Intake, publisher: FakePublish
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m3000", "s1")]
 
 
-async def test_nonsense_is_counted_too(intake: Intake, door: FakeDoor) -> None:
+async def test_nonsense_is_counted_too(intake: MessageIntake, door: FakeDoor) -> None:
     for _ in range(PACE + 1):
         intake.take(addressed("nonsense"))
     *before, last = [code for code, _, _ in refusals(door)]
@@ -399,7 +403,7 @@ def refusal(code: ErrorCode, sender: str = "alice") -> RejectedMessage:
 
 @pytest.mark.parametrize("code", [ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN])
 async def test_who_writes_to_what_does_not_exist_is_refused_sooner(
-    intake: Intake, door: FakeDoor, code: ErrorCode
+    intake: MessageIntake, door: FakeDoor, code: ErrorCode
 ) -> None:
     for _ in range(3):
         intake.heard(refusal(code))
@@ -408,7 +412,7 @@ async def test_who_writes_to_what_does_not_exist_is_refused_sooner(
     assert list(refusals(door)) == [(ErrorCode.TOO_MANY_REQUESTS, "m1", "s1")]
 
 
-async def test_other_refusals_of_the_store_cost_nothing_more(intake: Intake, door: FakeDoor) -> None:
+async def test_other_refusals_of_the_store_cost_nothing_more(intake: MessageIntake, door: FakeDoor) -> None:
     for _ in range(PACE):
         intake.heard(refusal(ErrorCode.NOT_ALLOWED))
     intake.take(addressed(text()))

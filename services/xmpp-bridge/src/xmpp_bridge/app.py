@@ -17,7 +17,7 @@ from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.sasl import SaslLogin
-from xmpp_bridge.service import Intake, Pace
+from xmpp_bridge.service import MessageIntake, UserPace
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
@@ -72,12 +72,12 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         settings.xmpp_component_port,
         timeout=settings.xmpp_timeout,
     )
-    pace = Pace(
+    pace = UserPace(
         messages=Throttle(settings.messages_per_user, "user"),
         receipts=Throttle(settings.receipts_per_user, "user"),
         bytes=Throttle(settings.bytes_per_user, "user"),
     )
-    intake = Intake(
+    intake = MessageIntake(
         addresses,
         broker,
         component,

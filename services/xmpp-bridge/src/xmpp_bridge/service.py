@@ -53,7 +53,7 @@ class Door(Protocol):
     def resume(self) -> None: ...
 
 
-class Pace(NamedTuple):
+class UserPace(NamedTuple):
     """How much each user may send.
 
     Messages and receipts are counted by the elements of their bodies: each may be something that the store has to
@@ -76,7 +76,7 @@ class Taken(NamedTuple):
     message_id: str
 
 
-class Intake:
+class MessageIntake:
     """Takes over what clients send: validated, published in order, many at a time but never more than the bound.
 
     At the bound, of messages or of bytes, the door is paused, below half of it opened again; what the door had read
@@ -91,7 +91,7 @@ class Intake:
         door: Door,
         metrics: Metrics,
         *,
-        pace: Pace,
+        pace: UserPace,
         in_flight_limit: int,
         accept: Accept,
     ) -> None:
