@@ -1,11 +1,15 @@
 """What does not come back by itself is started again, and the process runner outlives a full disk."""
 
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from tlim_devstack.keeper import Keeper
+from tlim_devstack.keeper import Keeper, NatsHealth
 from tlim_devstack.supervision import Program, Supervisor
-from tlim_devstack.waiting import wait_until
+from tlim_devstack.waiting import free_port, wait_until
 
 
 class FakePrograms:
@@ -78,6 +82,48 @@ def test_what_somebody_has_stopped_stays_stopped() -> None:
     programs.now = {"nats": "STOPPED", "postgres": "STOPPED"}
     keeper.look()
     assert programs.done == []
+
+
+class Monitoring(BaseHTTPRequestHandler):
+    """The monitoring port of a made-up NATS server; `error` is what is wrong with it."""
+
+    error = ""
+
+    def do_GET(self) -> None:
+        self.send_response(503 if self.error else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"status": "unavailable", "error": self.error}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
+        """Print nothing."""
+
+
+@pytest.fixture
+def monitoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(Monitoring, "error", "")
+    with HTTPServer(("127.0.0.1", 0), Monitoring) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_lost_write_is_seen_and_a_server_that_still_reads_its_streams_is_left_alone(monitoring: int) -> None:
+    pids = [1]
+    health = NatsHealth(monitoring, lambda: pids[-1])
+    Monitoring.error = "JetStream not enabled"
+    assert not health.is_broken()  # it has just been started
+    Monitoring.error = ""
+    assert not health.is_broken()
+    Monitoring.error = "JetStream not enabled"
+    assert health.is_broken()
+    pids.append(2)
+    assert not health.is_broken()
+    Monitoring.error = "JetStream stream '$G > TLIM_IN' write error: no space left on device"
+    assert health.is_broken()
+
+
+def test_a_nats_server_that_is_away_has_lost_nothing() -> None:
+    assert not NatsHealth(free_port(), lambda: 1).is_broken()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

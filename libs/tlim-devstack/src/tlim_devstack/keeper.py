@@ -64,21 +64,37 @@ class Keeper:
             self._programs.start(NATS)
 
 
-def lost_a_write(port: int) -> bool:
-    """Whether the NATS server whose monitoring is on that port has lost a write, or its JetStream.
+class NatsHealth:
+    """Asks a NATS server on its monitoring port; `pid` says which process it is at the moment."""
 
-    One that is away, or that still reads its streams after a start, has not.
-    """
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        answer = connection.getresponse()
-        reason = "" if answer.status == HTTPStatus.OK else str(json.loads(answer.read()).get("error"))
-    except (OSError, HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
-    return "write error" in reason or "not enabled" in reason
+    def __init__(self, port: int, pid: Callable[[], int]) -> None:
+        self._port = port
+        self._pid = pid
+        self._well_pid = 0
+
+    def is_broken(self) -> bool:
+        """Whether the server has lost a write, or its JetStream.
+
+        One that is away has not. Nor has one that still reads its streams after a start, which may take long: it says
+        that JetStream is not enabled, too.
+        """
+        reason = self._ask()
+        if reason == "":
+            self._well_pid = self._pid()
+        lost_jetstream = "not enabled" in (reason or "") and self._well_pid == self._pid()
+        return lost_jetstream or "write error" in (reason or "")
+
+    def _ask(self) -> str | None:
+        """Return what is wrong, empty when all is well, None without an answer."""
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=2)
+        try:
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            return "" if answer.status == HTTPStatus.OK else str(json.loads(answer.read()).get("error"))
+        except (OSError, HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
 
 
 def has_room(directory: Path) -> bool:
@@ -93,7 +109,9 @@ def _say(text: str) -> None:
 def main() -> None:
     """Look after the stack whose home directory and NATS monitoring port are the arguments, for ever."""
     home, port = Path(sys.argv[1]), int(sys.argv[2])
-    keeper = Keeper(Supervisor(home), lambda: lost_a_write(port), lambda: has_room(home))
+    programs = Supervisor(home)
+    health = NatsHealth(port, lambda: programs.pid(NATS))
+    keeper = Keeper(programs, health.is_broken, lambda: has_room(home))
     while True:
         time.sleep(LOOK_EVERY_S)
         try:

@@ -3,6 +3,7 @@
 import pytest
 from tlim_devstack.pytest_plugin import ConnectBroker
 from tlim_devstack.servers import NatsServer
+from tlim_devstack.streams import newest
 from tlim_protocol.streams import BRIDGE_OUTBOX, PERMISSIONS, StreamName
 from tlim_runtime.broker import Broker, BrokerUnavailable
 
@@ -11,9 +12,9 @@ SUBJECT = BRIDGE_OUTBOX.filter_subjects[0].replace(">", "any.0")
 
 @pytest.mark.parametrize("attempt", ["first", "second"])
 async def test_streams_are_empty_for_every_test(broker: Broker, attempt: str) -> None:
-    assert await broker.last_message(StreamName.OUT) is None
+    assert await newest(broker, StreamName.OUT) is None
     await broker.publish(SUBJECT, attempt.encode(), message_id="same for both")
-    assert await broker.last_message(StreamName.OUT) is not None
+    assert await newest(broker, StreamName.OUT) is not None
 
 
 async def test_a_service_may_publish_only_what_is_its_own(

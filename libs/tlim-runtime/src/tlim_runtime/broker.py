@@ -1,7 +1,6 @@
 """NATS: one connection per process that never gives up, ordered publishing to JetStream, request and reply."""
 
 import asyncio
-import base64
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -286,14 +285,6 @@ class Broker:
         """Return how far a stream is; raises BrokerUnavailable, also when it does not exist yet."""
         state = (await self.answered(f"STREAM.INFO.{stream}"))["state"]
         return StreamState(state["messages"], state["first_seq"], state["last_seq"])
-
-    async def last_message(self, stream: str) -> bytes | None:
-        """Return the payload of a stream's newest message, None when it has none."""
-        state = await self.stream_state(stream)
-        if state.messages == 0:
-            return None
-        stored = (await self.answered(f"STREAM.MSG.GET.{stream}", seq=state.last_seq))["message"]
-        return base64.b64decode(stored.get("data", ""))
 
     async def close(self) -> None:
         """Finish what is in flight (answers, publishes), then disconnect."""

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from tlim_devstack.streams import newest
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import Rpc, subject_in, subject_out
@@ -21,12 +22,12 @@ async def test_a_message_id_is_stored_once(broker: Broker) -> None:
     assert not first.duplicate
     assert second.duplicate
     assert second.seq == first.seq
-    assert await broker.last_message(StreamName.IN) == b"one"
+    assert await newest(broker, StreamName.IN) == b"one"
     assert (await broker.stream_state(StreamName.IN)).messages == 1
 
 
-async def test_an_empty_stream_has_no_last_message(broker: Broker) -> None:
-    assert await broker.last_message(StreamName.OUT) is None
+async def test_an_empty_stream_has_no_newest_message(broker: Broker) -> None:
+    assert await newest(broker, StreamName.OUT) is None
     assert (await broker.stream_state(StreamName.OUT)).last_seq == 0
 
 
@@ -129,14 +130,14 @@ async def test_each_service_may_do_all_that_its_consumer_needs(
     await broker.publish(subject, b"hello", "id-1")
     await eventually(lambda: seen, "it came")
     await consumer.stop()
-    assert await broker.last_message(StreamName.DEAD) == b"hello"
+    assert await newest(broker, StreamName.DEAD) == b"hello"
 
 
 async def test_the_store_may_ask_how_far_its_stream_is(broker: Broker, connect_broker: ConnectBroker) -> None:
     await broker.publish(subject_out(MsgType.TEXT, CONVERSATION), b"last", "id-1")
     store = await connect_broker("message-store")
     assert (await store.stream_state(StreamName.OUT)).last_seq == 1
-    assert await store.last_message(StreamName.OUT) == b"last"
+    assert await newest(store, StreamName.OUT) == b"last"
 
 
 async def test_a_service_cannot_publish_for_another(broker: Broker, connect_broker: ConnectBroker) -> None:

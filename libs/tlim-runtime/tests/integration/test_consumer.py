@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from tlim_devstack.streams import newest
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in
@@ -207,7 +208,7 @@ async def test_poison_is_copied_with_its_reason_and_its_neighbours_pass(broker: 
     await consumer.start()
     await eventually(lambda: len(handler.handled) == 6, "all were looked at")
     await consumer.stop()
-    assert await broker.last_message(StreamName.DEAD) == b"3"
+    assert await newest(broker, StreamName.DEAD) == b"3"
     assert (await broker.stream_state(StreamName.DEAD)).messages == 1
     headers = await _last_dead_headers(broker)
     assert "Tlim-Reason: not a message" in headers
@@ -233,7 +234,7 @@ async def test_a_full_dead_letter_stream_stops_nobody(broker: Broker, eventually
     await eventually(lambda: handler.has_seen(30) and consumer.healthy, "all were looked at")
     await consumer.stop()
     assert handler.handled == list(range(31))
-    assert await broker.last_message(StreamName.DEAD) == b"29"
+    assert await newest(broker, StreamName.DEAD) == b"29"
     assert (await broker.stream_state(StreamName.DEAD)).messages < 30
 
 

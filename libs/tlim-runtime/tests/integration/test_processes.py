@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
+from tlim_devstack.streams import newest
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import CONSUMERS, STORE_INBOX, STREAMS, StreamName
@@ -175,7 +176,7 @@ async def test_provisioning_is_idempotent_and_keeps_what_is_stored(
     await broker.publish(subject, b"kept", "id-1")
     done = run(home, environment, "tlim_runtime.provision")
     assert done.returncode == 0, done.stderr
-    assert await broker.last_message(StreamName.IN) == b"kept"
+    assert await newest(broker, StreamName.IN) == b"kept"
     for spec in STREAMS:
         config = (await broker.api(f"STREAM.INFO.{spec.name}"))["config"]
         assert config["discard"] == ("old" if spec.name in {StreamName.FILES, StreamName.DEAD} else "new")
@@ -201,11 +202,11 @@ async def test_provisioning_moves_a_deployment_of_one_stream_for_all_events_on(
     for _ in range(2):
         done = run(home, environment, "tlim_runtime.provision")
         assert done.returncode == 0, done.stderr
-    assert await broker.last_message(StreamName.IN) == b"waiting"
+    assert await newest(broker, StreamName.IN) == b"waiting"
     assert (await broker.api(f"CONSUMER.INFO.{StreamName.IN}.{STORE_INBOX.durable}"))["num_pending"] == 1
     assert (await broker.api(f"STREAM.INFO.{StreamName.DEAD}"))["config"]["discard"] == "old"
     await broker.publish(file_event, b"another file", "id-3")
-    assert await broker.last_message(StreamName.FILES) == b"another file"
+    assert await newest(broker, StreamName.FILES) == b"another file"
 
 
 def test_provisioning_without_a_server_fails_with_one_line(home: Path, environment: dict[str, str]) -> None:

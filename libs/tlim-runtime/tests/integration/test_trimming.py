@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from tlim_devstack.restartable import RestartableNats
+from tlim_devstack.streams import newest
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in, subject_out
@@ -63,7 +64,7 @@ async def test_what_is_acknowledged_leaves_the_stream_but_for_its_newest(broker:
     assert (state.first_seq, state.messages) == (6, 5)
     await acknowledge(broker, STORE_INBOX, 4)
     await trimmer.trim()
-    assert await broker.last_message(StreamName.IN) is not None
+    assert await newest(broker, StreamName.IN) is not None
     assert (await broker.stream_state(StreamName.IN)).messages == 1
 
 
