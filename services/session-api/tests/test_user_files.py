@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from session_api.import_service import MAX_PASSWORD, checked_file
+from session_api.import_service import checked_file
+from session_api.passwords import MAX_PASSWORD
 from session_api.user_files import MAX_ROWS, UserFile, read_csv, read_json
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import PayloadTooLarge

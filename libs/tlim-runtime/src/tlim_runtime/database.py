@@ -93,6 +93,22 @@ class Database:
         finally:
             await connection.close()
 
+    @asynccontextmanager
+    async def alone(self, work: str) -> AsyncIterator[bool]:
+        """Give True to at most one block with this name among all processes, and False to the others, at once.
+
+        Held by a connection outside any transaction, so that no time-out for idle ones ends it.
+        """
+        async with _translated(), self._connection() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            name = {"work": work}
+            is_ours = bool(await connection.scalar(text("SELECT pg_try_advisory_lock(hashtext(:work))"), name))
+            try:
+                yield is_ours
+            finally:
+                if is_ours:
+                    await connection.execute(text("SELECT pg_advisory_unlock(hashtext(:work))"), name)
+
     async def ping(self) -> None:
         """Ask the server for an answer; raises DatabaseUnavailable."""
         async with self.session() as session:

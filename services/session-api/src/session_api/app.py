@@ -70,6 +70,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await Subscribers(questions).listen(broker)
         app.state.database = database
         app.state.xmpp_accounts = XmppAccounts.of(settings)
+        if app.state.xmpp_accounts is not None:
+            stack.callback(app.state.xmpp_accounts.close)
         app.state.outbox_relay = relay
         app.state.revocations = revocations_of(database, relay, settings)
         app.state.health.add("postgres", questions.ping)

@@ -16,7 +16,7 @@ from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import REVOKED, ChangeRepository
 from session_api.changes_service import ChangeLogService
-from session_api.import_service import ImportService
+from session_api.import_service import DirectoryTransaction, ImportService
 from session_api.models import OUTBOX
 from session_api.repository import SessionRepository
 from session_api.revocations import Revocations
@@ -113,17 +113,16 @@ def _audit(session: TransactionDep) -> AuditService:
     return audit_service(session)
 
 
-def _imports(request: Request, session: TransactionDep) -> ImportService:
+def _imports(request: Request) -> ImportService:
     accounts: XmppAccounts | None = request.app.state.xmpp_accounts
-    return ImportService(
-        UserRepository(session), audit_service(session), partial(_audit_apart, request.app.state.database), accounts
-    )
+    database: Database = request.app.state.database
+    return ImportService(partial(_directory, database), partial(database.alone, "accounts of imported users"), accounts)
 
 
 @asynccontextmanager
-async def _audit_apart(database: Database) -> AsyncIterator[AuditService]:
+async def _directory(database: Database) -> AsyncIterator[DirectoryTransaction]:
     async with database.session() as session:
-        yield audit_service(session)
+        yield DirectoryTransaction(UserRepository(session), audit_service(session))
 
 
 def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:

@@ -20,6 +20,15 @@ class VersionConflictError(HttpRefusal):
         super().__init__(ErrorCode.FIELD_INVALID, detail, field="If-Match")
 
 
+class ImportRunningError(HttpRefusal):
+    """Another import makes accounts now, and two at once break them: 409, try again when it has ended."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, "another import is making XMPP accounts: try again when it has ended")
+
+
 class RowsRefusedError(TlimError):
     """An import that was refused as a whole: `rows` holds the place (from 0) and the refusal of every bad row."""
 

@@ -52,7 +52,7 @@ router = APIRouter(
         ErrorCode.UNAVAILABLE,
         ErrorCode.JSON_INVALID,
         ErrorCode.NOT_AN_ARRAY,
-        statuses=(401, 413, 415),
+        statuses=(401, 409, 413, 415),
     ),
 )
 async def import_file(

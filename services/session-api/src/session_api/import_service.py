@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.events import AuditAction
 from tlim_protocol.names import checked_name
@@ -13,19 +13,29 @@ from tlim_runtime.errors import PayloadTooLarge
 
 from session_api.audit import Admin, AuditService
 from session_api.clock import Clock, now_ms
+from session_api.errors import ImportRunningError
+from session_api.passwords import MAX_PASSWORD, is_password
 from session_api.user_files import Row, UserFile
 from session_api.users_repository import UserRepository
 from session_api.users_service import user_id
 from session_api.xmpp_accounts import AccountOutcome, XmppAccounts
 
-MAX_PASSWORD = 256
-
 MAX_ACCOUNTS = 5_000
 """Accounts in one import: the XMPP server hashes each password on purpose slowly, about 100 accounts a second."""
 
 
-AuditApart = Callable[[], AbstractAsyncContextManager[AuditService]]
-"""Gives the audit log in a transaction of its own, which is committed at the end of the block."""
+class DirectoryTransaction(NamedTuple):
+    """The directory and the audit log in one transaction."""
+
+    users: UserRepository
+    audit: AuditService
+
+
+Begin = Callable[[], AbstractAsyncContextManager[DirectoryTransaction]]
+"""Gives a transaction, which is committed at the end of the block."""
+
+Alone = Callable[[], AbstractAsyncContextManager[bool]]
+"""Gives True to one import at a time among all processes, False to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +86,18 @@ def _checked_row(row: Row, seen: Mapping[str, int]) -> tuple[str, str | None, st
         detail = f"user_id {quoted(checked_id)} stands in row {seen[checked_id]} already"
         raise TlimError(ErrorCode.FIELD_INVALID, detail, field="user_id")
     name, password = row.text("name"), row.text("password")
-    if password is not None and (len(password) > MAX_PASSWORD or not is_plain_text(password)):
-        detail = f"the password is longer than {MAX_PASSWORD} characters or holds a control character"  # never quoted
+    if password is not None and not is_password(password):
+        detail = f"XMPP servers refuse the password: over {MAX_PASSWORD} characters, or one that SASLprep forbids"
         raise TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
     return checked_id, None if name is None else checked_name(name, field="name"), password
 
 
 class ImportService:
-    """Importing files; the caller's transaction decides when the directory and the audit log take it over."""
+    """Importing files, with transactions of its own: none is open while the XMPP server is asked."""
 
-    def __init__(
-        self,
-        users: UserRepository,
-        audit: AuditService,
-        audit_apart: AuditApart,
-        accounts: XmppAccounts | None,
-        clock: Clock = now_ms,
-    ) -> None:
-        self._users = users
-        self._audit = audit
-        self._audit_apart = audit_apart
+    def __init__(self, begin: Begin, alone: Alone, accounts: XmppAccounts | None, clock: Clock = now_ms) -> None:
+        self._begin = begin
+        self._alone = alone
         self._accounts = accounts
         self._clock = clock
 
@@ -104,27 +106,41 @@ class ImportService:
 
         XMPP accounts come first, behind audit entries of their own: when the XMPP server goes away halfway, the
         directory is as it was, and the same import goes on where it stopped. Raises FIELD_INVALID where passwords are
-        given and accounts are made elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, XmppUnavailable.
+        given and accounts are made elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, ImportRunningError,
+        XmppUnavailable.
         """
         self._check_passwords(file)
         checked = await asyncio.to_thread(checked_file, file)  # 50,000 rows: others must not wait
         outcomes = await self._make_accounts(admin, checked.passwords, reset=reset_passwords)
         failed = {one: outcome for one, outcome in outcomes.items() if isinstance(outcome, TlimError)}
         names = {one: name for one, name in checked.names.items() if one not in failed}
-        created, updated = await self._users.merge(names, self._clock())
+        async with self._begin() as directory:
+            created, updated = await directory.users.merge(names, self._clock())
+            report = self._report(file, checked, outcomes, created=created, updated=updated)
+            await _note(directory.audit, admin, report)
+        return report
+
+    def _report(
+        self,
+        file: UserFile,
+        checked: Checked,
+        outcomes: Mapping[str, AccountOutcome | TlimError],
+        *,
+        created: int,
+        updated: int,
+    ) -> ImportReport:
+        failed = {one: outcome for one, outcome in outcomes.items() if isinstance(outcome, TlimError)}
         made = list(outcomes.values())
         refused = [*checked.refused, *((checked.numbers[one], error) for one, error in failed.items())]
-        report = ImportReport(
+        return ImportReport(
             created=created,
             updated=updated,
-            unchanged=len(names) - created - updated,
+            unchanged=len(checked.names) - len(failed) - created - updated,
             accounts_created=made.count(AccountOutcome.CREATED),
             accounts_changed=made.count(AccountOutcome.CHANGED),
             refused=sorted(refused, key=lambda one: one[0]),
             ignored=file.ignored,
         )
-        await self._note(admin, report)
-        return report
 
     def _check_passwords(self, file: UserFile) -> None:
         if not file.has_passwords:
@@ -142,14 +158,18 @@ class ImportService:
     ) -> Mapping[str, AccountOutcome | TlimError]:
         if self._accounts is None or not passwords:
             return {}
-        async with self._audit_apart() as audit:  # committed before anything happens that no rollback takes back
-            if reset:
-                await audit.note_each(admin, AuditAction.ACCOUNT_RESET, passwords)
-            else:
-                await audit.note(admin, AuditAction.ACCOUNTS_MAKE, detail={"accounts": len(passwords)})
-        return await self._accounts.ensure(passwords, reset=reset)
+        async with self._alone() as is_alone:
+            if not is_alone:
+                raise ImportRunningError
+            async with self._begin() as directory:  # committed before anything happens that no rollback takes back
+                if reset:
+                    await directory.audit.note_each(admin, AuditAction.ACCOUNT_RESET, passwords)
+                else:
+                    await directory.audit.note(admin, AuditAction.ACCOUNTS_MAKE, detail={"accounts": len(passwords)})
+            return await self._accounts.ensure(passwords, reset=reset)
 
-    async def _note(self, admin: Admin, report: ImportReport) -> None:
-        numbers = ("created", "updated", "unchanged", "accounts_created", "accounts_changed")
-        detail = {name: getattr(report, name) for name in numbers}
-        await self._audit.note(admin, AuditAction.USERS_IMPORTED, detail={**detail, "invalid": len(report.refused)})
+
+async def _note(audit: AuditService, admin: Admin, report: ImportReport) -> None:
+    numbers = ("created", "updated", "unchanged", "accounts_created", "accounts_changed")
+    detail = {name: getattr(report, name) for name in numbers}
+    await audit.note(admin, AuditAction.USERS_IMPORTED, detail={**detail, "invalid": len(report.refused)})

@@ -5,6 +5,7 @@ import base64
 import http.client
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any
 from urllib.error import HTTPError
@@ -21,6 +22,12 @@ ALREADY_REGISTERED = 10090
 
 AT_ONCE = 8
 """Requests at a time: the server's processors are busy hashing, more would only wait there."""
+
+_FAILED = b"1"
+"""How a command with a result code says, with status 200, that it did nothing; 0 is success."""
+
+_UNACCEPTABLE = "unacceptable characters"
+"""How ejabberd tells, with status 500, that it is the password that it does not take."""
 
 _TIMEOUT_S = 10.0
 _SERVER = opener()
@@ -44,6 +51,8 @@ class XmppAccounts:
     def __init__(self, url: str, domain: str, authorization: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._domain = domain
+        # Of its own: in the common one, slow answers would hold up whatever else is done in threads.
+        self._threads = ThreadPoolExecutor(AT_ONCE, "xmpp accounts")
         self._headers = {"Content-Type": "application/json"}
         if authorization is not None:
             self._headers["Authorization"] = authorization
@@ -62,18 +71,23 @@ class XmppAccounts:
             authorization = None
         return cls(settings.xmpp_admin_url, settings.xmpp_domain, authorization)
 
+    def close(self) -> None:
+        """End the threads; what they are asking is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def ensure(self, passwords: Mapping[str, str], *, reset: bool) -> dict[str, AccountOutcome | TlimError]:
         """Make sure that each of these users has an account; return what became of it, or why the server refuses it.
 
         An account that exists keeps its password, unless `reset`. Raises XmppUnavailable; some accounts are there
         then, and asking again goes on.
         """
+        loop = asyncio.get_running_loop()
         waiting = iter(passwords.items())
         outcomes: dict[str, AccountOutcome | TlimError] = {}
 
         async def work() -> None:
             for user, password in waiting:  # shared: each worker takes the next one
-                outcomes[user] = await asyncio.to_thread(self._ensure, user, password, reset)
+                outcomes[user] = await loop.run_in_executor(self._threads, self._ensure, user, password, reset)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -101,8 +115,8 @@ class XmppAccounts:
         body = json.dumps({**arguments, "host": self._domain}).encode()
         request = Request(f"{self._url}/{command}", body, self._headers, method="POST")  # noqa: S310 - set by operators
         try:
-            with _SERVER.open(request, timeout=_TIMEOUT_S):
-                return None
+            with _SERVER.open(request, timeout=_TIMEOUT_S) as answer:
+                return {"message": "it could not be done"} if answer.read().strip() == _FAILED else None
         except HTTPError as error:
             refusal = _refusal(error)
             if refusal is None:
@@ -115,10 +129,11 @@ class XmppAccounts:
 def _refusal(error: HTTPError) -> Mapping[str, Any] | None:
     """Return what the server has against this one account, None where it has something against every request."""
     with error:
-        if error.code in {401, 403, 404} or error.code >= 500:
-            return None
         try:
             document = json.loads(error.read())
         except (ValueError, OSError):
             return None
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return None
+    is_about_all = error.code in {401, 403, 404} or error.code >= 500
+    return None if is_about_all and _UNACCEPTABLE not in str(document.get("message")) else document

@@ -41,8 +41,12 @@ class FakeEjabberd:
         self.status = 200
         self.takes = 10_000  # further accounts, before it is away
         self.url = ""
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.set()
+        await self.answers.wait()
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.splitlines()[1:])}
         arguments = json.loads(await reader.readexactly(int(fields["content-length"])))
@@ -62,6 +66,11 @@ class FakeEjabberd:
             self.accounts[user] = arguments["newpass"]
         elif user in self.accounts:
             return 409, {"code": ALREADY_REGISTERED, "message": f"User {user} already registered"}
+        elif arguments["password"] == "not taken":
+            return 500, {
+                "code": 10_001,
+                "message": "Can't register user: The password contains unacceptable characters",
+            }
         elif len(arguments["password"]) < 4:
             return 400, {"code": 10_010, "message": "the password is weak"}
         elif self.takes <= 0:
@@ -164,7 +173,7 @@ async def test_two_imports_of_the_same_people_at_once_do_not_deadlock(admin: htt
         ("text/csv; charset=utf-8", b"name\nbob\n", 422, ErrorCode.FIELD_INVALID),
         ("application/json", b"{", 400, ErrorCode.JSON_INVALID),
         ("application/json", b"{}", 422, ErrorCode.NOT_AN_ARRAY),
-        ("text/csv", b"user_id\n" + b"x" * MAX_FILE_BYTES, 413, None),
+        ("text/csv", b"user_id\n" + b"x" * MAX_FILE_BYTES, 413, ErrorCode.FIELD_INVALID),
         ("text/csv", b"user_id,password\nbob,secret\n", 422, ErrorCode.FIELD_INVALID),
     ],
 )
@@ -255,3 +264,40 @@ async def test_no_password_reaches_the_logs_or_the_database(
     await post_csv(hr, "user_id,password\ndave,hunter2\n")
     kept = [(await hr.get(path)).text for path in ("/v1/users", "/v1/audit")]
     assert "hunter2" not in "".join([*kept, *capsys.readouterr()])
+
+
+async def test_a_password_that_the_server_does_not_take_is_an_invalid_row_and_the_rest_goes_in(
+    hr: httpx.AsyncClient, ejabberd: FakeEjabberd
+) -> None:
+    text = "user_id,password\nalice,s3cret\nbob,e😀\ncarol,not taken\ndave,שלום1\nerin,s3cret\n"
+    answer = await post_csv(hr, text)
+    assert answer.status_code == 200
+    report = answer.json()
+    assert [(one["row"], one["code"], one["field"]) for one in report["invalid"]] == [
+        (row, ErrorCode.FIELD_INVALID, "password") for row in (2, 3, 4)
+    ]
+    assert (report["created"], report["accounts_created"]) == (2, 2)
+    assert set(ejabberd.accounts) == {"alice", "erin"}
+
+
+async def test_while_an_import_makes_accounts_another_one_is_told_to_wait_and_no_connection_is_held(
+    *,
+    ejabberd: FakeEjabberd,
+    settings: Settings,
+    running: Callable[[Settings], AbstractAsyncContextManager[FastAPI]],
+    client_of: Callable[..., httpx.AsyncClient],
+) -> None:
+    narrow = settings.model_copy(update={"xmpp_admin_url": ejabberd.url, "database_pool_size": 2})
+    async with running(narrow) as app:
+        hr = client_of(app, "importer", scope="admin")
+        ejabberd.answers.clear()
+        first = asyncio.create_task(post_csv(hr, "user_id,password\nalice,s3cret\n"))
+        await ejabberd.asked.wait()
+        second = await post_csv(hr, "user_id,password\nalice,another\n")
+        assert (second.status_code, second.json()["code"]) == (409, ErrorCode.UNAVAILABLE)
+        assert (await post_csv(hr, "user_id\nbob\n")).status_code == 200
+        ejabberd.answers.set()
+        assert (await first).json()["accounts_created"] == 1
+        again = await post_csv(hr, "user_id,password\nalice,another\n")
+    assert again.json()["unchanged"] == 1
+    assert ejabberd.accounts == {"alice": "s3cret"}
