@@ -48,7 +48,7 @@ class ServerAddress:
         return self.component or f"bridge.{self.domain}"
 
     def entrance(self, receiver: str | None) -> str:
-        """Return the JID that a message for this user, or for a group (None), is sent to (protocol section 1)."""
+        """Return the JID for messages to this user, or to a group (docs/wire-protocol.md, "Addresses and identity")."""
         entrance = self.component or self.domain
         return entrance if receiver is None else f"{receiver}@{entrance}"
 
