@@ -14,6 +14,7 @@ from tlim_devstack.credentials import DEMO_USERS, load_or_generate
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import ROOT
 from tlim_devstack.ports import Ports
+from tlim_devstack.processes import close_to_others
 from tlim_devstack.stack import XMPP_SERVERS, Stack
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -161,7 +162,7 @@ def _sentence(error: Exception) -> str:
 
 def _check_disk() -> None:
     place = home()
-    place.mkdir(parents=True, exist_ok=True)
+    close_to_others(place)
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
         raise StackError(f"only {free // 1024**2} MiB are free on the disk of {place}: tlim needs 2 GiB")

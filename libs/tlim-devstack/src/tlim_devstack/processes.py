@@ -21,7 +21,7 @@ def dies_with_parent(command: list[str], parent_death: str = "KILL") -> list[str
 
 
 def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> list[str]:
-    """Return a command that runs as `nobody` when we are root (PostgreSQL refuses to run as root), unchanged otherwise.
+    """Return a command that runs as `nobody` when we are root, and as our user otherwise.
 
     A clone in /root or in a private temporary directory is out of reach for `nobody`; then the one capability to pass
     through such directories is kept.
@@ -39,11 +39,24 @@ def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> 
 
 
 def hand_over(directory: Path) -> None:
-    """Create `directory` for a program started by `not_as_root`: owned by the user it runs as."""
+    """Create `directory` for a program started by `not_as_root`: with all that is in it, it is that user's."""
     directory.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
-        shutil.chown(directory, *UNPRIVILEGED)
+        for path in (directory, *directory.rglob("*")):
+            shutil.chown(path, *UNPRIVILEGED)
     directory.chmod(0o700)
+
+
+def close_to_others(home: Path) -> None:
+    """Make `home` and all directly below it, also what an older release left open, its user's alone.
+
+    When we are root, others may pass through `home` itself: PostgreSQL's user has its directory there.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    for path in home.iterdir():
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
 
 
 def _reachable_by_others(path: Path) -> bool:
@@ -57,7 +70,7 @@ def _passing_capability() -> str:
         return "dac_read_search"
     if effective >> DAC_OVERRIDE & 1:
         return "dac_override"
-    raise StackError("PostgreSQL refuses to run as root, and this directory is closed to other users: use another one")
+    raise StackError("this directory is closed to other users, and servers do not run as root: use another one")
 
 
 class ServerProcess:

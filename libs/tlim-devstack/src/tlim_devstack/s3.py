@@ -64,6 +64,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "dir": data,
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
+        "disableHttp": "true",  # of the master: it asks for no key, and says where to write
         "master.port": master,
         "master.port.grpc": master_grpc,
         "master.telemetry": "false",
@@ -74,6 +75,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "volume.max": 0,
         "volume.preStopSeconds": 0,
         "filer": "true",
+        "filer.disableHttp": "true",  # it would give out and take every file without a key
         "filer.port": filer,
         "filer.port.grpc": filer_grpc,
         "s3": "true",

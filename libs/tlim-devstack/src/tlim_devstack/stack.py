@@ -21,7 +21,7 @@ from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
-from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.processes import close_to_others, dies_with_parent, hand_over, not_as_root
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
 from tlim_devstack.supervision import Program, Supervisor
@@ -107,6 +107,7 @@ class Stack:
             xmpp_programs = self.xmpp.prepare()
             servers = [*self._server_programs(), *xmpp_programs]
             self.supervisor.configure([*servers, *self.services.all(), self._keeper()])
+            close_to_others(self.home)
             self.supervisor.launch(background=background)
             self.supervisor.start(*(program.name for program in servers))
             self._together(self._record, self._bucket, self._xmpp_accounts)
@@ -211,13 +212,15 @@ class Stack:
         identities.touch(mode=0o600)
         identities.write_text(s3.identities_document(self.credentials.s3_keys()))
         config = nats.write_config(self.home / "nats", self.credentials.nats)
+        for directory in (self.home / "s3", self.home / "nats"):
+            hand_over(directory)
         nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats, self.ports.nats_monitor)
         weed = s3.command(data, identities, self.ports.s3, self.ports.s3_inner)
         return [
-            Program("nats", dies_with_parent(nats_server, "TERM")),
+            Program("nats", not_as_root(nats_server, config, parent_death="TERM")),
             Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
             # Asked politely it waits 15 s for itself. Everything it acknowledged has been handed to the kernel.
-            Program("s3", dies_with_parent(weed), s3.ENVIRONMENT, stop_signal="KILL"),
+            Program("s3", not_as_root(weed, identities, parent_death="KILL"), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
 
     def _keeper(self) -> Program:

@@ -22,6 +22,7 @@ from tlim_devstack.waiting import wait_until
 
 LONGEST_SOCKET_PATH = 90  # of 107; supervisord adds a suffix while it creates the socket
 BACKOFF, FATAL = "BACKOFF", "FATAL"
+PRIVATE = 0o077  # a umask: what the parts write is theirs alone
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C goes to us, and we stop things in order
                 cwd=self.home,
+                umask=PRIVATE,
             )
         wait_until(self._is_up, "the process runner", timeout=20)
 

@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -108,6 +110,38 @@ def test_data_survives_a_restart(stack: Stack) -> None:
     stack.stop()
     stack.start()
     assert postgres.run_sql(stack.postgres_admin, "SELECT count(*) FROM kept;") == "0"
+
+
+def test_what_the_stack_keeps_is_closed_to_others_and_stays_so(stack: Stack) -> None:
+    assert stat.S_IMODE(stack.home.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+    assert [path.name for path in stack.home.iterdir() if path.stat().st_mode & 0o077] == []
+    statuses = [Path(f"/proc/{process.pid}/status").read_text() for process in processes_of(stack)]
+    assert {status.partition("Umask:")[2].split()[0] for status in statuses} == {"0077"}
+
+
+@pytest.mark.parametrize(
+    ("port", "path"),
+    [
+        ("s3", "/"),
+        ("s3", "/tlim-files/"),
+        ("s3_filer", "/"),
+        ("s3_filer", "/buckets/tlim-files/"),
+        ("s3_master", "/dir/assign"),
+        ("s3_master", "/dir/status"),
+        ("xmpp_api", "/api/status"),
+        ("xmpp_api", "/api/register"),
+    ],
+)
+def test_a_program_of_this_machine_gets_nothing_without_a_key(stack: Stack, port: str, path: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{getattr(stack.ports, port)}{path}", trust_env=False)
+    assert answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="there are no privileges to give up")
+@pytest.mark.parametrize("name", ["postgres", "nats", "s3"])
+def test_servers_that_need_no_root_do_not_run_as_root(stack: Stack, name: str) -> None:
+    assert psutil.Process(stack.supervisor.pid(name)).uids().effective != 0
 
 
 def test_nothing_outlives_the_process_runner(stack: Stack) -> None:
