@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 from fastapi import FastAPI
-from session_api import service
+from session_api import changes_service
 from tlim_protocol.events import (
     AuditAction,
     AuditNote,
@@ -108,7 +108,7 @@ async def test_an_answer_that_grows_large_leaves_some_out_for_the_next_question(
 ) -> None:
     made = await as_user("alice").post("/v1/sessions", json={"session_type": 0, "subscribers": ["alice", "bob"]})
     dinner = made.json()["session_id"]
-    monkeypatch.setattr(service, "MAX_CHANGES_BYTES", 10)
+    monkeypatch.setattr(changes_service, "MAX_CHANGES_BYTES", 10)
     first = await ask(broker, lunch, dinner, "none")
     assert (len(first.sessions), first.unknown) == (1, [])
     second = await ask(broker, *{lunch, dinner}.difference(event.session_id for event in first.sessions))
