@@ -1,4 +1,8 @@
-"""Range and conditional requests (RFC 9110 sections 13 and 14) as pure functions of header values."""
+"""Range and conditional requests (RFC 9110 sections 13 and 14) as pure functions of header values.
+
+`werkzeug.http` does not replace them: it cannot tell a malformed Range from none, refuses a suffix longer than the
+file, takes a weak tag in If-Range for a strong one, and does not know If-Unmodified-Since.
+"""
 
 import re
 from collections.abc import Mapping
