@@ -27,7 +27,7 @@ from xmpp_bridge.tokens import TokenIssuer, read_keys
 from xmpp_bridge.translate import BridgeAddresses
 
 _ONE_BUFFER = 1_000
-"""Messages that one read of the socket can hold beyond the bound on what is in flight."""
+"""One read of the socket can hold this many messages. They come on top of the bound on messages in flight."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -61,8 +61,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIterator[None]:
     """Keep messages flowing both ways.
 
-    At the end the batch of deliveries in hand is finished with its barrier, the XMPP stream is closed (what the
-    server sent before it closed its side is still taken over), and what was taken over gets its acknowledgement.
+    Shutdown takes three steps. First, the batch of deliveries in hand is finished with its barrier. Then the XMPP
+    stream is closed: the bridge still takes over what the server sent before it closed its side. Last, the bridge waits
+    until JetStream has acknowledged all of that.
     """
     addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
     component = Component(
@@ -107,7 +108,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     try:
         yield
     finally:
-        # Without a connection there is no batch that could be finished, only one that waits for a connection.
+        # Without a connection the batch in hand cannot be finished: it would wait for a connection.
         await (consumer.stop() if component.is_connected else consumer.abort())
         await component.close()
         await requests.close()

@@ -1,4 +1,4 @@
-"""Answers of the store that an HTTP request of this process waits for, instead of somebody's device."""
+"""The store's answers to HTTP requests: here a request of this process waits for the answer, and no device does."""
 
 import asyncio
 import uuid
@@ -19,7 +19,7 @@ class Expected(NamedTuple):
 
 
 class Awaited:
-    """Brings out events and the requests that wait for them together, by `reply_to`."""
+    """Hands each out event to the HTTP request that waits for it. The two are matched by `reply_to`."""
 
     def __init__(self) -> None:
         self._answers: dict[str, asyncio.Future[OutEvent]] = {}
@@ -35,7 +35,7 @@ class Awaited:
             del self._answers[reply_to]
 
     def settle(self, event: OutEvent) -> None:
-        """Hand an out event to the request that waits for it, if there is one; what comes again is harmless."""
+        """Hand an out event to the request that waits for it, if there is one. A repeated event does no harm."""
         answer = self._answers.get(event.reply_to or "")
         if answer is not None and not answer.done():
             answer.set_result(event)

@@ -1,4 +1,4 @@
-"""What is delivered late may have been recalled meanwhile: then only its sender's confirmation still goes out."""
+"""A message that is delivered late may have been recalled meanwhile. Then only its sender's confirmation goes out."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,17 +9,17 @@ from tlim_protocol.registry import REGISTRY
 from tlim_protocol.subjects import Rpc
 
 LATE_MS = 3_000
-"""In a healthy system a message is delivered within milliseconds, and nobody recalls what he sent in less than this."""
+"""Messages older than this are late. A healthy system delivers in milliseconds, and nobody recalls within this time."""
 
 
 class RecallRecord(Protocol):
-    """Who knows what was recalled: message-store, over the broker's request-reply."""
+    """The service that knows what was recalled: message-store, over the broker's request-reply."""
 
     async def request(self, subject: str, payload: bytes) -> bytes: ...
 
 
 class Backlog:
-    """Asks the store about chat messages that were stored a while ago, as after an outage; never about fresh ones."""
+    """Asks the store which late chat messages were recalled, as after an outage. It never asks about fresh messages."""
 
     def __init__(self, store: RecallRecord, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -28,13 +28,14 @@ class Backlog:
         self._late_before = 0
 
     def fall_behind(self) -> None:
-        """Note that a delivery failed: all that is stored until the next attempt is late, however short the outage."""
+        """Note that a delivery failed. All messages until the next attempt then count as late, even fresh ones."""
         self._is_behind = True
 
     async def without_recalled(self, events: Sequence[OutEvent], received: Sequence[int]) -> Sequence[OutEvent]:
-        """Return the events, those of recalled messages only confirmed; raises Unavailable when nobody answers.
+        """Return the events. A recalled message loses its recipients, so that only its sender is answered.
 
-        `received` is when the broker had each, in epoch milliseconds on our clock; `stored_at` is by the store's.
+        `received` holds the time at which the broker got each event, in epoch milliseconds. It is used instead of
+        `stored_at`, which the store's clock gave. Raises Unavailable when the store does not answer.
         """
         now = int(self._clock() * 1_000)
         if self._is_behind:

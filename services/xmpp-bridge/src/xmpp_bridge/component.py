@@ -20,13 +20,14 @@ from xmpp_bridge.wire import Wire
 logger = get_logger(__name__)
 
 WRITE_CHARACTERS = 256 * 1024
-"""Per write: hundreds of stanzas, so that waiting for the server costs little; it stores them in seconds."""
+"""The size of one write. It holds hundreds of stanzas, so waiting for the server costs little for each. It is small
+enough for the server to store all of them within seconds."""
 
 LONGEST_DELAY_S = 15.0
-"""Between attempts to connect."""
+"""The longest pause between two attempts to connect."""
 
 IDLE_PING_S = 30.0
-"""A connection whose other end vanished without a word is found out within this and one time-out."""
+"""A quiet connection is pinged after this time. A dead one is noticed one time-out later."""
 
 
 class ComponentDown(Unavailable):
@@ -38,7 +39,7 @@ class ComponentLost(ComponentDown):
 
 
 class Component:
-    """Keeps one component connection up: messages go to whoever started it, what is sent keeps its order."""
+    """Keeps one component connection up. Incoming messages go to the callback of `start`; stanzas are sent in order."""
 
     def __init__(
         self,
@@ -77,10 +78,10 @@ class Component:
         on_request: Callable[[Element], bool] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """Begin to connect, and to connect again whenever the connection is lost, until `close`.
+        """Connect, and connect again whenever the connection is lost, until `close`.
 
-        `on_request` gets each `<iq>` first; it returns False for those it leaves to service discovery. `on_lost` is
-        called when a connection is lost, before there is another.
+        `on_request` gets each `<iq>` first. It returns False to leave the request to service discovery. `on_lost` is
+        called when a connection is lost, before the next one is made.
         """
         self._on_message = on_message
         self._on_request = on_request or _decline
@@ -88,7 +89,7 @@ class Component:
         self._keeping.start()
 
     async def close(self) -> None:
-        """Close the stream in order: what the server had already sent is still read, up to the end of its stream."""
+        """Close the stream. Everything that the server sent before the end of its own stream is still read."""
         await self._keeping.stop()
         await self._keeper.close(wait=2)
 
@@ -112,7 +113,7 @@ class Component:
         await self._keeping.ping()
 
     def pause(self) -> None:
-        """Read nothing more for now: the server's buffers fill, then its senders wait."""
+        """Stop reading for now. The server's buffers fill, and then its senders wait (back-pressure)."""
         if self._wire.transport is not None and self._wire.transport.is_reading():
             self._wire.transport.pause_reading()
 
@@ -131,11 +132,12 @@ class Component:
     async def deliver(self, stanzas: Iterable[str]) -> None:
         """Send stanzas and return when the server has taken over every one of them; raises ComponentDown.
 
-        XEP-0114 has no acknowledgements. The stream is in order, so the answer to a ping behind the last stanza says
-        that all before it was processed. After a failure it is unknown which were: send all again.
+        XEP-0114 has no acknowledgements, so a ping follows the stanzas. The stream is in order: an answer to the ping
+        proves that the server has processed everything before it. After a failure nobody knows how far the server
+        came: send all stanzas again.
 
-        A ping behind each chunk, not only the last: a server that stores a big group's message for thousands who are
-        away takes its time, and that must not look like one that has stopped.
+        A ping follows each chunk, not only the last one. The server needs time to store a group's message for
+        thousands of absent members, and that must not look like a server that has stopped.
         """
         for chunk in _chunks(stanzas):
             self.send(chunk)
@@ -157,7 +159,7 @@ class Component:
             async with asyncio.timeout(self._timeout):
                 await answer
         except TimeoutError:
-            # Half-open or stuck, a new connection is the way on; what was not acknowledged is sent again over it.
+            # The connection is half-open or stuck, so a new one is made. What is unacknowledged is sent again over it.
             self._wire.abort()
             raise ComponentDown("the XMPP server did not answer in time") from None
 
@@ -167,8 +169,8 @@ class Component:
                 self._on_message(stanza)
             elif stanza.tag == IQ:
                 self._on_iq(stanza)
-            # Presences, replayed by the diverting module for every session, say nothing to us.
-        except Exception:  # what leaves here closes the connection, and with it everybody's messages
+            # The bridge ignores presences. The diverting module replays one for every session.
+        except Exception:  # an exception that leaves this callback would close the connection for all users
             logger.exception("a stanza could not be handled", stanza=stanza.tag, sender=stanza.get("from"))
 
     def _on_iq(self, iq: Element) -> None:
@@ -180,11 +182,11 @@ class Component:
             return
         answer = answer_iq(iq)
         if answer is not None:
-            with contextlib.suppress(ComponentDown):  # whoever asked sees the connection go as well
+            with contextlib.suppress(ComponentDown):  # without a connection nobody waits for this answer
                 self.send(answer)
 
     async def _ping_idle(self) -> None:
-        with contextlib.suppress(ComponentDown):  # then the connection is down, or about to be
+        with contextlib.suppress(ComponentDown):  # a failed ping has already ended the connection
             await self.barrier()
 
     def _went_up(self, _event: object) -> None:
@@ -205,7 +207,7 @@ class Component:
 
 
 def _ignore(_message: Element) -> None:
-    """Take messages until somebody else does."""
+    """Drop a message: the default until `start` gives a callback."""
 
 
 def _decline(_iq: Element) -> bool:
@@ -214,7 +216,7 @@ def _decline(_iq: Element) -> bool:
 
 
 def _bear_it() -> None:
-    """Do nothing about a lost connection but to make another."""
+    """Do nothing about a lost connection: the keeper makes another one anyway."""
 
 
 def _chunks(stanzas: Iterable[str]) -> Iterator[str]:

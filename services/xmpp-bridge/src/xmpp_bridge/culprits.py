@@ -1,34 +1,39 @@
 """Finds the stanza at which the XMPP server ends the connection again and again, so that all others get through.
 
-A server ends the stream at a stanza that it does not take: one over its limit (Openfire: 1 MiB by default), or one that
-it calls malformed. Everything unacknowledged comes again then, that stanza among it, and nobody would get anything.
+A server ends the stream when it does not accept a stanza: the stanza is over its limit (Openfire: 1 MiB by default), or
+the server calls it malformed. Then everything unacknowledged is delivered again, including that stanza. Without this
+module the connection would be lost at it for ever, and nobody would get any message.
 """
 
 from tlim_runtime.consumer import Incoming
 
 LOSSES = 2
-"""Lost connections over the same messages, after which their stanzas are sent one at a time: one is no pattern."""
+"""After this many lost connections over the same messages, their stanzas are sent one at a time. A single loss can have
+any cause."""
 
 KEPT = 1_000
-"""Messages that are remembered: one that was delivered lately can come once more after another loss."""
+"""How many culprits are remembered. A message that is done can still be delivered again after the next loss."""
 
 _Message = tuple[int, int]
-"""Its place in the stream and the hash of its data: a stream that was emptied gives the same places anew."""
+"""A message's place in the stream, and the hash of its data. A stream that was emptied uses the same places again, so
+the place alone is not enough."""
 
 
 class Culprits:
     """What is known of stanzas that end the connection.
 
-    Found is only a stanza that was alone on its way when the connection was lost, twice in a row, and each time over a
-    connection that had just answered a ping. A server that is killed at such a moment does not condemn a message. With
-    it goes every stanza of the same message that is as large: a group of thousands costs no more losses than a pair.
+    A stanza is found guilty when the connection was lost twice in a row while this stanza alone was on its way. Each
+    time the connection had just answered a ping. One loss is not enough: the server may have been killed just then.
+
+    With the guilty stanza, all stanzas of the same message that are at least as large are left out too. So a message
+    to a group of thousands costs no more lost connections than a message to one person.
     """
 
     def __init__(self) -> None:
         self._losses = 0
         self._until = 0
         self._suspect: tuple[_Message, int] | None = None
-        self._found: dict[_Message, int] = {}  # in characters: a stanza of that size is too large
+        self._found: dict[_Message, int] = {}  # characters: this message's stanzas of that size or more are left out
 
     @property
     def are_feared(self) -> bool:
@@ -43,7 +48,7 @@ class Culprits:
         self._until = max(self._until, last)
 
     def note_passed(self, last: int) -> None:
-        """Note that everything up to `last` is delivered, but for what was found."""
+        """Note that everything up to `last` is delivered, except for the stanzas found guilty."""
         if last >= self._until:
             self._losses = 0
             self._suspect = None

@@ -1,4 +1,7 @@
-"""What the XMPP server has taken over can still be lost with it, so what it took last is delivered again after it."""
+"""Remembers what was delivered in the last seconds, to deliver it again after a lost connection.
+
+An XMPP server that crashes can still lose what it has taken over.
+"""
 
 import time
 from collections import deque
@@ -8,8 +11,8 @@ from dataclasses import dataclass
 from xmpp_bridge.component import ComponentDown
 
 KEPT_S = 10.0
-"""How long a server may lose what it has taken over. ejabberd answers pings for a moment while its sessions end, and
-writes what it keeps for somebody who is away to disk a second or two later; Prosody writes at once."""
+"""How long a server may still lose what it has taken over. ejabberd still answers pings for a moment while its sessions
+already end. It writes messages for absent users to disk a second or two later. Prosody writes them at once."""
 
 
 @dataclass(slots=True)
@@ -19,10 +22,10 @@ class _Batch:
 
 
 class DeliveredLately:
-    """Where in the stream the batches of the last seconds begin; the last of them may still be in hand.
+    """Where in the stream the batches of the last seconds begin. The last of them may still be in hand.
 
-    Of a batch that was in hand when the connection was lost nothing more is sent, though there is a new one already:
-    it comes again, behind what is before it.
+    If the connection drops while a batch is in hand, the rest of it is not sent over the new connection. The whole
+    batch is delivered again later, after the batches before it, so that order is kept.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +35,7 @@ class DeliveredLately:
     def begin(self, first: int) -> None:
         """Note that the batch which begins at `first` in the stream is in hand."""
         if self._batches and self._batches[-1].taken_at is None:
-            self._batches.pop()  # it failed before it was delivered, and comes again now
+            self._batches.pop()  # this batch failed before it was delivered, and is now tried again
         self._forget_old()
         self._batches.append(_Batch(first))
 
@@ -47,7 +50,7 @@ class DeliveredLately:
         self._batches[-1].taken_at = self._clock()
 
     def take_back(self) -> int | None:
-        """Return where delivery begins again after a lost connection; None: nothing was delivered lately."""
+        """Return where in the stream delivery begins again after a lost connection; None: go on from where it is."""
         self._forget_old()
         first = self._batches[0].first if self._batches else None
         self._batches.clear()

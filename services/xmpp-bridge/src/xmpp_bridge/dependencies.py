@@ -30,7 +30,8 @@ def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) 
 
 
 def _client_address(request: Request) -> str:
-    # uvicorn has already put in what a gateway in FORWARDED_ALLOW_IPS (127.0.0.1 by default) says in X-Forwarded-For.
+    # This is the client's address: uvicorn takes it from X-Forwarded-For when the request comes from a gateway in
+    # FORWARDED_ALLOW_IPS (127.0.0.1 by default).
     return request.client.host if request.client is not None else "unknown"
 
 

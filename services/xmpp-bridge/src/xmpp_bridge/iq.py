@@ -15,7 +15,7 @@ _PING = "urn:xmpp:ping"
 _TOKEN = Tag.TOKEN.qualified
 
 TOKEN_FEATURE = f"{TLIM_NS}#token"
-"""What service discovery says of whoever answers `<token/>`."""
+"""The feature by which service discovery announces that `<token/>` is answered."""
 
 
 class Refusal(Enum):

@@ -6,14 +6,14 @@ from xml.sax.saxutils import escape
 STANZAS_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 """The namespace of error conditions (RFC 6120 section 8.3.3)."""
 
-# XML 1.0 section 2.2; anything else would end the whole stream, not only this stanza.
+# The characters that XML 1.0 section 2.2 allows. Any other would end the whole stream, not only this stanza.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# As they are, line breaks and tabs in an attribute are read back as spaces (XML 1.0 section 3.3.3).
+# Unescaped line breaks and tabs in an attribute would be read back as spaces (XML 1.0 section 3.3.3).
 _QUOTED = {'"': "&quot;", "'": "&apos;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
 def escape_text(text: str) -> str:
-    """Return `text` for between two tags; a character that XML forbids becomes U+FFFD."""
+    """Return `text` escaped for an element's content. A character that XML forbids becomes U+FFFD."""
     return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
 
 

@@ -12,7 +12,8 @@ from xmpp_bridge.schemas import SentMessage, SystemMessage
 logger = get_logger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
-"""A message may have 256 KiB, and a JSON writer that escapes every character makes up to six times that of a few."""
+"""The largest body of a request. A message may have 256 KiB, and some JSON writers escape every character: that makes
+up to six times as many bytes."""
 
 router = APIRouter(tags=["messages"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES)
 

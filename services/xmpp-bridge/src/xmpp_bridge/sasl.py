@@ -1,7 +1,8 @@
-"""A real login at the XMPP server, up to SASL's verdict (RFC 6120 section 6); no resource is bound, nobody sees it.
+"""A real login at the XMPP server, up to SASL's verdict (RFC 6120 section 6). No resource is bound, so nobody sees it.
 
-slixmpp's client is not used for it. It takes `<success/>` at SCRAM's first step without the server's signature, runs as
-many rounds as the server names in Python, reads without a bound, and tries every mechanism after a refusal.
+slixmpp's client is not used here, for four reasons. It accepts `<success/>` at SCRAM's first step, without the server's
+signature. It runs as many rounds as the server names, in Python. It reads without a bound. After a refusal it tries
+every other mechanism.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ _STREAMS = "http://etherx.jabber.org/streams"
 _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"
 _MAX_BYTES = 64 * 1024
-"""A negotiation is a few kilobytes: whoever sends more is no XMPP server."""
+"""A negotiation is a few kilobytes. A server that sends more than this is no XMPP server."""
 
 _SCRAM = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1")
 _REFUSALS = frozenset({"not-authorized", "account-disabled", "credentials-expired", "invalid-authzid"})
@@ -33,15 +34,15 @@ class WrongPasswordError(Exception):
 
 
 class LoginUnavailable(Unavailable):
-    """The XMPP server could not be asked, or what it answers proves nothing."""
+    """The XMPP server could not be asked, or its answer proves nothing."""
 
 
 class SaslLogin:
     """Checks passwords at one XMPP server, a bounded number at a time.
 
-    Off this machine the server is told nothing before TLS with a certificate for the domain, whatever the mechanism:
-    SCRAM's messages allow guessing at the password. Only `<success/>` is success, with SCRAM only when it holds the
-    server's signature (RFC 5802 section 3).
+    A server on another machine is told nothing before TLS with a certificate for the domain. This holds for every
+    mechanism: SCRAM's messages also allow guessing at the password. Only `<success/>` is success. With SCRAM it must
+    also hold the server's signature (RFC 5802 section 3).
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class SaslLogin:
 async def _scram(stream: "_Stream", mechanisms: list[str], user_id: str, password: str) -> None:
     try:
         client = ScramClient(mechanisms, user_id, password)
-    except ScramException as error:  # SASLprep forbids a character of it, so it cannot be anybody's password
+    except ScramException as error:  # SASLprep forbids one of its characters, so no user can have this password
         raise WrongPasswordError from error
     challenge = await stream.authenticate(client.mechanism_name, client.get_client_first(), "challenge")
-    # The server names the number of rounds: a big one must not stop the event loop.
+    # The server chooses the number of rounds. A large number must not block the event loop.
     await asyncio.to_thread(client.set_server_first, challenge)
     client.set_server_final(await stream.respond(client.get_client_final(), "success"))
 
@@ -114,7 +115,7 @@ class _Stream:
         self.is_encrypted = False
 
     async def open(self) -> ET.Element:
-        """Begin a stream and return its features; what came before it is forgotten."""
+        """Begin a stream and return its features. Everything received before it is forgotten."""
         self._start_reading()
         features = await self._ask(
             f"<?xml version='1.0'?><stream:stream to='{self._domain}' version='1.0' xmlns='jabber:client' "
@@ -142,7 +143,7 @@ class _Stream:
         return _verdict(await self._ask(f"<response xmlns='{_SASL}'>{_pack(response)}</response>"), expected)
 
     def close(self) -> None:
-        """End the stream; a server that does not hang up is not waited for."""
+        """End the stream, without waiting for the server to close its side."""
         self._writer.write(b"</stream:stream>")
         self._writer.transport.abort()
 
@@ -182,7 +183,7 @@ class _Elements(ET.TreeBuilder):
         return element
 
     def doctype(self, *_: object) -> None:
-        """Refuse a DTD (RFC 6120 section 11.1): a few of its entities make gigabytes out of kilobytes."""
+        """Refuse a DTD (RFC 6120 section 11.1). A few entities in it could turn kilobytes into gigabytes."""
         raise ET.ParseError("a DTD in the stream")
 
 

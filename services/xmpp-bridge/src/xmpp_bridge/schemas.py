@@ -32,7 +32,7 @@ class KeySetAnswer(BaseModel):
 
 
 Body = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "object"}, "minItems": 1})]
-"""Checked like a client's body, with its codes."""
+"""A body is checked like a client's body, and refused with the same codes."""
 
 
 class SystemMessage(BaseModel):

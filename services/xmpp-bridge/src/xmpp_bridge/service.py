@@ -1,4 +1,4 @@
-"""The rules for what clients send: it is taken over, or refused with one code."""
+"""The rules for messages from clients: each is taken over, or refused with one code."""
 
 import asyncio
 import time
@@ -27,16 +27,17 @@ from xmpp_bridge.translate import Accept, Arrival, BridgeAddresses, read_arrival
 logger = get_logger(__name__)
 
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
-"""The bound on messages means small ones; what came compressed is up to a thousand times as large unpacked."""
+"""The bound on bytes in flight. The bound on the number of messages is not enough: a compressed message can be a
+thousand times as large when it is unpacked."""
 
 COST_OF_NOTHING = 20
-"""Messages that count for one which names nothing that exists: the store asks another service each time, while the
-log is locked. By default a person can do that 150 times a minute."""
+"""A message that names a session, file or person that does not exist counts as this many messages. It is expensive: the
+store asks another service each time, while the log is locked. By default a person can do this 150 times a minute."""
 
 _NOTHING_NAMED = frozenset({ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN})
 
 RED_SECONDS = 10
-"""How long a failed publish keeps readiness red when nothing was published since."""
+"""How long readiness stays red after a failed publish, in seconds, if no later publish succeeds."""
 
 
 class InPublisher(Protocol):
@@ -56,9 +57,9 @@ class Door(Protocol):
 class UserPace(NamedTuple):
     """How much each user may send.
 
-    Messages and receipts are counted by the elements of their bodies: each may be something that the store has to
-    look up. Receipts have a pace of their own, as a device that comes online sends hundreds at once. Bytes are
-    counted before they are read, those of a compressed body once more when it is unpacked.
+    Messages and receipts are counted by the elements of their bodies, because the store may have to look up each
+    element. Receipts have a pace of their own: a device that comes online sends hundreds at once. The bytes of a stanza
+    are counted before it is read. A compressed body is counted once more, when it is unpacked.
     """
 
     messages: Throttle
@@ -67,7 +68,7 @@ class UserPace(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A message on its way to JetStream, and what its sender is told when it does not get there."""
+    """A message on its way to JetStream, and what is needed to refuse it when it does not get there."""
 
     arrival: Arrival
     msg_id: str
@@ -77,11 +78,11 @@ class Taken(NamedTuple):
 
 
 class MessageIntake:
-    """Takes over what clients send: validated, published in order, many at a time but never more than the bound.
+    """Takes over what clients send: checks each message and publishes it in order, with a bound on those in flight.
 
-    At the bound, of messages or of bytes, the door is paused, below half of it opened again; what the door had read
-    already (one buffer) still comes in. Everything happens in callbacks: a task or a log line per message would cost
-    more than the message.
+    The door is paused when the messages or the bytes in flight reach their bound. It is opened again when both are at
+    half of it or less. What the door had already read (one buffer) still comes in. Everything happens in callbacks,
+    because a task or a log line per message would cost more than the message itself.
     """
 
     def __init__(
@@ -118,7 +119,8 @@ class MessageIntake:
     def take(self, stanza: Element) -> None:
         """Publish the tlim message in a `<message>`, or answer its sender with the code that refuses it.
 
-        What carries none, or cannot be trusted, is ignored. Never raises: one stanza must not end the stream.
+        A stanza without a tlim message, or with a sender that cannot be trusted, is ignored. Never raises, because one
+        stanza must not end the stream.
         """
         arrival = read_arrival(stanza, self._addresses, self._believed)
         if arrival is None:
@@ -136,7 +138,7 @@ class MessageIntake:
     def heard(self, event: OutEvent) -> None:
         """Charge the sender of a message that the store refused because it named nothing that exists."""
         if isinstance(event, RejectedMessage) and event.code in _NOTHING_NAMED:
-            with suppress(TooManyRequests):  # used up already
+            with suppress(TooManyRequests):  # the sender has used up their pace already
                 self._pace.messages.hit(event.sender, COST_OF_NOTHING)
 
     async def drained(self) -> None:
@@ -144,12 +146,12 @@ class MessageIntake:
         await self._idle.wait()
 
     async def ping(self) -> None:
-        """Raise while publishing fails: until the next success, or for RED_SECONDS when there is no next message."""
+        """Raise Unavailable after a failed publish: until the next success, or for RED_SECONDS if nothing follows."""
         if time.monotonic() - self._failed_at < RED_SECONDS:
             raise Unavailable("messages could not be published")
 
     def _warn_of_the_other_way(self, stanza: Element) -> None:
-        """Say once that messages come in the way that is not believed: the setting may be wrong."""
+        """Log once that a message came in a way that TLIM_ACCEPT does not name: the setting may be wrong."""
         if not self._is_warned and read_arrival(stanza, self._addresses, Accept.BOTH) is not None:
             self._is_warned = True
             logger.warning(
@@ -159,7 +161,7 @@ class MessageIntake:
             )
 
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
-        """Count the message and return it; what is refused counts as well, or nonsense could be sent without end."""
+        """Count the message and return it. A refused message counts too: nonsense must have a bound."""
         sender = normalize_user_id(arrival.sender)
         charge = partial(self._pace.bytes.hit, sender)
         charge(arrival.size)
@@ -185,14 +187,15 @@ class MessageIntake:
         self._idle.clear()
         if self._in_flight >= self._limit or self._bytes_in_flight >= MAX_BYTES_IN_FLIGHT:
             self._is_paused = True
-            self._door.pause()  # each time: a connection made meanwhile has to be told as well
+            self._door.pause()  # every time, because a new connection starts unpaused
         future.add_done_callback(partial(self._on_answer, taken))
 
     def _on_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
         if failure is None and future.result().duplicate:
-            # A resend, which JetStream dropped, but its sender waits for an answer: the store gets it under an id of
-            # its own and answers; its unique (sender, msg_id) makes that harmless.
+            # This is a resend, and JetStream dropped it as a duplicate. But the sender waits for an answer, so the
+            # message is published again under an id of its own, and the store answers it. The store keeps one message
+            # for each (sender, msg_id), so nothing is stored twice.
             message_id = f"{taken.message_id}:{uuid.uuid4().hex}"
             again = self._publisher.publish_soon(taken.subject, taken.payload, message_id)
             again.add_done_callback(partial(self._on_last_answer, taken))
@@ -226,7 +229,7 @@ class MessageIntake:
         self._refused.inc()
         try:
             self._door.send(write_error(error, arrival.reply_to, arrival.stanza_id, self._addresses))
-        except Unavailable:  # no connection: without any answer the sender's time-out makes him send again
+        except Unavailable:  # no connection: the sender gets no answer, and sends again after a time-out
             logger.debug("a refusal could not be sent", code=error.code)
 
 

@@ -1,4 +1,4 @@
-"""What xmpp-bridge reads from its environment, beside what every service does."""
+"""The settings of xmpp-bridge, besides those that every service has."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ _TLIM = "tlim"
 
 
 class TokenSettings(BaseSettings):
-    """What it takes to sign a token."""
+    """What is needed to sign a token."""
 
     model_config = SettingsConfigDict(env_prefix="TLIM_", extra="ignore", frozen=True)
 
@@ -36,13 +36,13 @@ class Settings(ServiceSettings, TokenSettings):
     xmpp_ca_file: Path | None = None  # None: what the system trusts
     xmpp_timeout: timedelta = timedelta(
         seconds=15
-    )  # above a publish's time-out (5 s), below a consumer's ack_wait (30 s)
+    )  # longer than a publish's time-out (5 s), shorter than a consumer's ack_wait (30 s)
     accept: Accept = Accept.DIVERTED
     component_jid: str
     component_secret: SecretStr
     in_flight_limit: int = Field(default=1_000, ge=1)  # about 1 MB of messages, far below JetStream's 10,000
 
-    messages_per_user: Rate = Field(default="3000/minute")  # no person writes that much; a program may, for a while
+    messages_per_user: Rate = Field(default="3000/minute")  # more than a person writes; a program may reach it
     receipts_per_user: Rate = Field(default="30000/minute")
     bytes_per_user: Rate = Field(default="50000000/minute")  # 50 messages of the largest kind, unpacked
 
@@ -50,8 +50,8 @@ class Settings(ServiceSettings, TokenSettings):
     system_send_timeout: timedelta = timedelta(seconds=5)  # a healthy store answers in milliseconds
 
     token_lifetime: timedelta = timedelta(hours=1)
-    token_attempts_per_user: Rate = Field(default="10/minute")  # failures of each address, and successes
-    token_attempts_per_address: Rate = Field(default="60/minute")  # failures only: an office comes to work at nine
+    token_attempts_per_user: Rate = Field(default="10/minute")  # failures from each address; successes apart
+    token_attempts_per_address: Rate = Field(default="60/minute")  # failures only: a whole office logs in at nine
     logins_at_once: int = Field(default=8, ge=1)
     login_timeout: timedelta = timedelta(seconds=10)
     login_failure_delay: timedelta = timedelta(milliseconds=500)

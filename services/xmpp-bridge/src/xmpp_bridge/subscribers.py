@@ -1,4 +1,4 @@
-"""Committed facts in, stanzas out: what the store says is delivered, and acknowledged once the XMPP server has it."""
+"""Delivers what the store has committed, as stanzas. An event is acknowledged when the XMPP server has its stanzas."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -27,8 +27,9 @@ class Deliverer(Protocol):
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
 
-    Where the server keeps ending the connection they go one at a time, each with a barrier (culprits.py). The message
-    of a stanza that the server does not take is poison; its smaller stanzas and its neighbours get through.
+    If the server keeps ending the connection, stanzas are sent one at a time, each with a barrier (culprits.py). A
+    stanza that the server does not accept makes its message poison. Smaller stanzas of that message, and the other
+    messages of the batch, are still delivered.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class OutboxSubscriber:
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
-        """Deliver a batch; what is no out event is poison. Raises Unavailable when it must come again."""
+        """Deliver a batch. Data that is no out event is poison. Raises Unavailable when the batch must come again."""
         first, last = batch[0].stream_seq, batch[-1].stream_seq
         self._lately.begin(first)
         read = [_read(incoming.data) for incoming in batch]
@@ -79,9 +80,9 @@ class OutboxSubscriber:
         return [poison.get(incoming.stream_seq, DONE) for incoming in batch]
 
     def connection_lost(self) -> int | None:
-        """Return from where in the stream everything is to come again, what the server had taken over lately included.
+        """Return where in the stream delivery begins again, or None to go on from where it is.
 
-        None: from where it is.
+        What the server took over in the last seconds is delivered again (delivered.py).
         """
         self._backlog.fall_behind()
         return self._lately.take_back()
@@ -90,7 +91,7 @@ class OutboxSubscriber:
         if not self._culprits.are_feared:
             await self._component.deliver(stanza for _, stanza in stanzas)
             return
-        await self._component.barrier()  # the server is well: what ends the connection now is the stanza on its way
+        await self._component.barrier()  # the server is well: if it now ends the connection, the stanza is the cause
         for message, stanza in stanzas:
             self._lately.check()
             try:
@@ -102,9 +103,9 @@ class OutboxSubscriber:
     def _stanzas(
         self, events: Iterable[tuple[Incoming, OutEvent]], poison: dict[int, Poison]
     ) -> Iterator[tuple[Incoming, str]]:
-        """Write stanzas only when they are sent: a batch of messages to big groups is millions of them.
+        """Yield the stanzas one by one as they are sent: a batch of messages to big groups can be millions of them.
 
-        A culprit is left out, and its message noted in `poison` by its place in the stream.
+        A stanza that ends the connection is left out. Its message is noted in `poison`, by its place in the stream.
         """
         for message, event in events:
             for stanza in write_event(event, self._addresses, self._accept):

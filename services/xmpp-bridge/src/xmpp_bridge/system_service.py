@@ -1,4 +1,4 @@
-"""The rules for messages that other systems send: in the name of a system user, on the way that all messages go."""
+"""The rules for messages of other systems: sent in the name of a system user, and stored like any other message."""
 
 import asyncio
 import time
@@ -29,14 +29,14 @@ _LOCATION = "server"
 
 
 class SystemBroker(Protocol):
-    """Where accepted messages go, and who is asked to note users and what administrators do."""
+    """The broker: it takes accepted messages. Requests over it make users known and write the audit log."""
 
     async def publish(self, subject: str, payload: bytes, message_id: str) -> PubAck: ...
     async def request(self, subject: str, payload: bytes) -> bytes: ...
 
 
 class Draft(NamedTuple):
-    """A message as another system gives it: to a user, or to the session that its elements then name."""
+    """A message as another system gives it, to a user or to a session. The session's id is put into each element."""
 
     sender: str
     to: str | None
@@ -47,14 +47,14 @@ class Draft(NamedTuple):
 
 
 class AdminCaller(NamedTuple):
-    """Who asks for it: the subject of a token with scope admin, and the request, as the log names it."""
+    """The administrator that sends: the subject of a token with scope admin, and the request's id as in the log."""
 
     user_id: str
     request_id: str
 
 
 class SystemSender:
-    """Sends in the name of the system users, and waits until the message is stored or refused."""
+    """Sends messages in the name of system users, and waits until each is stored or refused."""
 
     def __init__(self, broker: SystemBroker, awaited: Awaited, users: Iterable[str], timeout: timedelta) -> None:
         self._broker = broker
@@ -64,12 +64,13 @@ class SystemSender:
         self._timeout = timeout.total_seconds()
 
     async def send(self, admin: AdminCaller, draft: Draft) -> StoredMessage:
-        """Return the message as it was stored, or as it had been stored when the msg_id was used before.
+        """Return the message as it was stored. For a repeated msg_id, that is the message stored before.
 
-        It is in the audit log before it is on its way: nobody speaks for the system without a trace.
+        The audit log gets its entry before the message is published: nobody speaks for the system without a trace.
 
-        Raises TlimError: NOT_ALLOWED for a sender who is no system user, any code that a client would hear, and
-        UNAVAILABLE when no answer came in time: then it may have been stored. Raises Unavailable when it was not.
+        Raises TlimError: NOT_ALLOWED when the sender is no system user, any code that a client can get, and UNAVAILABLE
+        when no answer came in time. In that last case the message may have been stored. Raises Unavailable when the
+        message was not published.
         """
         sender = self._sender_of(draft)
         envelope = read_envelope(_envelope_text(draft), sender)
@@ -120,7 +121,8 @@ class SystemSender:
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
         message_id = in_message_id(envelope.msg_from, envelope.msg_id)
         if (await self._broker.publish(subject, message.to_bytes(), message_id)).duplicate:
-            # Sent before: only the store knows what became of it, so it is asked under an id of its own.
+            # The msg_id was used before, and JetStream dropped this copy. Only the store knows what became of the first
+            # one, so the message is published again under an id of its own, and the store answers.
             await self._broker.publish(subject, message.to_bytes(), f"{message_id}:{uuid.uuid4().hex}")
 
 
@@ -135,12 +137,12 @@ def _envelope_text(draft: Draft) -> str:
     }
     try:
         return write_json({name: value for name, value in fields.items() if value is not None})
-    except ValueError as error:  # half a surrogate pair, which Python's JSON reader lets pass
+    except ValueError as error:  # half a surrogate pair: Python's JSON reader accepts it, UTF-8 does not
         raise TlimError(ErrorCode.JSON_INVALID, "the message holds text that is not Unicode") from error
 
 
 def _in_session(body: object, session_id: str) -> object:
-    """Let every element name the session; one that names another is left as it is, and then refused."""
+    """Put the session's id into every element. An element that names another session is refused later."""
     if not isinstance(body, list):
         return body
     return [{"session_id": session_id, **element} if isinstance(element, dict) else element for element in body]

@@ -1,4 +1,4 @@
-"""The XMPP door to tokens: whoever is logged in asks with an IQ (docs/wire-protocol.md, "Modern HTTP")."""
+"""The XMPP door to tokens: a logged-in user asks for one with an IQ (docs/wire-protocol.md, "Modern HTTP")."""
 
 from typing import Protocol
 from xml.etree.ElementTree import Element
@@ -22,7 +22,7 @@ class Answers(Protocol):
 
 
 class TokenRequests:
-    """Answers token requests, each in a task of its own; only users of the domain get one."""
+    """Answers token requests, each in a task of its own. Only users of the domain get a token."""
 
     def __init__(self, desk: TokenDesk, answers: Answers, addresses: BridgeAddresses) -> None:
         self._desk = desk
@@ -38,14 +38,14 @@ class TokenRequests:
         return True
 
     async def close(self) -> None:
-        """Give up what is not answered yet; whoever asked asks again."""
+        """Give up the requests that are not answered yet. Their clients ask again."""
         await self._tasks.close()
 
     async def _answer(self, iq: Element) -> None:
         answer = await self._decide(iq)
         try:
             self._answers.send(answer)
-        except Unavailable:  # no connection: without an answer he asks again
+        except Unavailable:  # no connection: the client gets no answer and asks again
             logger.debug("a token request could not be answered", asker=iq.get("from"))
 
     async def _decide(self, iq: Element) -> str:

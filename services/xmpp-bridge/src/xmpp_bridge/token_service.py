@@ -1,4 +1,4 @@
-"""The rules for tokens: who proves who he is gets one, and nobody learns from a refusal who exists."""
+"""The rules for tokens. Users that prove their identity get one. A refusal does not tell whether a user exists."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ from xmpp_bridge.tokens import TokenIssuer
 
 
 class Logins(Protocol):
-    """Whoever can tell whether a password is right: the XMPP server (sasl.SaslLogin)."""
+    """The check of a password, done by the XMPP server (sasl.SaslLogin)."""
 
     async def check(self, user_id: str, password: str) -> None: ...
 
 
 class UsersDirectory(Protocol):
-    """How the users directory is told of somebody: the broker's request-reply."""
+    """The way to the users directory: the broker's request-reply."""
 
     async def request(self, subject: str, payload: bytes) -> bytes: ...
 
@@ -37,9 +37,9 @@ class IssuedToken(NamedTuple):
 
 
 def network_of(address: str) -> str:
-    """Return whose attempts count together: an IPv4 address, or an IPv6 network of 64 bits, which one host has.
+    """Return the key under which attempts are counted: the IPv4 address, or the /64 network of an IPv6 address.
 
-    What is no address stands for itself.
+    One host commonly has a whole /64. Text that is no address is its own key.
     """
     try:
         parsed = ip_address(address)
@@ -51,7 +51,7 @@ def network_of(address: str) -> str:
 
 
 class TokenDesk:
-    """Gives a token to whoever has the XMPP password or is logged in there, and makes him known to the directory."""
+    """Gives tokens to users with an XMPP password or a login over XMPP, and makes them known to the users directory."""
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class TokenDesk:
     async def issue(self, username: str, password: str, address: str) -> IssuedToken:
         """Return a token for the user; `address` is the client's.
 
-        Raises NotAuthenticated, the same and after the same time whether the user or the password is wrong,
-        TlimError(NOT_ALLOWED) for a user who is deactivated, TooManyRequests, or Unavailable when the XMPP server or
+        Raises NotAuthenticated for an unknown user and for a wrong password. Both look the same and take the same time.
+        Raises TlimError(NOT_ALLOWED) for a deactivated user, TooManyRequests, and Unavailable when the XMPP server or
         the directory cannot be asked.
 
-        Failures count for the address, and for the user at that address: guesses from elsewhere do not lock the user
-        out. Successes count for the user, because each is work for the XMPP server.
+        A failure counts against the address, and against the user at that address. So guesses from other addresses do
+        not lock the user out. A success counts against the user, because each login is work for the XMPP server.
         """
         network = network_of(address)
         self._failures_per_address.hit(network)
@@ -102,7 +102,7 @@ class TokenDesk:
         return await self._sign_for(user_id)
 
     async def _log_in(self, user_id: str, password: str) -> None:
-        # The server refuses an unknown user a round trip earlier than a wrong password.
+        # The wait hides a difference: the server refuses an unknown user one round trip earlier than a wrong password.
         not_before = time.monotonic() + self._failure_delay
         try:
             await self._logins.check(user_id, password)
@@ -111,11 +111,11 @@ class TokenDesk:
             raise NotAuthenticated("wrong user or password") from None
 
     async def issue_to(self, username: str) -> IssuedToken:
-        """Return a token for a user who is logged in at the XMPP server, which vouches for him.
+        """Return a token for a user that is logged in at the XMPP server. The server vouches for them.
 
-        Raises TlimError: FIELD_INVALID for what cannot be a user id, NOT_ALLOWED for a user who is deactivated;
-        TooManyRequests, or Unavailable when the directory cannot be asked. Counted apart from passwords: who guesses
-        those does not lock him out here.
+        Raises TlimError: FIELD_INVALID for text that cannot be a user id, NOT_ALLOWED for a deactivated user. Raises
+        TooManyRequests, and Unavailable when the directory cannot be asked. These requests are counted apart from
+        passwords, so somebody that guesses passwords does not lock the user out here.
         """
         user_id = normalize_user_id(username)
         self._per_session.hit(user_id)
@@ -124,6 +124,6 @@ class TokenDesk:
     async def _sign_for(self, user_id: str) -> IssuedToken:
         question = UserMeet(seen=[user_id], ask=[user_id]).to_bytes()
         answer = await self._directory.request(Rpc.USER_MEET, question)
-        if user_id not in UsersKnown.from_bytes(answer).known:  # seen just now, and not known: deactivated
+        if user_id not in UsersKnown.from_bytes(answer).known:  # just seen, but not known: deactivated
             raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", field="username")
         return IssuedToken(self._issuer.issue(user_id, self._lifetime), self._lifetime)

@@ -22,7 +22,7 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY---
 
 
 class KeyFileError(Exception):
-    """The key file is missing or holds something else than unencrypted Ed25519 private keys in PEM."""
+    """The key file is missing, or holds anything other than unencrypted Ed25519 private keys in PEM."""
 
 
 class SigningKey(NamedTuple):
@@ -36,8 +36,8 @@ class SigningKey(NamedTuple):
 def read_keys(path: Path) -> list[SigningKey]:
     """Return the keys of a PEM file in its order, at least one; raises KeyFileError.
 
-    To rotate: put the new key second, wait until verifiers have fetched it, move it to the front; drop the old one
-    when its last token has expired.
+    To rotate, put the new key second and wait until all verifiers have fetched it. Then move it to the front. Remove
+    the old key when its last token has expired.
     """
     try:
         blocks = _PEM_BLOCK.findall(path.read_bytes())

@@ -15,7 +15,8 @@ from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 
 NO_JID = "/"
-"""How a `reply_to` begins that is no JID (its domain would be empty): an HTTP request waits for the answer."""
+"""A `reply_to` that begins like this belongs to an HTTP request that waits for the answer. It is no JID, because its
+domain would be empty."""
 
 _COMPONENT = "{jabber:component:accept}"
 _CLIENT = "{jabber:client}"
@@ -25,14 +26,14 @@ IQ = f"{_COMPONENT}iq"
 PRESENCE = f"{_COMPONENT}presence"
 
 _FORWARDED = f"{{{FORWARD_NS}}}forwarded"
-_MAX_LOCATION = 20  # room for more than `web` and `mobile`, but not for a novel in every row
+_MAX_LOCATION = 20  # enough for `web` and `mobile`; every stored row keeps it, so it is short
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
 _NO_CARBONS = f"<private xmlns='{CARBONS_NS}'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
 
 class Accept(StrEnum):
-    """Which of the two ways in is believed (docs/wire-protocol.md, "Addresses and identity")."""
+    """Which of the two ways in the bridge trusts (docs/wire-protocol.md, "Addresses and identity")."""
 
     DIVERTED = "diverted"
     ADDRESSED = "addressed"
@@ -40,7 +41,7 @@ class Accept(StrEnum):
 
 
 class BridgeAddresses(NamedTuple):
-    """The two names everything turns on: the users' domain and the component's own."""
+    """The two names that all translation needs: the users' domain and the component's own."""
 
     domain: str
     component: str
@@ -61,13 +62,16 @@ class Arrival(NamedTuple):
 def read_arrival(stanza: ET.Element, addresses: BridgeAddresses, accept: Accept) -> Arrival | None:
     """Return the tlim message in a `<message>` of the component's stream, or None when there is none to be trusted.
 
-    Diverted (XEP-0297): only when the outer `from` is exactly the bare domain, which no client can have. Addressed:
-    only when `from` is a user of the domain. `accept` says which of the two the XMPP server is set up for: one without
-    our module may send in its own name what a client made up.
+    A diverted message (XEP-0297) is trusted only when its outer `from` is exactly the bare domain: no client can have
+    that address. An addressed message is trusted only when its `from` is a user of the domain. `accept` says which of
+    the two ways the XMPP server is set up for. This matters because a server without our module may send, in its own
+    name, text that a client made up.
 
-    The stanza's own `to` is not compared with the envelope's: the JSON routes, and who may write to whom does not
-    depend on how the message reached the bridge (docs/wire-protocol.md, "Addresses and identity").
-    Errors (type='error') are never messages: answering them would be a loop.
+    The stanza's own `to` is not compared with the envelope's `to`. The JSON decides where the message goes, and the
+    right to write to somebody does not depend on the way to the bridge
+    (docs/wire-protocol.md, "Addresses and identity").
+
+    An error (type='error') is never a message: answering it would make a loop.
     """
     if stanza.get("type") == "error":
         return None
@@ -102,9 +106,9 @@ def _read_message(message: ET.Element, namespace: str, addresses: BridgeAddresse
 
 
 def read_user(jid: str, addresses: BridgeAddresses) -> str | None:
-    """Return the localpart of a user's JID, full or bare, as the server wrote it, or None for anybody off the domain.
+    """Return the localpart of a user's full or bare JID, as the server wrote it. None: the JID is of another domain.
 
-    To be trusted in a stanza's own `from`: the XMPP server stamps that, a client cannot forge it.
+    In a stanza's own `from` this can be trusted: the XMPP server stamps it, and a client cannot forge it.
     """
     localpart, _, domain = jid.partition("/")[0].partition("@")
     return localpart if localpart and domain.lower() == addresses.domain else None
@@ -118,21 +122,23 @@ def _size(message: ET.Element) -> int:
 
 
 def _is_oversized(message: ET.Element, size: int) -> bool:
-    # Writing the stanza again only to measure it would cost more than all the rest, so that is left to the few whose
-    # characters, at their longest, could reach the limit.
+    # The exact size is known only when the stanza is written again, and that costs more than everything else here. So
+    # only a stanza that could reach the limit is measured: one that would be too long if each character took the most
+    # bytes it can.
     if size * _LONGEST_ESCAPE <= MAX_STANZA_BYTES:
         return False
     try:
         return len(ET.tostring(message, encoding="utf-8", xml_declaration=False)) > MAX_STANZA_BYTES
-    except RecursionError:  # nested a thousand times: nothing that anybody needs
+    except RecursionError:  # about a thousand levels deep: no real client sends that
         return True
 
 
 def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
-    """Yield the stanzas of an out event: a delivery for each recipient, then what the sender's devices hear.
+    """Yield the stanzas of an out event: a delivery for each recipient, then the answers to the sender's devices.
 
-    The device that sent hears stored or error; the sender's other devices get a copy of what was stored, where `accept`
-    tells that the server has our module: without it the server made copies itself when the message came in.
+    The device that sent the message gets `stored` or an error. The sender's other devices get a copy of a stored
+    message, but only if `accept` says that the server has our module. A server without it has already made copies
+    when the message came in.
     """
     hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
@@ -149,14 +155,15 @@ def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> 
 
 
 def read_refusal(event: RejectedMessage) -> TlimError:
-    """Return what the store says against a message as the refusal it is."""
+    """Return the store's refusal of a message as the error that its sender gets."""
     return TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
 
 
 def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
-    # Everything but the receiver is written once: a group may have 10,000 of them.
+    # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members.
     envelope = event.envelope
-    # What only the server can say, a notice, comes from the server; whose doing it was stands in the envelope.
+    # A notice comes from the server itself, because only the server can send one. The envelope names the user that
+    # caused it.
     is_notice = not REGISTRY[envelope.msg_type].sent_by_clients
     sender = quote(addresses.domain if is_notice else f"{envelope.msg_from}@{addresses.domain}")
     rest = _content(event)
@@ -174,10 +181,11 @@ def _content(event: StoredMessage) -> str:
 
 
 def _write_sent(event: StoredMessage, sending_device: str | None, addresses: BridgeAddresses) -> str:
-    """Return what the XMPP server's module turns into carbons (XEP-0280) for the sender's other devices.
+    """Return the stanza that the XMPP server's module turns into carbons (XEP-0280) for the sender's other devices.
 
-    Wrapped like what the module diverts (XEP-0297), from our own address: no client can have that. Without the sending
-    device, as for a message of an HTTP request, all devices of the sender get the copy.
+    The stored message is wrapped (XEP-0297), as the module wraps what it diverts. It comes from the component's own
+    address, which no client can have. A message of an HTTP request has no sending device: then all devices of the
+    sender get the copy.
     """
     envelope = event.envelope
     sender = quote(sending_device or f"{envelope.msg_from}@{addresses.domain}")
@@ -189,7 +197,8 @@ def _write_sent(event: StoredMessage, sending_device: str | None, addresses: Bri
 
 
 def _recalled(envelope: Envelope) -> str:
-    # For the XMPP server: it drops its undelivered copies of these messages (deploy/ejabberd, deploy/prosody).
+    # These elements are for the XMPP server: it drops its undelivered copies of the messages they name
+    # (deploy/ejabberd, deploy/prosody).
     if REGISTRY[envelope.msg_type].effect is not Effect.RECALL:
         return ""
     msg_ids = dict.fromkeys(element.get("msg_id") for element in envelope.body)
@@ -197,7 +206,7 @@ def _recalled(envelope: Envelope) -> str:
 
 
 def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresses) -> str:
-    # A headline goes to that resource or nowhere (RFC 6121 section 8.5): another device has no use for it.
+    # A headline goes to the addressed resource or nowhere (RFC 6121 section 8.5). Other devices have no use for it.
     msg_id = quote(event.envelope.msg_id)
     return (
         f"<message type='headline' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(event.stanza_id)}>"
@@ -207,10 +216,11 @@ def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresse
 
 
 def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: BridgeAddresses) -> str:
-    """Return the refusal that a sender hears, for people and machines (docs/wire-protocol.md, "Refusals").
+    """Return the refusal for the sender, readable for people and machines (docs/wire-protocol.md, "Refusals").
 
-    Smack takes every `<error>` in a message, ours too, for a stanza error (RFC 6120 section 8.3.2), and breaks off the
-    connection when it has no `type` or no condition; so ours has both. Nobody but the device that sent gets to see it.
+    Our `<error>` has a `type` and a condition for the sake of Smack. Smack reads every `<error>` in a message as a
+    stanza error (RFC 6120 section 8.3.2), and breaks off the connection when one of the two is missing. Only the device
+    that sent the message gets the refusal.
     """
     named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
     attributes = "".join(f" {name}={quote(value)}" for name, value in named.items() if value is not None)

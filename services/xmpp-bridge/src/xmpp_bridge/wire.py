@@ -10,9 +10,9 @@ from xmpp_bridge.translate import IQ, MESSAGE, PRESENCE
 
 
 class Wire(ComponentXMPP):
-    """Hands messages, IQs and presences over as plain elements; slixmpp does connection, parser and handshake.
+    """Hands messages, IQs and presences over as plain elements. slixmpp does the connection, parser and handshake.
 
-    Its stanza objects, filters and matchers would be most of what a message costs.
+    slixmpp's stanza objects, filters and matchers are left out: they would be most of the cost of a message.
     """
 
     def __init__(self, jid: str, secret: str, host: str, port: int, on_stanza: Callable[[Element], None]) -> None:
