@@ -28,7 +28,7 @@ logger = get_logger(__name__)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
-# The gateway answers preflights, and errors of its own, with the same lists: deploy/caddy/Caddyfile.
+# The gateway has the same lists, for preflights and for its own errors: deploy/caddy/Caddyfile.
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _READABLE_HEADERS = [
     REQUEST_ID,
@@ -73,7 +73,7 @@ def build_app(
         lifespan=_announced(settings, lifespan),
         docs_url=None,  # the gateway does not route them; openapi.json stands in the repository
         redoc_url=None,
-        redirect_slashes=False,  # to an address made of what the last hop looks like: http, and the inner host
+        redirect_slashes=False,  # a redirect would name the address of the last hop: http, and the inner host
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(MetricsMiddleware, metrics=app_metrics),

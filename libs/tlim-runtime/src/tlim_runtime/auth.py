@@ -21,13 +21,13 @@ logger = get_logger(__name__)
 
 ADMIN_SCOPE = "admin"
 
-_LEEWAY_S = 60  # so far may the clocks of an issuer and of a service differ: hosts without NTP drift by seconds a day
+_LEEWAY_S = 60  # how far the clocks of issuer and service may differ: without NTP they drift by seconds a day
 _JWT = jwt.PyJWT({"enforce_minimum_key_length": True})  # an RSA key below 2048 bits proves nothing
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """An authenticated caller: normalised user id and what the token allows besides being him."""
+    """An authenticated caller: their normalised user id, and the scopes of their token."""
 
     user_id: str
     scopes: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class CurrentUser:
 
 
 class TokenVerifier:
-    """Checks tokens of our own issuer and of those that the settings name besides."""
+    """Checks tokens of our own issuer and of the external issuers in the settings."""
 
     def __init__(self, jwks: JwksSource, issuer: str, audience: str, external: Sequence[ExternalIssuer] = ()) -> None:
         issuers = (Issuer.own(jwks, issuer, audience), *map(Issuer.external, external))
@@ -52,7 +52,7 @@ class TokenVerifier:
         return cls(source, settings.token_issuer, settings.token_audience, settings.external_issuers)
 
     async def verify(self, token: str) -> CurrentUser:
-        """Return whom the token names; raises NotAuthenticated, TlimError(UNAVAILABLE) without keys to check it."""
+        """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""
         issuer, header = self._announced(token)
         key = await issuer.keys.get(str(header.get("kid")))
         if header["alg"] != key.algorithm_name:
@@ -75,7 +75,7 @@ class TokenVerifier:
         return CurrentUser(user_id, _scopes_here(issuer, claims))
 
     def _announced(self, token: str) -> tuple[Issuer, dict[str, Any]]:
-        """Return the issuer that the token says it is from, not yet proved, and its header."""
+        """Return the issuer that the token claims, and the token's header. Neither is proved yet."""
         try:
             header = jwt.get_unverified_header(token)
             name = _JWT.decode(token, options={"verify_signature": False}).get("iss")
@@ -83,29 +83,29 @@ class TokenVerifier:
             raise NotAuthenticated("the token is not a JWT") from None
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         algorithm = header.get("alg")
-        # before asking anybody for keys
+        # Checked here, so that such a token makes us ask nobody for keys.
         if issuer is None or not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
             raise NotAuthenticated("the token is not valid here")
         return issuer, header
 
 
 def _user_named_by(claim: object) -> str:
-    """Return the user id in a claim; raises InvalidTokenError or TlimError for one that only comes to be it.
+    """Return the user id in a claim; raises InvalidTokenError or TlimError for a claim that is none.
 
-    Upper case is taken for lower case and nothing else: `ＡＬＩＣＥ`, `al\u00adice` and `𝐚𝐥𝐢𝐜𝐞` have the normal form
-    `alice` here, and may be other people's names at the issuer.
+    Only upper case is converted. `ＡＬＩＣＥ`, `al\u00adice` and `𝐚𝐥𝐢𝐜𝐞` also have the normal form `alice`. They are
+    refused, because they may be other people's names at the issuer.
     """
     if not isinstance(claim, str):
         raise jwt.InvalidTokenError("the claim that names the user is not a string")
     user_id = normalize_user_id(claim)
-    # the second half: the Kelvin sign's lower case is an ASCII k
+    # NFKC is checked as well, because the lower case of the Kelvin sign is an ASCII k.
     if claim.lower() != user_id or not unicodedata.is_normalized("NFKC", claim):
         raise jwt.InvalidTokenError("the claim that names the user is not in its normal form")
     return user_id
 
 
 def _scopes_here(issuer: Issuer, claims: Mapping[str, Any]) -> frozenset[str]:
-    """Return what the token allows here. Others name scopes as they like: theirs count only as the settings say."""
+    """Return the scopes that count here. External issuers name scopes as they like, so only `admin_scope` counts."""
     said = claims.get("scope") or claims.get("scp") or ()  # RFC 9068; Microsoft's name, there a list or a string
     scopes = frozenset(said.split() if isinstance(said, str) else map(str, said if isinstance(said, list) else ()))
     if issuer.scopes_count:
@@ -133,10 +133,10 @@ async def admin_user(user: Annotated[CurrentUser, Depends(current_user)]) -> Cur
 
 
 class TokenFirstRoute(BoundedRoute):
-    """A route whose body is read for callers with a valid token only: `APIRouter(route_class=TokenFirstRoute)`.
+    """A route that reads the body only for a valid token: `APIRouter(route_class=TokenFirstRoute)`.
 
-    FastAPI reads and parses a body before it looks at any dependency. A valid token is checked again where the route
-    asks for it.
+    FastAPI itself reads and parses a body before it looks at any dependency. The dependencies of the route check the
+    token a second time.
     """
 
     async def before_body(self, request: Request) -> None:
@@ -145,16 +145,16 @@ class TokenFirstRoute(BoundedRoute):
 
 
 async def token_user(request: Request, credentials: Credentials) -> CurrentUser | None:
-    """Dependency of the specification's endpoints: the token's user, None without any token; see `caller`."""
+    """Dependency of the specification's endpoints: the token's user, or None without a token; see `caller`."""
     return None if credentials is None else await current_user(request, credentials)
 
 
 def caller(token_holder: CurrentUser | None, named: str | None, settings: ServiceSettings) -> CurrentUser:
-    """Return who calls an endpoint of the specification: the token's user, else, if that is trusted, the one named.
+    """Return the caller of an endpoint of the specification: the token's user, or the user that the request names.
 
-    `named` is what the request says (`request_user`, `session_user`, `user_id`); it counts only without a token and
-    only under TLIM_TRUST_REQUEST_USER, and never gives a scope. Raises NotAuthenticated, or TlimError(FIELD_INVALID)
-    for a name that is no user id.
+    `named` is the name in the request (`request_user`, `session_user` or `user_id`). It counts only without a token,
+    and only if TLIM_TRUST_REQUEST_USER is on. It never gives a scope. Raises NotAuthenticated, or
+    TlimError(FIELD_INVALID) for a name that is no user id.
     """
     if token_holder is not None:
         return token_holder

@@ -7,8 +7,8 @@
 | is begun and left to itself | `Tasks` |
 | helps one function, and ends with it | `beside` |
 
-A bare asyncio task that fails is silent: its exception waits for a reader who never comes. Here it is logged, and
-readiness is red until the work runs again. To stop is always the same: cancel, then wait for the end.
+A bare asyncio task fails in silence: nobody reads its exception. Here the exception is logged, and readiness is red
+until the work runs again. Stopping is always the same: cancel, then wait for the end.
 """
 
 import asyncio
@@ -22,16 +22,18 @@ from tlim_runtime.outages import Unavailable
 logger = get_logger(__name__)
 
 RESTART_S = 1.0
-"""Soon enough for work that messages wait for, and no busy loop where it dies every time."""
+"""The pause before dead work is begun again. Messages may wait for it, so it is short. Work that dies every time
+causes no busy loop."""
 
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Background:
-    """Runs `work` from start to stop. When it dies, it is begun again after RESTART_S.
+    """Runs `work` from start to stop. When the work dies, it is begun again after RESTART_S.
 
-    With `died`, its owner is told the reason instead, and decides. `work` that returns is over, and not begun again.
+    With `died` it is not begun again: `died` is called with the reason, and the owner decides. Work that returns is
+    over and is not begun again either.
     """
 
     def __init__(self, name: str, work: Work, *, died: Callable[[str], None] | None = None) -> None:
@@ -46,13 +48,13 @@ class Background:
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def stop(self) -> None:
-        """Cancel the work, and wait for its end; does nothing when it was never started."""
+        """Cancel the work and wait for its end; does nothing if it was never started."""
         if self._task is not None:
             await _cancel(self._task)
             self._task = None
 
     async def join(self) -> None:
-        """Wait until the work returns; its owner has told it to."""
+        """Wait until the work returns. The owner must have told it to end."""
         if self._task is not None:
             await asyncio.wait([self._task])
             self._task = None
@@ -72,13 +74,13 @@ class Background:
             self._reason = ""
 
     async def _reason_of_death(self) -> str:
-        """Do the work until it dies, and return of what; empty when it returned."""
+        """Do the work. Return the reason of its death, or an empty string when the work returned."""
         try:
             await self._work()
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            # It came out of the work itself, from a future that somebody else has cancelled.
+            # Nobody stopped us: the work awaited a future that somebody else has cancelled.
             logger.exception("background work was cancelled by itself", work=self._name)
             return "cancelled"
         except Exception as error:
@@ -88,9 +90,9 @@ class Background:
 
 
 class Repeated:
-    """Does `work` at start, then every `every` seconds, and when woken; a failure costs one round.
+    """Does `work` at start, then `every` seconds after each round, and when woken. A failure costs one round.
 
-    `at_once=False`: the first round comes after the interval.
+    With `at_once=False` the first round comes after the interval.
     """
 
     def __init__(self, name: str, work: Callable[[], Awaitable[object]], every: float, *, at_once: bool = True) -> None:
@@ -106,7 +108,7 @@ class Repeated:
         self._background.start()
 
     def wake(self) -> None:
-        """Do it as soon as what is being done is done."""
+        """Do a round now, or right after the round that is running."""
         self._woken.set()
 
     async def stop(self) -> None:
@@ -143,7 +145,7 @@ R = TypeVar("R", Background, Repeated)
 
 @asynccontextmanager
 async def running(background: R) -> AsyncIterator[R]:
-    """Start it, and stop it when the block ends."""
+    """Start the work, and stop it when the block ends."""
     background.start()
     try:
         yield background
@@ -152,20 +154,20 @@ async def running(background: R) -> AsyncIterator[R]:
 
 
 class Tasks:
-    """Work that nobody waits for: kept alive until it ends, and a failure is logged."""
+    """Work that nobody waits for. Each task is kept alive until it ends, and a failure is logged."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Begin; the task is returned for those who do wait for it."""
+        """Begin, and return the task for a caller that does want to wait."""
         task = asyncio.create_task(work, name=name)
         self._running.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(self._ended)
         return task
 
     async def close(self, grace_s: float = 0) -> None:
-        """Give what runs `grace_s` seconds to finish, then cancel it and wait for its end."""
+        """Give the running tasks `grace_s` seconds to finish, then cancel them and wait for their end."""
         if self._running and grace_s:
             await asyncio.wait(self._running, timeout=grace_s)
         await _cancel(*self._running)
@@ -178,7 +180,7 @@ class Tasks:
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Run `work` beside the block, which may await the task; what runs at the block's end is cancelled."""
+    """Run `work` beside the block, which may await the task. If it still runs at the block's end, it is cancelled."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -187,14 +189,14 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait for their end. What they raise is nobody's business any more."""
+    """Cancel tasks and wait for their end. Their exceptions are ignored: nobody needs the results any more."""
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # read, or asyncio complains that nobody did
+            task.exception()  # read it, or asyncio logs that it was never retrieved
 
 
 def _is_cancelled() -> bool:

@@ -1,4 +1,4 @@
-"""Request bodies that are read into memory: within a time, up to a size (`max_body_size`), and of so many values."""
+"""Request bodies that are read into memory, with limits on their time, size (`max_body_size`) and number of values."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,11 +14,12 @@ from tlim_protocol.lenient import check_values, read_strict
 from tlim_runtime.errors import HttpRefusal
 
 BODY_S = 10.0
-"""For a whole body: 4 MiB at 4 Mbit/s take 8 s. A body that comes more slowly holds a connection and memory."""
+"""How long a whole body may take to arrive. A slower body would hold a connection and memory. 4 MiB at 4 Mbit/s take
+8 s."""
 
 MAX_BODY_VALUES = 100_000
-"""In a JSON body: the longest lists that an address takes, of 30,000 members or of 10,000 parts, have 90,000. In the
-4 MiB of such a body are up to two million."""
+"""The most values in a JSON body, because parsing costs time and memory for each. The longest lists that we take, of
+30,000 members or of 10,000 parts, have 90,000 values. Without this limit 4 MiB could hold two million."""
 
 
 class BodyTooSlow(HttpRefusal):
@@ -30,12 +31,12 @@ class BodyTooSlow(HttpRefusal):
         super().__init__(ErrorCode.FIELD_INVALID, f"the request body did not arrive within {BODY_S:g} s")
 
     def headers(self) -> dict[str, str]:
-        """Return that the connection ends here: the rest of the body is not waited for (RFC 9110 section 15.5.9)."""
+        """Return the header that closes the connection: we do not wait for the rest (RFC 9110 section 15.5.9)."""
         return {"Connection": "close"}
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the whole body, which later readers of the request get as well; raises BodyTooSlow."""
+    """Return the whole body; raises BodyTooSlow. Later readers of the request get the same body."""
     try:
         async with asyncio.timeout(BODY_S):
             return await request.body()
@@ -56,17 +57,17 @@ class _ExactRequest(Request):
         try:
             return read_strict(self._body)
         except ValueError:
-            return await super().json()  # which says what is wrong with it
+            return await super().json()  # raises the error that the framework expects
 
 
 class BoundedRoute(APIRoute):
-    """A route whose JSON body is read within BODY_S and parsed only when it has at most MAX_BODY_VALUES values.
+    """A route that reads its JSON body within BODY_S, and parses it only if it has at most MAX_BODY_VALUES values.
 
-    FastAPI waits for a body without end. Use as `APIRouter(route_class=BoundedRoute, max_body_size=…)`.
+    FastAPI itself waits for a body without end. Use as `APIRouter(route_class=BoundedRoute, max_body_size=…)`.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the route's handler behind the reading of its body."""
+        """Return a handler that reads the body within these limits, and then calls the route's own handler."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
@@ -80,4 +81,4 @@ class BoundedRoute(APIRoute):
         return read_first
 
     async def before_body(self, request: Request) -> None:
-        """Refuse, by raising, what is not to be read at all."""
+        """Raise here to refuse a request before its body is read."""

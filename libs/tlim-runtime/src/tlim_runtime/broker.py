@@ -24,16 +24,17 @@ __all__ = ["Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "PubAck
 logger = get_logger(__name__)
 
 RECONNECT_WAIT_S = 0.5
-"""A restarted server is back within a second or two; clients of a big fleet would spread this out."""
+"""A restarted server is back within a second or two. Four services need no random spread; a big fleet would."""
 
 REOPEN_WAIT_S = 1.0
-"""A refused password may be right again after a deployment; asking every second harms nobody."""
+"""How often we try again after NATS refused our password. The next deployment may mend it; a try costs little."""
 
 PING_INTERVAL_S = 5
-"""Two missed pongs end a connection whose other side is gone without a word: 10 to 15 s instead of nats-py's 6 min."""
+"""Two missed pongs end the connection. So we notice after 10 to 15 s that the other side is gone without a word;
+with nats-py's default it takes 6 min."""
 
 ACK_TIMEOUT_S = 5.0
-"""JetStream acknowledges within milliseconds; a caller must not wait longer to hear 'not stored, try again'."""
+"""JetStream acknowledges within milliseconds. After this time the caller hears 'not stored, try again'."""
 
 Responder = Callable[[bytes], Awaitable[bytes]]
 Callback = Callable[[], Awaitable[None]]
@@ -120,7 +121,7 @@ class Broker:
         return self._publisher.pending
 
     async def room(self) -> None:
-        """Wait until fewer than `max_pending` publishes are unacknowledged: the brake for whoever produces them."""
+        """Wait until fewer than `max_pending` publishes are unacknowledged. This slows a fast publisher down."""
         await self._publisher.room()
 
     def publish_soon(
@@ -128,14 +129,14 @@ class Broker:
     ) -> asyncio.Future[PubAck]:
         """Queue a message for JetStream, in the order of the calls; the future is done when it is acknowledged.
 
-        It fails with BrokerUnavailable when there is no connection, none within 5 s of acknowledgement, or the bound
-        is passed, and with MessageTooLarge for what NATS will never take. `PubAck.duplicate` is true when the stream
-        already had this message id.
+        It fails with BrokerUnavailable without a connection, without an acknowledgement within 5 s, or when
+        `max_pending` publishes wait already. It fails with MessageTooLarge for a size that NATS never takes.
+        `PubAck.duplicate` is true when the stream already had this message id.
         """
         return self._publisher.publish(subject, payload, message_id, headers or {})
 
     def objection(self, item: Outgoing) -> str | None:
-        """Return why NATS will never take this message; None where it may, and where nothing is known of the server."""
+        """Return why NATS will never take this message; None if it may take it, or if we are not connected."""
         return self._publisher.objection(item.payload, {"Nats-Msg-Id": item.message_id})
 
     @property
@@ -153,7 +154,7 @@ class Broker:
     async def publish_batch(self, items: Sequence[Outgoing]) -> None:
         """Publish in order and wait until all are acknowledged.
 
-        Raises BrokerUnavailable when one is not: then repeat the whole batch, message ids make that harmless.
+        Raises BrokerUnavailable when one of them is not. Then repeat the whole batch: the message ids make it harmless.
         """
         waiting = []
         for item in items:
@@ -164,7 +165,7 @@ class Broker:
                 raise result
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
-        """Send a plain NATS message, nobody confirms it; raises BrokerUnavailable without a connection."""
+        """Send a plain NATS message, which nobody confirms; raises BrokerUnavailable without a connection."""
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
         try:
@@ -198,9 +199,9 @@ class Broker:
     async def respond(self, subject: str, handler: Responder, queue: str) -> None:
         """Answer requests on `subject`, each in its own task; instances of one `queue` share the work.
 
-        When this returns, the server knows of it: nobody who asks hears that there is no responder. While the server
-        is away, this waits for it. What `handler` raises is logged, and the asker gets BrokerUnavailable at once
-        instead of a time-out.
+        When this returns, the server knows the subscription: no asker is told that there is no responder. While the
+        server is away, this waits for it. When `handler` raises, the error is logged, and the asker gets
+        BrokerUnavailable at once instead of a time-out.
         """
 
         async def answer(message: Msg) -> None:
@@ -211,10 +212,10 @@ class Broker:
         await self._settled()
 
     async def _settled(self) -> None:
-        """Wait until the server knows all subscriptions: they are sent in the background.
+        """Wait until the server knows all our subscriptions: nats-py sends them in the background.
 
-        What this connection sends itself comes behind them anyway. Only those who ask over other connections can be
-        too early. After a reconnection the subscriptions go first, so a ping that was answered says the same.
+        Our own messages come after them on the same connection. Only askers on other connections could be too early.
+        After a reconnection nats-py sends the subscriptions first, so an answered ping shows that they are known.
         """
         while True:
             try:
@@ -224,7 +225,7 @@ class Broker:
                 await asyncio.sleep(RECONNECT_WAIT_S)
 
     async def subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Hear a plain NATS subject; `received` is called for one message after the other."""
+        """Subscribe to a plain NATS subject; `received` is called for one message after the other."""
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
         try:
@@ -269,20 +270,20 @@ class Broker:
         await self.flush()
 
     async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """Call JetStream's API (`$JS.API.<operation>`) and return its answer, with `error` in it where it refuses."""
+        """Call JetStream's API (`$JS.API.<operation>`) and return its answer. A refusal holds `error`."""
         answer = await self.request(f"$JS.API.{operation}", json.dumps(arguments).encode() if arguments else b"", 5.0)
         document: dict[str, Any] = json.loads(answer)
         return document
 
     async def answered(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """Do the same as `api`; raises BrokerUnavailable where it refuses."""
+        """Do the same as `api`, and raise BrokerUnavailable for a refusal."""
         answer = await self.api(operation, **arguments)
         if "error" in answer:
             raise BrokerUnavailable(f"{operation}: {answer['error'].get('description')}")
         return answer
 
     async def stream_state(self, stream: str) -> StreamState:
-        """Return how far a stream is; raises BrokerUnavailable, also when it does not exist yet."""
+        """Return how far a stream is; raises BrokerUnavailable, also for a stream that does not exist yet."""
         state = (await self.answered(f"STREAM.INFO.{stream}"))["state"]
         return StreamState(state["messages"], state["first_seq"], state["last_seq"])
 
@@ -298,7 +299,7 @@ class Broker:
 
     async def _on_error(self, error: Exception) -> None:
         reason = f"not connected to NATS: {str(error) or type(error).__name__}"
-        if self.is_connected or reason != self._reason:  # an outage is told once, not at every attempt
+        if self.is_connected or reason != self._reason:  # an outage is logged once, not at every attempt
             logger.warning("nats", reason=str(error) or type(error).__name__)
         self._reason = reason
 
@@ -322,7 +323,7 @@ class Broker:
             self._tasks.start(self._reopen(), "reconnection to NATS")
 
     async def _reopen(self) -> None:
-        """Open a new connection after the server ended one for good, as it does while it refuses the password."""
+        """Open a new connection after nats-py has given the old one up, as it does when the password is refused."""
         while not self._closing:
             try:
                 await self._open()

@@ -1,4 +1,4 @@
-"""Whether this process's clock agrees with the other services': times of several of them stand side by side."""
+"""Compares this process's clock with message-store's. Users see times of several services side by side."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,12 +17,12 @@ from tlim_runtime.outages import Unavailable
 logger = get_logger(__name__)
 
 MAX_SKEW_S = 2.0
-"""A time that another service wrote looks wrong beyond this. Clocks that NTP keeps differ by milliseconds."""
+"""If clocks differ by more, times from another service look wrong. Clocks with NTP differ by milliseconds."""
 
 COMPARE_EVERY_S = 30.0
 
 EXACT_S = 1.0
-"""An answer that took longer says too little: the difference may be half of that."""
+"""A slower answer is not used: the difference that we compute may be wrong by half of the time that it took."""
 
 
 class Asker(Protocol):
@@ -37,7 +37,7 @@ Clock = Callable[[], float]
 
 
 def clock_responder(clock: Clock = time.time) -> Responder:
-    """Return the answer to `tlim.rpc.clock`: what time it is here."""
+    """Return the responder of `tlim.rpc.clock`, which answers with this process's time."""
 
     async def answer(_: bytes) -> bytes:
         return Time(now=int(clock() * 1000)).to_bytes()
@@ -46,7 +46,7 @@ def clock_responder(clock: Clock = time.time) -> Responder:
 
 
 class ClockComparison:
-    """How far this clock is from message-store's, whose time is that of the log."""
+    """Tells how far this clock is from message-store's, which gives the messages their times."""
 
     def __init__(self, broker: Asker, clock: Clock = time.time) -> None:
         self._broker = broker
@@ -58,7 +58,10 @@ class ClockComparison:
         return self._warning
 
     async def compare(self) -> None:
-        """Ask for the time and compare at half of the way; raises Unavailable without an answer."""
+        """Ask for message-store's time, and compare it with our time halfway between question and answer.
+
+        Raises Unavailable without an answer.
+        """
         asked = self._clock()
         answer = Time.from_bytes(await self._broker.request(Rpc.CLOCK, b""))
         answered = self._clock()
@@ -73,14 +76,14 @@ class ClockComparison:
         self._warning = f"this clock is {abs(ahead):.1f} s {side} message-store's" if differs else None
 
     async def try_to_compare(self) -> None:
-        """Compare; an outage of message-store is no news of the clock, and readiness tells of it elsewhere."""
+        """Compare, unless message-store does not answer. That says nothing about the clocks; others report it."""
         with suppress(Unavailable):
             await self.compare()
 
 
 @asynccontextmanager
 async def compared_clock(broker: Asker, health: Health) -> AsyncIterator[None]:
-    """Compare while entered, and warn at /readyz."""
+    """Compare the clocks regularly while entered, and warn at /readyz."""
     comparison = ClockComparison(broker)
     health.warn("clock", comparison.warning)
     async with running(Repeated("clock comparison", comparison.try_to_compare, COMPARE_EVERY_S)):

@@ -26,7 +26,8 @@ logger = get_logger(__name__)
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
-"""A database restart takes seconds: soon back after it, and not a busy loop during a long outage."""
+"""The longest pause between two tries. A database restart takes seconds, so we are back soon after it. A long outage
+causes no busy loop."""
 
 REASON_HEADER = "Tlim-Reason"
 SUBJECT_HEADER = "Tlim-Subject"
@@ -36,8 +37,8 @@ SUBJECT_HEADER = "Tlim-Subject"
 class Incoming:
     """One message as the handler sees it; `stream_seq` is its place in the stream.
 
-    `received_at` is when the broker had it, in epoch milliseconds on the clock of this process: what waited for an hour
-    was received an hour ago, whatever the clocks of the broker and of the publisher say.
+    `received_at` is when the broker received it, in epoch milliseconds on the clock of this process. A message that
+    waited for an hour was received an hour ago, whatever the clocks of the broker and of the publisher say.
     """
 
     subject: str
@@ -48,12 +49,12 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The message is dealt with: its effect is committed, or its sender has been told why not."""
+    """The message is dealt with: its effect is committed, or its sender was told why it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """The message can never be processed; `reason` is a sentence for whoever reads the dead-letter stream."""
+    """The message can never be processed; `reason` is a sentence for the reader of the dead-letter stream."""
 
     reason: str
 
@@ -136,15 +137,16 @@ class BatchConsumer:
         self._reason = "stopped"
 
     async def abort(self) -> None:
-        """Stop at once, also in the middle of a batch, which is then delivered again: this process may not work on."""
+        """Stop at once, also in the middle of a batch: this process may not work on. The batch is delivered again."""
         self._stopping = True
         await self._background.stop()
         await self.stop()
 
     def go_back(self, first: int | None) -> None:
-        """Let everything from the stream sequence `first` on be delivered again; None: nothing that is acknowledged.
+        """Let all messages from the stream sequence `first` on be delivered again; None does nothing.
 
-        What is in hand comes again as well, and is not acknowledged. What was removed from the stream does not come.
+        The batch in the handler is not acknowledged and comes again as well. Messages that were removed from the
+        stream do not come again.
         """
         if first is None:
             return
@@ -174,7 +176,7 @@ class BatchConsumer:
             if self._prepare is not None:
                 await self._prepare()
             await session.begin()
-            if not self._handler_failed:  # otherwise it is well again when the batch that failed has passed
+            if not self._handler_failed:  # after a failure we are healthy again only when that batch has passed
                 self._recovered()
             while deliveries := await session.take():
                 await self._process(session, deliveries)

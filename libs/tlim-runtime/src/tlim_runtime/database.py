@@ -14,17 +14,19 @@ from tlim_protocol.lenient import read_strict
 from tlim_runtime.outages import DatabaseUnavailable
 
 STATEMENT_TIMEOUT_MS = 10_000
-"""A request or batch takes milliseconds; what runs this long is a lost lock or a bad plan and would hold the pool."""
+"""A statement of a request or batch takes milliseconds. One that runs this long waits for a lost lock or has a bad
+plan, and would keep a connection of the pool."""
 
 QUESTIONS_POOL = 3
-"""Connections of a service for what other services ask it, and for readiness. Everybody's messages wait for these
-answers, so requests over HTTP, which may be slow or many, have a pool of their own."""
+"""Connections of a service for questions from other services, and for readiness. All messages wait for these answers.
+HTTP requests may be slow or many, so they have another pool."""
 
 CONNECT_TIMEOUT_S = 3.0
-"""On one network a connection takes milliseconds; nobody should wait longer to hear that the database is away."""
+"""On one network a connection takes milliseconds. After this time the caller hears that the database is away."""
 
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
-"""SQLSTATE classes that pass by themselves: connection, resources, operator, system, rollback; lock not available."""
+"""SQLSTATE classes of failures that pass by themselves: connection, resources, operator intervention, system,
+rollback. `55P03` is one code: lock not available."""
 
 
 _DRIVER_ERRORS = (
@@ -66,7 +68,7 @@ class Database:
         Raises DatabaseUnavailable when the database is away, at any point up to and including the commit.
         """
         async with _translated(), self._connection() as connection, self._sessions(bind=connection) as session:
-            # Bound to a connection that is checked out already: a refused connection shows up here, not in a rule.
+            # The session gets a connection that is open already. So a refused connection fails here, not in a rule.
             yield session
             await session.commit()
 
@@ -95,9 +97,9 @@ class Database:
 
     @asynccontextmanager
     async def alone(self, work: str) -> AsyncIterator[bool]:
-        """Give True to at most one block with this name among all processes, and False to the others, at once.
+        """Give True to at most one block with this name among all processes. All others get False without waiting.
 
-        Held by a connection outside any transaction, so that no time-out for idle ones ends it.
+        The lock is held by a connection outside any transaction, so no time-out for idle transactions ends it.
         """
         async with _translated(), self._connection() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -120,7 +122,7 @@ class Database:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Tell whether a database exception means 'try again later' rather than a mistake in the statement or the data."""
+    """Return whether a database exception means 'try again later', and not a mistake in the statement or the data."""
     if isinstance(error, DatabaseUnavailable):
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError):
@@ -134,8 +136,8 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def _is_lost_connection(error: BaseException) -> bool:
-    # asyncpg raises InterfaceError both for misuse and for a connection that has been closed; InternalClientError
-    # when the server's goodbye came between two statements and the connection is of no use any more.
+    # asyncpg raises InterfaceError both for misuse and for a closed connection: only the text tells them apart.
+    # It raises InternalClientError when the server closed the connection between two statements.
     if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
         return True
     if isinstance(error, asyncpg.InternalClientError | ConnectionError):
@@ -156,7 +158,7 @@ async def _translated() -> AsyncIterator[None]:
 async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
     """Give a request its one transaction; use as `Depends(session_dependency, scope="function")`.
 
-    With that scope it commits before the answer leaves: a client never hears 'ok' for what was not stored. Needs
+    With that scope it commits before the answer leaves, so a client never hears 'ok' when nothing was stored. Needs
     `app.state.database`.
     """
     async with request.app.state.database.session() as session:

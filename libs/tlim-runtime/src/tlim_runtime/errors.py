@@ -59,7 +59,7 @@ class Problem(BaseModel):
 
 
 class HttpRefusal(TlimError):  # noqa: N818 - named for what it is, like those below
-    """A refusal that HTTP tells with its own status and headers, also on the specification's endpoints."""
+    """A refusal with an HTTP status and headers of its own, also on the specification's endpoints."""
 
     status: int = 400
 
@@ -111,7 +111,7 @@ class LegacyRoute(APIRoute):
     """
 
 
-_REAL_STATUSES = frozenset({401, 413, 429})  # stay real on the specification's endpoints, as does 5xx
+_REAL_STATUSES = frozenset({401, 413, 429})  # sent as they are, like 5xx, also on the specification's endpoints
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -157,7 +157,7 @@ def problem_responses(*codes: ErrorCode, statuses: tuple[int, ...] = ()) -> dict
 
 
 def _phrase(status: int) -> str:
-    # RFC 9110 renamed it; Python followed in 3.13, and openapi.json must not depend on that.
+    # RFC 9110 renamed status 413, and Python has the new name since 3.13. openapi.json must not depend on Python.
     return "Content Too Large" if status == 413 else HTTPStatus(status).phrase
 
 
@@ -211,7 +211,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Return all methods of an address: the framework names those of the first of its routes."""
+    """Return all methods of an address. The framework names only the methods of the first matching route."""
     asked = {"type": "http", "path": request.scope["path"], "headers": []}
     allowed = {
         method

@@ -1,4 +1,4 @@
-"""Liveness and readiness: alive while the loop turns, ready while everything this process needs answers."""
+"""Liveness and readiness. A process is alive while its event loop runs, and ready while all that it needs answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,10 +10,10 @@ Ping = Callable[[], Awaitable[None]]
 """Returns when the resource answers, raises with a reason when it does not."""
 
 Warn = Callable[[], str | None]
-"""Returns a sentence while something is wrong that does not keep this process from working."""
+"""Returns a sentence while something is wrong, although this process can still work; None otherwise."""
 
 PING_TIMEOUT_S = 2.0
-"""Below the 3 s or more that probes wait, so that the answer names what is slow instead of timing out itself."""
+"""How long one ping may take. Probes wait 3 s or more, so our answer arrives in time and names what is slow."""
 
 
 class Health:
@@ -28,17 +28,17 @@ class Health:
         self._pings[name] = ping
 
     def warn(self, name: str, warn: Warn) -> None:
-        """Register what /readyz shows as a warning: it has to be looked after, and ends no readiness."""
+        """Register a warning for /readyz. Somebody has to look after it, but the process stays ready."""
         self._warnings[name] = warn
 
     @property
     def warnings(self) -> dict[str, str]:
-        """What is wrong and does not end readiness, by name."""
+        """The warnings of this moment, by name."""
         found = {name: warn() for name, warn in self._warnings.items()}
         return {name: sentence for name, sentence in found.items() if sentence is not None}
 
     async def check(self) -> dict[str, str]:
-        """Ping everything at once; 'ok' or the reason, by name."""
+        """Ping all resources at once. Return 'ok' or the reason for each, by name."""
         pings = [asyncio.wait_for(ping(), PING_TIMEOUT_S) for ping in self._pings.values()]
         results = await asyncio.gather(*pings, return_exceptions=True)
         return {name: _outcome(result) for name, result in zip(self._pings, results, strict=True)}
@@ -57,13 +57,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Answer as long as the event loop runs; looks at nothing else, so that an outage restarts nobody."""
+    """Answer as long as the event loop runs. It looks at nothing else, so that an outage restarts no process."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Answer 200 when every resource answers, else 503, with one line for each; and what else is wrong, if anything."""
+    """Answer 200 when every resource answers, else 503. The body has a line for each resource, and the warnings."""
     health: Health = request.app.state.health
     checks = await health.check()
     ready = all(outcome == "ok" for outcome in checks.values())

@@ -1,4 +1,4 @@
-"""Who may sign tokens, and their public keys: fetched as JWK sets (RFC 7517), kept, and fetched again for a new one."""
+"""The issuers of tokens and their public keys. The keys are JWK sets (RFC 7517), fetched over HTTP and kept."""
 
 import asyncio
 import http.client
@@ -20,14 +20,15 @@ from tlim_runtime.settings import ExternalIssuer
 logger = get_logger(__name__)
 
 REFETCH_AFTER_S = 10.0
-"""An unknown key id may be a fresh key, or somebody's nonsense: ask the issuer at most this often."""
+"""How often we ask an issuer at most because of an unknown key id. It may be a new key, or somebody's nonsense."""
 
 RETRY_AFTER_S = 1.0
-"""After a failure: an issuer that is back should be found soon, one that is away should not be asked by everybody."""
+"""How often we ask at most after a failure. We notice soon that the issuer is back; and while it is away, not every
+request has to ask it."""
 
 KEYS_AGE_S = 3600.0
-"""A withdrawn key stops working within this time, also when the issuer cannot be asked: as long as a token lives by
-default."""
+"""A withdrawn key stops working within this time, also when the issuer does not answer. Our own tokens live equally
+long by default."""
 
 _FETCH_TIMEOUT_S = 3.0
 _MAX_JWKS_BYTES = 1024 * 1024
@@ -38,7 +39,7 @@ JwksSource = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
-    """Return a source that fetches the JWK set at `url`; `outside`: over the proxy that the environment names."""
+    """Return a source that fetches the JWK set at `url`; with `outside`, through the proxy of the environment."""
     server = opener(outside=outside)
 
     def fetch() -> Mapping[str, Any]:
@@ -53,7 +54,10 @@ def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
 
 
 def _read_in_time(answer: http.client.HTTPResponse) -> bytes:
-    """Return what an issuer answers; raises TimeoutError: the socket's own time-out begins anew with every byte."""
+    """Return an issuer's answer; raises TimeoutError when all of it takes too long.
+
+    The socket's own time-out is not enough: it begins anew with every byte.
+    """
     deadline = time.monotonic() + _FETCH_TIMEOUT_S
     document = bytearray()
     while chunk := answer.read1(_MAX_JWKS_BYTES - len(document)):
@@ -64,9 +68,9 @@ def _read_in_time(answer: http.client.HTTPResponse) -> bytes:
 
 
 class KeySet:
-    """The keys of one issuer. A known key costs nobody a wait for the network, except once after KEYS_AGE_S.
+    """The keys of one issuer. For a known key a caller waits for the network only if the keys are KEYS_AGE_S old.
 
-    While the issuer cannot be asked, known keys serve on until they are KEYS_AGE_S old.
+    While the issuer does not answer, known keys count until they are KEYS_AGE_S old.
     """
 
     def __init__(self, source: JwksSource, algorithms: frozenset[str]) -> None:
@@ -81,7 +85,7 @@ class KeySet:
         self._tasks = Tasks()
 
     async def get(self, key_id: str) -> jwt.PyJWK:
-        """Return a key; raises NotAuthenticated for an unknown one, TlimError(UNAVAILABLE) while nobody can tell."""
+        """Return a key; raises NotAuthenticated if it is unknown, TlimError(UNAVAILABLE) while we cannot find out."""
         if key_id not in self._keys or self._age() >= KEYS_AGE_S:
             await self._refresh()
         elif self._age() >= KEYS_AGE_S / 2 and self._may_ask() and not self._is_refreshing():
@@ -119,10 +123,11 @@ class KeySet:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Somebody whose tokens count, and what in them does.
+    """An issuer whose tokens we accept, and the parts of a token that count.
 
-    `algorithms`: a token signed with any other is refused, whatever its key. `user_claim` names the user.
-    `admin_scope`: the scope that means `admin` here; None: his tokens never do. `scopes_count`: other scopes do, too.
+    `algorithms`: a token signed with another algorithm is refused, whatever its key. `user_claim`: the claim that
+    names the user. `admin_scope`: the scope that means `admin` here, None if the issuer can name no admins.
+    `scopes_count`: scopes mean the same as here; then `admin_scope` is not looked at.
     """
 
     name: str
@@ -148,7 +153,7 @@ class Issuer:
 
 
 def _read_keys(jwks: Mapping[str, Any], algorithms: frozenset[str]) -> dict[str, jwt.PyJWK]:
-    """Return the keys we can use by id: for signatures, of an allowed algorithm. Others are none of our business."""
+    """Return, by id, the keys that we can use: for signatures with an allowed algorithm. Other keys are ignored."""
     keys: dict[str, jwt.PyJWK] = {}
     for one in jwks["keys"]:
         try:

@@ -16,8 +16,8 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 def configure_logging(service: str, level: str = "INFO") -> None:
     """Send every log record of this process to stdout as JSON with `service`, `level`, `timestamp` and `event`.
 
-    What was bound with `structlog.contextvars.bind_contextvars` (request_id, msg_id) is on every line, also on those
-    of libraries that use the standard logging module.
+    Values bound with `structlog.contextvars.bind_contextvars` (request_id, msg_id) are on every line. Lines of
+    libraries that use the standard logging module have them, too.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -68,10 +68,10 @@ def _adds_service(service: str) -> Processor:
 
 
 def _quieten_libraries() -> None:
-    # httpx logs a line per request; nats-py's reports reach us through its callbacks as well.
+    # httpx logs a line for each request. nats-py also reports through its callbacks, which log already.
     for name in ("httpx", "httpcore", "nats"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Our own error boundary has logged the failure with its request id; uvicorn would print the traceback again.
+    # requests.FailureBoundary has logged the failure with its request id. uvicorn would print the traceback again.
     logging.getLogger("uvicorn.error").addFilter(_is_not_repeated)
 
 

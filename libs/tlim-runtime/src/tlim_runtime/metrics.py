@@ -54,14 +54,14 @@ class Metrics:
 
 
 def route_template(scope: Scope) -> str:
-    """Return the template that matched (`/v1/sessions/{session_id}`): paths themselves would be endless labels."""
+    """Return the template that matched (`/v1/sessions/{session_id}`). Real paths would make an endless number of labels."""
     effective = scope.get("fastapi", {}).get("effective_route_context")
     path = getattr(effective, "path_format", None) or getattr(scope.get("route"), "path", None)
     return str(path) if path else "unmatched"
 
 
 class MetricsMiddleware:
-    """Counts and times every HTTP request; plain ASGI, so that streams pass untouched."""
+    """Counts and times every HTTP request. It is plain ASGI, so that streamed bodies pass through untouched."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

@@ -1,8 +1,8 @@
 """Migrations of a service's own database: `python -m tlim_runtime.migrations <package> [upgrade|check|new]`.
 
-Each service carries them in its package (`<package>/migrations/env.py` and `versions/`), so that its wheel is enough
-to migrate. `env.py` is two lines: `from tlim_runtime.migrations import run_env` and `run_env(Base.metadata)`. The
-database is TLIM_DATABASE_URL, with the role that owns the tables.
+Each service has its migrations inside its package (`<package>/migrations/env.py` and `versions/`), so that its wheel
+is enough to migrate. `env.py` is two lines: `from tlim_runtime.migrations import run_env` and
+`run_env(Base.metadata)`. TLIM_DATABASE_URL names the database, and the role that owns the tables.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tlim_runtime.settings import EnvironmentSettings, load_settings
 
 LOCK_TIMEOUT_MS = 5_000
-"""A migration that waits for a lock makes every request behind it wait too: rather fail and be run again."""
+"""A migration that waits for a lock makes every later request wait too. It is better to fail and be run again."""
 
-_MIGRATION_LOCK = 7_240_001  # any number, the same for all: two deployments must not migrate at once
+_MIGRATION_LOCK = 7_240_001  # two deployments must not migrate at once; any number will do, the same for all
 
 
 class MigrationSettings(EnvironmentSettings):
@@ -34,7 +34,7 @@ class MigrationSettings(EnvironmentSettings):
 def upgrade(package: str, url: str, revision: str = "head") -> None:
     """Bring the database at `url` (postgresql+asyncpg://…) to the newest migration of `package`; blocks.
 
-    Give a `revision` to stop there, as tests of a migration that moves rows do.
+    Give a `revision` to stop there. Tests of migrations that move rows need it.
     """
     command.upgrade(_config(package, url), revision)
 
@@ -52,7 +52,7 @@ def new(package: str, url: str, title: str) -> None:
 def run_env(metadata: MetaData) -> None:
     """Run the migrations; called by a service's env.py.
 
-    In a thread of its own: tests upgrade from within a running event loop, where asyncio.run is refused.
+    They run in a thread of their own, because tests upgrade inside a running event loop, where asyncio.run fails.
     """
     url: str = context.config.attributes["url"]
     with ThreadPoolExecutor(max_workers=1) as executor:
@@ -73,7 +73,7 @@ async def _migrate(url: str, metadata: MetaData) -> None:
 
 
 def _run(connection: Connection, metadata: MetaData) -> None:
-    # A partition belongs to its table: the models know only that one.
+    # The models know a partitioned table, but not its partitions.
     partitions = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
     connection.rollback()
     context.configure(

@@ -1,16 +1,16 @@
-"""The exceptions that mean 'a system we depend on is away, try again': never a mistake of the caller."""
+"""Exceptions that mean 'a system we depend on is away, try again'. They are never a mistake of the caller."""
 
 
 class Unavailable(Exception):  # noqa: N818 - named for what is the case
-    """A dependency could not do it now. HTTP answers 503 with error-010, a consumer backs off and tries again."""
+    """A dependency could not do it now. HTTP answers 503 with error-010. A consumer waits and tries again."""
 
 
 class BrokerUnavailable(Unavailable):
-    """NATS did not take or answer it in time; whether it arrived is unknown, so repeat it with the same message id."""
+    """NATS did not take or answer a message in time. It may have arrived, so repeat it with the same message id."""
 
 
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL is away, restarting, out of connections, or gave up on a lock; the transaction was rolled back.
 
-    One case is open: when the connection breaks during the commit, the commit may have happened.
+    One case is uncertain: if the connection breaks during the commit, the commit may have happened.
     """

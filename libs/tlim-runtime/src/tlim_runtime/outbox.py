@@ -1,7 +1,7 @@
 """The transactional outbox: an event is a row in the same transaction as its cause, published after the commit.
 
-Order is that of the row ids. Two transactions that change the same thing must lock it before they add their events
-(as session-api locks the session's row): then the order of ids is the order of the changes.
+Events are published in the order of the row ids. Two transactions that change the same thing must lock it before they
+add their events, as session-api locks the session's row. Then the order of the ids is the order of the changes.
 """
 
 import asyncio
@@ -21,18 +21,19 @@ from tlim_runtime.outages import BrokerUnavailable, Unavailable
 logger = get_logger(__name__)
 
 POLL_S = 5.0
-"""How soon the rows of another instance that crashed are found; our own are published at once."""
+"""How often we look for rows of another instance that crashed. Our own rows are published at once."""
 
 BATCH = 200
 
 BATCH_BYTES = 4 * 1024 * 1024
-"""The events of the largest groups are over 1 MB each: 200 of them would be more memory than a service may take."""
+"""A bound on the memory of one batch. An event of the largest groups is over 1 MB: 200 of these would be too much."""
 
 FLUSH_TIMEOUT_S = 2.0
-"""How long an answer waits for its event: the row is safe already, a client should not wait for NATS."""
+"""How long an HTTP answer waits for its event to be published. The row is safe already, so the client need not wait
+for NATS any longer."""
 
 PUBLISHED_TIMEOUT_S = ACK_TIMEOUT_S + 1
-"""How long an answer waits that may not leave before its event: until the attempt has failed."""
+"""The same for an answer that may not leave before its event is published: long enough for the attempt to fail."""
 
 _RETRY_S = 1.0
 
@@ -49,18 +50,18 @@ class Outbox:
             sa.Column("payload", sa.LargeBinary, nullable=False),
             sa.Column("message_id", sa.Text, nullable=False),
             sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-            sa.Column("refused", sa.Text),  # why NATS will never take it; such a row is kept for people to look at
+            sa.Column("refused", sa.Text),  # why NATS will never take it; the row is kept for the operator
         )
 
     async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
-        """Add an event to the session's transaction; `flush` the relay once that is committed."""
+        """Add an event to the session's transaction; call the relay's `flush` after the commit."""
         await session.execute(sa.insert(self.table).values(subject=subject, payload=payload, message_id=message_id))
         session.info["outbox"] = True
 
     async def withdraw(self, session: AsyncSession, message_id: str) -> bool:
-        """Remove an event that is not published; return False where it is, or may be in a moment.
+        """Remove an event that is not published yet. Return False if its row is gone: treat it as published.
 
-        Until the session's transaction ends nothing at all is published, so ask for this first and commit soon.
+        Until the session's transaction ends, no event at all is published. So withdraw first, and commit soon.
         """
         await self.publish_alone(session)
         is_it = self.table.c.message_id == message_id
@@ -69,12 +70,12 @@ class Outbox:
         ).first() is not None
 
     async def publish_alone(self, session: AsyncSession) -> None:
-        """Wait until no instance publishes, and keep all others from it until the session's transaction ends."""
+        """Wait until no instance publishes, and keep all others from publishing until the transaction ends."""
         await session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self.table.name} relay"))))
 
 
 class OutboxRelay:
-    """Publishes what has been committed; several instances of a service take turns through an advisory lock."""
+    """Publishes the committed events. Several instances of a service take turns through an advisory lock."""
 
     def __init__(self, database: Database, broker: Broker, outbox: Outbox) -> None:
         self._database = database
@@ -87,7 +88,7 @@ class OutboxRelay:
         self._reason = ""
 
     async def start(self) -> None:
-        """Begin to publish in the background, at first what a crash left."""
+        """Begin to publish in the background, first the rows that a crash has left."""
         self._broker.on_reconnect(self._on_reconnect)
         self._background.start()
         self._wake.set()
@@ -105,14 +106,14 @@ class OutboxRelay:
         await self._background.ping()
 
     async def require_broker(self) -> None:
-        """Raise BrokerUnavailable unless NATS answers now, and took what was published last."""
+        """Raise BrokerUnavailable unless NATS answers now and the last attempt to publish succeeded."""
         await self.ping()
         await self._broker.ping()
 
     async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-        """Publish what is committed now; False when that did not succeed in time (it will be done later).
+        """Publish all events that are committed now. Return False if that takes longer: they are published later.
 
-        False at once while the last attempt failed.
+        Return False at once if the last attempt to publish failed.
         """
         if self._reason:
             return False
@@ -158,7 +159,7 @@ class OutboxRelay:
         return len(rows) == BATCH or sum(len(row.payload) for row in rows) >= BATCH_BYTES
 
     def _oldest(self) -> sa.Select[*tuple[Any, ...]]:
-        """Ask for the oldest rows: at most BATCH, and none after the one with which BATCH_BYTES are reached."""
+        """Return the query for the oldest rows: at most BATCH, and none after the row that reaches BATCH_BYTES."""
         waiting = sa.select(self._table).where(self._table.c.refused.is_(None))
         oldest = waiting.order_by(self._table.c.id).limit(BATCH).subquery()
         size = sa.func.octet_length(oldest.c.payload)
@@ -167,7 +168,7 @@ class OutboxRelay:
         return sa.select(measured).where(measured.c.before < BATCH_BYTES).order_by(measured.c.id)
 
     async def _publish(self, session: AsyncSession, rows: Sequence[sa.Row[tuple[Any, ...]]]) -> None:
-        """Publish rows and delete them; one that NATS will never take stays with the reason, and holds up nobody."""
+        """Publish rows and delete them. A row that NATS will never take stays, with the reason, and is passed over."""
         sendable: dict[int, Outgoing] = {}
         for row in rows:
             outgoing = Outgoing(row.subject, row.payload, row.message_id)

@@ -21,7 +21,8 @@ logger = get_logger(__name__)
 
 
 CONNECT_S = 10.0
-"""A server that starts beside us is up within seconds; later it is rather a wrong address."""
+"""How long we wait for NATS. A server that starts at the same time is up within seconds. If it takes longer, the
+address is probably wrong."""
 
 
 class ProvisionSettings(EnvironmentSettings):
@@ -39,10 +40,10 @@ _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: Discar
 async def provision(client: Client, replicas: int = 1) -> None:
     """Bring JetStream to what the protocol library says; raises nats.errors.Error when the server refuses."""
     jetstream = client.jetstream()
-    for stream in STREAMS:  # in its order: the server refuses a subject that another stream still has
+    for stream in STREAMS:  # keep this order: the server refuses a subject that another stream still has
         await _ensure_stream(jetstream, stream_config(stream, replicas))
     for consumer in CONSUMERS:
-        # Creating a consumer that exists updates it and leaves its place in the stream alone.
+        # Creating a consumer that exists updates its settings. It keeps its place in the stream.
         await jetstream.add_consumer(consumer.stream.value, consumer_config(consumer))
     logger.info("provisioned", streams=len(STREAMS), consumers=len(CONSUMERS))
 
@@ -70,7 +71,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=spec.ack_wait.total_seconds(),
         max_ack_pending=spec.max_ack_pending,
-        max_deliver=-1,  # giving up silently is not ours: poison goes to the dead-letter stream
+        max_deliver=-1,  # no silent end: messages that nobody can process go to the dead-letter stream
         deliver_policy=DeliverPolicy.ALL,
     )
 
@@ -98,7 +99,7 @@ async def _main(settings: ProvisionSettings) -> None:
                 password=settings.nats_password.get_secret_value(),
                 inbox_prefix=inbox_prefix(settings.nats_user),
                 allow_reconnect=False,
-                error_cb=_ignore,  # nats-py reports each attempt; the outcome is one line
+                error_cb=_ignore,  # nats-py reports each attempt; we print one line at the end
             )
         await provision(client, settings.nats_replicas)
     finally:

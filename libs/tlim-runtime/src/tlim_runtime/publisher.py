@@ -20,7 +20,7 @@ _HEADER_LINES = len("NATS/1.0\r\n\r\n")
 
 
 class MessageTooLarge(Exception):  # noqa: N818 - named for what it is
-    """NATS takes no message of this size, however often it is sent."""
+    """NATS never takes a message of this size, so sending it again is of no use."""
 
 
 _Entry = tuple[float, asyncio.Future[PubAck]]
@@ -29,8 +29,9 @@ _Entry = tuple[float, asyncio.Future[PubAck]]
 class Publisher:
     """The ordered way out of one connection.
 
-    nats-py's own `publish_async` never gives up on an acknowledgement that was lost with a connection, and what sits
-    in its buffer when a connection breaks is sent after the reconnect: behind a gap, so a repeat comes out of order.
+    nats-py's own `publish_async` has two faults. It never gives up on an acknowledgement that was lost with a
+    connection. And when a connection breaks, it sends the rest of its buffer after the reconnect. Messages before the
+    rest may be lost, so their repeats would arrive out of order.
     """
 
     def __init__(self, max_pending: int, ack_timeout: float) -> None:
@@ -55,7 +56,7 @@ class Publisher:
 
     async def room(self) -> None:
         """Wait until another message may be published."""
-        while not self._has_room.is_set():  # of those who wake up together, the first may take all there is
+        while not self._has_room.is_set():  # several wake up together, and the first may take all the room
             await self._has_room.wait()
 
     async def start(self, client: Client) -> None:
@@ -69,7 +70,7 @@ class Publisher:
                 loop.start()
 
     async def stop(self) -> None:
-        """Wait for what is in flight, at most as long as an acknowledgement may take, then stop."""
+        """Wait for the messages in flight, at most as long as an acknowledgement may take, then stop."""
         try:
             async with asyncio.timeout(self._ack_timeout):
                 await self._is_idle.wait()
@@ -80,9 +81,10 @@ class Publisher:
         self._fail_all("the process is stopping")
 
     def objection(self, payload: bytes, headers: Mapping[str, str]) -> str | None:
-        """Return why NATS will never take such a message; None where it may. Headers count as well.
+        """Return why NATS will never take such a message, or None if it may take it. Headers count as well.
 
-        The server ends the connection of a client that sends too much, with everything that is in flight on it.
+        We must not just try: the server closes the connection of a client that sends too much. Everything in flight
+        on that connection is lost.
         """
         lines = sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
         size = len(payload) + lines + _HEADER_LINES
@@ -91,7 +93,7 @@ class Publisher:
         return f"{size} bytes are more than NATS takes (max_payload {self._client.max_payload})"
 
     async def ping(self) -> None:
-        """Raise Unavailable while messages are not sent, or not given up, because of a mistake of ours."""
+        """Raise Unavailable while one of our two loops is dead: messages are not sent, or never time out."""
         for loop in self._loops:
             await loop.ping()
 
@@ -123,7 +125,7 @@ class Publisher:
         """Fail everything in flight: acknowledgements of a lost connection never come."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        # Its public interface has no way to forget; subscriptions in here are repeated after a reconnect anyway.
+        # nats-py has no public way to empty its buffer. Lost subscriptions do no harm: it repeats them on reconnect.
         self._client._pending.clear()
         self._client._pending_data_size = 0
         self._fail_all("the connection to NATS was lost")
@@ -131,7 +133,7 @@ class Publisher:
     async def _send_all(self) -> None:
         while True:
             subject, payload, headers, token = await self._queue.get()
-            if token not in self._waiting:  # its caller has been told that it failed: do not surprise him
+            if token not in self._waiting:  # its caller has been told that it failed, so it must not arrive
                 continue
             try:
                 await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)

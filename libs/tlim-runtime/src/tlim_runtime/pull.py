@@ -1,9 +1,9 @@
 """One uninterrupted reading of a durable consumer: from a reset of its delivery until anything goes wrong.
 
-nats-py's `fetch` waits for a batch to fill and can stay dead after a restart of the server (nats.py #504). This does
-the pull requests itself: they stay open at the server, messages come the moment they are stored, and heartbeats tell
-within seconds when the server has forgotten us. Whatever is not exactly in order ends the session; the next one starts
-with a reset, that is right after the last acknowledgement.
+nats-py's `fetch` waits for a batch to fill, and can stay dead after a restart of the server (nats.py #504). So this
+module makes the pull requests itself. They stay open at the server, and a message comes the moment it is stored. The
+server's heartbeats show within seconds that it has forgotten us. Anything that is not exactly in order ends the
+session. The next session starts with a reset: delivery goes on right after the last acknowledgement.
 """
 
 import asyncio
@@ -24,50 +24,56 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
 
 HEARTBEAT_S = 2.0
-"""The server speaks at least this often; silence of three times that is a lost session."""
+"""The server sends something at least this often. After three times as long without a sign the session is lost."""
 
 EXPIRES_S = 60.0
-"""A pull request that was forgotten on our side bothers the server for at most this long."""
+"""How long a pull request stays open. If our side forgets one, the server drops it after this time."""
 
 STALL_S = 5.0
-"""Idle this long, we ask whether there is really nothing to do."""
+"""After this long without a message we ask the server whether there is really nothing to do."""
 
 EXACT_S = 1.0
-"""How long an answer may take that tells the server's time: it is wrong by up to half of that."""
+"""We read the server's time from its answers. A slower answer is not used: the time may be wrong by half of it."""
 
 SETTLE_S = 2.0
-"""Acknowledgements are counted within milliseconds; a repetition is harmless, so the wait for that is bounded."""
+"""How long we wait until the server has counted our acknowledgements. It takes milliseconds. If the wait is too short,
+messages are delivered again, which is harmless."""
 
 MAX_BYTES = 16 * 1024**2 - 3
-"""A batch, and what a pull request may bring: twice max_payload of deploy/nats/nats.conf, so that any message fits,
-and far above 500 messages of usual size. Where only large ones come a batch is in hand and another waits, 32 MiB;
-where they follow small ones, each of the few requests that are open may bring its own. A prime: no row of messages of
-one size uses it up exactly, which the server does not tell; then 8 s pass until the silence is noticed."""
+"""The largest batch, and the most that one pull request may bring.
+
+It is twice max_payload of deploy/nats/nats.conf, so any message fits. 500 messages of usual size need far less. Large
+messages cost 32 MiB of memory: one batch is in hand, and another waits. When large messages follow small ones it can
+be more, because a few requests are open and each may bring this much.
+
+Prime on purpose: if messages of equal size used it up exactly, the server would not report it. We would notice only
+after 8 s of silence.
+"""
 
 _NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
 _RAN_OUT = frozenset({"404", "408"})  # the request's time is over: ask again
-_USED_UP = frozenset({"Message Size Exceeds MaxBytes", "Batch Completed"})  # with status 409: so are its bytes
+_USED_UP = frozenset({"Message Size Exceeds MaxBytes", "Batch Completed"})  # status 409: its bytes are used up
 
 
 class PullError(Exception):
-    """This reading is over: reconnection, silence, a gap, or the server said so. Start a new one."""
+    """This session is over: a reconnection, silence, a gap, or the server's own word. Start a new one."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A delivered, unacknowledged message; `place` counts deliveries of the consumer without gaps."""
+    """A delivered, unacknowledged message; `place` numbers the deliveries of the consumer, without gaps."""
 
     subject: str
     data: bytes
     reply: str
     stream_seq: int
     place: int
-    received_at: int  # epoch milliseconds on our clock: when the server had it
+    received_at: int  # when the server received it: epoch milliseconds, converted to our clock
 
 
 class PullSession:
-    """Holds what was delivered and not acknowledged; ends with PullError, never with a message out of order."""
+    """Holds the messages that are delivered and not acknowledged. Ends with PullError rather than break the order."""
 
     def __init__(self, broker: Broker, spec: ConsumerSpec, batch: int) -> None:
         self._broker = broker
@@ -82,7 +88,7 @@ class PullSession:
         self._last: Delivery | None = None
         self._arrived = asyncio.Event()
         self._lost: str | None = None
-        self._is_cut = False  # lost because something is wrong with the server, or on the way to it
+        self._is_cut = False  # lost because of the server or of the connection to it
         self._closed = False
         self._subscription: Subscription | None = None
         self._watch = Background(f"watch of {self._name}", self._keep_watch, died=self._lose)
@@ -92,10 +98,10 @@ class PullSession:
         self._ahead: float | None = None  # seconds that our clock is ahead of the server's
 
     async def open(self, first: int | None = None) -> None:
-        """Listen, and put the server's delivery back to right after the last acknowledged message.
+        """Listen, and let the server deliver again from right after the last acknowledged message.
 
-        Or to the one with the stream sequence `first`, if it was acknowledged: a reset may also go forward and skip
-        messages, where a server that has lost its stream gives the same numbers anew.
+        With `first`, delivery starts at that stream sequence if it was acknowledged already. If it was not, `first`
+        is ignored: a server that has lost its stream numbers its messages anew, and a reset forward would skip some.
         """
         self._broker.on_disconnect(self._disconnected)
         self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
@@ -113,9 +119,9 @@ class PullSession:
         self._watch.start()
 
     async def take(self) -> list[Delivery]:
-        """Wait for a message and return it with all that have arrived, at most a batch of messages and of bytes.
+        """Wait for a message and return all that have arrived, at most `batch` of them and MAX_BYTES.
 
-        Empty after `close`.
+        A single message may be larger. The list is empty after `close`.
         """
         while not self._buffer:
             if self._closed:
@@ -161,7 +167,10 @@ class PullSession:
         self._arrived.set()
 
     async def release(self) -> None:
-        """Stop listening and asking; what was acknowledged is known to the server when this returns."""
+        """Stop listening and asking. When this returns, the server has counted our acknowledgements.
+
+        If the session was lost, or the server does not answer within SETTLE_S, this does not wait for that.
+        """
         self._broker.forget_disconnect(self._disconnected)
         await self._watch.stop()
         if self._subscription is not None:
@@ -170,7 +179,7 @@ class PullSession:
             await self._settle()
 
     async def _settle(self) -> None:
-        """Wait until the server has counted our acknowledgements: it queues them, and a reset would overtake them."""
+        """Wait until the server has counted our acknowledgements. It queues them, so a reset could overtake them."""
         with contextlib.suppress(TimeoutError, BrokerUnavailable):
             async with asyncio.timeout(SETTLE_S):
                 while True:
@@ -180,7 +189,7 @@ class PullSession:
                     await asyncio.sleep(0.005)
 
     async def _info(self) -> dict[str, Any]:
-        """Ask about the consumer; each answer says what time it is at the server."""
+        """Ask about the consumer. Each answer also says what time it is at the server; note the difference."""
         asked = time.time()
         info = await self._broker.answered(f"CONSUMER.INFO.{self._name}")
         answered = time.time()
@@ -206,7 +215,7 @@ class PullSession:
         self._acknowledged = delivery.stream_seq
 
     async def _pull(self) -> None:
-        """Keep at most a batch ahead of the handler: delivered and waiting, or asked for."""
+        """Ask for messages. At most one batch is waiting or requested beside the batch in the handler."""
         wanted = self._batch - len(self._buffer) - self._requested
         if wanted * 2 < self._batch and self._requested:
             return  # not worth a request yet
@@ -252,14 +261,17 @@ class PullSession:
             self._arrived.set()
 
     async def _on_repeated(self, delivery: Delivery) -> None:
-        """Deal with a message whose ack_wait ran out: acknowledge again, unless it is still on its way."""
+        """Deal with a message that comes again because its ack_wait ran out.
+
+        Acknowledge it again, unless it is still waiting or in the handler.
+        """
         waiting = delivery.stream_seq in self._in_hand or any(d.stream_seq == delivery.stream_seq for d in self._buffer)
         if not waiting:
             await self._broker.send(delivery.reply, b"+ACK")
 
     async def _keep_watch(self) -> None:
-        """Notice that deliveries have stopped, and tell the server in time that slow work goes on."""
-        async with asyncio.TaskGroup() as group:  # a watch that fails ends the others, and the session
+        """Notice when deliveries stop, and tell the server before ack_wait ends that slow work goes on."""
+        async with asyncio.TaskGroup() as group:  # if one watch fails, the others and the session end
             for watch in (self._notice_silence(), self._notice_stall(), self._keep_in_progress()):
                 group.create_task(watch)
 
@@ -269,22 +281,23 @@ class PullSession:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             silent = self._requested > 0 and loop.time() - self._heard_at > 3 * HEARTBEAT_S
-            if silent and silent_before:  # twice: once may be our own loop that was busy and has not read yet
+            if silent and silent_before:  # twice: the first time our own loop may have been too busy to read
                 self._lose(f"{self._name}: NATS is silent")
             silent_before = silent
 
     async def _notice_stall(self) -> None:
-        """Compare with the server's own count: heartbeats alone do not say that it still delivers."""
+        """Compare with the server's own count: a server that sends heartbeats may still have stopped delivering."""
         loop = asyncio.get_running_loop()
         suspected_at = -1
         while True:
             await asyncio.sleep(STALL_S)
             with contextlib.suppress(BrokerUnavailable):
-                info = await self._info()  # also under load: the clocks may have moved
+                info = await self._info()  # also under load, because it notes the server's time
                 if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
                     continue
                 delivered = info["delivered"]["stream_seq"]
-                if info["num_pending"] and delivered == suspected_at:  # twice the same: not just on its way to us
+                # The same count twice: the messages are not just on their way to us.
+                if info["num_pending"] and delivered == suspected_at:
                     self._lose(f"{self._name}: {info['num_pending']} messages are not delivered")
                 suspected_at = delivered if info["num_pending"] else -1
 
@@ -302,7 +315,7 @@ class PullSession:
 
 
 def _read(message: Msg, ahead: float) -> Delivery:
-    # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>; with a domain three more parts around
+    # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>. A domain adds parts around these.
     parts = message.reply.split(".")
     stream_seq, place, stored_ns = parts[5:8] if len(parts) == 9 else parts[7:10]
     received_at = int((int(stored_ns) / _NANOSECONDS + ahead) * 1000)

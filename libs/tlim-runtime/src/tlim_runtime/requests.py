@@ -1,4 +1,4 @@
-"""What surrounds every HTTP request: its id in logs and answer, what no endpoint reads, HEAD, the last boundary."""
+"""Middleware around every HTTP request: request ids, unreadable requests, HEAD, and unexpected failures."""
 
 import re
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ logger = get_logger(__name__)
 
 REQUEST_ID = "X-Request-ID"
 CLIENT_REQUEST_ID = "X-Client-Request-ID"
-"""Where the gateway puts what a client has sent as X-Request-ID: it goes into our logs, beside the id of ours."""
+"""The gateway moves a client's own X-Request-ID here. It goes into our logs, beside our own id."""
 
 MAX_HEADERS_BYTES = 64 * 1024
-"""Of all names and values together: a token has 1 or 2 KiB. The gateway lets more through, so that the refusal is one
-that a browser can read."""
+"""The most that all header names and values may have together. A token has 1 or 2 KiB. The gateway lets more through:
+so the refusal comes from us, in a form that a browser can read."""
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # what may go from a stranger into our logs and headers
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # a stranger's id of this form may go into our logs and headers
 
 
 class RequestIdMiddleware:
-    """Takes the gateway's request id, or makes one; logs and answers carry it, and it is `request.state.request_id`.
+    """Takes the gateway's request id, or makes one. Logs, answers and `request.state.request_id` have it.
 
-    A client's own id is only noted in the logs, as `client_request_id`: two requests may come with the same one.
+    A client's own id is only noted in the logs, as `client_request_id`: it may be the same for two requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -61,7 +61,7 @@ def _harmless(given: str | None) -> str | None:
 
 
 class ReadableRequests:
-    """Refuses what no endpoint reads: headers over MAX_HEADERS_BYTES (431), and a body that is compressed (415)."""
+    """Refuses requests that no endpoint can read: over MAX_HEADERS_BYTES of headers (431), a compressed body (415)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -116,7 +116,7 @@ class HeadMiddleware:
         if as_get:
             asked = {**scope, "method": "GET"}
             await self._app(asked, receive, send)
-        scope.update(asked, method="HEAD")  # what the metrics look at afterwards
+        scope.update(asked, method="HEAD")  # the metrics read it afterwards
 
 
 def _allows_get(message: Message) -> bool:
@@ -126,9 +126,9 @@ def _allows_get(message: Message) -> bool:
 
 
 class FailureBoundary:
-    """Turns what nobody expected into a 500 that says nothing about our insides, and logs it once.
+    """Logs an unexpected exception once, and answers it with a 500 that says nothing about our insides.
 
-    Also the one refusal that the framework writes itself, as plain text, into a problem document: a body too large.
+    It also replaces the framework's own refusal of a body that is too large: plain text becomes a problem document.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -155,7 +155,7 @@ class FailureBoundary:
         except Exception:
             logger.exception("request failed", method=scope["method"], path=scope["path"])
             if started:
-                raise  # the answer is half out: only breaking the connection tells the client
+                raise  # half of the answer is sent: only a broken connection can tell the client
             await problem(500, "the server made a mistake; the request id names it in the logs")(scope, receive, send)
 
 

@@ -1,4 +1,7 @@
-"""The process around an application: settings, logs, uvicorn, signals. Loaded by serving.py when the way is clear."""
+"""The process around an application: settings, logs, uvicorn, signals.
+
+serving.py imports this module late, after it has kept unused libraries out.
+"""
 
 import asyncio
 import gc
@@ -41,10 +44,10 @@ def run(package: str) -> None:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP, which says as a problem document, too, that it cannot read a request."""
+    """uvicorn's HTTP protocol, which refuses an unreadable request with a problem document."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, as an address that is not percent-encoded, and close the connection."""
+        """Answer a request that is not HTTP and close the connection. An unencoded address is an example."""
         answer = problem(400, msg)
         head = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in answer.raw_headers)]
         self.transport.write(b"\r\n".join([*head, b"connection: close", b"", bytes(answer.body)]))
@@ -52,19 +55,20 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that can also be stopped while it starts: it may wait for NATS without end."""
+    """uvicorn that can also be stopped while it starts, because a start may wait for NATS without end."""
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start, unless a signal comes first: what the lifespan has opened by then is closed with the loop."""
+        """Start, unless a signal comes first. Then the event loop ends, and closes what the lifespan has opened."""
         async with beside(super().startup(sockets)) as starting:
             while not (starting.done() or self.should_exit):
                 await asyncio.wait([starting], timeout=_POLL_S)
             if starting.done():
                 await starting
-                # What is loaded by now stays. Going through it with every full collection stopped all else for 90 ms.
+                # All objects loaded so far stay until the end. Without the freeze, every full collection looked at
+                # all of them and stopped the process for 90 ms.
                 gc.collect()
                 gc.freeze()
 
 
 def _already_heard(_signal: int, _frame: FrameType | None) -> None:
-    """Ignore the signal that uvicorn raises once more after its shutdown: this end is an orderly one."""
+    """Ignore the signal. uvicorn raises it once more after its shutdown, and the process would not exit with 0."""

@@ -41,10 +41,11 @@ class EnvironmentSettings(BaseSettings):
 
 
 class ExternalIssuer(BaseModel):
-    """Somebody else whose tokens count, as an OIDC provider: TLIM_EXTERNAL_ISSUERS is a JSON list of these.
+    """Another issuer whose tokens count, such as an OIDC provider. TLIM_EXTERNAL_ISSUERS is a JSON list of these.
 
-    It can name any user: `user_claim` is taken for a user id here, when its lower case is a user id's normal form. With
-    `admin_scope` in a token's `scope` the token has the scope `admin`; no other scope of theirs means anything here.
+    The issuer can name any user here: the claim `user_claim` holds the user id. Its lower case must be the normal form
+    of a user id. A token with `admin_scope` in its `scope` has our scope `admin`. The issuer's other scopes do not
+    count.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +76,7 @@ class ServiceSettings(EnvironmentSettings):
     cors_origins: list[str] = []
     trust_request_user: bool = False
     requests_at_once_per_user: int = Field(default=4, ge=1)  # less than half of the pool of connections
-    shutdown_grace: timedelta = timedelta(seconds=10)  # below the 30 s after which Kubernetes and supervisor kill
+    shutdown_grace: timedelta = timedelta(seconds=10)  # Kubernetes and the supervisor kill after 30 s
 
     @model_validator(mode="after")
     def _one_of_each_issuer(self) -> Self:
@@ -86,7 +87,7 @@ class ServiceSettings(EnvironmentSettings):
 
 
 class DatabaseSettings(EnvironmentSettings):
-    """What a service with a database needs besides: `postgresql+asyncpg://role:password@host:port/name`."""
+    """The settings of a service with a database; its URL is `postgresql+asyncpg://role:password@host:port/name`."""
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1)  # four services stay far below PostgreSQL's default of 100
@@ -96,7 +97,7 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def load_settings(settings_type: type[SettingsT]) -> SettingsT:
-    """Read settings from the environment; a missing or wrong variable is one clear line on stderr and exit 1."""
+    """Read settings from the environment. A missing or wrong variable gives one clear line on stderr, and exit 1."""
     try:
         return settings_type()
     except ValidationError as error:

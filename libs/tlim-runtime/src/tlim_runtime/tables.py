@@ -1,4 +1,4 @@
-"""What the tables of every service have in common; apart from migrations.py, so that no service loads Alembic."""
+"""What the tables of every service have in common. It is not in migrations.py, so that no service loads Alembic."""
 
 from sqlalchemy import MetaData
 

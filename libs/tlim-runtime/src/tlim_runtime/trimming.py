@@ -1,8 +1,8 @@
-"""Empties a stream behind its consumer: it refuses what is new when it is full, so what is done has to leave it.
+"""Removes acknowledged messages from a stream. A full stream refuses new messages, so the old ones have to leave it.
 
-A removed message is removed with its `Nats-Msg-Id`: after a restart the server takes a repetition of it for new, still
-inside the duplicate window. That is harmless: handlers are idempotent by a unique constraint, and receivers drop a
-repeated msg_id.
+A message is removed together with its `Nats-Msg-Id`. After a restart the server takes a repetition of that message for
+a new one, even inside the duplicate window. This is harmless: handlers are idempotent by a unique constraint, and
+receivers drop a repeated msg_id.
 """
 
 import time
@@ -15,20 +15,20 @@ from tlim_runtime.background import Repeated
 from tlim_runtime.broker import Broker
 
 INTERVAL_S = 10.0
-"""What a host stores in that time is far below a stream's 4 GiB, and a look is two small requests."""
+"""How often we look. In this time a host stores far less than a stream's 4 GiB. A look costs two small requests."""
 
 
 class Trimmer:
-    """Removes from a stream what its consumer acknowledged at least `spec.keep` ago, but for the newest of that.
+    """Removes the messages that the consumer acknowledged at least `spec.keep` ago. The newest of them stays.
 
-    A message counts from the first look at which it was acknowledged, by this process' own clock.
+    The time runs from the first look that found the message acknowledged, on this process's own clock.
     """
 
     def __init__(self, broker: Broker, spec: ConsumerSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._broker = broker
         self._spec = spec
         self._clock = clock
-        self._floors: deque[tuple[float, int]] = deque()  # when it was seen first, and everything up to it is done
+        self._floors: deque[tuple[float, int]] = deque()  # when first seen, and the last acknowledged sequence then
         self._newest = 0
         self._background = Repeated(f"trimming of {spec.stream}", self.trim, INTERVAL_S, at_once=False)
 
@@ -43,7 +43,7 @@ class Trimmer:
         await self._background.stop()
 
     async def trim(self) -> None:
-        """Look how far the consumer is, and remove what is due; raises BrokerUnavailable."""
+        """Look how far the consumer is, and remove the messages that are due; raises BrokerUnavailable."""
         info = await self._broker.answered(f"CONSUMER.INFO.{self._spec.stream}.{self._spec.durable}")
         floor = info["ack_floor"]["stream_seq"]
         if floor < self._newest:
@@ -54,11 +54,11 @@ class Trimmer:
         due_until = self._clock() - self._spec.keep.total_seconds()
         due = [floor for seen_at, floor in self._floors if seen_at <= due_until]
         if due:
-            # `seq` itself stays: a stream is never without a newest event, which tells where publishing was
+            # A purge keeps `seq` itself. So the stream always has a newest event, which shows how far publishing got.
             await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1])
             self._floors = deque(one for one in self._floors if one[1] > due[-1])
 
     async def _forget(self) -> None:
-        """Begin anew: a server that lost its streams, or their tails, gives the same numbers to other messages."""
+        """Begin anew. A server that has lost messages gives their sequence numbers to other messages."""
         self._floors.clear()
         self._newest = 0

@@ -1,4 +1,4 @@
-"""Turns: a service works on a few requests of one person at a time, a few more wait, and the rest are refused."""
+"""Turns: a service works on a few requests of one user at a time. A few more wait, and the rest are refused."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from tlim_runtime.auth import CurrentUser, current_user
 from tlim_runtime.errors import TooManyRequests, problem_responses
 
 WAITING = 20
-"""Requests of one person that may wait: an application that opens asks for all its conversations at once."""
+"""How many requests of one user may wait. An application that opens asks for all its conversations at once."""
 
 _RETRY_AFTER_S = 1  # a turn takes milliseconds
 
@@ -21,7 +21,7 @@ TURN_RESPONSES = problem_responses(ErrorCode.TOO_MANY_REQUESTS)
 
 
 class _Line:
-    """One person's requests: some have their turn, some wait."""
+    """One user's requests: some have their turn, some wait."""
 
     def __init__(self, at_once: int) -> None:
         self.turns = asyncio.Semaphore(at_once)
@@ -59,5 +59,6 @@ async def _turn(request: Request, user: Annotated[CurrentUser, Depends(current_u
 
 
 IN_TURN = Depends(_turn, scope="function")
-"""For `APIRouter(dependencies=[IN_TURN], responses=TURN_RESPONSES)`: the caller's turn comes before a connection to
-the database is taken, and ends when it is given back. Without it one person's requests fill the pool."""
+"""Use as `APIRouter(dependencies=[IN_TURN], responses=TURN_RESPONSES)`. The caller's turn begins before the request
+takes a database connection, and ends after the connection is given back. Otherwise one user's requests could fill the
+pool."""
