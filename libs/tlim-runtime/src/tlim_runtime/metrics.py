@@ -54,7 +54,7 @@ class Metrics:
 
 
 def route_template(scope: Scope) -> str:
-    """Return the template that matched (`/v1/sessions/{session_id}`). Real paths would make an endless number of labels."""
+    """Return the template that matched (`/v1/sessions/{session_id}`). Real paths would be labels without end."""
     effective = scope.get("fastapi", {}).get("effective_route_context")
     path = getattr(effective, "path_format", None) or getattr(scope.get("route"), "path", None)
     return str(path) if path else "unmatched"
