@@ -1,5 +1,6 @@
-%% ejabberd's HTTP API (mod_http_api) for requests with `Authorization: Bearer <api_secret of mod_tlim_bridge>`. mod_http_api
-%% itself lets in an address, and so each program and web page there: it answers with Access-Control-Allow-Origin: *.
+%% ejabberd's HTTP API (mod_http_api), for requests with `Authorization: Bearer <api_secret of mod_tlim_bridge>` only.
+%% mod_http_api itself checks only the caller's address. That lets in every program on this machine. It even lets in
+%% every web page that is open there, because it answers with Access-Control-Allow-Origin: *.
 -module(tlim_api).
 -export([process/2]). %% a request handler of ejabberd_http
 -include("ejabberd_http.hrl").

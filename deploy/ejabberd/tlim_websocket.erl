@@ -1,6 +1,7 @@
-%% XMPP over WebSocket (RFC 7395) within the bounds that hold over TCP. ejabberd 23.01 takes frames of any size, also before
-%% a login, and reads a socket faster than it works. Here a guard owns the socket: it reads when what came before is dealt
-%% with, counts what each frame (RFC 6455 section 5.2) announces, and ends a connection whose message is too long.
+%% XMPP over WebSocket (RFC 7395), with the same bounds as over TCP. ejabberd 23.01 has two faults here. It accepts
+%% frames of any size, even before a login. It also reads a socket faster than it can process the data. So a guard
+%% process owns the socket. The guard reads only when the earlier data is processed. It adds up the lengths that the
+%% frames announce (RFC 6455 section 5.2), and ends the connection when a message is too long.
 -module(tlim_websocket).
 -export([socket_handoff/3]).           %% a request handler of ejabberd_http
 -export([send/2, setopts/2, close/1]). %% a socket of ejabberd_websocket
@@ -11,7 +12,7 @@
 
 socket_handoff(Path, #request{sockmod = Mod, socket = Raw, data = Data} = Request, Opts) ->
     case erlang:system_info(port_count) > erlang:system_info(port_limit) div 2 of
-        true -> {503, [{<<"Retry-After">>, <<"10">>}], <<>>}; %% half of the sockets is left for TCP and the bridge
+        true -> {503, [{<<"Retry-After">>, <<"10">>}], <<>>}; %% half of the sockets stay free for TCP and the bridge
         false ->
             Guarded = Request#request{sockmod = ?MODULE, socket = {Mod, Raw, Data}, data = <<>>},
             ejabberd_http_ws:socket_handoff(Path, Guarded, Opts)
@@ -58,7 +59,8 @@ wait_for(Loop) ->
         _ -> ok
     end.
 
-%% The beginning of a header, the bytes left of this frame, and the bytes of this message so far.
+%% The state holds three things: the first bytes of an unfinished header, the bytes that are still to come of this
+%% frame, and the bytes of this message so far.
 count(<<>>, State) -> State;
 count(Data, {Header, 0, Size}) ->
     case header(<<Header/binary, Data/binary>>) of

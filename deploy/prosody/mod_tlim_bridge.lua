@@ -1,11 +1,11 @@
--- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114
--- component, wrapped in XEP-0297: outer from= is this host (a client cannot forge that), inner
--- from= is the authenticated full JID, inner to= is the original to=.  Load on the VirtualHost.
+-- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114 component. Each is wrapped
+-- as XEP-0297 says. The outer from= is this host: a client cannot forge that. The inner message has the authenticated
+-- full JID as from=, and its original to=. Load this module on the VirtualHost.
 local st, jid = require "util.stanza", require "util.jid";
 local jid_bare = jid.bare;
 local sha1, datetime = require "util.hashes".sha1, require "util.datetime".datetime;
 local hosts = prosody.hosts;
-local ns = "im.itonglian.com"; -- this and the names of elements: tlim_protocol.stanzas
+local ns = "im.itonglian.com"; -- as in tlim_protocol.stanzas, like the names of elements
 local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
 local is_target = {};
 for _, h in ipairs(targets) do is_target[h] = true; end
@@ -22,7 +22,7 @@ end
 local function intercept(event)
 	local origin, stanza = event.origin, event.stanza;
 	if not stanza:get_child("tlim", ns) then return; end
-	if stanza.attr.type == "error" then return true; end -- never a message, and past the bridge it would look like one
+	if stanza.attr.type == "error" then return true; end -- an error is no message, but a receiver would take it for one
 	local sender, list = jid_bare(stanza.attr.from), live();
 	if #list == 0 then
 		origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
@@ -31,17 +31,18 @@ local function intercept(event)
 	local target = list[tonumber(sha1(sender, true):sub(1, 6), 16) % #list + 1]; -- sticky by sender
 	local copy = st.clone(stanza);
 	copy.attr.xmlns = "jabber:client";
-	copy.attr.to = copy.attr.to or sender; -- core strips to= when a client writes to itself
+	copy.attr.to = copy.attr.to or sender; -- Prosody removes to= when a client writes to itself
 	module:send(st.message({ from = module.host, to = target, type = "normal" })
 		:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(copy));
 	return true;
 end
 for _, kind in ipairs { "bare", "full", "host" } do
-	module:hook("pre-message/" .. kind, intercept, 10); -- before anybody makes a copy: mam 0, carbons -0.5
+	module:hook("pre-message/" .. kind, intercept, 10); -- before mam (0) and carbons (-0.5) make a copy
 end
 
--- A recall overtakes what it recalls: whoever gets the notice does not get his undelivered copies (id = msg_id, from =
--- the recalling author) any more. Only the bridge can get a tlim message this far: those of clients are diverted.
+-- A recall overtakes the recalled message: when the receiver gets the notice of the recall, the undelivered copies are
+-- left out (id = msg_id, from = the recalling author). Only the bridge can get a tlim message this far, because those
+-- of clients are diverted.
 local function copy_of(author, id) return jid_bare(author) .. " " .. id; end
 local function note_recalled(stanza, recalled)
 	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) then return; end
@@ -53,10 +54,11 @@ local function is_recalled(message, recalled)
 	return message.attr.id and recalled[copy_of(message.attr.from, message.attr.id)];
 end
 
--- From storage, when a device gets it, in mod_offline's place: to take them out when the notice is stored would write the
--- whole file again for each, and everybody would wait. Works with every store that mod_offline can use.
+-- Copies in offline storage are left out when a device gets the storage. We do this instead of mod_offline. To remove
+-- each copy when the notice is stored would write the whole file again, and all users would wait. This works with every
+-- store that mod_offline can use.
 local undelivered, unnoticed = module:open_store("offline", "archive"), module:open_store("tlim_recalled");
-module:hook("message/offline/handle", function(event) -- behind mod_offline: it has no room for the notice
+module:hook("message/offline/handle", function(event) -- runs after mod_offline, if that had no room for the notice
 	local user, recalled = event.username, {};
 	note_recalled(event.stanza, recalled);
 	if not next(recalled) then return; end
@@ -84,8 +86,9 @@ module:hook("message/offline/broadcast", function(event)
 	return true;
 end, 1);
 
--- From sessions whose client lost its network and may resume (mod_smacks), also copies of what went to another device.
--- Their places in the count of stanzas stay, as messages that say nothing; such a one is not stored either.
+-- Copies can also wait in a session whose client lost its network and may resume (mod_smacks). Carbon copies wait there
+-- too. The recalled ones become messages without content, so that the count of stanzas stays right. A message without
+-- content is not put into offline storage.
 local function original(message)
 	local copy = message:get_child(nil, "urn:xmpp:carbons:2");
 	return copy and copy:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
@@ -110,8 +113,8 @@ module:hook("message/offline/handle", function(event)
 	if #event.stanza.tags == 0 or original(event.stanza) ~= event.stanza then return true; end
 end, 1);
 
--- A message is copied to its sender's other devices (XEP-0280) once it is stored: the component says so by forwarding it
--- to the address that sent it. No client has the component's address.
+-- The sender's other devices get a copy of a message (XEP-0280) when it is stored. The component tells us this: it
+-- forwards the message to the address that sent it. No client can have the component's address.
 local function copy_sent(message, device)
 	local node, host, resource = jid.split(device);
 	local copy = st.message({ from = jid.join(node, host), type = message.attr.type })
@@ -139,19 +142,20 @@ module:hook("message/full", deliver, 100);
 local function send_presence(p, h)
 	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));
 end
-module:hook("presence/bare", function(event) -- broadcast presence of local users only
+module:hook("presence/bare", function(event) -- only broadcast presence of local users
 	local p = event.stanza;
 	if event.origin.type ~= "c2s" or p.attr.to or (p.attr.type and p.attr.type ~= "unavailable") then return; end
 	for _, h in ipairs(live()) do send_presence(p, h); end
 end, 150);
-for _, h in ipairs(targets) do -- replay who is online when a component (re)connects
+for _, h in ipairs(targets) do -- a component that connects is told who is online
 	if hosts[h] then module:hook_object_event(hosts[h].events, "component-authenticated", function()
 		for _, s in pairs(prosody.full_sessions) do
 			if s.host == module.host and s.presence then send_presence(s.presence, h); end
 		end
 	end); end
 end
--- Sessions of one person are bounded, as in ejabberd: with one more, the oldest ends, also one that waits to be resumed.
+-- The number of sessions of one person has a bound, as in ejabberd. One more session ends the oldest, even if the
+-- oldest waits to be resumed.
 local max_sessions = module:get_option_number("tlim_max_user_sessions", 20);
 local binds = 0;
 local function place(session) return session.tlim_place or 0; end
@@ -168,5 +172,6 @@ module:hook("resource-bind", function(event)
 	end
 end);
 
--- Prosody skips a module that does not load and would deliver tlim messages itself: whoever starts it waits for this line.
+-- When a module does not load, Prosody goes on without it. Without this module it would deliver tlim messages
+-- undiverted. So the program that starts Prosody waits for this line of the log.
 module:log("info", "diverting tlim messages to %s", table.concat(targets, ", "));

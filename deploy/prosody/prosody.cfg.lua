@@ -1,6 +1,6 @@
--- Prosody for tlim. Names in braces after a dollar sign are filled in by whoever deploys this file (the development
+-- Prosody for tlim. Names in braces after a dollar sign are placeholders: the deployment fills them in (the development
 -- stack, envsubst, a ConfigMap).
--- Our module takes tlim messages out of the stream and hands them to the bridge; all else is plain XMPP.
+-- Our module takes tlim messages out of the stream and hands them to the bridge. Everything else is plain XMPP.
 
 umask = "077"
 run_as_root = ${run_as_root}
@@ -14,24 +14,25 @@ modules_enabled = {
   "roster"; "saslauth"; "tls"; "disco"; "ping"; "carbons"; "smacks"; "private"; "blocklist"; "vcard_legacy"; "pep";
   "offline"; "c2s"; "http"; "websocket";
 }
--- One company, one domain: nobody outside is spoken to.
+-- No federation: one company uses one domain.
 modules_disabled = { "s2s" }
 
 authentication = "internal_hashed"
 c2s_require_encryption = true
--- Passwords come over WebSocket (SASL PLAIN), so it is TLS, or plain on loopback alone.
+-- Passwords come over WebSocket as plain text (SASL PLAIN). So WebSocket needs TLS, or it is on loopback only.
 consider_websocket_secure = ${websocket_plain}
 certificates = "${certificate_directory}"
 ssl = { certificate = "${certificate_file}"; key = "${certificate_file}" }
 
--- Twice the 256 KiB that tlim accepts: the bridge answers an oversized message with error-016 itself.
+-- A stanza over this bound closes the whole connection. The bound is twice the 256 KiB that tlim accepts, so that the
+-- bridge can answer most oversized messages with error-016 and the connection stays up.
 c2s_stanza_size_limit = 524288
--- Sessions of one person; with one more, the oldest ends (conflict).
+-- How many sessions one person may have. One more ends the oldest (conflict).
 tlim_max_user_sessions = 20
--- Messages kept for a client that lost its network and may resume. The default of 500 drops what is older and refuses to
--- resume; this is as many as are kept for somebody who is away.
+-- How many messages are kept for a client that lost its network and may resume. With the default of 500 Prosody drops
+-- the older ones, and then refuses to resume. 10000 is also the number that is kept for an absent user in ejabberd.
 smacks_max_queue_size = 10000
--- What came compressed is delivered unpacked: 1 MiB of body, and XML escaping can multiply that.
+-- The bridge delivers a compressed message unpacked. Its body may have 1 MiB, and XML escaping can multiply that.
 component_stanza_size_limit = 8388608
 
 interfaces = { "${public_address}" }
@@ -48,7 +49,8 @@ component_ports = { ${component_port} }
 VirtualHost "${domain}"
   http_host = "localhost"
 
--- The bridge delivers in the senders' names, so `from` is not checked: keep its port on loopback or a private network.
+-- The bridge delivers in the senders' names, so `from` is not checked. Anybody that reaches the component port could
+-- pretend to be any user: keep it on loopback or a private network.
 Component "${component}"
   component_secret = "${component_secret}"
   validate_from_addresses = false
