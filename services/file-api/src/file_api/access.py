@@ -1,4 +1,4 @@
-"""Who may read a file: whoever may see a message that carries it, and its owner unless all of them were recalled."""
+"""The right to read a file: users who may see a message with it, and its owner unless all of these were recalled."""
 
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ Verdict = Callable[[str, str], Awaitable[FileVerdict]]
 
 
 class Access:
-    """The rules of reading. Nothing is kept here: message-store knows who is in which group and what was recalled."""
+    """The rules of reading. Nothing is kept here: message-store knows the members of groups and what was recalled."""
 
     def __init__(self, transaction: Transaction, verdict: Verdict) -> None:
         self._transaction = transaction
@@ -24,7 +24,7 @@ class Access:
     async def readable(self, file_id: str, user_id: str) -> StoredFile:
         """Return a file whose bytes the user may read now.
 
-        Raises what `known` raises; Quarantined while it is not scanned; TlimError FILE_UNKNOWN when a virus was found.
+        Raises what `known` raises; Quarantined until it is scanned; TlimError FILE_UNKNOWN when a virus was found.
         """
         file = await self.known(file_id, user_id)
         if file.blob.scan == Scan.WAITING:
@@ -34,10 +34,10 @@ class Access:
         return file
 
     async def known(self, file_id: str, user_id: str) -> StoredFile:
-        """Return a file of which the user may know.
+        """Return a file that the user may know about.
 
-        Raises TlimError FILE_UNKNOWN, the same for a file that does not exist and for one that is not his; Unavailable
-        when it cannot be found out, never a false refusal.
+        Raises TlimError FILE_UNKNOWN. A file that does not exist and a file of strangers get the same answer. Raises
+        Unavailable when message-store does not answer: never a false refusal.
         """
         if is_file_id(file_id):
             async with self._transaction() as tables:
@@ -45,16 +45,16 @@ class Access:
             is_own = file is not None and file.owner_id == user_id
             if file is not None and is_own and not file.sent:
                 return file
-            # Asked for unknown files too: neither the time taken nor an outage tells them from foreign ones.
+            # We ask for unknown files too, so that neither the time taken nor an outage tells them from foreign ones.
             verdict = await self._verdict(file_id, user_id)
             if file is not None and (verdict.allowed or (is_own and not verdict.recalled)):
                 return file
         raise TlimError(ErrorCode.FILE_UNKNOWN, "there is no such file for you", field="file_id")
 
     async def owners(self, file_ids: Collection[str]) -> dict[str, str]:
-        """Return who uploaded each of these files, which somebody is about to send; unknown ones are left out.
+        """Return the uploader of each of these files, which somebody is about to send. Unknown files are left out.
 
-        They count as sent from now on: they are no orphans. Raises Unavailable.
+        The files count as sent from now on, and are no orphans any more. Raises Unavailable.
         """
         known = {file_id for file_id in file_ids if is_file_id(file_id)}
         if not known:

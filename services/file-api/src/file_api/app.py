@@ -81,7 +81,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _assemble(
     app: FastAPI, stack: AsyncExitStack, database: Database, storage: Storage, relay: OutboxRelay
 ) -> None:
-    """Put the rules together, and start what is done in the background."""
+    """Put the rules together, and start the background tasks."""
     settings: Settings = app.state.settings
     transaction = transactions(database)
     throttle = Throttle(settings.uploads_per_user, "user")
@@ -104,7 +104,7 @@ async def _assemble(
         storage,
         app.state.disposal,
         app.state.admission,
-        lambda: relay.flush(timeout_s=0),  # it wakes the relay and does not wait: the row is safe
+        lambda: relay.flush(timeout_s=0),  # wakes the relay without waiting for it: the row is safe
         max_upload_bytes=settings.max_upload_bytes,
         upload_timeout=settings.upload_timeout,
         pending_expiry=settings.pending_expiry,

@@ -1,4 +1,4 @@
-"""What the doors ask for."""
+"""The dependencies that the endpoints ask for, as annotated types."""
 
 from typing import Annotated, TypeVar
 

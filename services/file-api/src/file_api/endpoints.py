@@ -59,13 +59,13 @@ async def usage(user: CurrentUserDep, admission: AdmissionDep) -> UsageRead:
 
 @router.delete("/v1/files/{file_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
 async def delete_file(file_id: str, user: CurrentUserDep, files: FilesDep) -> None:
-    """Delete a file that the caller uploaded, also where it was sent: who was sent it cannot download it any more."""
+    """Delete a file that the caller uploaded. Receivers of messages with it cannot download it any more."""
     await files.delete(file_id, user.user_id)
 
 
 @router.get("/v1/files/{file_id}/info", responses=_UNKNOWN)
 async def file_info(file_id: str, user: CurrentUserDep, access: AccessDep) -> FileRead:
-    """Tell what is known about a file that was uploaded by the caller or sent to him."""
+    """Tell what is known about a file that the caller uploaded or was sent."""
     return FileRead.of(await access.known(file_id, user.user_id))
 
 

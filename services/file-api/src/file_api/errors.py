@@ -14,7 +14,7 @@ class UploadTooSlow(HttpRefusal):
 
 
 class EncodedPart(HttpRefusal):
-    """A form's file has a Content-Encoding: 415, as for a whole body. Nobody could read the bytes as they are."""
+    """A form's file has a Content-Encoding: 415, as for a whole body. We would store bytes that no reader can open."""
 
     status = 415
 
@@ -31,12 +31,12 @@ class Quarantined(HttpRefusal):
         super().__init__(ErrorCode.UNAVAILABLE, "the file is being scanned for viruses, try again", field="file_id")
 
     def headers(self) -> dict[str, str]:
-        """Return when to come back: a scan takes a second, and those before it."""
+        """Return when to come back: a scan takes about a second, and others may be queued before it."""
         return {"Retry-After": "5"}
 
 
 class UploadAborted(HttpRefusal):
-    """The client went away in the middle: nobody hears this 400."""
+    """The client went away in the middle of its upload: nobody receives this 400."""
 
     status = 400
 

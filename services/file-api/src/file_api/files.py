@@ -1,4 +1,4 @@
-"""What a file is, and what the rules say to each other about it."""
+"""The values that the rules pass to each other: files, blobs and uploads, with the names of their objects in S3."""
 
 import re
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ _FILE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Scan(StrEnum):
-    """What the virus scanner says of a blob. SKIPPED: it came while no scanner was configured."""
+    """What the virus scanner says of a blob. SKIPPED: it was too large, or no scanner was configured."""
 
     SKIPPED = "skipped"
     WAITING = "waiting"
@@ -24,8 +24,8 @@ class Scan(StrEnum):
 class Blob(NamedTuple):
     """Bytes in S3, which several files may have: `size` in bytes, `sha256` in hex; `width` and `height` in pixels.
 
-    `thumbnail_type` is the media type of all thumbnails that have been made. `thumbnail_failed`: none can be made, as
-    was found out when somebody asked. Not `examined`: facts are to come.
+    `thumbnail_type` is the media type of all thumbnails that have been made. `thumbnail_failed`: we tried when somebody
+    asked, and none can be made. Not `examined`: width, height and duration are still to be found out.
     """
 
     blob_id: str
@@ -61,7 +61,7 @@ class StoredFile(NamedTuple):
     stored_at: datetime
     blob: Blob
     sent: bool = False
-    """A message with it was about to be stored, once at least; whether any was stored message-store knows."""
+    """At least one message with it was about to be stored. Only message-store knows whether any was."""
 
     @property
     def size(self) -> int:
@@ -81,7 +81,7 @@ class Upload(NamedTuple):
     media_type: str | None
     data: AsyncIterator[bytes]
     at_least: int = 0
-    """How many bytes there will be at least, as far as that is known before they are read."""
+    """A lower bound of the number of bytes, known before they are read; 0: nothing is known."""
 
 
 class NewUpload(NamedTuple):
@@ -95,7 +95,7 @@ class NewUpload(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a user has: his files, their bytes, and the bytes that his running uploads have reserved."""
+    """What a user has: the number of files, their bytes, and the bytes that running uploads have reserved."""
 
     files: int
     stored_bytes: int
@@ -103,7 +103,7 @@ class Usage(NamedTuple):
 
 
 class DirectUpload(NamedTuple):
-    """An upload whose bytes its owner puts into S3 himself, part by part: what he declared, and how it is cut."""
+    """An upload whose owner puts the bytes into S3, part by part: what the owner declared, and how it is cut."""
 
     upload_id: str
     owner_id: str
@@ -142,7 +142,7 @@ def new_file_id() -> str:
 
 
 def is_file_id(text: str) -> bool:
-    """Tell whether `text` has the form of our ids; nothing else goes to the database or to S3."""
+    """Tell whether `text` has the form of our ids. No other text is looked up in the database or in S3."""
     return _FILE_ID.fullmatch(text) is not None
 
 

@@ -50,7 +50,7 @@ async def mobile_file_upload(
     project_name: str, request: Request, user: LegacyUserDep, files: FilesDep, admission: AdmissionDep
 ) -> Response:
     """Upload a file; answers its id as plain text, or as JSON to a client that accepts it."""
-    del project_name  # part of old clients' addresses, without a meaning here
+    del project_name  # old clients have it in their addresses; it means nothing here
     with admission.one_more(user.user_id):
         async with reading(request) as upload:
             file = await files.upload(user.user_id, upload)

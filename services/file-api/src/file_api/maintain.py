@@ -25,7 +25,7 @@ async def reconcile(settings: Settings, *, remove: bool) -> Report:
 
 
 async def release_quarantine(settings: Settings) -> int:
-    """Let everything be downloaded that waits for a scanner which is not coming back; returns how many blobs."""
+    """Release all blobs that wait for a scanner which was given up; returns how many."""
     async with _opened(settings) as (transaction, _), transaction() as tables:
         return await tables.scans.release_all()
 

@@ -1,4 +1,4 @@
-"""What file-api counts."""
+"""The metrics of file-api."""
 
 from tlim_runtime.metrics import Metrics
 
@@ -17,5 +17,5 @@ class FileMetrics:
         self._scans.labels(outcome.value).inc()
 
     def not_scanned(self) -> None:
-        """Note a scan that failed: when this goes up and the other does not, files stay in quarantine."""
+        """Note a scan that failed. When only this counter rises, files stay in quarantine."""
         self._failures.inc()

@@ -22,9 +22,9 @@ class Table(SQLModel, registry=registry(metadata=METADATA)):
 class UploadRow(Table, table=True):
     """An upload that has begun: there may be bytes or parts under the object key that belongs to `upload_id`.
 
-    Its row is committed before the first byte goes to S3 and becomes a row of `blobs` or of `discarded`, in one
-    transaction, when it ends; past `expires_at` it belongs to nobody. `upload_id` will be the id of the file, and of
-    the blob where the bytes are new.
+    The row is committed before the first byte goes to S3. When the upload ends, one transaction turns the row into a
+    row of `blobs` or of `discarded`. After `expires_at` the upload belongs to nobody. `upload_id` becomes the id of the
+    file, and also the id of the blob when the bytes are new.
     """
 
     __tablename__ = "uploads"
@@ -48,10 +48,10 @@ class UploadRow(Table, table=True):
 
 
 class BlobRow(Table, table=True):
-    """Bytes that are complete in S3, kept once however many files have them; gone when no file points here.
+    """Bytes that are complete in S3, kept once for all files that have them. The row goes with the last such file.
 
-    `scan_due_at` and `facts_due_at` say when a background task shall look at it (again); null: nothing to do. Only an
-    infected blob has no object any more: its row stays, so that the same bytes are refused.
+    `scan_due_at` and `facts_due_at` say when a background task looks at the blob (again); null: nothing to do. Only an
+    infected blob has no object any more. Its row stays, so that the same bytes are refused.
     """
 
     __tablename__ = "blobs"
@@ -76,7 +76,7 @@ class BlobRow(Table, table=True):
     height: int | None = Field(default=None, sa_type=sa.Integer)
     duration_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
     thumbnail_type: str | None = Field(default=None, sa_type=sa.Text)  # null: there is no thumbnail of any size
-    thumbnail_failed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # so it would again
+    thumbnail_failed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # nobody tries again
 
 
 class FileRow(Table, table=True):
@@ -96,13 +96,13 @@ class FileRow(Table, table=True):
     media_type: str = Field(sa_type=sa.Text)
     size: int = Field(sa_type=sa.BigInteger)
     stored_at: datetime = Field(sa_type=_TIME)
-    sent_at: datetime | None = Field(default=None, sa_type=_TIME)  # first asked for by a message that carries it
+    sent_at: datetime | None = Field(default=None, sa_type=_TIME)  # when message-store first asked for it
 
 
 class DiscardedRow(Table, table=True):
-    """An object that belongs to nobody: what is left is to remove it from S3, at `not_before` or later.
+    """An object that belongs to nobody and is to be removed from S3, at `not_before` or later.
 
-    `not_before` is for keys to which somebody may still write, and for those that a process is removing.
+    `not_before` lies in the future for keys that S3 may still write, and for keys that a process is removing.
     """
 
     __tablename__ = "discarded"

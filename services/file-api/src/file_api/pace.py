@@ -1,4 +1,4 @@
-"""The slowest pace at which a transfer may go: a slot is not held for hours by a byte now and then."""
+"""The slowest pace at which a transfer may go. Without it a client could hold a slot for hours with single bytes."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ Moved = TypeVar("Moved")
 class TransferPace:
     """Waits for the other side of one transfer, and counts what it moves meanwhile.
 
-    Only time that is spent waiting for it counts, so that a slow S3 is nobody's fault. Each `patience_s` seconds of
-    such time must bring `bytes_per_s` on average: fast bytes at the beginning buy no hours later.
+    Only the time spent waiting for that side counts, so that no client pays for a slow S3. Each `patience_s` seconds
+    of this time must bring `bytes_per_s` on average: a fast beginning does not make up for slow hours later.
     """
 
     def __init__(self, bytes_per_s: int, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:

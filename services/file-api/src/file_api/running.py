@@ -10,17 +10,17 @@ from tlim_runtime.outages import Unavailable
 _RETRY_AFTER_S = 5
 
 _KEPT = 5
-"""Of so many slots one is kept for users who have none yet: a few busy people never keep everybody else out."""
+"""One slot in five is kept for users without one, so that a few busy users never keep everybody else out."""
 
 
 class AllBusy(Unavailable):
-    """So many run already, of all users together, that there is no room for another."""
+    """Too many run already, of all users together: there is no room for another."""
 
 
 class Running:
-    """Counts what runs: at most `per_user` of each user, and `at_most` altogether; `what` names it in refusals.
+    """Counts what runs: at most `per_user` for each user, and `at_most` altogether. `what` names it in refusals.
 
-    The last fifth of the slots is for users of whom nothing runs yet.
+    The last fifth of the slots is for users without a running one.
     """
 
     def __init__(self, what: str, *, per_user: int, at_most: int) -> None:

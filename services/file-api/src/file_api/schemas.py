@@ -12,11 +12,11 @@ class FileRead(BaseModel):
     """A stored file."""
 
     file_id: str
-    name: str = Field(description="as its sender called it, made safe; empty when he gave none")
+    name: str = Field(description="as its sender called it, made safe; empty without one")
     media_type: str = Field(description="from the content, else from what the sender said")
     size: int = Field(description="bytes")
     sha256: str = Field(description="hex; also the ETag of the content")
-    owner: str = Field(description="user id of who uploaded it")
+    owner: str = Field(description="user id of the uploader")
     stored_at: datetime
     width: int | None = Field(
         default=None, description="of an image as it is to be seen, in pixels; null: not known yet"
@@ -48,10 +48,10 @@ class FileRead(BaseModel):
 
 
 class UsageRead(BaseModel):
-    """What the caller has, of what he may have."""
+    """What the caller has, and the quota."""
 
     files: int
-    stored_bytes: int = Field(description="of his files; the same bytes uploaded twice count twice")
+    stored_bytes: int = Field(description="of the caller's files; the same bytes uploaded twice count twice")
     reserved_bytes: int = Field(description="by uploads that are running")
     quota_bytes: int = Field(description="stored and reserved bytes may be this many")
 

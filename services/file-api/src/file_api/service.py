@@ -1,8 +1,8 @@
 """The rules of file-api: rows and objects never disagree, whatever fails or is killed in between.
 
-An upload's row is committed before its first byte goes to S3; when the last one has arrived there, one transaction ends
-the upload and says whose its object is: a blob's, or, where the same bytes are kept already, nobody's. So every object
-has a row, every blob has an object, and an upload that takes too long belongs to nobody.
+An upload's row is committed before its first byte goes to S3. When its last byte has arrived there, one transaction
+ends the upload and decides about its object: it becomes a new blob, or it is discarded because the same bytes are kept
+already. So every object has a row and every blob has an object. An upload that takes too long belongs to nobody.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ logger = get_logger(__name__)
 class FileService:
     """Uploads, downloads and deletion.
 
-    New files up to `scan_max_bytes` are kept in quarantine until they are scanned; None: there is no scanner.
-    `arrived` is called after each new file, `announced` after each commit that put an event into the outbox; it must
-    not wait for the broker.
+    New files up to `scan_max_bytes` stay in quarantine until they are scanned; None: there is no scanner. `arrived` is
+    called after each new file. `announced` is called after each commit with an event in the outbox; it must not wait
+    for the broker.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class FileService:
         """Store a file and announce it.
 
         Raises FIELD_INVALID for an empty file, PayloadTooLarge over the limit, QuotaExceeded, TooManyRequests,
-        Unavailable, or what the data raises; then nothing is reserved any more, and no object remains, at once or,
-        where S3 is away, after a later sweep; where the database is away, when the upload expires.
+        Unavailable, or what the data raises. After any of these the reserved bytes are free again and the object is
+        removed. When S3 is away, a later sweep removes it. When the database is away, both wait for the upload to
+        expire.
         """
         upload_id, now = new_file_id(), _now()
         new = NewUpload(upload_id, owner_id, now, now + self._pending_expiry, upload.at_least)
@@ -75,7 +76,7 @@ class FileService:
         try:
             received = await self._receive(upload_id, owner_id, upload, room)
         except Unavailable:
-            await self.give_up(upload_id, after=SETTLED)  # S3 may still be working on what we do not wait for any more
+            await self.give_up(upload_id, after=SETTLED)  # S3 may still carry out a request that we gave up
             raise
         except Exception:
             await self.give_up(upload_id)
@@ -95,11 +96,11 @@ class FileService:
         return Received(upload_id, owner_id, name, media_type, intake.size, intake.sha256)
 
     async def finish(self, received: Received) -> StoredFile:
-        """Make a file of what has been uploaded and announce it; where its bytes are known, they are not kept again.
+        """Make a file of an upload and announce it. Bytes that are kept already are not kept again.
 
-        What is returned does not tell that they were: it has no facts yet, and is still to be scanned.
-        Raises QuotaExceeded, and FIELD_INVALID for bytes in which a virus was found before: then the upload is given
-        up; UNAVAILABLE when it expired meanwhile; Unavailable.
+        The returned file looks the same in both cases: it has no facts yet, and is still to be scanned. Raises
+        QuotaExceeded, and FIELD_INVALID for bytes in which a virus was found before; both give the upload up. Raises
+        UNAVAILABLE when the upload expired meanwhile; Unavailable.
         """
         try:
             file = await self._file_away(received)
@@ -113,12 +114,12 @@ class FileService:
             await self._disposal.remove(object_key(received.upload_id))
         if file is None:  # swept meanwhile: somebody set pending_expiry below upload_timeout
             raise TlimError(ErrorCode.UNAVAILABLE, "the upload took too long and was given up")
-        return file._replace(blob=self._new_blob(received))  # nothing here tells whether its bytes were known
+        return file._replace(blob=self._new_blob(received))  # the answer must not tell whether its bytes were known
 
     async def _file_away(self, received: Received) -> StoredFile | None:
-        """Say in one transaction whose the uploaded object is; None when the upload is not known any more.
+        """Decide in one transaction what becomes of the uploaded object; None when the upload is not known any more.
 
-        What is completed twice at once is one file: the slower one gets what the faster one made.
+        Two completions at the same time make one file: the slower call gets the file that the faster call made.
         """
         upload_id, owner_id, name, media_type, size, _ = received
         now = _now()
@@ -146,7 +147,7 @@ class FileService:
         return Blob(received.upload_id, received.sha256, received.size, Scan.SKIPPED if unscanned else Scan.WAITING)
 
     async def give_up(self, upload_id: str, *, after: timedelta = timedelta(0)) -> None:
-        """End an upload without a file: its owner has its bytes back, its object is removed `after` this time."""
+        """End an upload without a file: its reserved bytes are free, and its object is removed `after` this time."""
         key = object_key(upload_id)
         try:
             async with self._transaction() as tables:
@@ -162,7 +163,7 @@ class FileService:
     async def delete(self, file_id: str, owner_id: str) -> None:
         """Delete a file of this owner; its bytes go when no other file has them.
 
-        Raises TlimError FILE_UNKNOWN when he has no such file; Unavailable.
+        Raises TlimError FILE_UNKNOWN when the owner has no such file; Unavailable.
         """
         async with self._transaction() as tables:
             blob_id = await tables.files.remove(file_id, owner_id) if is_file_id(file_id) else None

@@ -1,4 +1,4 @@
-"""What file-api is told by its environment."""
+"""The settings of file-api, read from its environment."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -31,21 +31,21 @@ class Settings(ServiceSettings, DatabaseSettings):
     """What a killed process left behind is removed this long after its upload began; above `upload_timeout`, so that
     a running upload is never taken for a dead one."""
     direct_upload_expiry: timedelta = timedelta(hours=24)
-    """So long a direct upload can be resumed."""
+    """A direct upload can be resumed until this long after it began."""
     part_url_lifetime: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=7))
-    """A new URL is to be had at any time while the upload is open."""
+    """A client can ask for a new URL at any time while the upload is open."""
     download_url_lifetime: timedelta = Field(
         default=timedelta(seconds=60), ge=timedelta(seconds=1), le=timedelta(seconds=60)
     )
-    """Whoever has the URL may begin to read the file until then, also after a recall; so it cannot be longer."""
+    """The URL's bearer may begin to read the file until then, also after a recall. So it cannot be longer."""
     workers: int = Field(default=2, ge=1)
     """How many images and recordings are looked into at once, each in a process of at most 1 GiB."""
     examine_interval: timedelta = timedelta(seconds=5)
     """How often new files are looked for whose width, height and duration are not known."""
     user_quota_bytes: int = Field(default=10 * 1024**3, ge=1)
-    """What one user's files and running uploads may have together; files he was sent are their senders'."""
+    """What one user's files and running uploads may have together. A received file counts for its uploader only."""
     uploads_per_user: Rate = "120/minute"
-    """An album of pictures goes at once; a program that goes wild does not fill the disk."""
+    """Enough for an album of pictures at once. A program out of control does not fill the disk."""
     clamd_socket: Path | None = None
     """The virus scanner's Unix socket; without it and `clamd_host` nothing is scanned."""
     clamd_host: str | None = None
@@ -54,7 +54,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Larger files are not scanned; clamd's StreamMaxLength, which is 100 MiB by default, must not be below."""
     scans_at_once: int = Field(default=2, ge=1)
     scan_interval: timedelta = timedelta(seconds=5)
-    """How often is looked for what another process has left unscanned; new files are scanned at once."""
+    """How often we look for files that another process left unscanned. New files are scanned at once."""
     open_direct_uploads_per_user: int = Field(default=32, ge=1)
     """Begun and neither complete nor aborted: each has parts in S3 that are in no listing of files."""
     running_uploads_per_user: int = Field(default=8, ge=1)
@@ -64,13 +64,13 @@ class Settings(ServiceSettings, DatabaseSettings):
     running_downloads: int = Field(default=200, ge=1, le=MAX_CONNECTIONS - 100)
     """Of all users in one process: each holds a connection to S3, of which uploads and scans need some too."""
     stall_timeout: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
-    """Who sends nothing of an upload, or takes nothing of a download, for so long is given up."""
+    """A transfer is given up when its client sends or takes nothing for this long."""
     min_bytes_per_second: int = Field(default=4096, ge=1)
-    """Of each `stall_timeout` in which we wait for a client: less, on average, and it is given up as well. A quarter of
-    what GPRS brings."""
+    """A transfer is also given up when its average over a `stall_timeout` of waiting for the client is below this. The
+    default is a quarter of what GPRS brings."""
     unsent_expiry: timedelta = Field(default=timedelta(days=90), ge=timedelta(0))
-    """A file that no message has carried so long after its upload is deleted; 0: never. Once sent, it stays until its
-    uploader deletes it."""
+    """A file that no message has carried is deleted this long after its upload; 0: never. Once sent, it stays until
+    its uploader deletes it."""
     sweep_interval: timedelta = timedelta(minutes=15)
 
     @property

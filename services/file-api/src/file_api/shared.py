@@ -1,4 +1,4 @@
-"""Work that several callers want at the same time and that is done once for all of them."""
+"""Work that several callers want at the same time: it is done once for all of them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class SharedWork(Generic[Result]):
-    """Runs one task for each key, for whoever asks while it runs; it goes on when they go away."""
+    """Runs one task for each key. All callers during the run share it, and it goes on when they go away."""
 
     def __init__(self, name: str) -> None:
         self._name = name

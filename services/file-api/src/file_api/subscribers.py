@@ -1,4 +1,4 @@
-"""The NATS doors: the question whether files may be sent, and the one we ask ourselves before a download."""
+"""The NATS doors: we answer whether files may be sent, and ask message-store before a download."""
 
 from tlim_protocol.events import FileQuestion, FilesAnswer, FilesQuestion, FileVerdict
 from tlim_protocol.subjects import Rpc

@@ -36,13 +36,13 @@ async def content_of(
 ) -> Response:
     """Answer a GET or HEAD for a file that the user may read: 200, 206, 304, 412 or 416.
 
-    Raises TooManyRequests when too many of his downloads run; Unavailable.
+    Raises TooManyRequests when too many downloads of this user run; Unavailable.
     """
     current = Validators(etag=f'"{file.sha256}"', modified=file.stored_at)
     headers = {
         "ETag": current.etag,
         "Last-Modified": current.last_modified,
-        "Cache-Control": "private, no-cache",  # may be kept, but whether it may still be read is asked each time
+        "Cache-Control": "private, no-cache",  # clients may keep it, and ask each time whether they still may read
     }
     if is_other_version(request.headers, current):  # first of all: RFC 9110 section 13.2.2
         return problem(HTTPStatus.PRECONDITION_FAILED, "the file is not the version that was asked for")
@@ -87,9 +87,9 @@ def _not_satisfiable(file: StoredFile) -> Response:
 
 
 class FileResponse(StreamingResponse):
-    """A stream; what was `opened` for it is closed as soon as the answer ends, also when it ends in the middle.
+    """A stream that closes what was `opened` for it as soon as the answer ends.
 
-    It ends there when the client goes away, or takes nothing or too little for the `pace`.
+    The answer ends in the middle when the client goes away, or takes nothing or too little for the `pace`.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Validators(NamedTuple):
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Return the one byte range that a Range header asks for, or None for 'the whole file'.
+    """Return the single byte range that a Range header asks for, or None for the whole file.
 
     `size` is the file's length in bytes, at least 1. Several ranges, and units other than bytes, are answered with the
     whole file (RFC 9110 section 14.2 allows a server to ignore them). Raises UnsatisfiableRangeError for a byte range
@@ -67,7 +67,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
 
 
 def _number(digits: str) -> int | None:
-    """Read a number; one of many digits is more than any size, and Python reads no more than 4,300."""
+    """Read a number, of which 19 digits are enough: that is more than any size. Python reads no more than 4,300."""
     significant = digits.lstrip("0")
     return int(significant[:_MAX_DIGITS] or "0") if digits else None
 
@@ -76,7 +76,7 @@ def is_other_version(headers: Mapping[str, str], current: Validators) -> bool:
     """Tell whether a GET or HEAD is answered with 412: If-Match decides, If-Unmodified-Since only without it."""
     tags = headers.get("if-match")
     if tags is not None:
-        return tags.strip() != "*" and current.etag not in _ETAG.findall(tags)  # with its W/ a weak one never matches
+        return tags.strip() != "*" and current.etag not in _ETAG.findall(tags)  # a weak tag keeps its W/: no match
     since = _parse_date(headers.get("if-unmodified-since"))
     return since is not None and current.modified.replace(microsecond=0) > since
 

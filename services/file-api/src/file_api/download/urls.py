@@ -1,4 +1,4 @@
-"""Downloads that go past the service: a URL for the content, given to those who may read the file."""
+"""Downloads that go past the service: a signed URL of the content, for users with the right to read the file."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ class DownloadUrls:
     async def of(self, file: StoredFile, user_id: str) -> SignedUrl:
         """Return where a user who may read the file can download it, as an attachment under its name and type.
 
-        The download is announced now: what happens at S3 is not heard of here. Raises Unavailable.
+        The download is announced now, because S3 does not tell us when it happens. Raises Unavailable.
         """
         await self._announce(file, user_id)
         disposition = attachment(file.name, file.file_id)

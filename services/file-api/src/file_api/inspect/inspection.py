@@ -1,4 +1,4 @@
-"""What can be found out by looking into a file, and the limits for it: shared by the service and its worker."""
+"""What can be found out by looking into a file, and the limits for that. The service and its workers share it."""
 
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -17,7 +17,7 @@ MAX_WORKER_SECONDS = 10
 """Of processor time, for one file: the largest photo takes two."""
 
 MAX_DURATION_MS = 30 * 24 * 3600 * 1000
-"""30 days: whatever says that it is longer says nonsense, maybe more than a column can hold."""
+"""30 days. A file that claims more is damaged, and its number may not fit into the database's column."""
 
 MAX_THUMBNAIL_BYTES = 4 * 1024 * 1024
 """More than any thumbnail of the largest size can have, also as PNG."""

@@ -38,7 +38,7 @@ _MAX_WAIT_SECONDS = 10
 _THROUGH_THE_FILE = frozenset(
     {signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
-"""A worker that ends by one of these met its limit of processor time, or its decoder crashed: so it would again."""
+"""A worker that ends by one of these met its limit of processor time, or its decoder crashed. It would do so again."""
 
 
 class WorkersBusy(Unavailable):
@@ -50,7 +50,7 @@ class WorkerLost(Unavailable):
 
 
 class Inspector:
-    """Runs at most `workers` workers at once, and one at a time for each user: who asks for many keeps no others."""
+    """Runs at most `workers` workers at once, and one for each user: a user who asks for many blocks nobody else."""
 
     def __init__(self, workers: int) -> None:
         self._free = asyncio.Semaphore(workers)
@@ -100,7 +100,7 @@ async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Proce
 async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
     stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # both are pipes
     async with beside(_all_of(stdout)) as answering:
-        with suppress(ConnectionError):  # it gave up early; its answer, or its end, says why
+        with suppress(ConnectionError):  # the worker gave up early: its answer or its exit status says why
             async for chunk in data:
                 stdin.write(chunk)
                 await stdin.drain()

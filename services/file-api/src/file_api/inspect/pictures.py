@@ -43,9 +43,9 @@ def inspect(data: bytes, size: int | None = None) -> Inspected:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Return how the camera was held; None where EXIF data is nonsense: other programs show such pictures too.
+    """Return how the camera was held; None for damaged EXIF data: other programs show such pictures too.
 
-    Of a PNG Pillow reads all pixels before it gives the EXIF data: an OSError says that they are damaged.
+    Pillow reads all pixels of a PNG before it gives the EXIF data: an OSError means that the pixels are damaged.
     """
     try:
         orientation: int | None = image.getexif().get(_ORIENTATION)
@@ -64,14 +64,14 @@ def _thumbnail(image: Image.Image, size: int, orientation: int | None) -> Thumbn
     image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size
     transparent = image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     mode, form = ("RGBA", "PNG") if transparent else ("RGB", "JPEG")
-    if image.mode == "I;16":  # to convert it would cut off at 255: all but the darkest grey would be white
+    if image.mode == "I;16":  # `convert` cuts off at 255: all but the darkest greys would become white
         image = image.point(lambda level: level / 256)
     small = image if image.mode in {mode, "CMYK", "L"} else image.convert(mode)
     small.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
     small = _in_srgb(small, mode)
     bare = Image.new(mode, small.size)
     bare.paste(small)  # pixels only: no EXIF with the place where it was taken, no comments, no colour profile
-    # The orientation alone: Pillow writes back whatever else there is, and fails for nonsense in it.
+    # Only the orientation: Pillow writes the other EXIF data back too, and fails when it is damaged.
     bare.getexif()[_ORIENTATION] = orientation
     ImageOps.exif_transpose(bare, in_place=True)
     out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The duration of WebM recordings as browsers make them: written while they last, so their header does not tell it.
+"""The duration of WebM recordings made by browsers. They are written while recording, so the header has no duration.
 
 Each block has its time (RFC 9559, sections 5.1.3 and 10), so the newest block says how long the recording is.
 """
@@ -17,7 +17,7 @@ def webm_duration_ms(data: bytes) -> int | None:
     while place < len(data):
         element, place = _number(data, place, keep_marker=True)
         size, place = _number(data, place)
-        if element in _ENTERED:  # what is inside comes next, whatever its size, which a live recording does not know
+        if element in _ENTERED:  # read on inside it; its size does not matter: a live recording does not know it
             continue
         content = data[place : place + min(size, _READ_BYTES)]
         if element == _TIMESTAMP_SCALE:

@@ -1,8 +1,8 @@
 """The frame of a process that looks into one file: `python -I -m file_api.inspect.pictures [size]`, or `….recordings`.
 
-People's files meet decoders written in C here: so it has its own process without secrets or network addresses, with
-limits of memory and time that the kernel keeps. The file comes on standard input. The answer is one line of JSON, then
-the bytes of the thumbnail if a size was given; `{"unsuitable": "why"}` when the file cannot be read.
+Here strangers' files meet decoders written in C. The process therefore has no secrets and no network addresses, and the
+kernel limits its memory and time. The file comes on standard input. The answer is one line of JSON, followed by the
+bytes of the thumbnail if a size was given. It is `{"unsuitable": "why"}` when the file cannot be read.
 """
 
 import json
@@ -20,7 +20,7 @@ from file_api.inspect.inspection import (
 
 _LIMITS = {
     resource.RLIMIT_AS: (MAX_WORKER_BYTES, MAX_WORKER_BYTES),
-    # At the first SIGXCPU, which tells the service that it was this limit; at the second SIGKILL, as of any cause.
+    # At the first limit the kernel sends SIGXCPU, which tells the service the cause. At the second it sends SIGKILL.
     resource.RLIMIT_CPU: (MAX_WORKER_SECONDS, MAX_WORKER_SECONDS + 5),
     resource.RLIMIT_CORE: (0, 0),
     resource.RLIMIT_FSIZE: (0, 0),  # it writes to a pipe and to nothing else

@@ -19,7 +19,7 @@ class ScannerUnavailable(Unavailable):
 
 
 class ScanFailedError(Exception):
-    """clamd could not scan this file, for a reason it tells; other files it may well scan."""
+    """clamd could not scan this file, and tells the reason. It may still scan other files."""
 
 
 class Clamd:
@@ -46,8 +46,8 @@ class Clamd:
 
     async def _ask(self, data: AsyncIterator[bytes]) -> str:
         reader, writer = await self._connect()
-        # Read from the beginning: when clamd has enough, for example over its StreamMaxLength, it says why and closes;
-        # asyncio drops what it said when a write fails before it was read.
+        # We read from the beginning. When clamd has enough, for example above its StreamMaxLength, it says why and
+        # closes. asyncio drops that answer if a write fails before the answer was read.
         async with beside(reader.readuntil(b"\0")) as reply:
             try:
                 with contextlib.suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""The removal of objects that belong to nobody: discarded ones, and those of uploads that have expired."""
+"""The removal of objects that belong to nobody: discarded objects, and objects of expired uploads."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,17 +12,20 @@ from file_api.repository import Transaction
 logger = get_logger(__name__)
 
 SETTLED = timedelta(minutes=10)
-"""By then a request that we gave up has ended in S3, one way or the other."""
+"""After this time S3 has either carried out or dropped a request that we no longer wait for."""
 
-_LEASE = timedelta(minutes=5)  # for who removes an object; after a failure the others come first, lest S3 refuses this
+_LEASE = timedelta(minutes=5)
+"""The time that a process has to remove an object. After a failure the object waits until then, and others go first:
+S3 may refuse this object for ever."""
+
 _BATCH = 500  # expired uploads in one transaction
 
 
 class Disposal:
     """Removes from S3 what the database says belongs to nobody; several processes may do it at once.
 
-    The object goes first, then its row: what a process that is killed in between has leased is removed again. No
-    transaction is open meanwhile: S3 may take minutes, and PostgreSQL ends what is idle for one.
+    The object goes first, then its row. If a process is killed in between, another one removes the object again. No
+    transaction is open meanwhile: S3 may take minutes, and PostgreSQL ends a transaction that is idle for one.
     """
 
     def __init__(self, transaction: Transaction, storage: Storage) -> None:
@@ -30,7 +33,7 @@ class Disposal:
         self._storage = storage
 
     async def remove(self, key: str) -> None:
-        """Remove one discarded object now, or leave it to the next sweep where S3 or the database is away."""
+        """Remove one discarded object now. It is left to the next sweep when S3 or the database is away."""
         try:
             async with self._transaction() as tables:
                 leased = await tables.discarded.lease(key, datetime.now(UTC) + _LEASE)

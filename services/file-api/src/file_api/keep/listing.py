@@ -1,4 +1,4 @@
-"""The S3 adapter of reconciliation: what is really in the bucket, page by page, in the order of the keys."""
+"""The S3 adapter of reconciliation: lists what is in the bucket, page by page, in the order of the keys."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What nobody needs: files that were never sent, and what should not be there but for a bug or a restored backup."""
+"""What nobody needs: files that were never sent, and what only a bug or a restored backup leaves behind."""
 
 import re
 from collections.abc import AsyncIterator, Collection
@@ -16,7 +16,7 @@ from file_api.repository import Repository, Transaction
 logger = get_logger(__name__)
 
 GRACE = timedelta(days=1)
-"""What is younger is not judged: a row is committed before its object, but clocks and listings may lag."""
+"""Younger objects are not judged. A row is committed before its object, but clocks and listings may lag."""
 
 _BATCH = 200
 _PAGE = 1_000  # as S3's
@@ -25,12 +25,15 @@ _OUR_KEY = re.compile(r"(files|thumbnails)/[0-9a-f]{2}/([0-9a-f]{32})(-[0-9]+)?"
 
 @dataclass
 class Report:
-    """What reconciliation found: the first three are removed when it is told to; of the last a backup may have some."""
+    """What reconciliation found. With `remove`, unused blobs and objects without a row are removed.
+
+    A blob without its object has lost its bytes: a backup of the bucket may have them.
+    """
 
     unused_blobs: list[str] = field(default_factory=list)
     objects_without_row: list[str] = field(default_factory=list)
     foreign_objects: list[str] = field(default_factory=list)
-    """Their keys are none of ours: they are never removed."""
+    """Their keys do not have our form: they are never removed."""
     blobs_without_object: list[str] = field(default_factory=list)
 
 
@@ -46,7 +49,7 @@ class Orphans:
         self._grace = grace
 
     async def drop_unsent(self) -> int:
-        """Delete files that no message has carried for so long; returns how many. Raises Unavailable."""
+        """Delete files that no message has carried within `unsent_expiry`; returns how many. Raises Unavailable."""
         dropped = 0
         while self._unsent_expiry and (batch := await self._drop_batch()):
             dropped += batch

@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 
 class SignedUrl(NamedTuple):
-    """What its bearer may do once or more often, until then, and nothing else."""
+    """A URL whose bearer may make one kind of request, any number of times until `expires_at`."""
 
     url: str
     expires_at: datetime

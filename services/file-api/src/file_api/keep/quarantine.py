@@ -1,7 +1,7 @@
-"""The rules of quarantine: new bytes can be downloaded when the virus scanner has found nothing, once for all files.
+"""The rules of quarantine: new bytes can be downloaded once the virus scanner has found nothing in them.
 
-What is to be scanned stands in the database, so that no killed process and no outage of the scanner lets a file through
-or forgets it.
+Each blob is scanned once, for all files that have it. The database says what is to be scanned. So a killed process or
+an outage of the scanner neither lets a file through nor forgets it.
 """
 
 from contextlib import aclosing
@@ -22,9 +22,9 @@ logger = get_logger(__name__)
 SCAN_TIMEOUT = timedelta(minutes=2)
 """clamd takes a few seconds for 100 MiB, and gives up an archive after two minutes itself (MaxScanTime)."""
 
-_LEASE = timedelta(minutes=5)  # for the process that scans: above the timeout, then another one tries
-_SOON = timedelta(seconds=10)  # after an outage: the others come first, lest it was this one's fault
-_AGAIN = timedelta(minutes=10)  # after clamd could not scan a file: what is wrong with it is seldom mended at once
+_LEASE = timedelta(minutes=5)  # the time of the process that scans, above SCAN_TIMEOUT; then another process tries
+_SOON = timedelta(seconds=10)  # after an outage: the other blobs go first, in case this blob caused it
+_AGAIN = timedelta(minutes=10)  # after clamd could not scan a file: the cause is seldom gone at once
 
 
 class Quarantine:

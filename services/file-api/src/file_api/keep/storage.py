@@ -26,7 +26,7 @@ MAX_PARTS = 10_000
 """S3's bound on the parts of one object."""
 
 MAX_CONNECTIONS = 300
-"""More than may be in use at once (see Settings): whoever needs one does not wait for somebody's slow download."""
+"""More than may be in use at once (see Settings): no request waits for a connection that a slow download holds."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -60,8 +60,8 @@ class Storage:
     async def put(self, key: str, data: AsyncIterator[bytes]) -> None:
         """Store what `data` gives out under `key`; one request up to 8 MiB, a multipart upload above.
 
-        Raises what `data` raises, or StorageUnavailable. Then there is no object under the key, but parts may remain,
-        and a request that broke at the wrong moment may still succeed: `discard` the key.
+        Raises what `data` raises, or StorageUnavailable. Then there is no object under the key yet. Parts may remain,
+        and a request whose answer was lost may still succeed: `discard` the key.
         """
         buffer = io.BytesIO()
         more = await _fill(buffer, data)
@@ -121,7 +121,7 @@ class Storage:
 async def open_storage(
     *, endpoint_url: str, bucket: str, region: str, access_key: str, secret_key: str
 ) -> AsyncIterator[Storage]:
-    """Open the one client of a process. Connects to nothing yet: an S3 that is away shows in `ping`."""
+    """Open the S3 client of this process. It connects to nothing yet: `ping` tells when S3 is away."""
     session = AioSession()
     session.register_component("data_loader", lean_loader())
     async with aioboto3.Session(botocore_session=session).client(

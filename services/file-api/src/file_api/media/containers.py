@@ -1,7 +1,7 @@
-"""Container formats: what the first bytes say about them, and which media types a sender may claim for what is inside.
+"""Container formats: which container the first bytes show, and which media types a sender may claim for its content.
 
 A ZIP file may be an Office document or an Android package, an MP4 file may be a voice message. The bytes decide which
-container it is, and so how the file is looked into. What it holds is the sender's word, within `holds`.
+container it is, and so how the file is looked into. For the content we take the sender's word, within `holds`.
 """
 
 import re

@@ -34,7 +34,7 @@ async def thumbnail(
     previews: PreviewsDep,
     size: Annotated[ThumbnailSize, Query(description="the longest side in pixels")] = ThumbnailSize.MEDIUM,
 ) -> Response:
-    """Show an image small, upright and without its metadata, to whoever may download it; never larger than it is."""
+    """Show an image small, upright, without its metadata, and never enlarged. Users who may download it may see it."""
     file = await access.readable(file_id, user.user_id)
     current = Validators(etag=f'"{file.sha256}-{size.value}"', modified=file.stored_at)
     headers = {"ETag": current.etag, "Last-Modified": current.last_modified, "Cache-Control": "private, no-cache"}

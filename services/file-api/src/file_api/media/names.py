@@ -8,14 +8,14 @@ from python_multipart.multipart import parse_options_header
 from tlim_protocol.characters import JOINERS, shows_something
 
 MAX_NAME = 255
-"""Bytes in UTF-8: what common file systems hold."""
+"""Bytes in UTF-8: the limit of common file systems."""
 
 _MAX_RAW = 1024  # characters; a header may have 64 KiB, and NFC sorts marks in a time that grows with their square
 
 _EXTENDED = re.compile(rb"""filename\*\s*=\s*"?([\w.:-]+)'[^']*'([^;"\s]+)""", re.IGNORECASE)
 # Chinese clients of the specification's age send the platform's encoding; GB 18030 contains GBK and GB 2312.
 _ENCODINGS = ("utf-8", "gb18030", "latin-1")
-# Not whatever Python knows: it has codecs that are no character sets, and fail in ways of their own.
+# A closed list: some of Python's codecs are no character sets, and raise other errors.
 _CHARSETS = frozenset({*_ENCODINGS, "iso-8859-1", "us-ascii", "gbk", "gb2312", "big5", "shift_jis", "euc-kr"})
 
 

@@ -1,6 +1,6 @@
-"""What is shown of files before they are opened: thumbnails, their width and height, how long a recording is.
+"""What is shown of files before they are opened: thumbnails, width and height of images, duration of recordings.
 
-Thumbnails are made when they are first asked for, and kept; the facts are found out soon after each upload.
+A thumbnail is made when it is first asked for, and kept. The facts are found out soon after each upload.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -32,7 +32,7 @@ from file_api.shared import SharedWork
 logger = get_logger(__name__)
 
 _LEASE = timedelta(minutes=5)
-"""A blob is left for so long to the process that looks into it: ten times what the limits of a worker allow."""
+"""The time that a process has to look into a blob: ten times what the limits of a worker allow."""
 
 
 class Previews:
@@ -61,7 +61,7 @@ class Previews:
             raise _no_thumbnail("the file is not an image that can be shown")
         if blob.size > MAX_INSPECTED_BYTES:
             raise _no_thumbnail(f"the file has more than {MAX_INSPECTED_BYTES} bytes")
-        # A group sees a picture at once: a worker for each of them would keep all others waiting.
+        # All members of a group see a picture at once: a worker for each member would keep other users waiting.
         return await self._making.do((blob.blob_id, size.value), lambda: self._make(blob, size, user_id))
 
     async def close(self) -> None:
@@ -81,12 +81,12 @@ class Previews:
         return found.thumbnail
 
     async def examine_all(self) -> None:
-        """Look into all that nobody has looked into. Raises Unavailable; what is left waits."""
+        """Look into all blobs that have not been looked into. Raises Unavailable; the remaining blobs wait."""
         while await self.examine_next():
             pass
 
     async def examine_next(self) -> bool:
-        """Look into one blob that nobody has looked into; False when there is none. Raises Unavailable."""
+        """Look into one blob that has not been looked into; False when there is none. Raises Unavailable."""
         now = datetime.now(UTC)
         async with self._transaction() as tables:
             leased = await tables.facts.lease(now, now + _LEASE)
@@ -96,7 +96,7 @@ class Previews:
             await self._note(leased.blob, await self._examined(leased))
         except Unavailable:
             raise
-        except Exception:  # else it would come again for ever, before all others
+        except Exception:  # otherwise this blob would come again for ever, before all others
             logger.exception("a file could not be looked into", blob_id=leased.blob.blob_id)
             await self._note(leased.blob, Inspected(Facts()))
         return True
@@ -115,7 +115,7 @@ class Previews:
             return await self._inspector.inspect(kind, data, size, user_id)
 
     async def _bytes_of(self, blob: Blob) -> AsyncGenerator[bytes, None]:
-        # Opened with the first byte that is asked for: who waits for a worker holds no connection to S3.
+        # Opened with the first byte that is asked for: a request that waits for a worker holds no connection to S3.
         async with aclosing(await self._storage.get(blob.object_key)) as data:
             async for chunk in data:
                 yield chunk

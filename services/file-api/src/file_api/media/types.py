@@ -1,4 +1,4 @@
-"""The media type of a file: what its first bytes say, with what the sender says where bytes cannot tell."""
+"""The media type of a file: its first bytes decide, and the sender's word where the bytes cannot tell."""
 
 import mimetypes
 import re
@@ -11,7 +11,7 @@ from file_api.inspect.inspection import kind_of
 from file_api.media.containers import container_of
 
 HEAD_BYTES = 4096
-"""How much of a file is looked at: every signature of puremagic but those of disc images lies within."""
+"""How much of a file is looked at. All signatures of puremagic lie within, except those of disc images."""
 
 UNKNOWN = "application/octet-stream"
 
@@ -60,9 +60,9 @@ class _Finding(NamedTuple):
 def media_type_of(head: bytes, declared: str | None, name: str) -> str:
     """Return the media type, lower case and without parameters, of a file that begins with `head` (≤ HEAD_BYTES).
 
-    The bytes win over `declared` (the client's Content-Type) and over the extension of `name`. These decide what is
-    inside a container (`containers.py`), and what it is where the bytes know several answers or none (text, unknown
-    formats). They never decide how a file is looked into, if the bytes know that: others may have the same.
+    The bytes win over `declared` (the client's Content-Type) and over the extension of `name`. These two decide what a
+    container holds (`containers.py`). They also decide where the bytes allow several answers or none: text, unknown
+    formats. They never decide how a file is looked into where the bytes tell it, because other files share its bytes.
     """
     claims = [claim for claim in (concrete(declared), _BY_EXTENSION.guess_type(name)[0]) if claim is not None]
     container = container_of(head)
@@ -79,7 +79,7 @@ def media_type_of(head: bytes, declared: str | None, name: str) -> str:
 
 
 def concrete(declared: str | None) -> str | None:
-    """Return the media type that a client tells, lower case and without parameters; None for none, and for nonsense."""
+    """Return the media type that a client tells, lower case, without parameters; None for none or a malformed one."""
     essence = (declared or "").partition(";")[0].strip().lower()
     return essence if _CONCRETE.fullmatch(essence) and essence not in _SAYS_NOTHING else None
 
@@ -94,7 +94,7 @@ def _findings(head: bytes) -> list[_Finding]:
 
 
 def _of_one_kind(findings: list[_Finding]) -> list[_Finding]:
-    """Leave out what is looked into in another way than the surest finding."""
+    """Return the findings that are looked into in the same way as the surest finding."""
     if not findings:
         return []
     surest = kind_of(max(findings, key=lambda finding: finding.confidence).media_type)

@@ -1,4 +1,4 @@
-"""All SQL of file-api, named for its questions, by table."""
+"""All SQL of file-api, one file for each table or task. Methods are named after the question that they answer."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -32,7 +32,7 @@ class BlobRepository:
             if (await self._session.scalars(new)).first() is not None:
                 return blob
             there = (await self._session.scalars(known)).first()
-            if there is not None:  # else it was removed in between
+            if there is not None:  # otherwise it was removed in between
                 if there.scan == Scan.SKIPPED and blob.scan == Scan.WAITING:
                     there.scan, there.scan_due_at = blob.scan, now
                 return as_blob(there)

@@ -1,4 +1,4 @@
-"""SQL about uploads whose bytes their owners put into S3 themselves."""
+"""SQL about direct uploads: their owners put the bytes into S3 themselves."""
 
 from datetime import datetime
 

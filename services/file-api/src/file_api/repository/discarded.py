@@ -24,12 +24,12 @@ class DiscardedRepository:
             await self._session.execute(insert(DiscardedRow).on_conflict_do_nothing(), rows)
 
     async def lease(self, object_key: str, until: datetime) -> bool:
-        """Leave an object to the caller until then; False when it is not discarded, or no longer."""
+        """Lease an object to the caller until then; False when it is not discarded, or no longer."""
         row = sa.select(DiscardedRow).where(col(DiscardedRow.object_key) == object_key)
         return await self._lease(row, until) is not None
 
     async def lease_next(self, now: datetime, until: datetime) -> str | None:
-        """Return the object that is due longest, the caller's until then."""
+        """Return the object that is due longest, leased to the caller until then."""
         due = sa.select(DiscardedRow).where(col(DiscardedRow.not_before) <= now)
         return await self._lease(due.order_by(col(DiscardedRow.not_before)).limit(1), until)
 

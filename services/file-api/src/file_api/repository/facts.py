@@ -1,4 +1,4 @@
-"""SQL about what has been found out about blobs by looking into them."""
+"""SQL about the facts that were found by looking into blobs."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from file_api.repository.blobs import as_blob
 
 
 class Unexamined(NamedTuple):
-    """A blob to look into, and what its oldest file says it is; None when it has no file any more."""
+    """A blob to look into, with the media type of its oldest file; None when it has no file any more."""
 
     blob: Blob
     media_type: str | None
@@ -27,7 +27,10 @@ class FactsRepository:
         self._session = session
 
     async def lease(self, now: datetime, until: datetime) -> Unexamined | None:
-        """Return a blob that nobody has looked into, the caller's until then; none that may hold a virus."""
+        """Return a blob that has not been looked into, leased to the caller until then.
+
+        Blobs that wait for a scan or have a virus are left out.
+        """
         due = sa.select(BlobRow).where(
             col(BlobRow.facts_due_at) <= now, col(BlobRow.scan).in_([Scan.SKIPPED.value, Scan.CLEAN.value])
         )
@@ -41,9 +44,9 @@ class FactsRepository:
         return Unexamined(as_blob(row), (await self._session.scalars(oldest)).first())
 
     async def note(self, blob_id: str, facts: Facts, thumbnail_type: str | None = None) -> bool:
-        """Record what was found; False when the blob is gone. Until the end of the transaction nobody removes it.
+        """Record what was found; False when the blob is gone. The blob is locked until the transaction ends.
 
-        What is None was not found out, which takes nothing back.
+        A fact that is None was not found out: the stored value stays.
         """
         found = {**facts._asdict(), "thumbnail_type": thumbnail_type}
         values = {"facts_due_at": None, **{name: value for name, value in found.items() if value is not None}}

@@ -40,12 +40,12 @@ class FileRepository:
         return None if found is None else _stored(*found)
 
     async def remove(self, file_id: str, owner_id: str) -> str | None:
-        """Remove a file of this owner; returns the id of its blob, None when he has no such file."""
+        """Remove a file of this owner; returns the id of its blob, None when the owner has no such file."""
         gone = sa.delete(FileRow).where(col(FileRow.file_id) == file_id, col(FileRow.owner_id) == owner_id)
         return (await self._session.scalars(gone.returning(col(FileRow.blob_id)))).first()
 
     async def note_sent(self, file_ids: Collection[str], now: datetime) -> dict[str, str]:
-        """Note that these files are being sent; return who uploaded each. Unknown and infected ones are left out."""
+        """Note that these files are being sent; return the owner of each. Unknown and infected ones are left out."""
         there = col(FileRow.file_id) == sa.any_(sa.literal(list(file_ids), ARRAY(sa.Text)))
         await self._session.execute(sa.update(FileRow).where(there, col(FileRow.sent_at).is_(None)).values(sent_at=now))
         query = sa.select(col(FileRow.file_id), col(FileRow.owner_id))

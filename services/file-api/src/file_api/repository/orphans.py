@@ -28,7 +28,7 @@ class OrphanRepository:
         self._session = session
 
     async def remove_unsent(self, before: datetime, limit: int) -> Sequence[Unsent]:
-        """Remove up to `limit` files that were stored before that time and never sent; those of others left out."""
+        """Remove up to `limit` files stored before that time and never sent. Files locked by others are skipped."""
         unsent = sa.select(col(FileRow.file_id)).where(col(FileRow.sent_at).is_(None), col(FileRow.stored_at) < before)
         oldest = unsent.order_by(col(FileRow.stored_at)).limit(limit).with_for_update(skip_locked=True)
         ids = (await self._session.scalars(oldest)).all()
@@ -39,7 +39,7 @@ class OrphanRepository:
         return [Unsent(*row) for row in rows]
 
     async def unused_blobs(self, after: str, limit: int) -> Sequence[str]:
-        """Return up to `limit` ids, above `after`, of blobs to which no file points; infected ones are remembered."""
+        """Return up to `limit` ids, above `after`, of blobs without a file. Infected blobs stay, to be refused."""
         used = sa.exists().where(col(FileRow.blob_id) == col(BlobRow.blob_id))
         query = sa.select(col(BlobRow.blob_id)).where(~used, col(BlobRow.blob_id) > after, ~_INFECTED)
         return (await self._session.scalars(query.order_by(col(BlobRow.blob_id)).limit(limit))).all()

@@ -26,7 +26,7 @@ class ScanRepository:
         self._session = session
 
     async def lease(self, now: datetime, until: datetime) -> Blob | None:
-        """Return a blob that waits to be scanned, the caller's until then."""
+        """Return a blob that waits to be scanned, leased to the caller until then."""
         due = sa.select(BlobRow).where(col(BlobRow.scan_due_at) <= now)
         next_one = due.order_by(col(BlobRow.scan_due_at)).limit(1).with_for_update(skip_locked=True)
         row = (await self._session.scalars(next_one)).first()

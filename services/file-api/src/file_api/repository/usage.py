@@ -18,7 +18,7 @@ class UsageRepository:
         self._session = session
 
     async def lock(self, owner_id: str) -> None:
-        """Keep everybody else who takes this lock from adding to what the user has, until the transaction ends."""
+        """Take the user's quota lock until the transaction ends: nobody else adds to what the user has meanwhile."""
         key = sa.func.hashtextextended(f"quota:{owner_id}", 0)
         await self._session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 

@@ -1,1 +1,1 @@
-"""How bytes come in: forms and bodies, direct uploads in parts, and who may upload how much."""
+"""How bytes come in: forms and bodies, direct uploads in parts, and the limits of each user."""

@@ -1,4 +1,4 @@
-"""Who may upload how much: so many uploads at once and in a time, and so many bytes altogether."""
+"""The limits of each user: uploads at once, uploads in a time, and bytes altogether."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -13,10 +13,10 @@ from file_api.running import Running
 
 
 class Admission:
-    """Lets uploads run and begin within each user's bounds and quota, and files be added within his quota.
+    """Lets uploads run and begin within each user's limits, and files be added within the user's quota.
 
-    Whoever adds to what a user has does so under the user's lock, so that uploads at the same time cannot exceed the
-    quota together: they reserve what they are known to need when they begin.
+    Every addition to what a user has happens under the user's lock. An upload reserves the bytes that it is known to
+    need when it begins. So uploads at the same time cannot exceed the quota together.
     """
 
     def __init__(self, transaction: Transaction, running: Running, throttle: Throttle, *, quota_bytes: int) -> None:

@@ -1,7 +1,7 @@
-"""The rules of direct uploads: clients put the bytes into S3, and what becomes a file is what we have read there.
+"""The rules of direct uploads: clients put the bytes into S3, and we read them there before they become a file.
 
-Each is a multipart upload in S3, also when it has one part only: nothing can be put into it once its parts are joined,
-so that a URL that is still valid then cannot change a file that was measured.
+Each is a multipart upload in S3, also when it has one part only. Nothing can be put into it once its parts are joined.
+So a URL that is still valid cannot change a file that was measured.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ SINGLE_BYTES = 16 * 1024 * 1024
 """Up to here an upload has one part: a broken one is sent again as a whole."""
 
 PART_BYTES = 8 * 1024 * 1024
-"""The least size of the parts of larger ones (S3 takes no less than 5 MiB); half a minute at 2 Mbit/s."""
+"""The least size of a part of larger files: half a minute at 2 Mbit/s. S3 takes no less than 5 MiB."""
 
 MAX_PARTS = 1000
-"""Larger files have larger parts: one page of S3's listing shows all."""
+"""Larger files have larger parts, so that one page of S3's listing shows all."""
 
 _MIB = 1024 * 1024
 
 _RETRY_AFTER_S = 60
-"""Whoever has too many open uploads has something to do about it first."""
+"""A client with too many open uploads has to complete or abort some first."""
 
 
 class Declared(NamedTuple):
@@ -108,7 +108,7 @@ class DirectUploads:
         )
 
         async def note(tables: Repository) -> None:
-            # Under the owner's lock: those that begin at the same time cannot exceed the bound together.
+            # Under the owner's lock: uploads that begin at the same time cannot exceed the limit together.
             if await tables.direct.count(owner_id, now) >= self._open_per_owner:
                 detail = f"at most {self._open_per_owner} of your uploads may be open: complete or abort some"
                 raise TooManyRequests(detail, retry_after=_RETRY_AFTER_S)
@@ -120,21 +120,21 @@ class DirectUploads:
             async with self._transaction() as tables:
                 opened = await tables.direct.open(upload_id, s3_upload_id)
         except Unavailable:
-            await self._files.give_up(upload_id, after=SETTLED)  # S3 may still begin what we do not wait for any more
+            await self._files.give_up(upload_id, after=SETTLED)  # S3 may still begin it after we gave up waiting
             raise
         if not opened:
             raise TlimError(ErrorCode.UNAVAILABLE, "the upload was aborted before it could begin")
         return upload._replace(s3_upload_id=s3_upload_id)
 
     async def open_uploads(self, owner_id: str, after: str, limit: int) -> list[DirectUpload]:
-        """Return up to `limit` uploads of a user, by id, from behind the id `after`: all that reserve bytes of his."""
+        """Return up to `limit` uploads of a user, by id, after the id `after`: all that reserve bytes of the quota."""
         async with self._transaction() as tables:
             return await tables.direct.of(owner_id, after, limit, datetime.now(UTC))
 
     async def find(self, owner_id: str, upload_id: str) -> DirectUpload:
         """Return an upload that can be resumed.
 
-        Raises FILE_UNKNOWN for one that is complete, aborted, expired or somebody else's, or could not begin in S3.
+        Raises FILE_UNKNOWN for an upload that is complete, aborted, expired or foreign, or that could not begin in S3.
         """
         upload = await self._find(owner_id, upload_id)
         if not upload.s3_upload_id:
@@ -168,11 +168,11 @@ class DirectUploads:
         return urls
 
     async def complete(self, owner_id: str, upload_id: str, etags: Mapping[int, str]) -> StoredFile:
-        """Make a file of an upload, or return the one that was made of it; `etags` names parts where S3 has several.
+        """Make a file of an upload, or return the file that was made of it.
 
-        It goes on when the caller goes away; whoever asks again gets the same result. Raises FIELD_INVALID while parts
-        are missing, and when the bytes do not have the declared digest (the upload is gone then); FILE_UNKNOWN;
-        TooManyRequests; Unavailable.
+        `etags` chooses a part by its number where S3 has several. The work goes on when the caller goes away, and a
+        repeated call gets the same result. Raises FIELD_INVALID while parts are missing, and when the bytes do not have
+        the declared digest (the upload is gone then); FILE_UNKNOWN; TooManyRequests; Unavailable.
         """
         try:
             upload = await self.find(owner_id, upload_id)
@@ -195,7 +195,7 @@ class DirectUploads:
     async def _complete(self, upload: DirectUpload, etags: Mapping[int, str]) -> StoredFile:
         key = object_key(upload.upload_id)
         found = await self._parts.listed(key, upload.s3_upload_id)
-        if found is not None:  # else an attempt before this one has joined them
+        if found is not None:  # otherwise an earlier attempt has joined them
             await self._parts.join(key, upload.s3_upload_id, chosen(upload, found, etags))
         try:
             received = await self.measured(upload)
@@ -221,7 +221,7 @@ class DirectUploads:
         return Received(upload.upload_id, upload.owner_id, upload.name, media_type, intake.size, intake.sha256)
 
     async def abort(self, owner_id: str, upload_id: str) -> None:
-        """Forget an upload and remove its parts, those that S3 cannot remove now later.
+        """Forget an upload and remove its parts. A later sweep removes what S3 cannot remove now.
 
         Raises FILE_UNKNOWN for one that is complete, aborted, expired or somebody else's; Unavailable.
         """
@@ -237,7 +237,7 @@ class DirectUploads:
             await self._disposal.remove(key)
 
     async def close(self) -> None:
-        """Break off what is being completed; it can be completed again."""
+        """Cancel the completions that run; each can be asked for again."""
         await self._completing.close()
 
 
@@ -249,10 +249,10 @@ def part_bytes_of(size: int) -> int:
 
 
 def chosen(upload: DirectUpload, found: Iterable[Part], etags: Mapping[int, str]) -> list[Part]:
-    """Return the parts of which the file is made, by number: of each the newest, or the one that `etags` names.
+    """Return the parts of the file, by number. Of several with a number, `etags` chooses, else the newest counts.
 
-    Raises FIELD_INVALID naming a part that is missing, or that came twice so quickly that nobody can tell which one
-    is meant: S3 tells time in seconds.
+    Raises FIELD_INVALID naming a part that is missing, or that came twice within one second. S3 tells time in seconds,
+    so that we cannot know which of the two is newer.
     """
     candidates: dict[int, list[Part]] = {}
     for part in found:

@@ -26,7 +26,7 @@ PAGE = 100
 """URLs in one answer: each has some 400 bytes."""
 
 MAX_BODY_BYTES = 64 * 1024
-"""What is declared about a file has a few KiB."""
+"""A declaration of a file has a few KiB."""
 
 MAX_CHOICES_BYTES = 2 * 1024 * 1024
 """10,000 parts, each with its number and the longest ETag."""
@@ -71,7 +71,7 @@ async def open_uploads(
 
 @router.get("/v1/uploads/{upload_id}", responses=_UNKNOWN)
 async def show_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
-    """Tell what S3 has of an upload, and where the first parts that are missing go: to resume it."""
+    """Tell what S3 has of an upload, and where the first missing parts go, so that a client can resume it."""
     upload = await direct.find(user.user_id, upload_id)
     received = await direct.received(upload)
     there = {part.number for part in received}
@@ -115,5 +115,5 @@ async def abort_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) 
 
 @router.get("/v1/files/{file_id}/url", responses=_UNKNOWN)
 async def download_url(file_id: str, user: CurrentUserDep, access: AccessDep, urls: DownloadUrlsDep) -> DownloadUrl:
-    """Return a short-lived URL of the content; who may download it may have it."""
+    """Return a short-lived URL of the content, for users who may download it."""
     return DownloadUrl.of(await urls.of(await access.readable(file_id, user.user_id), user.user_id))

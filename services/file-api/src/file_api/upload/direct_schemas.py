@@ -75,7 +75,7 @@ class UploadRead(BaseModel):
 
     @classmethod
     def of(cls, upload: DirectUpload, received: Sequence[Part], urls: Sequence[PartUrl]) -> Self:
-        """Return the answer for an upload, `urls` being those of parts that are missing."""
+        """Return the answer for an upload; `urls` are the URLs of the missing parts."""
         targets = [PartUrlRead.of(url) for url in urls]
         is_single = upload.part_count == 1
         return cls(

@@ -21,8 +21,8 @@ async def reading(request: Request) -> AsyncIterator[Upload]:
     """Give the upload in a request; its bytes are read from the connection as they are asked for.
 
     The name of a raw body comes from Content-Disposition or from `?name=`. Raises PayloadTooLarge before anything is
-    read when Content-Length tells that it will be too large; TlimError for a form without exactly one file; while
-    reading, UploadAborted when the client goes away and UploadTooSlow when it falls silent or sends too slowly.
+    read when Content-Length is too large, and TlimError for a form without exactly one file. Reading the bytes raises
+    UploadAborted when the client goes away, and UploadTooSlow when it falls silent or sends too slowly.
     """
     settings: Settings = request.app.state.settings
     content_type = request.headers.get("content-type", "")

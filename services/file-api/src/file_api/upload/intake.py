@@ -1,4 +1,4 @@
-"""What is learned about a file while its bytes pass by: size, digest, first bytes; and the limits they keep."""
+"""Measures a file while its bytes pass by: size, digest, first bytes. It stops the file at its limit."""
 
 import hashlib
 from collections.abc import AsyncIterator

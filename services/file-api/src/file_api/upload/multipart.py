@@ -1,8 +1,8 @@
 """Reading the one file of a multipart/form-data body as it arrives (RFC 7578): no spool file, no buffer that grows.
 
-Libraries refuse what well-known old clients send, so this reads it itself: lines that end with LF alone, a preamble,
-and file names with raw control characters. Java's `DataOutputStream.writeBytes`, as in the best-known snippet for
-uploads, keeps the low byte of each Chinese character, and that may be a CR, an LF or a quote.
+This is our own parser, because libraries refuse what well-known old clients send: lines that end with LF alone, a
+preamble, and file names with raw control characters. The best-known Java snippet for uploads uses
+`DataOutputStream.writeBytes`. It keeps only the low byte of each Chinese character: maybe a CR, an LF or a quote.
 """
 
 import re
@@ -82,7 +82,7 @@ class FormReader:
         while (found := first.search(self._unread)) is None:
             self._drop(len(self._unread) - len(self._dash_boundary) - _MAX_PADDING)  # the boundary may have begun
             await self._more()
-        line_end, end = found[2], found.end()  # before what they were found in moves
+        line_end, end = found[2], found.end()  # read now: `_drop` changes the buffer that was searched
         self._is_over = line_end is None
         self._line_end = line_end or self._line_end
         self._drop(end)

@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 class PartStorage:
-    """Multipart uploads in one bucket; to abort one is to `Storage.discard` its key."""
+    """Multipart uploads in one bucket. `Storage.discard` of the key aborts an upload."""
 
     def __init__(self, storage: Storage) -> None:
         self._client = storage.client
@@ -57,9 +57,9 @@ class PartStorage:
         return found
 
     async def join(self, key: str, s3_upload_id: str, parts: Sequence[Part]) -> None:
-        """Make one object of parts, given in the order of their numbers; nothing more can be put into it.
+        """Make one object of parts, given in the order of their numbers. Nothing more can be put into it.
 
-        Does nothing when it is joined already, or gone: `Storage.get` tells. Raises StorageUnavailable.
+        Does nothing when the upload is joined already, or gone; `Storage.get` tells which. Raises StorageUnavailable.
         """
         numbered: list[CompletedPartTypeDef] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
