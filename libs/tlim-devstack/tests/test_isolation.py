@@ -56,7 +56,7 @@ def test_tests_see_neither_a_running_system_nor_the_shell_nor_its_person(lived_i
     plugin = ["-p", "tlim_devstack.pytest_plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugin, "-c", os.devnull, "--rootdir", str(lived_in), "test_it.py"],
-        env={**os.environ, **shell},
+        env={**{name: value for name, value in os.environ.items() if not name.startswith("TLIM_")}, **shell},
         cwd=lived_in,
         umask=0o077,
         capture_output=True,

@@ -1,6 +1,7 @@
 """A port that cannot be used is one sentence that says which, what for, and how to change it."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 from tlim_devstack.failures import StackError
@@ -20,7 +21,7 @@ def test_a_taken_port_is_named_with_its_purpose_and_variable() -> None:
 
 def test_two_parts_on_one_port_are_refused() -> None:
     port = free_port()
-    ports = Ports.from_environment({"TLIM_PORT_GATEWAY": str(port), "TLIM_PORT_XMPP": str(port)})
+    ports = replace(Ports.random(), gateway=port, xmpp=port)  # the default ports may be those of a running stack
     with pytest.raises(StackError, match="TLIM_PORT_XMPP and TLIM_PORT_GATEWAY are both"):
         ports.check_free()
 
