@@ -1,4 +1,4 @@
-"""Making the envelopes that a client sends."""
+"""Makes the envelopes that a client sends."""
 
 import time
 import uuid
@@ -44,7 +44,7 @@ def group_message(sender: str, session_id: str, msg_type: MsgType, content: Mapp
 
 
 def receipt(reader: str, message: Envelope, msg_type: MsgType = MsgType.RECEIVED) -> Envelope:
-    """Return the receipt with which `reader` reports that he has received, or read, `message`."""
+    """Return the receipt by which `reader` reports `message` as received or read."""
     return about(reader, msg_type, [message.msg_id], to=message.msg_from, session_id=message.session_id)
 
 

@@ -1,4 +1,4 @@
-"""The XMPP connection of one device: login, events into the inbox, made again when it breaks."""
+"""The XMPP connection of one device. It logs in, puts events into the inbox, and is made again when it breaks."""
 
 import asyncio
 import logging
@@ -26,14 +26,14 @@ logging.getLogger("slixmpp").addHandler(logging.NullHandler())  # its errors rea
 PATIENCE = Patience(longest_delay=10, attempt=20, idle=60)
 
 PING_SECONDS = 20.0
-"""A network that went away without a word is noticed by a ping (XEP-0199) that is not answered."""
+"""How long a ping (XEP-0199) may stay without an answer. After that the network counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where the XMPP server is; without `ca_file` its certificate is checked against the system's authorities.
+    """Where the XMPP server is. Without `ca_file` its certificate is checked against the system's authorities.
 
-    `component` is the bridge's own name where messages must be addressed to it: for a server without our module.
+    `component` is set only for a server without our module: messages must then be addressed to this name, the bridge's.
     """
 
     host: str = "localhost"
@@ -63,7 +63,7 @@ class ServerAddress:
 class Connection:
     """One device of one user: an authenticated stream with carbons (XEP-0280) and stream management (XEP-0198).
 
-    A connection that breaks is made again, and the stream resumed, until `close`; what was received lands in `inbox`.
+    Until `close`, a broken connection is made again and the stream is resumed. Received events go to `inbox`.
     """
 
     def __init__(self, server: ServerAddress, user: str, password: str, *, resource: str = "") -> None:
@@ -84,7 +84,7 @@ class Connection:
         return str(self._connected().boundjid.full)
 
     def address_of(self, user: str) -> str:
-        """Return the bare JID of a user of the same domain; what already is a JID stays one."""
+        """Return the bare JID of a user of the same domain. A JID is returned as it is."""
         return user if "@" in user else f"{user}@{self.server.domain}"
 
     async def __aenter__(self) -> Self:
@@ -125,9 +125,10 @@ class Connection:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     def break_connection(self, *, until_come_back: bool = False) -> None:
-        """Drop the connection without a word, as a network does; it is made again, and the stream resumed.
+        """Drop the connection without closing it, as a broken network does. Then connect again and resume the stream.
 
-        At once, or with `until_come_back` when `come_back` is called: the server keeps what arrives meanwhile.
+        With `until_come_back` the client connects again only when `come_back` is called. Meanwhile the server keeps
+        what arrives.
         """
         if until_come_back:
             self._kept().is_wanted.clear()
@@ -190,7 +191,7 @@ class Connection:
         try:
             await stream.plugin["xep_0280"].enable()
         except (IqError, IqTimeout):
-            logging.getLogger(__name__).info("the server has no carbons")  # works without: other devices see less
+            logging.getLogger(__name__).info("the server has no carbons")  # tlim still works: other devices see less
         stream.send_presence()
         self._kept().went_up()
 

@@ -1,14 +1,14 @@
-"""What can go wrong for a client, each said in one sentence that a person can act on."""
+"""The errors of a client. The text of each is one sentence that a person can act on."""
 
 from tlim_protocol.errors import ErrorCode
 
 
 class ClientError(Exception):
-    """The base of everything this library raises on purpose; its text is one line for a person."""
+    """The base of all errors that this library raises on purpose. The text is one line for a person."""
 
 
 class NotReachableError(ClientError):
-    """The server does not answer, or broke the connection."""
+    """The server does not answer, or it broke the connection."""
 
 
 class LoginRefusedError(ClientError):
@@ -16,17 +16,17 @@ class LoginRefusedError(ClientError):
 
 
 class NotReceivedError(ClientError):
-    """What was waited for did not arrive in time."""
+    """The expected event did not arrive in time."""
 
 
 class ProfileError(ClientError):
-    """The command does not know who it should be: nobody, or several people, are logged in."""
+    """The command does not know which user to act for: nobody is logged in, or several users are."""
 
 
 class RefusedError(ClientError):
     """The server refused with a documented code (docs/protocol.md, "Error codes"); `status` is set for HTTP only.
 
-    `code` is None where something in front of the services answered, a gateway for example.
+    `code` is None when something in front of the services answered, for example a gateway.
     """
 
     def __init__(

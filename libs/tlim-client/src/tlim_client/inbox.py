@@ -1,4 +1,4 @@
-"""What a client receives over XMPP, typed, and an inbox that can be waited on."""
+"""The events that a client receives over XMPP, as types, and an inbox to wait for them."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from tlim_client.failures import NotReceivedError
 class Delivered:
     """A tlim message for this user (docs/wire-protocol.md, "Addresses and identity").
 
-    `seq` and `time` (epoch ms) are those with which the server stored it.
+    `seq` and `time` (epoch ms) are the values with which the server stored the message. Both are None in one case: an
+    XMPP server without our module copies a message of our other device before it is stored.
 
-    An XMPP server without our module copies what our other device sent before it is stored; both are None in such a
-    copy. `delayed` tells that the XMPP server had kept the message while we were away.
+    `delayed` is true when the XMPP server kept the message while we were away.
     """
 
     envelope: Envelope
@@ -82,12 +82,12 @@ T = TypeVar("T")
 
 
 def anything(_: Received) -> bool:
-    """Accept every event: the condition that is used when none is given."""
+    """Accept every event. This is the default condition."""
     return True
 
 
 class Inbox:
-    """Everything received, in order: `history` keeps all of it, `take` hands each event out once."""
+    """All received events, in order. `history` keeps all of them; `take` hands each event out once."""
 
     def __init__(self) -> None:
         self.history: list[Received] = []
@@ -95,7 +95,7 @@ class Inbox:
         self._news = asyncio.Event()
 
     def put(self, event: Received) -> None:
-        """Add an event and wake whoever waits."""
+        """Add an event and wake all waiting tasks."""
         self.history.append(event)
         self._waiting.append(event)
         self._news.set()
@@ -105,9 +105,10 @@ class Inbox:
         return [event for event in self.history if isinstance(event, kind)]
 
     async def take(self, kind: type[R], where: Callable[[R], bool] = anything, within: float | None = 20) -> R:
-        """Return the oldest untaken event of `kind` for which `where` holds, waiting for it up to `within` seconds.
+        """Return the oldest untaken event of `kind` for which `where` holds. Wait for it up to `within` seconds.
 
-        Raises NotReceivedError, which lists what came instead. Without a limit it waits for ever.
+        Raises NotReceivedError after that time; its text lists the events that came instead. With None it waits for
+        ever.
         """
         try:
             return await self.pick(lambda event: event if isinstance(event, kind) and where(event) else None, within)
@@ -115,7 +116,7 @@ class Inbox:
             raise NotReceivedError(f"no {kind.__name__} as expected: {error}") from None
 
     async def pick(self, choose: Callable[[Received], T | None], within: float | None) -> T:
-        """Return what `choose` makes of the oldest untaken event for which it is not None; waits like `take`."""
+        """Take the oldest untaken event for which `choose` returns a value, and return that value. Wait like `take`."""
         try:
             async with asyncio.timeout(within):
                 while (chosen := self._pop(choose)) is None:

@@ -1,4 +1,4 @@
-"""slixmpp's client, made to tell the server nothing before TLS, and to take only a proven success for a login."""
+"""slixmpp's client with two safeguards: it tells the server nothing before TLS, and it accepts only a proven login."""
 # mypy: disallow-untyped-calls=False, disallow-untyped-decorators=False
 
 import hashlib
@@ -11,15 +11,16 @@ from slixmpp.util.sasl.client import SASLCancelled, sasl_mech
 from slixmpp.util.sasl.mechanisms import SCRAM
 
 MAX_LOGIN_BYTES = 64 * 1024
-"""A negotiation is a few kilobytes: whoever sends more before it is over is no XMPP server."""
+"""A negotiation is a few kilobytes. A server that sends more than this before the end of it is no XMPP server."""
 
 MAX_ROUNDS = 1_000_000
-"""The server names the rounds of SCRAM: under a second of work, and far over what any server asks for."""
+"""The most rounds of SCRAM that we accept, because the server chooses their number. This many take under a second. No
+real server asks for nearly as many."""
 
 
 @sasl_mech(60)  # in the place of slixmpp's own
 class _Scram(SCRAM):
-    """SCRAM with its rounds in native code: slixmpp's in Python takes as long as the server likes."""
+    """SCRAM with a bound on its rounds, and the rounds in native code. slixmpp runs any number of rounds in Python."""
 
     def Hi(self, text: bytes, salt: bytes, iterations: int) -> bytes:  # type: ignore[override]  # noqa: N802 - slixmpp's
         if not 0 < iterations <= MAX_ROUNDS:
@@ -28,16 +29,16 @@ class _Scram(SCRAM):
 
     @property
     def is_proven(self) -> bool:
-        """Whether the server has shown that it knows the password, too (RFC 5802 section 3)."""
+        """Whether the server has proved that it knows the password too (RFC 5802 section 3)."""
         return bool(self._mutual_auth)
 
 
 class LoginStream(ClientXMPP):
-    """Fires `no_tls` or `unproven_success` and ends the connection where slixmpp would go on."""
+    """Fires `no_tls` or `unproven_success` and ends the connection, in cases in which slixmpp would go on."""
 
     def __init__(self, jid: JID, password: str, tls: ssl.SSLContext) -> None:
         super().__init__(jid, password, ssl_context=tls)
-        self.enable_direct_tls = False  # the port speaks STARTTLS; the other way only costs an attempt
+        self.enable_direct_tls = False  # the port speaks STARTTLS: an attempt at direct TLS would be wasted
         self._bytes_before_login = 0
         self.add_event_handler("auth_success", self._check_proof)
 
@@ -46,7 +47,7 @@ class LoginStream(ClientXMPP):
         super().connection_made(transport, send_event)
 
     def data_received(self, data: bytes | str) -> None:
-        """Read on, but not without end from somebody who has not let us in."""
+        """Read on, but with a bound as long as the server has not let us in."""
         if not self.authenticated:
             self._bytes_before_login += len(data)
             if self._bytes_before_login > MAX_LOGIN_BYTES:

@@ -1,4 +1,4 @@
-"""Who a terminal is: server addresses, credentials and token of each logged-in user, kept in files only he can read."""
+"""The logged-in users of a terminal: server addresses, credentials and token of each, in files with mode 0600."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DEV_CA = Path(".tlim") / "secrets" / "ca.pem"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One logged-in user: where his servers are and what proves who he is."""
+    """One logged-in user: the addresses of the servers, the password and the token."""
 
     user: str
     password: str
@@ -44,7 +44,7 @@ class Profile:
 
     @property
     def fresh_token(self) -> str | None:
-        """The token, if it is good for another minute at least."""
+        """The token, if it is valid for at least another minute."""
         return self.token if self.token_ends > time.time() + 60 else None
 
 
@@ -56,16 +56,16 @@ class Profiles:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Return those below `$XDG_CONFIG_HOME/tlim`, by default `~/.config/tlim`."""
+        """Return the profiles below `$XDG_CONFIG_HOME/tlim`, by default `~/.config/tlim`."""
         base = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
         return cls(Path(base) / "tlim" / "profiles")
 
     def users(self) -> list[str]:
-        """Return who is logged in, sorted."""
+        """Return the names of the logged-in users, sorted."""
         return sorted(path.stem for path in self._folder.glob("*.json"))
 
     def load(self, user: str | None) -> Profile:
-        """Return the profile of `user`, or the only one there is; ProfileError when that leaves a doubt."""
+        """Return the profile of `user`, or the only one there is. Raises ProfileError when that is not clear."""
         known = self.users()
         if user is None:
             if not known:
@@ -83,7 +83,7 @@ class Profiles:
             raise ProfileError(f"{path} is damaged ({error}): run `tlim login {user}` again") from error
 
     def save(self, profile: Profile) -> None:
-        """Write a profile so that nobody else can read it, at no moment."""
+        """Write a profile. At no moment can anybody else read it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(profile.user)
         draft = path.with_suffix(".tmp")
@@ -93,7 +93,7 @@ class Profiles:
         draft.replace(path)
 
     def remove(self, user: str) -> None:
-        """Forget a user; ProfileError when he is not logged in."""
+        """Forget a user. Raises ProfileError when they are not logged in."""
         try:
             self._path(user).unlink()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Pure translation between XMPP message stanzas and what they mean to a tlim client."""
+"""Pure translation between XMPP message stanzas and the events of a tlim client."""
 
 from xml.etree.ElementTree import Element, SubElement
 
@@ -25,7 +25,7 @@ def tlim_element(location: str = "mobile") -> Element:
 def message_stanza(
     to_jid: str, body: str | None, stanza_id: str, *, location: str | None = "mobile", sender_jid: str | None = None
 ) -> Element:
-    """Return a chat message; `location` None leaves the tlim element out, `sender_jid` claims a `from`."""
+    """Return a chat message. Without `location` it has no tlim element. `sender_jid` sets a `from`."""
     stanza = Element(f"{{{CLIENT_NS}}}message", {"type": "chat", "to": to_jid, "id": stanza_id})
     if sender_jid is not None:
         stanza.set("from", sender_jid)
@@ -37,10 +37,10 @@ def message_stanza(
 
 
 def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
-    """Return what a `<message>` means to `me` (a bare JID) on `domain`, or None when it means nothing to tlim.
+    """Return the event that a `<message>` is to `me` (a bare JID) on `domain`, or None when it is nothing to tlim.
 
-    `stored` and refusals count only from the domain itself, carbons only from our own account (XEP-0280 section 11):
-    anybody else could forge them.
+    `stored` and refusals count only when they come from the domain itself. Carbons count only when they come from our
+    own account (XEP-0280 section 11). Anybody else could forge them.
     """
     carbon = _read_carbon(stanza, me, domain)
     if carbon is not None:
@@ -108,9 +108,10 @@ def _read_message(stanza: Element, domain: str) -> Delivered | Plain | None:
 
 
 def _read_delivery(body: str, from_jid: str | None) -> Envelope:
-    """Return an envelope as the server writes it: strictly, and longer than a stanza may be where it was unpacked.
+    """Return an envelope as the server writes it. It is read strictly.
 
-    A notice comes from the domain itself (`from_jid` None) and names in `from` whoever caused it.
+    An unpacked envelope may be longer than a client's stanza. A notice comes from the domain itself (`from_jid` None),
+    and its `from` names the user that caused it.
     """
     envelope = Envelope.model_validate(read_strict(body))
     if from_jid is not None and envelope.msg_from != _user_of(from_jid):

@@ -19,41 +19,41 @@ from tlim_client.stanzas import message_stanza
 __all__ = ["STORED_TIMEOUT", "ServerAddress", "XmppClient"]
 
 STORED_TIMEOUT = 5.0
-"""Seconds without an answer after which a message is sent again: far over what a healthy server needs."""
+"""A message is sent again after this many seconds without an answer. A healthy server needs far less."""
 
 _TOKEN = Tag.TOKEN.qualified
 
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}
-"""Refusals of this moment, not of this message."""
+"""Refusals that depend on the moment and not on the message: the message may be sent again."""
 
 _MALFORMED = {"bad-request", "jid-malformed"}
-"""Conditions (RFC 6120 section 8.3.3) that the same stanza meets every time."""
+"""Error conditions (RFC 6120 section 8.3.3) that the same stanza gets every time: it is not sent again."""
 
 
 class XmppClient(Connection):
-    """One device of one user that talks tlim; what is received lands in `inbox`."""
+    """One device of one user that speaks tlim. Received events go to `inbox`."""
 
     def send(self, envelope: Envelope, *, to: str | None = None) -> str:
-        """Send an envelope to where the server takes it, or to the JID `to`; returns the stanza id."""
+        """Send an envelope to the address that the server expects, or to the JID `to`. Returns the stanza id."""
         return self._send(write_envelope(envelope), to or self.server.entrance(envelope.msg_to))
 
     def send_body(
         self, body: str | None, to: str, *, location: str | None = "mobile", sender: str | None = None
     ) -> str:
-        """Send any text, or no body at all, in a tlim message; `location` None makes it ordinary XMPP.
+        """Send any text, or no body at all, in a tlim message. Without `location` it is an ordinary XMPP message.
 
-        `sender` claims a `from` in the stanza, as only a forger does. Returns the stanza id.
+        `sender` sets a `from` in the stanza, as only a forger does. Returns the stanza id.
         """
         return self._send(body, self.address_of(to), location=location, sender=sender)
 
     def send_stanza(self, stanza: Element) -> None:
-        """Send a `<message>` as it is; it waits in slixmpp's queue while the connection is made again."""
+        """Send a `<message>` as it is. While the connection is made again, it waits in slixmpp's queue."""
         message = self._connected().make_message(self.server.domain)
         message.xml = stanza
         message.send()
 
     def send_xml(self, text: str) -> None:
-        """Write any text into the stream, well-formed or not; raises NotReachableError when there is none."""
+        """Write any text into the stream, well-formed or not. Raises NotReachableError when there is no stream."""
         stream = self._connected()
         if not stream.is_connected():
             raise NotReachableError("the XMPP connection is down")
@@ -68,9 +68,9 @@ class XmppClient(Connection):
     ) -> Stored:
         """Send, and send again with the same msg_id until the server has stored it (docs/wire-protocol.md, "Promises").
 
-        Silence for `retry_after` seconds and "try again" (error-010, error-017, or a bounce while the bridge is away)
-        lead to another try. Raises RefusedError at once for any other refusal, ClientError for a stanza that no server
-        takes, NotReceivedError after `give_up` s.
+        The message is sent again after `retry_after` seconds of silence. It is also sent again after a temporary
+        refusal: error-010, error-017, or a bounce while the bridge is away. Raises RefusedError at once for any other
+        refusal, ClientError for a stanza that no server accepts, and NotReceivedError after `give_up` seconds.
         """
         trouble = "no answer"
         try:
@@ -87,7 +87,7 @@ class XmppClient(Connection):
             raise NotReceivedError(f"not stored within {give_up:g} s: {trouble}") from None
 
     async def fetch_token(self, within: float = 20) -> str:
-        """Ask the bridge for a bearer token for the HTTP API: who is logged in needs no password for it.
+        """Ask the bridge for a bearer token for the HTTP API. A logged-in user needs no password for it.
 
         Raises ClientError, with the error condition of RFC 6120, when it is refused or not answered.
         """
@@ -102,7 +102,7 @@ class XmppClient(Connection):
         return answer.xml.findtext(_TOKEN) or ""
 
     async def features_of(self, jid: str, within: float = 20) -> set[str]:
-        """Return what service discovery (XEP-0030) says that somebody can do; raises ClientError."""
+        """Return the features of a JID by service discovery (XEP-0030). Raises ClientError."""
         try:
             answer = await self._connected().plugin["xep_0030"].get_info(jid=JID(jid), timeout=within)
         except (IqError, IqTimeout) as error:
@@ -132,7 +132,7 @@ class XmppClient(Connection):
 
 
 def _worth_another_try(answer: Refused | Bounced) -> str:
-    """Return what to say of an answer that may be different next time; raises RefusedError for a final one."""
+    """Return the reason of a temporary refusal or bounce. Raises RefusedError for a final refusal."""
     if isinstance(answer, Bounced):
         reason = f"{answer.condition} {answer.text}".rstrip()
         if answer.condition in _MALFORMED:

@@ -1,1 +1,1 @@
-"""What a component and a client of an XMPP server have in common."""
+"""Code that components and clients of an XMPP server share."""

@@ -1,4 +1,4 @@
-"""Keeps a slixmpp stream connected: one attempt after the other, further and further apart, until it is closed."""
+"""Keeps a slixmpp stream connected until it is closed. The pauses between failed attempts grow longer and longer."""
 
 import asyncio
 import random
@@ -9,7 +9,8 @@ from typing import Any
 from slixmpp.xmlstream.xmlstream import XMLStream
 
 FIRST_DELAY_S = 0.2
-"""Before an attempt to connect again, doubling each time: a restarted server is met quickly."""
+"""The first pause before a new attempt to connect. It is short, so that a restarted server is found quickly. The pause
+doubles after each failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +18,24 @@ class Patience:
     """How long a keeper waits, in seconds."""
 
     longest_delay: float
-    """Between two attempts: a dead server is not hammered."""
+    """The longest pause between two attempts. It keeps us from flooding a dead server with attempts."""
 
     attempt: float
-    """A server that takes the connection and lets nobody in, as while it shuts down, is left after this time."""
+    """How long one attempt may take. A server that shuts down may accept the connection and then let nobody in."""
 
     idle: float
-    """A quiet connection is pinged: its other end may have vanished without a word."""
+    """A connection is pinged after this time, because its other end may have vanished without closing it."""
 
 
 class StreamKeeper:
-    """Connects a stream, and again whenever the connection is lost.
+    """Connects a stream, and connects it again whenever the connection is lost.
 
-    Its owner tells by `went_up` when the stream can be used: for a component after the handshake, for a client after
-    its login. slixmpp cannot hold two attempts at a time, so its own next one is cancelled: this class times them.
-    `ping` is to end a connection that does not answer; `on_down` gets the reason whenever there is no connection, and
-    whether there was one before.
+    The owner calls `went_up` when the stream can be used: for a component after the handshake, for a client after the
+    login. `ping` must end a connection that does not answer. `on_down` is called when an attempt fails or a connection
+    is lost. It gets the reason, and whether there was a connection before.
+
+    This class alone times the attempts. slixmpp cannot hold two attempts at a time, so slixmpp's own next attempt is
+    cancelled.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class StreamKeeper:
         self._on_down = on_down
         self._up = asyncio.Event()
         self._down = asyncio.Event()
-        self.is_wanted = asyncio.Event()  # cleared: a lost connection is not made again for now
+        self.is_wanted = asyncio.Event()  # cleared: no new connection for now
         self.is_wanted.set()
         for event in ("connection_failed", "disconnected"):
             stream.add_event_handler(event, self._went_down)
@@ -93,7 +96,7 @@ class StreamKeeper:
         await self._up.wait()
 
     async def close(self, wait: float) -> None:
-        """End the stream in order, waiting `wait` seconds at most for the server's end of it; `run` is over before."""
+        """End the stream, and wait `wait` seconds at most until the server ends its side. `run` must be over before."""
         self._stream.cancel_connection_attempt()
         if self._stream.is_connected():
             await self._stream.disconnect(wait)
@@ -109,17 +112,17 @@ class StreamKeeper:
                 await _first_of(self._ping(), self._down.wait())
 
     def _went_down(self, reason: object) -> None:
-        if self._down.is_set():  # told already: what slixmpp says of the connection that was given up
+        if self._down.is_set():  # reported already: slixmpp also reports the connection that was given up
             return
         was_up = self.is_up
         self._up.clear()
         self._down.set()
-        self._stream.cancel_connection_attempt()  # the next attempt is ours to time
+        self._stream.cancel_connection_attempt()  # this class times the next attempt
         self._on_down(str(reason or "no reason given"), was_up)
 
 
 async def _first_of(*work: Coroutine[Any, Any, object], within: float | None = None) -> None:
-    """Return when one of them is done, or after `within` seconds; the others are cancelled. Raises what it raised."""
+    """Return when one piece of work is done, or after `within` seconds. The rest is cancelled. Raises its exception."""
     tasks = [asyncio.create_task(one) for one in work]  # noqa: TID251 - this library has no tlim_runtime below it
     try:
         done, _ = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""`tlim login`, `tlim logout`: becoming and forgetting a user."""
+"""`tlim login`, `tlim logout`: log a user in, or forget them."""
 
 import os
 import sys
@@ -52,8 +52,8 @@ def login(
 ) -> None:
     """Log in, and stay logged in, as USER.
 
-    Asks for the password (or takes it from TLIM_PASSWORD, or --password-stdin), and keeps it with the token in a file
-    that only you can read. Log in as several users and say which one a command is for with --as or TLIM_PROFILE.
+    Asks for the password, or takes it from TLIM_PASSWORD or --password-stdin. Password and token are kept in a file
+    that only you can read. You can log in as several users: --as or TLIM_PROFILE then names the user of a command.
 
     Examples:
       tlim login alice
@@ -86,7 +86,7 @@ def login(
 
 
 def logout(context: typer.Context, *, user: Annotated[str, typer.Argument(help="Whom to forget.")]) -> None:
-    """Forget USER: his password and token are deleted from this machine.
+    """Forget USER: their password and token are deleted from this machine.
 
     Example: tlim logout alice
     """

@@ -1,4 +1,4 @@
-"""What every command shares: its options, who it acts for, its doors to the servers, and how it fails."""
+"""What all commands share: their options, the user they act for, the ways to the servers, and their errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -24,14 +24,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (one object per
 
 
 class Doors:
-    """How commands reach the outside; tests put others in their place."""
+    """The ways from a command to profiles and servers. Tests put fakes in their place."""
 
     def __init__(self) -> None:
         self.profiles = Profiles.of_environment()
         self.user: str | None = None
 
     def profile(self, user: str | None) -> Profile:
-        """Return the profile of `user`, else of whom `tlim --as` named, else the only one there is."""
+        """Return the profile of `user`. Without one, return that of `tlim --as`, or else the only profile there is."""
         return self.profiles.load(user or self.user)
 
     def http(self, gateway: str, token: str | None = None) -> HttpClient:
@@ -44,7 +44,7 @@ class Doors:
 
     @asynccontextmanager
     async def signed_in(self, user: str | None) -> AsyncIterator[HttpClient]:
-        """Give a client with a token that is good now; a new one is fetched and kept when the old one ends."""
+        """Give a client with a valid token. When the old token has ended, a new one is fetched and kept."""
         profile = self.profile(user)
         async with self.http(profile.gateway, profile.fresh_token) as client:
             if client.token is None:
@@ -58,13 +58,13 @@ def doors(context: typer.Context) -> Doors:
 
 
 async def get_token(client: HttpClient, profile: Profile) -> Profile:
-    """Return the profile with a new token, for which its password was accepted."""
+    """Return the profile with a new token, fetched with the profile's password."""
     answer = await client.log_in(profile.user, profile.password)
     return profile.with_token(answer["access_token"], float(answer.get("expires_in", 0)))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; everything that can go wrong ends in one line on stderr and exit code 1."""
+    """Run a command's work. Every expected failure ends with one line on stderr and exit code 1."""
     try:
         return asyncio.run(work)
     except (ClientError, TlimError, httpx.HTTPError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`tlim download`: fetching what somebody shared."""
+"""`tlim download`: fetch a shared file."""
 
 from pathlib import Path
 from typing import Annotated

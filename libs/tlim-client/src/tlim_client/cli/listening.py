@@ -1,4 +1,4 @@
-"""`tlim listen`: what comes in, as it arrives."""
+"""`tlim listen`: print messages and events as they arrive."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +82,9 @@ def _show(event: Received, *, as_json: bool) -> bool:
 
 
 async def _take(outside: Doors, user: str | None, device: XmppClient, envelope: Envelope, how: _Listening) -> None:
-    """Do with a message of somebody else what was asked for: report it as received, save its files."""
+    """Report a message of another user as received and save its files, if the options ask for it."""
     if how.receipts and envelope.msg_from != device.user:
-        device.send(receipt(device.user, envelope))  # lost with the connection? then the author only knows less
+        device.send(receipt(device.user, envelope))  # if it is lost with the connection, only the author misses it
     if how.save is not None:
         await _save_files(outside, user, envelope, how)
 

@@ -1,4 +1,4 @@
-"""Turning what was received into lines for a person or JSON for a program; pure."""
+"""Writes received messages as lines for people, or as JSON for programs. Pure functions."""
 
 import json
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from tlim_client.inbox import Delivered, Plain, Received
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: what others write must not steer this person's terminal."""
+    """Return `text` without control characters: the text of other people must not control this terminal."""
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def clock(milliseconds: object) -> str:
-    """Return the local time of an instant in epoch milliseconds, or dashes when it is none."""
+    """Return the local time of an instant in epoch milliseconds, or dashes when the value is no such instant."""
     try:
         instant = datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC).astimezone()
     except (ValueError, OverflowError, OSError):
@@ -40,7 +40,7 @@ def line_of_conversation(conversation: Mapping[str, Any]) -> str:
 
 
 def line_of_event(event: Received) -> str | None:
-    """Return one line for a received message or plain chat, None for what is no message to this person."""
+    """Return one line for a received message or plain chat. Return None for every other event."""
     match event:
         case Delivered(envelope, time=time):
             return line_of_envelope(_wire(envelope), time or envelope.msg_time)
@@ -50,7 +50,7 @@ def line_of_event(event: Received) -> str | None:
 
 
 def json_of_event(event: Received) -> dict[str, Any] | None:
-    """Return the JSON object for a received message or plain chat, None for the rest."""
+    """Return the JSON object for a received message or plain chat. Return None for every other event."""
     match event:
         case Delivered(envelope, seq=seq, time=time, delayed=delayed):
             return {"kind": "message", "seq": seq, "stored_at": time, "delayed": delayed, **_wire(envelope)}
@@ -89,7 +89,7 @@ def _content(envelope: Mapping[str, Any]) -> str:
 
 
 def _subject(element: Mapping[str, Any]) -> str:
-    """Return what a receipt or recall is about, or which session a notice is about."""
+    """Return the msg_id in an element of a receipt or recall, or the session in an element of a notice."""
     name = element.get("session_name")
     return str(element.get("msg_id") or f"{element.get('session_id', '')}{f' {name}' if name else ''}")
 

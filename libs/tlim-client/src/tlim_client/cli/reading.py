@@ -1,4 +1,4 @@
-"""`tlim history`, `sync`, `conversations`, `search`, `message`: what was said."""
+"""`tlim history`, `sync`, `conversations`, `search`, `message`: read stored messages."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
@@ -23,7 +23,7 @@ def history(
     user: As = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the stored conversation with PEER: the newest messages, oldest of them first.
+    """Print the newest messages of the conversation with PEER, in the order in which they were stored.
 
     Examples:
       tlim history bob
@@ -43,7 +43,7 @@ def sync(
     user: As = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print everything addressed to you since a number, in order; the last line is the number to go on from.
+    """Print everything addressed to you after a number, in order. The last line is the number to go on from.
 
     Examples:
       tlim sync
@@ -57,7 +57,7 @@ def sync(
 
 
 def conversations(context: typer.Context, *, limit: Limit = 20, user: As = None, as_json: AsJson = False) -> None:
-    """List your conversations, the newest first, with what you have not read.
+    """List your conversations, the newest first, with the number of unread messages.
 
     Example: tlim conversations
     """
@@ -75,7 +75,7 @@ def search(
     user: As = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print messages that hold TEXT, newest first.
+    """Print messages that contain TEXT, newest first.
 
     Example: tlim search 发票 --in bob
     """

@@ -1,4 +1,4 @@
-"""`tlim send`, `tlim read`, `tlim recall`: what goes out."""
+"""`tlim send`, `tlim read`, `tlim recall`: send messages, read receipts and recalls."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def send(
 ) -> None:
     """Send one message, to a user or into a session, and wait until the server has stored it.
 
-    When the server does not answer, the same message is sent again; it is stored and delivered once all the same.
+    When the server does not answer, the same message is sent again. It is still stored and delivered only once.
 
     Examples:
       tlim send --to bob "hi"
@@ -66,7 +66,7 @@ def read(
     session: Session = None,
     user: As = None,
 ) -> None:
-    """Report messages of one conversation as read; who wrote them is told, in a session all its members are.
+    """Report messages of one conversation as read. Their author is told; in a session, all members are told.
 
     Examples:
       tlim read fd6c…
@@ -85,7 +85,7 @@ def recall(
     session: Session = None,
     user: As = None,
 ) -> None:
-    """Take back messages of your own, shortly after they were sent: nobody can read them any more.
+    """Take back messages of your own shortly after you sent them. Nobody can read them any more.
 
     Examples:
       tlim recall fd6c…
@@ -97,11 +97,11 @@ def recall(
 
 
 Where = tuple[str | None, str | None]
-"""A user or a session; neither when the server is to be asked."""
+"""A user or a session. Both are None when the server must be asked where the message is."""
 
 
 def _utf8(text: str) -> str:
-    """Return what was typed, or for - what standard input holds."""
+    """Return the typed text. For `-`, return the text of standard input."""
     try:
         return (sys.stdin.buffer.read() if text == "-" else text.encode()).decode()
     except UnicodeError as error:
@@ -138,7 +138,7 @@ async def _tell(outside: Doors, user: str | None, kind: MsgType, msg_ids: Sequen
 
 
 async def _place(outside: Doors, user: str | None, msg_id: str) -> Where:
-    """Return whom a receipt or recall of that message goes to: the other person, or the session."""
+    """Return where a receipt or recall of that message goes: to the other person, or to the session."""
     async with outside.signed_in(user) as client:
         message: Json = await client.message(msg_id)
     session: str | None = message["session_id"]

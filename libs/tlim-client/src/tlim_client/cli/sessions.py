@@ -63,7 +63,7 @@ def invite(
 def remove(
     context: typer.Context, *, session_id: SessionId, users: Users, user: As = None, as_json: AsJson = False
 ) -> None:
-    """Remove users from a session; its creator may remove anybody, everybody may remove himself.
+    """Remove users from a session. Its creator may remove anybody. Other members may remove only themselves.
 
     Example: tlim session remove 1b2c… dave
     """

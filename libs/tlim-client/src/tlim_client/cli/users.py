@@ -15,7 +15,7 @@ commands = typer.Typer(no_args_is_help=True, help="Administer the users director
 
 
 class Format(StrEnum):
-    """What a file of users may be."""
+    """The media types that a file of users may have."""
 
     CSV = "csv"
     JSON = "json"
@@ -55,8 +55,8 @@ def import_(
 ) -> None:
     """Import users from a CSV file whose first line is `user_id,name`, or from a JSON array of such objects.
 
-    Good rows take effect together, bad ones are left out and named; importing the same file again changes nothing.
-    Where the server makes XMPP accounts, a column `password` creates them. Exit code 1 when a row was left out.
+    Good rows take effect together. Bad rows are left out and named. To import the same file again changes nothing. If
+    the server can make XMPP accounts, a column `password` creates them. Exit code 1: a row was left out.
 
     Examples:
       TLIM_ADMIN_TOKEN=$(make -s admin-token) tlim users import people.csv

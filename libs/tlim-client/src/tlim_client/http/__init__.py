@@ -1,4 +1,4 @@
-"""A tlim client over HTTP, through the gateway: tokens, users, sessions, files, and reading what was said."""
+"""A tlim client over HTTP, through the gateway: tokens, users, sessions, files and stored messages."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,8 @@ from tlim_client.http.sessions import Form, Sessions
 __all__ = ["Download", "Form", "Gateway", "HttpClient", "Json", "Parts", "attachment_name", "raise_refusal"]
 
 IMPORT_TIMEOUT = 600.0
-"""Seconds: with an import come up to 5,000 XMPP accounts, each with a password that is hashed slowly on purpose."""
+"""The time-out of an import, in seconds. An import may make 5,000 XMPP accounts, and each password is hashed slowly on
+purpose."""
 
 
 class HttpClient(Sessions, Files, DirectFiles, Reading):

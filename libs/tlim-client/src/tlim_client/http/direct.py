@@ -1,4 +1,4 @@
-"""Files past the gateway: bytes go to S3 and come from there with signed URLs, uploads in parts that can be resumed."""
+"""Files directly to and from S3, with signed URLs. Uploads go in parts and can be resumed."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -9,22 +9,22 @@ from tlim_client.failures import NotReachableError, RefusedError
 from tlim_client.http.gateway import Gateway, Json, raise_refusal
 
 PUT_TIMEOUT = 60.0
-"""Seconds in which nothing of a part goes through."""
+"""The time-out of a part, in seconds: so long may pass without any progress."""
 
 COMPLETION_TIMEOUT = 600.0
-"""Seconds: the server reads the whole file back from its storage before it answers."""
+"""The time-out of a completion, in seconds. The server reads the whole file back from its storage before it answers."""
 
 
 class DirectFiles(Gateway):
-    """What a user may do with files where the server gives direct access to its storage."""
+    """What a user can do with files if the server gives direct access to its storage."""
 
     async def upload_direct(self, file: Path, *, name: str | None = None, media_type: str | None = None) -> str:
-        """Upload a file in parts and return its file id; when it breaks off, begin and resume it with the two below."""
+        """Upload a file in parts and return its file id. To resume after a break, use the next two methods instead."""
         upload = await self.begin_upload(file, name=name, media_type=media_type)
         return await self.resume_upload(upload["upload_id"], file)
 
     async def begin_upload(self, file: Path, *, name: str | None = None, media_type: str | None = None) -> Json:
-        """Begin an upload of a file; its `upload_id` is all that is needed to go on, here or elsewhere."""
+        """Begin an upload of a file. Its `upload_id` is enough to go on later, also from another machine."""
         return await self.call("POST", "/v1/uploads", json=_declared(file, name, media_type))
 
     async def open_uploads(self) -> list[Json]:
@@ -32,7 +32,7 @@ class DirectFiles(Gateway):
         return [item async for item in self.pages("/v1/uploads")]
 
     async def resume_upload(self, upload_id: str, file: Path) -> str:
-        """Put the parts that are missing, one at a time, complete the upload and return the file id."""
+        """Put the missing parts, one at a time. Then complete the upload and return the file id."""
         path = f"/v1/uploads/{quote(upload_id, safe='')}"
         while targets := _missing(upload := await self.call("GET", path)):
             await _put_in_time(self._http, file, upload["part_size"], targets)
@@ -65,7 +65,10 @@ def _missing(upload: Json) -> list[Json]:
 
 
 async def _put_in_time(http: httpx.AsyncClient, file: Path, part_size: int, targets: list[Json]) -> None:
-    """Put parts, up to the first whose URL ran out while those before it were on their way; the first one was new."""
+    """Put parts until the URL of one has expired, because the parts before it took long.
+
+    The caller then asks for new URLs. The first URL is always new: if it is refused, that is raised.
+    """
     for target in targets:
         try:
             await _put(http, file, (target["number"] - 1) * part_size, target)

@@ -1,4 +1,4 @@
-"""Files: upload, download under a safe name."""
+"""Upload files, and download them under a safe name."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _EXTENDED_NAME = re.compile(r"filename\*\s*=\s*(?P<charset>[\w-]*)'[^']*'(?P<nam
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A downloaded file: where it lies now, its media type, its size in bytes."""
+    """A downloaded file: its path, its media type, its size in bytes."""
 
     path: Path
     media_type: str
@@ -32,9 +32,9 @@ class Files(Gateway):
         return str(answer["file_id"])
 
     async def download(self, file_id: str, target: Path) -> Download:
-        """Stream a file into `target`, or, when that is a folder, into a new file there under its own name.
+        """Stream a file into `target`. If that is a folder, the file gets its own name there, and overwrites nothing.
 
-        What breaks off leaves no new file behind that looks like a whole one.
+        A download that breaks off leaves no new file behind: it would look complete.
         """
         async with self.open("GET", f"/v1/files/{quote(file_id, safe='')}") as answer:
             if not answer.is_success:
@@ -58,7 +58,7 @@ def attachment_name(headers: Mapping[str, str]) -> str:
     """Return the file name of a Content-Disposition header (RFC 6266), without any folder; empty when there is none."""
     header = headers.get("Content-Disposition", "")
     extended = _EXTENDED_NAME.search(header)
-    if extended:  # section 4.3: it counts before the plain one, which is for old clients
+    if extended:  # section 4.3: it is preferred to the plain name, which is for old clients
         name = unquote(extended["name"], extended["charset"] or "utf-8", errors="replace")
     else:
         reader = Message()
@@ -69,7 +69,7 @@ def attachment_name(headers: Mapping[str, str]) -> str:
 
 
 def _place(target: Path, name: str) -> Path:
-    """Return `target`, or, when that is a folder, a path in it that nothing has yet."""
+    """Return `target`. If that is a folder, return a path in it that is not taken yet."""
     if not target.is_dir():
         return target
     path, number = target / name, 1

@@ -1,4 +1,4 @@
-"""Any request through the gateway: the token, refusals as exceptions, pages."""
+"""Requests through the gateway: they carry the token, raise refusals as exceptions, and follow pages."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from tlim_client.failures import NotReachableError, RefusedError
 Json = dict[str, Any]
 
 PAGE = 200
-"""Items asked for at a time: the most that the server gives."""
+"""How many items are asked for at a time. The server gives no more."""
 
 _CODES = {code.value: code for code in ErrorCode}
 
@@ -54,7 +54,7 @@ class Gateway:
 
     @asynccontextmanager
     async def open(self, method: str, path: str, **parts: Unpack[Parts]) -> AsyncIterator[httpx.Response]:
-        """Send any request and give its answer, whatever the status, with the body not yet read."""
+        """Send any request and give its answer for any status. The body is not read yet."""
         parts["headers"] = {
             **({"Authorization": f"Bearer {self.token}"} if self.token else {}),
             **parts.get("headers", {}),
@@ -69,7 +69,7 @@ class Gateway:
             ) from error
 
     async def ask(self, method: str, path: str, **parts: Unpack[Parts]) -> httpx.Response:
-        """Send any request and return its answer, whatever the status, with the body read."""
+        """Send any request and return its answer for any status. The body is read."""
         async with self.open(method, path, **parts) as answer:
             await answer.aread()
         return answer
@@ -82,7 +82,7 @@ class Gateway:
         return content
 
     async def pages(self, path: str, **which: str) -> AsyncIterator[Json]:
-        """Give the items of all pages of a list that is paged by an opaque cursor; `which` are query parameters."""
+        """Give the items of all pages of a list. The pages follow an opaque cursor; `which` holds query parameters."""
         cursor: dict[str, str] = {}
         while True:
             page = await self.call("GET", path, params={"limit": PAGE, **which, **cursor})

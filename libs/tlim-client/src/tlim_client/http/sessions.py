@@ -12,12 +12,13 @@ Form = Literal["get", "form", "json"]
 
 
 class Sessions(Gateway):
-    """What a user may ask about sessions."""
+    """What a user can do with sessions."""
 
     async def legacy(self, operation: str, form: Form = "form", *, root: str = "plugin", **fields: object) -> Json:
         """Call `addSession`, `modifySession` or `deleteSession` (docs/wire-protocol.md, "Legacy HTTP").
 
-        Lists are sent as JSON text in query and form, as they are in JSON. RefusedError for `result: "fail"`.
+        In a query or form a list is sent as JSON text; in a JSON body it is a list. Raises RefusedError for
+        `result: "fail"`.
         """
         path = f"/{root}/tlim/{operation}"
         if form == "json":
