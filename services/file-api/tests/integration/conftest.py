@@ -45,7 +45,7 @@ async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30)
 
 @dataclass
 class MessageStore:
-    """message-store's side: who may see a message with which file, and of which files all messages were recalled."""
+    """message-store's side: which user may see which file in a message, and which files have only recalled messages."""
 
     sees: set[tuple[str, str]] = field(default_factory=set)
     recalled: set[str] = field(default_factory=set)

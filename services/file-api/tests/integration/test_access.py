@@ -1,4 +1,4 @@
-"""Who may read a file."""
+"""The right to read a file."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

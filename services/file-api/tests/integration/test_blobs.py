@@ -1,4 +1,4 @@
-"""The same bytes are kept once, whoever uploads them and whenever."""
+"""The same bytes are kept once, for all uploaders and at any time."""
 
 import asyncio
 import hashlib

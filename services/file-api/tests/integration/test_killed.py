@@ -21,7 +21,7 @@ UPLOAD = "/p/upload/mobileFileUpload?user_id={}"
 
 
 class Person:
-    """Uploads the same few contents over and over, and remembers what he was told."""
+    """Uploads the same few contents over and over, and remembers the answers."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""How much a user may have, how often he may upload, and how he makes room again."""
+"""How much a user may have, how often a user may upload, and how users make room again."""
 
 import asyncio
 from collections.abc import AsyncIterator
