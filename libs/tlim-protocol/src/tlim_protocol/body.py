@@ -13,28 +13,29 @@ from tlim_protocol.lenient import read_json
 from tlim_protocol.registry import REGISTRY, ElementField, MsgType
 
 MAX_UNPACKED_BYTES = 1024 * 1024
-"""A compressed body may not grow past this: a few kilobytes of zlib can hold gigabytes."""
+"""The largest compressed body, after unpacking. Without it, a stanza of 256 KiB could unpack to almost 200 MiB."""
 
 MAX_ELEMENTS = 1_000
-"""In a body. Each element of a receipt is two look-ups while the log is locked, and a stanza of 150 KB can hold 45,000
-of them: ten such receipts held everybody up for ten seconds. Whoever has more to say sends several messages."""
+"""The most elements in a body. Each element of a receipt costs two look-ups while the log is locked. Without this
+limit, a stanza of 150 KB could hold 45,000 elements, and ten such receipts stopped all messages for ten seconds. A
+client with more elements sends several messages."""
 
 Body = list[dict[str, Any]]
 
 Charge = Callable[[int], None]
-"""Told the size of a body in bytes once it is unpacked and before it is read; may raise TlimError to refuse it."""
+"""Called with the size in bytes of an unpacked body, before the body is read. It may raise TlimError to refuse it."""
 
 
 def free_of_charge(_size: int) -> None:
-    """Charge nobody."""
+    """Accept a body of any size."""
 
 
 def read_body(raw: object, *, compressed: bool, charge: Charge = free_of_charge) -> Body:
     """Return the body as a non-empty list of objects, whatever form it came in.
 
-    `raw` is an array, a string that holds one, or with `compressed` the base64 of the zlib of one (at most 1 MiB
-    unpacked). Raises BODY_EMPTY when there is nothing, NOT_AN_ARRAY when it is something else, FIELD_INVALID when it
-    unpacks to more, or holds more values than a message may.
+    `raw` is an array, or a string that holds a JSON array. With `compressed` it is the base64 of a zlib stream with
+    such a string, at most 1 MiB unpacked. Raises BODY_EMPTY without a body, and NOT_AN_ARRAY for anything but an array
+    of objects. Raises FIELD_INVALID if it unpacks to more than 1 MiB, or holds more values than a message may.
     """
     if raw is None or raw in ("", []):
         raise TlimError(ErrorCode.BODY_EMPTY, "body is missing or empty", field="body")
@@ -56,11 +57,11 @@ def read_body(raw: object, *, compressed: bool, charge: Charge = free_of_charge)
 
 
 def check_elements(msg_type: MsgType, body: Body) -> None:
-    """Check every element of `body` against the registry's row of its type.
+    """Check every element of `body` against the row of `msg_type` in the registry.
 
-    Raises FIELD_INVALID for more than MAX_ELEMENTS, the code that the row gives for an empty field (text BODY_EMPTY,
-    file_id FILE_UNKNOWN, msg_id MSG_ID_UNKNOWN, session_id SESSION_ID_EMPTY), FIELD_INVALID for an id over 64
-    characters, and SESSION_ID_EMPTY when the elements of one message name different sessions.
+    Raises FIELD_INVALID for more than MAX_ELEMENTS elements, and for an id over 64 characters. Raises the row's own
+    code for an empty field: text BODY_EMPTY, file_id FILE_UNKNOWN, msg_id MSG_ID_UNKNOWN, session_id SESSION_ID_EMPTY.
+    Raises SESSION_ID_EMPTY when the elements of one message name different sessions.
     """
     if len(body) > MAX_ELEMENTS:
         raise TlimError(ErrorCode.FIELD_INVALID, f"body has more than {MAX_ELEMENTS} elements", field="body")

@@ -12,7 +12,7 @@ from tlim_protocol.lenient import read_json, write_json
 from tlim_protocol.registry import CLIENT_TYPES, REGISTRY, MsgType
 
 MAX_STANZA_BYTES = 256 * 1024
-"""A whole stanza: what the common XMPP servers accept from clients by default."""
+"""The largest stanza. It is what the common XMPP servers accept from clients by default."""
 
 DEFAULT_VERSION = "2.0.0"
 
@@ -25,7 +25,7 @@ _PLAIN = {"compress": "0", "encode": "1", "encrypt": "0"}
 
 
 class Envelope(BaseModel):
-    """A message that passed every check needing no I/O; its body is unpacked and its user ids are normalised."""
+    """A message that passed every check that needs no I/O. Its body is unpacked, and its user ids are normalised."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -42,31 +42,31 @@ class Envelope(BaseModel):
 
     @property
     def session_id(self) -> str | None:
-        """The group it belongs to, or None in a 1:1 conversation; all elements agree on it."""
+        """The session of the message, or None in a 1:1 conversation. All elements name the same session."""
         return self.body[0].get("session_id") if REGISTRY[self.msg_type].names_session else None
 
     @property
     def file_ids(self) -> list[str]:
-        """The files that it shares, in order, without repetition; empty for other types."""
+        """The ids of the files that the message shares, in order, without repetition; empty for other types."""
         if not REGISTRY[self.msg_type].carries_file:
             return []
         return list(dict.fromkeys(element["file_id"] for element in self.body))
 
     @property
     def conversation_id(self) -> str:
-        """The session's id, or `u:<smaller>:<larger>` between two people (architecture: one shard, one order)."""
+        """The session's id, or `u:<smaller>:<larger>` between two people. It decides the shard, and so the order."""
         return self.session_id or conversation_of_users(self.msg_from, self.msg_to or self.msg_from)
 
 
 def read_envelope(text: str | None, sender: str, charge: Charge = free_of_charge) -> Envelope:
-    """Return the envelope in a stanza's `<body>`, which `sender` (a normalised user id) is known to have sent.
+    """Return the envelope in a stanza's `<body>`. `sender` is the authenticated sender, a normalised user id.
 
-    A compressed body is charged for by its unpacked size before it is read.
+    For a compressed body, `charge` is called with the unpacked size before the body is read.
 
-    Raises TlimError with exactly one code, of the first failing check (docs/wire-protocol.md, "Order of checks"): empty
+    Raises TlimError with the code of the first check that fails (docs/wire-protocol.md, "Order of checks"): empty
     (BODY_EMPTY), parse (JSON_INVALID), msg_type, field types and sizes (FIELD_INVALID), compress/encode/encrypt
     (UNSUPPORTED), sender (FROM_NOT_SENDER), body (BODY_EMPTY, NOT_AN_ARRAY), element fields, receiver (USER_UNKNOWN).
-    Never raises anything else, but for what `charge` raises.
+    It raises nothing else, except what `charge` raises.
     """
     if text is None or not text.strip():
         raise TlimError(ErrorCode.BODY_EMPTY, "the stanza has no body", field="body")
@@ -83,7 +83,7 @@ def read_envelope(text: str | None, sender: str, charge: Charge = free_of_charge
 
 
 def write_envelope(envelope: Envelope) -> str:
-    """Return strict JSON under the specification's names whose characters may stand in an XML text node."""
+    """Return strict JSON with the specification's names. All its characters may stand in an XML text node."""
     return write_json(envelope.model_dump(by_alias=True, exclude_none=True))
 
 
@@ -120,7 +120,7 @@ def _read_fields(raw: dict[str, Any]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, limit in _MAX_LENGTH.items():
         value = raw.get(name)
-        if value is None and name in {"from", "to"}:  # null is as good as absent: some clients write both names
+        if value is None and name in {"from", "to"}:  # null counts as absent, because some clients write both names
             value = raw.get(f"msg_{name}")
         if value is not None:
             fields[name] = _read_field(name, value, limit)

@@ -1,6 +1,6 @@
-"""What the services tell each other: JSON payloads on NATS, each a frozen model.
+"""The JSON payloads that services send each other over NATS. Each is a frozen model.
 
-All user ids are normalised, all times are epoch milliseconds on the server's clock.
+All user ids are normalised. All times are epoch milliseconds on the server's clock.
 """
 
 from enum import StrEnum
@@ -47,7 +47,7 @@ class Carrier(Event):
 
 
 class AcceptedMessage(Carrier):
-    """`tlim.in.M*`: a valid message as the bridge took it over, not yet stored."""
+    """`tlim.in.M*`: a valid message that the bridge has accepted, not yet stored."""
 
     sender: str
     reply_to: str  # full JID of the sending resource: where `stored` and errors go
@@ -60,10 +60,11 @@ class AcceptedMessage(Carrier):
 class StoredMessage(Carrier):
     """`tlim.out.M*`: a committed message, to be delivered to `recipients` and confirmed to `reply_to`.
 
-    Not `is_news`: only confirmed, as a resend, a receipt of what was read before, or what was recalled before it was
-    delivered. News without recipients: the sender's other devices hear of it, and nobody else. No `reply_to`: published
-    again from the database, nobody waits. `after_seq` of what has no recipients is that of RejectedMessage, since its
-    own `seq` may be an old one.
+    If `is_news` is false, the message is only confirmed to its sender. Examples are a resend, a receipt for messages
+    that were read already, and a message that was recalled before its delivery. If `is_news` is true and there are no
+    recipients, only the sender's other devices get it. Without `reply_to` it was published again from the database, and
+    no device waits for a confirmation. `after_seq` is for messages without recipients: their own `seq` may be old, so
+    it means the same as in RejectedMessage.
     """
 
     kind: Literal["stored"] = "stored"
@@ -79,7 +80,7 @@ class StoredMessage(Carrier):
 
 
 class RejectedMessage(Event):
-    """`tlim.out.M*`: a message that was refused after it was accepted; nothing was stored, only the sender hears."""
+    """`tlim.out.M*`: a message that was refused after it was accepted. Nothing was stored; only the sender is told."""
 
     kind: Literal["rejected"] = "rejected"
     code: ErrorCode
@@ -91,7 +92,7 @@ class RejectedMessage(Event):
     reply_to: str
     stanza_id: str
     received_at: int
-    after_seq: int  # the newest seq that was published before it: lets the store find its place from any last event
+    after_seq: int  # the newest seq published before it: so the store finds its place from any last event
 
 
 OutEvent = StoredMessage | RejectedMessage
@@ -109,7 +110,7 @@ def read_out_event(data: bytes) -> OutEvent:
 
 
 class SessionEvent(Event):
-    """`tlim.in.HTS-*`: a session after a change, with all its subscribers, who changed it and what changed."""
+    """`tlim.in.HTS-*`: a session after a change, with all its subscribers, the actor and the changes."""
 
     msg_type: MsgType
     session_id: str
@@ -117,7 +118,7 @@ class SessionEvent(Event):
     session_type: int
     session_user: str
     version: int  # rises by one with every change of the session
-    change: int = 0  # its place among the changes of all sessions, in the order of their commits; 0: not told
+    change: int = 0  # numbers the changes of all sessions in the order of their commits; 0: unknown
     actor: str
     at: int
     subscribers: list[str]
@@ -138,14 +139,17 @@ class FileEvent(Event):
 
 
 class UserMeet(Event):
-    """Request of `tlim.rpc.user.meet`: note that `seen` exist (first token, first message) and look `ask` up."""
+    """Request of `tlim.rpc.user.meet`: note that the users `seen` exist, and look up the users `ask`.
+
+    A user is seen with their first token or first message.
+    """
 
     seen: list[str]
     ask: list[str]
 
 
 class UsersKnown(Event):
-    """Answer of `tlim.rpc.user.meet`: those of `ask` that the users directory has, deactivated ones left out."""
+    """Answer of `tlim.rpc.user.meet`: the users of `ask` that are in the directory and not deactivated."""
 
     known: list[str]
 
@@ -156,15 +160,16 @@ class AuditAction(StrEnum):
     USER_PUT = "user.put"
     USER_DEACTIVATED = "user.deactivated"
     USERS_IMPORTED = "users.imported"
-    MESSAGE_SEND = "message.send"  # asked for: what became of it, the message tells
-    ACCOUNTS_MAKE = "accounts.make"  # asked for: what became of it, `users.imported` tells
-    ACCOUNT_RESET = "account.reset"  # asked for: another password of one user
+    MESSAGE_SEND = "message.send"  # only the request; the message itself shows the outcome
+    ACCOUNTS_MAKE = "accounts.make"  # only the request; `users.imported` shows the outcome
+    ACCOUNT_RESET = "account.reset"  # only the request for a new password of one user
 
 
 class AuditNote(Event):
-    """Request of `tlim.rpc.audit.note`: what an administrator asks another service for; answered when it is committed.
+    """Request of `tlim.rpc.audit.note`: what an administrator asked another service to do.
 
-    `actor` is the subject of his token, `request_id` is the one in that service's log.
+    The answer comes when the note is committed. `actor` is the subject of the administrator's token. `request_id` is
+    the id of their request in the log of that other service.
     """
 
     actor: str
@@ -184,8 +189,8 @@ class FileQuestion(Event):
 class FileVerdict(Event):
     """Answer of `tlim.rpc.message.grants`.
 
-    `allowed`: the user sees a message with the file that is not recalled. `recalled`: messages carried the file, and
-    every one of them has been recalled; then its uploader may not read it either.
+    `allowed`: the user can see a message that carries the file and is not recalled. `recalled`: all messages that
+    carried the file have been recalled. Then the uploader may not read the file either.
     """
 
     allowed: bool
@@ -193,13 +198,16 @@ class FileVerdict(Event):
 
 
 class FilesQuestion(Event):
-    """Request of `tlim.rpc.file.check`: which files exist, and which are uploads of the user named."""
+    """Request of `tlim.rpc.file.check`: which files exist, and which of them the named user has uploaded."""
 
     asks: list[FileQuestion]
 
 
 class FilesAnswer(Event):
-    """Answer to FilesQuestion: the ids of complete files that may be sent, and the pairs whose user is the uploader."""
+    """Answer of `tlim.rpc.file.check`.
+
+    `existing`: the ids of complete files that may be sent. `owned`: the questions whose user is the file's uploader.
+    """
 
     existing: list[str]
     owned: list[FileQuestion]
@@ -212,9 +220,9 @@ class SessionsQuestion(Event):
 
 
 class SessionsAnswer(Event):
-    """Answer of `tlim.rpc.session.get`: each session as its newest event told it, and the ids of which there is none.
+    """Answer of `tlim.rpc.session.get`: the newest event of each session, and the ids of unknown sessions.
 
-    An answer may leave some out, to stay small: the asker asks again for those.
+    An answer may leave out some sessions to stay small. The asker asks again for these.
     """
 
     sessions: list[SessionEvent]
@@ -222,7 +230,7 @@ class SessionsAnswer(Event):
 
 
 class SessionChangesQuestion(Event):
-    """Request of `tlim.rpc.session.changes`: what happened to any session after change `after`."""
+    """Request of `tlim.rpc.session.changes`: the changes of all sessions after change number `after`."""
 
     after: int
     limit: int = Field(gt=0)
@@ -231,7 +239,8 @@ class SessionChangesQuestion(Event):
 class SessionChanges(Event):
     """Answer of `tlim.rpc.session.changes`: events in the order of their changes, and whether there are more.
 
-    At least the newest event of every session that changed; an answer may hold fewer than asked for, to stay small.
+    Older events of a session may be missing, but not its newest one. An answer may hold fewer events than asked for, to
+    stay small.
     """
 
     events: list[SessionEvent]
@@ -251,6 +260,6 @@ class SeqsAnswer(Event):
 
 
 class Time(Event):
-    """Answer of `tlim.rpc.clock`: epoch milliseconds on the clock of message-store, which dates the log."""
+    """Answer of `tlim.rpc.clock`: epoch milliseconds on message-store's clock, which gives the messages their times."""
 
     now: int

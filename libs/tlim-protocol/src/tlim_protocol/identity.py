@@ -24,7 +24,7 @@ def normalize_user_id(raw: str) -> str:
 
     Raises TlimError FIELD_INVALID for what cannot be a localpart or is longer than 64 characters.
     """
-    if len(raw) > _MAX_RAW:  # before the cache: it would keep megabytes of what is not even looked at
+    if len(raw) > _MAX_RAW:  # refused before the cache, which would keep megabytes of useless text
         raise _no_user_id(raw)
     return _normalized(raw)
 
@@ -35,7 +35,7 @@ def _normalized(raw: str) -> str:
     if not _ASCII_LOCALPART.issuperset(folded):
         mapped = "".join(stringprep.map_table_b2(char) for char in raw if not stringprep.in_table_b1(char))
         folded = unicodedata.normalize("NFKC", mapped)
-        # nodeprep is of Unicode 3.2 and knows no younger characters: folding them once would not be folding for good
+        # nodeprep knows only Unicode 3.2. Newer characters are refused: folding them twice could give another id.
         if any(stringprep.in_table_a1(char) for char in raw + folded):
             raise _no_user_id(raw)
     if not folded or len(folded) > MAX_ID or not _is_localpart(folded):
@@ -50,7 +50,7 @@ def _no_user_id(raw: str) -> TlimError:
 def _is_localpart(folded: str) -> bool:
     if _ASCII_LOCALPART.issuperset(folded):
         return True
-    if not shows_something(folded):  # the id stands for the name of a person whom nobody named
+    if not shows_something(folded):  # a user without a name is shown by their id, so it must be visible
         return False
     return _FORBIDDEN_IN_LOCALPART.isdisjoint(folded) and not any(
         char.isspace() or unicodedata.category(char)[0] == "C" for char in folded
@@ -63,5 +63,5 @@ def conversation_of_users(one: str, other: str) -> str:
 
 
 def shard_of(conversation_id: str, shards: int = SHARDS) -> int:
-    """Return the shard, 0 <= shard < shards, that holds all that concerns a conversation: crc32 modulo shards."""
+    """Return the shard of a conversation, 0 <= shard < shards: crc32 modulo shards. All its events go there."""
     return zlib.crc32(conversation_id.encode()) % shards

@@ -1,4 +1,4 @@
-"""Reading JSON as clients really send it: strict JSON first, JSON5 where that fails; writing is always strict."""
+"""Reads JSON as clients really send it: as strict JSON, and if that fails, as JSON5. Writes strict JSON only."""
 
 import json
 import math
@@ -13,15 +13,17 @@ import pyjson5
 from tlim_protocol.errors import ErrorCode, TlimError
 
 MAX_DEPTH = 100
-"""Deeper nesting is refused: nobody's message needs it, and parsers and databases differ beyond it."""
+"""The deepest nesting. No message needs more, and with deeper nesting parsers and databases behave differently."""
 
 MAX_VALUES = 10_000
-"""Texts with more values are refused unread: a kilobyte of zlib can hold 480,000 of them, and each is an object in
-memory that every service on the way looks at. A body of 1,000 elements with ten fields each is still read."""
+"""The most values in a text; a text with more is refused before it is parsed. Every value is an object in the memory of
+every service on the way, and a kilobyte of zlib can hold 480,000 values. A body of 1,000 elements may have ten fields
+in each of them."""
 
 MAX_BITS = 1024
-"""Larger integers are refused, as numbers that are not finite are: to most readers they are just that. And writing one
-as decimal digits takes time with the square of its length, where JSON5's hexadecimal ones may have any."""
+"""The largest integer, in bits. Most readers take a larger one for infinity, so it is refused like infinity. The limit
+also bounds our work: a hexadecimal integer of JSON5 may have any length, and the time to write it in decimal digits
+grows with the square of the length."""
 
 _STRINGS_AND_COMMENTS = rb"""
     "[^"\\]*+(?:\\.?[^"\\]*+)*+"?
@@ -32,7 +34,7 @@ _STRINGS_AND_COMMENTS = rb"""
 
 
 class Number(float):
-    """A number with a fraction or an exponent, which is written as it was read: `100.10` does not become `100.1`."""
+    """A number with a fraction or an exponent. It is written as it was read: `100.10` does not become `100.1`."""
 
     __slots__ = ("text",)
 
@@ -49,7 +51,7 @@ _STRICT = msgspec.json.Decoder(float_hook=Number)
 
 
 def read_strict(text: str | bytes) -> object:
-    """Return the value of strict JSON, its numbers as integers or as `Number`; raises ValueError for all else."""
+    """Return the value of strict JSON, with numbers as int or `Number`; raises ValueError for any other text."""
     try:
         return _STRICT.decode(text)
     except RecursionError as error:
@@ -59,10 +61,10 @@ def read_strict(text: str | bytes) -> object:
 def read_json(text: str | bytes, max_values: int = MAX_VALUES) -> object:
     """Return the value of strict JSON or, failing that, of JSON5 (unquoted keys, single quotes, trailing commas).
 
-    The specification's own examples need the second reading, which knows numbers only as floats. Of repeated keys the
-    last wins. Raises TlimError
-    FIELD_INVALID, before anything is read, for more than `max_values` values. Raises JSON_INVALID for everything
-    else, for numbers beyond what a float can tell and for nesting deeper than MAX_DEPTH.
+    The specification's own examples are JSON5. There, a number with a fraction is a plain float. If a key is repeated,
+    the last one wins. Raises TlimError FIELD_INVALID for more than `max_values` values, before anything is parsed.
+    Raises JSON_INVALID for a text that is neither, for numbers that are too large, and for nesting deeper than
+    MAX_DEPTH.
     """
     check_values(text, max_values)
     try:
@@ -75,13 +77,14 @@ def read_json(text: str | bytes, max_values: int = MAX_VALUES) -> object:
 
 
 def check_values(text: str | bytes, max_values: int) -> None:
-    """Raise TlimError FIELD_INVALID for a text of JSON or JSON5 with more than `max_values` values, without reading it.
+    """Raise TlimError FIELD_INVALID for JSON or JSON5 with more than `max_values` values, without parsing it.
 
-    Each value but the outermost stands behind a comma or an opening bracket; an empty array or object counts twice.
+    It counts commas and opening brackets: each value but the outermost follows one of them. So an empty array or object
+    counts twice.
     """
     data = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
     if data.count(b",") + data.count(b"[") + data.count(b"{") < max_values:
-        return  # however many of these stand in strings
+        return  # some of these may be inside strings, so there are even fewer values
     if _more_values_than(max_values).match(data) is not None:
         raise TlimError(ErrorCode.FIELD_INVALID, f"the JSON holds more than {max_values} values", field="body")
 
@@ -89,20 +92,20 @@ def check_values(text: str | bytes, max_values: int) -> None:
 def write_json(value: object) -> str:
     """Return `value` as compact strict JSON whose characters may all stand in XML 1.0 text.
 
-    JSON escapes the control characters itself; U+FFFE and U+FFFF, which XML forbids too, can only occur inside
-    strings, so that replacing them by their escapes keeps the value.
+    JSON itself escapes the control characters. XML also forbids U+FFFE and U+FFFF. They occur only inside strings, so
+    replacing them by their escapes does not change the value.
     """
     text = msgspec.json.encode(value, enc_hook=_as_it_came).decode()
     return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def same_json(one: str, other: str) -> bool:
-    """Tell whether two strict JSON texts say the same: the order of keys and how a number is written do not count."""
+    """Tell whether two strict JSON texts have the same value. Neither the order of keys nor a number's form counts."""
     return bool(_comparable(one) == _comparable(other))
 
 
 def _comparable(text: str) -> object:
-    # Python takes 1 for true; a number in a tuple is equal to numbers only
+    # Python says that 1 equals True. A number inside a tuple equals only another number.
     return json.loads(text, parse_int=_number, parse_float=_number)
 
 
@@ -118,10 +121,10 @@ def _as_it_came(value: object) -> msgspec.Raw:
 
 @lru_cache
 def _more_values_than(count: int) -> re.Pattern[bytes]:
-    """Return what matches a text with `count` commas or opening brackets outside of strings: more than `count` values.
+    """Return a pattern that matches a text with more than `count` values.
 
-    Every repetition is possessive, so no byte is looked at twice. One match of the whole is ten times as fast as a
-    loop over the values.
+    Such a text has `count` commas or opening brackets outside of strings. Every repetition is possessive, so no byte is
+    looked at twice. One match of the whole text is ten times as fast as a loop over the values.
     """
     skipped = rb"""(?:[^,\[{"'/]++ | """ + _STRINGS_AND_COMMENTS + rb""")*+"""
     return re.compile(rb"(?:" + skipped + rb"[,\[{]){%d}+" % count, re.VERBOSE | re.DOTALL)

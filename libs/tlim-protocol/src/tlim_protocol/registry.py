@@ -1,6 +1,6 @@
-"""The closed, append-only registry of message types: a new type is one new row here, nothing else.
+"""The closed, append-only registry of message types. A new type is one new row here and nothing else.
 
-Code that has to tell types apart asks what they do (`Effect`), never for their names.
+Other code branches on what a type does (`Effect`), never on its name.
 """
 
 from collections.abc import Mapping
@@ -34,20 +34,20 @@ class MsgType(StrEnum):
 
 
 class Effect(Enum):
-    """What a type does: the one question that code may branch on, with `assert_never`, instead of naming types."""
+    """What a type does. Code branches on this, with `assert_never`, and not on the types themselves."""
 
-    CHAT = auto()  # people wrote it: stored with a `seq`, delivered, counted as unread
-    RECEIPT = auto()  # reports messages of others as received, or as read
+    CHAT = auto()  # written by a user: stored with a `seq`, delivered, counted as unread
+    RECEIPT = auto()  # reports messages of other users as received or read
     RECALL = auto()  # takes back messages of its own sender
-    NOTICE = auto()  # the server tells of a change of a session
-    AUDIT = auto()  # the server tells whoever runs the system, no user
+    NOTICE = auto()  # from the server: a session has changed
+    AUDIT = auto()  # from the server to the operator, not to users
 
 
 _OF_CLIENTS = frozenset({Effect.CHAT, Effect.RECEIPT, Effect.RECALL})
 
 
 class ElementField(NamedTuple):
-    """A key that a body element has: its name, the code answered when it is empty, whether it may be missing."""
+    """A key of a body element: its name, the error code when it is empty, and whether it is required."""
 
     name: str
     code: ErrorCode
@@ -63,7 +63,7 @@ _ANY_SESSION_ID = ElementField("session_id", ErrorCode.SESSION_ID_EMPTY, require
 
 
 class MessageKind(NamedTuple):
-    """One row of the registry: what a type is called, what it does, what its body elements hold."""
+    """One row of the registry: the title of a type, its effect, and the keys of its body elements."""
 
     title: str
     effect: Effect
@@ -74,17 +74,17 @@ class MessageKind(NamedTuple):
 
     @property
     def is_chat(self) -> bool:
-        """Whether it is a message between people: in history and counted, which receipts and recalls are not."""
+        """Whether it is a message between people. Only these are in the history and counted as unread."""
         return self.effect is Effect.CHAT
 
     @property
     def sent_by_clients(self) -> bool:
-        """Whether clients send it, over XMPP; everything else is the server's word."""
+        """Whether clients send it, over XMPP. All other types come from the server only."""
         return self.effect in _OF_CLIENTS
 
     @property
     def is_group(self) -> bool:
-        """Whether every element must name a session: routing is then by `session_id` only."""
+        """Whether every element must name a session. Then only the `session_id` decides the receivers."""
         return _SESSION_ID in self.element
 
     @property

@@ -1,6 +1,6 @@
-"""The names of what stands in XMPP stanzas: our elements and their namespace, and those of the XEPs that carry them.
+"""The names of XML elements in XMPP stanzas: our own, and the namespaces of the XEPs that carry them.
 
-The modules of the XMPP servers (deploy/ejabberd, deploy/prosody) use the same ones; a test compares them.
+The modules of the XMPP servers (deploy/ejabberd, deploy/prosody) use the same names; a test compares them.
 """
 
 from enum import StrEnum
@@ -9,13 +9,13 @@ TLIM_NS = "im.itonglian.com"
 """The namespace of our elements: fixed by the protocol, whatever the domain is called."""
 
 FORWARD_NS = "urn:xmpp:forward:0"
-"""XEP-0297: what the XMPP server diverts to the bridge, and what the bridge has it copy to other devices."""
+"""XEP-0297: the XMPP server wraps messages for the bridge in it, and the bridge wraps copies for other devices."""
 
 CARBONS_NS = "urn:xmpp:carbons:2"
 """XEP-0280: copies of what another device of the same user sent or received."""
 
 HINTS_NS = "urn:xmpp:hints"
-"""XEP-0334: what is not kept for somebody who is away."""
+"""XEP-0334: marks stanzas that are not kept for a user who is offline."""
 
 
 class Tag(StrEnum):

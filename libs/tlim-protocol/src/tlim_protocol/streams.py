@@ -1,4 +1,4 @@
-"""JetStream streams and consumers, and what each NATS user may say and hear: data for provisioning, no code."""
+"""JetStream streams and consumers, and what each NATS user may publish and subscribe to: data for provisioning."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,7 +11,7 @@ from tlim_protocol.subjects import ALL_DEAD, ALL_OUT, Rpc, every_in
 
 
 class StreamName(StrEnum):
-    """The streams: what was accepted, what is committed, what happened to files, and what nobody could process."""
+    """The streams: accepted messages, committed messages, events of files, and messages that nobody can process."""
 
     IN = "TLIM_IN"
     OUT = "TLIM_OUT"
@@ -22,8 +22,8 @@ class StreamName(StrEnum):
 class WhenFull(StrEnum):
     """What a stream does at its `max_bytes`."""
 
-    REFUSE_NEW = "refuses what is new"  # its publisher hears it and tries again: nothing is lost in silence
-    DROP_OLDEST = "drops what is oldest"  # only where nobody of ours waits for it: that must not stop the living
+    REFUSE_NEW = "refuses what is new"  # the publisher is told and tries again, so nothing is lost in silence
+    DROP_OLDEST = "drops what is oldest"  # only for streams without a consumer of ours: they must not stop the rest
 
 
 class StreamSpec(NamedTuple):
@@ -38,17 +38,17 @@ class StreamSpec(NamedTuple):
 
 
 class ConsumerSpec(NamedTuple):
-    """A durable pull consumer with explicit acks, the only one of its stream.
+    """A durable pull consumer with explicit acks, the only consumer of its stream.
 
-    What it has acknowledged for as long as `keep`, or longer, is removed from the stream.
+    A message is removed from the stream when `keep` has passed since the consumer acknowledged it.
     """
 
     stream: StreamName
     durable: str
     filter_subjects: tuple[str, ...]
     keep: timedelta
-    ack_wait: timedelta = timedelta(seconds=30)  # a batch takes milliseconds: only a dead process meets it
-    max_ack_pending: int = 2_000  # two batches and some: more in flight would only wait in the consumer's memory
+    ack_wait: timedelta = timedelta(seconds=30)  # a batch takes milliseconds, so only a dead process takes longer
+    max_ack_pending: int = 2_000  # a few batches: more messages would only wait in the consumer's memory
 
 
 _GIB = 1024**3
@@ -56,18 +56,18 @@ _GIB = 1024**3
 _FOR_THE_STORE = tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
 _OF_FILES = tuple(every_in(kind) for kind in AUDIT_TYPES)
 
-# Together they fit into max_file_store of deploy/nats/nats.conf. In this order: TLIM_IN once kept all of tlim.in, and
-# has to let go of the events of files before another stream may take them.
+# Together they fit into max_file_store of deploy/nats/nats.conf. Keep TLIM_IN first: older releases kept all of tlim.in
+# in it. It must give up the events of files before TLIM_FILES can take them.
 STREAMS = (
     StreamSpec(StreamName.IN, _FOR_THE_STORE, max_age=timedelta(days=7), max_bytes=4 * _GIB),
     StreamSpec(StreamName.OUT, (ALL_OUT,), max_age=timedelta(days=7), max_bytes=4 * _GIB),
-    # for audit by whoever runs the system
+    # For the operator's audit.
     StreamSpec(StreamName.FILES, _OF_FILES, timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
     StreamSpec(StreamName.DEAD, (ALL_DEAD,), timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
 )
 
 STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))  # PostgreSQL has them
-# From its newest events message-store sees what a power cut took; the server syncs to disk every 2 minutes.
+# Its newest events show message-store what a power cut has lost. NATS syncs to disk every 2 minutes.
 BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,), keep=timedelta(minutes=10))
 
 CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)

@@ -13,7 +13,7 @@ ALL_DEAD = "tlim.dead.>"
 
 
 class Rpc(StrEnum):
-    """Request-reply subjects; the payloads stand in tlim_protocol.events."""
+    """Request-reply subjects; their payloads are in tlim_protocol.events."""
 
     SESSION_GET = "tlim.rpc.session.get"
     SESSION_CHANGES = "tlim.rpc.session.changes"
@@ -26,17 +26,17 @@ class Rpc(StrEnum):
 
 
 def subject_in(msg_type: MsgType, conversation_id: str) -> str:
-    """Return where something accepted for processing is published: `tlim.in.<msg_type>.<shard>`."""
+    """Return the subject for a message that was accepted for processing: `tlim.in.<msg_type>.<shard>`."""
     return f"tlim.in.{msg_type.value}.{shard_of(conversation_id)}"
 
 
 def subject_out(msg_type: MsgType, conversation_id: str) -> str:
-    """Return where a committed fact, or a refusal, is published: `tlim.out.<msg_type>.<shard>`."""
+    """Return the subject for a committed message or a refusal: `tlim.out.<msg_type>.<shard>`."""
     return f"tlim.out.{msg_type.value}.{shard_of(conversation_id)}"
 
 
 def type_in(subject: str) -> str:
-    """Return the msg_type that a subject of `tlim.in` or `tlim.out` names, empty for any other subject."""
+    """Return the msg_type in a subject of `tlim.in` or `tlim.out`; empty if the subject has fewer than three parts."""
     parts = subject.split(".")
     return parts[2] if len(parts) > 2 else ""
 
@@ -54,21 +54,21 @@ def every_in(msg_type: MsgType) -> str:
 def in_message_id(sender: str, msg_id: str) -> str:
     """Return the `Nats-Msg-Id` of an accepted message: `sender:msg_id`.
 
-    A user id holds no colon and msg_id is percent-encoded, so two different messages never share one.
+    A user id holds no colon and msg_id is percent-encoded, so two different messages never have the same value.
     """
     return f"{quote(sender, safe='')}:{quote(msg_id, safe='')}"
 
 
 def session_event_id(session_id: str, version: int) -> str:
-    """Return the `Nats-Msg-Id` of a session event: a version of a session is told once."""
+    """Return the `Nats-Msg-Id` of a session event: each version of a session is published once."""
     return f"session:{quote(session_id, safe='')}:{version}"
 
 
 def out_message_id(event: OutEvent) -> str:
-    """Return the `Nats-Msg-Id` of an out event, the same however often the store has to publish it.
+    """Return the `Nats-Msg-Id` of an out event. It is the same however often the store has to publish the event.
 
-    A delivery is `seq:<seq>:stored`; a resend's confirmation and a refusal add which stanza they answer, because each
-    gets its own answer, also where two devices send the same message within a millisecond.
+    A delivery has `seq:<seq>:stored`. A refusal, and the confirmation of a resend, also name the stanza that they
+    answer, because every stanza gets its own answer. Two devices may send the same message within a millisecond.
     """
     if isinstance(event, StoredMessage):
         again = "" if event.recipients else f":{_stanza_of(event)}"
@@ -77,5 +77,5 @@ def out_message_id(event: OutEvent) -> str:
 
 
 def _stanza_of(event: OutEvent) -> str:
-    # clients choose their stanza ids, of any length: a header takes a checksum only
+    # Clients choose their stanza ids, of any length. A header gets only their checksum.
     return f"{event.received_at}:{zlib.crc32(f'{event.reply_to} {event.stanza_id}'.encode()):08x}"
