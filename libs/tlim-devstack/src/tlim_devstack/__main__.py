@@ -1,4 +1,4 @@
-"""`python -m tlim_devstack run|up|down|…`: what the Makefile's targets of that name do."""
+"""`python -m tlim_devstack run|up|down|…`: the commands behind the Makefile's targets of the same name."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from tlim_devstack.processes import close_to_others
 from tlim_devstack.stack import XMPP_SERVERS, Stack
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LEAST_FREE_BYTES = 2 * 1024**3  # JetStream, PostgreSQL and S3 refuse work, or end, on a full disk
+LEAST_FREE_BYTES = 2 * 1024**3  # on a full disk JetStream, PostgreSQL and S3 refuse work or end
 
 
 def home() -> Path:
@@ -135,7 +135,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Run one command; whatever goes wrong is one line on stderr and exit 1."""
+    """Run one command. Any failure gives one line on stderr, and exit 1."""
     parser = argparse.ArgumentParser(prog="python -m tlim_devstack", description="tlim on this machine.")
     parser.add_argument("command", choices=COMMANDS)
     command = COMMANDS[parser.parse_args().command]
@@ -145,7 +145,7 @@ def main() -> None:
         raise SystemExit(f"tlim: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("\ntlim: interrupted, nothing is left running") from None
-    except Exception as error:  # noqa: BLE001  # whoever typed the command gets a sentence, and the details in a file
+    except Exception as error:  # noqa: BLE001  # the user gets a sentence; the details are in a file
         raise SystemExit(f"tlim: {_sentence(error)}") from None
 
 
@@ -156,7 +156,7 @@ def _sentence(error: Exception) -> str:
         details.parent.mkdir(parents=True, exist_ok=True)
         details.write_text("".join(traceback.format_exception(error)))
     except OSError:
-        return sentence  # the disk may be what failed
+        return sentence  # the failure may be that of the disk
     return f"{sentence} (details: {details})"
 
 
@@ -181,7 +181,7 @@ def _be_interruptible() -> None:
 def _interrupt(number: int, frame: object) -> None:
     del number, frame
     for other in INTERRUPTIONS:
-        signal.signal(other, signal.SIG_IGN)  # stopping takes seconds; impatience must not leave anything behind
+        signal.signal(other, signal.SIG_IGN)  # stopping takes seconds; a second Ctrl-C must not break it off
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""A certificate authority of the developer's own, and the XMPP server's certificate under it."""
+"""The developer's own certificate authority, and the XMPP server's certificate that it signs."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -12,14 +12,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tlim_devstack.credentials import write_private
 
-LIFETIME = timedelta(days=825)  # the longest that common clients accept for a server certificate
+LIFETIME = timedelta(days=825)  # common clients accept no longer life of a server certificate
 
 
 def ensure_certificates(directory: Path, domain: str) -> tuple[Path, Path]:
-    """Return (authority's certificate, server's certificate with key), made in `directory` at the first call.
+    """Return (authority's certificate, server's certificate with key). The first call makes them in `directory`.
 
-    The server's is good for `domain`, localhost and the loopback address. The authority's key is thrown away at once:
-    nobody can issue a second certificate that the developer's clients would trust.
+    The server's certificate is valid for `domain`, localhost and the loopback address. The authority's key is thrown
+    away at once, so that nobody can issue another certificate that the developer's clients would trust.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority_file, server_file = directory / "ca.pem", directory / f"{domain}.pem"

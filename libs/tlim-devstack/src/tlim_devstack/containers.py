@@ -1,4 +1,4 @@
-"""The same servers as tlim_devstack.servers, as containers, where a Docker socket answers."""
+"""The servers of tlim_devstack.servers as containers, for machines where a Docker socket answers."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Every password and key of a stack: generated at its first start, kept in files that only its user can read."""
+"""The passwords and keys of a stack. They are generated at its first start, in files that only its user can read."""
 
 import json
 import secrets
@@ -12,7 +12,7 @@ from tlim_protocol.streams import PERMISSIONS
 from tlim_devstack import postgres, s3
 
 DEMO_USERS = ("alice", "bob", "carol")
-DEMO_PASSWORD_BYTES = 6  # 12 hexadecimal digits: a person types them
+DEMO_PASSWORD_BYTES = 6  # 12 hexadecimal digits, because people type these passwords
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Credentials:
     users: dict[str, str]
 
     def s3_keys(self) -> tuple[s3.S3Key, s3.S3Key]:
-        """Return the administrator's key, and the file service's, which is good for one bucket."""
+        """Return the administrator's key, and the key of file-api, which is valid for one bucket only."""
         admin = s3.S3Key("admin", *self.s3_admin, s3.ADMIN_ACTIONS)
         return admin, s3.S3Key("file-api", *self.s3_file_api, s3.actions_on(s3.FILES_BUCKET))
 
@@ -51,26 +51,26 @@ def _generate() -> Credentials:
 
 
 def load_or_generate(directory: Path) -> Credentials:
-    """Return the credentials kept in `directory`, generating them and the token signing key at the first call."""
+    """Return the credentials kept in `directory`. The first call generates them, and the key that signs tokens."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not token_key_file(directory).exists():
         write_private(token_key_file(directory), _token_key())
     path = directory / "credentials.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     kept = {**asdict(_generate()), **old}
-    if kept.keys() != old.keys():  # there are none yet, or they are from before a part got its own
+    if kept.keys() != old.keys():  # there were none, or an older release had fewer
         write_private(path, json.dumps(kept, indent=1))
     kept["s3_admin"], kept["s3_file_api"] = tuple(kept["s3_admin"]), tuple(kept["s3_file_api"])
     return Credentials(**kept)
 
 
 def token_key_file(directory: Path) -> Path:
-    """Return where the EdDSA key lies that signs access tokens (PEM, PKCS#8)."""
+    """Return the path of the EdDSA key that signs access tokens (PEM, PKCS#8)."""
     return directory / "token-signing-key.pem"
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else can read, whole or not at all."""
+    """Write a file that no other user can read. It is written completely or not at all."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)

@@ -8,14 +8,14 @@ from pathlib import Path
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import system_program
 
-_CHUNK = 4096  # a page: what is left is less
+_CHUNK = 4096  # a page; at most this much stays free
 
 
 @contextmanager
 def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
     """Mount a file system of that size, in memory, on `directory` until the block ends.
 
-    Raises StackError where that is not possible: it takes root, and containers are often not allowed to.
+    Raises StackError if that is not possible. It needs root, and many containers may not do it.
     """
     directory.mkdir()
     mount, size = str(system_program("mount", "mount")), f"size={mebibytes}m"

@@ -1,4 +1,4 @@
-"""ejabberd from Debian's package as an ordinary process of ours: own data, own node, own port mapper, loopback only."""
+"""ejabberd from Debian's package, run as an ordinary process with its own data, node and port mapper."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_tem
 
 NAME = "ejabberd"
 NODE = "tlim@localhost"
-LARGEST_BYTES = 4 * 1024**3  # of the whole machine's memory: beyond, ejabberd ends and is started again
-TROUBLE = frozenset("[]{}*?\\")  # in a path: it is taken for a pattern, and for Latin-1; nobody could log in then
+LARGEST_BYTES = 4 * 1024**3  # with more memory ejabberd ends and is started again; so it cannot use up the machine
+TROUBLE = frozenset("[]{}*?\\")  # ejabberd takes a path with these for a pattern, and then nobody can log in
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 
 
@@ -102,7 +102,7 @@ class Ejabberd:
         cookie.chmod(0o400)
 
     def ready(self, log: str) -> bool:
-        """Whether clients, the component and the API are listened to: a module that does not load stops ejabberd."""
+        """Whether it listens for clients, the component and the API. If a module does not load, ejabberd stops."""
         del log
         ports = self.settings.ports
         return all(map(accepts_connections, (ports.xmpp, ports.component, ports.xmpp_api)))

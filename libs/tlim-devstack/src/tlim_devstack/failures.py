@@ -2,4 +2,4 @@
 
 
 class StackError(Exception):
-    """Something one clear line explains: a taken port, a missing tool, a full disk, a server that does not start."""
+    """A failure that one clear line explains: a taken port, a missing tool, a full disk, a server that cannot start."""

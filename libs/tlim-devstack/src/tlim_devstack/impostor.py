@@ -1,4 +1,4 @@
-"""An XMPP server of a test's own making, on loopback: it says what the test's script says, true or not."""
+"""A false XMPP server for a test, on loopback. It says whatever the test's script tells it to."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ _HEADER = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabb
 
 
 class Impostor:
-    """One connection of a client to the impostor: what it has said (`heard`), and what to say to it."""
+    """One connection of a client to the impostor. `heard` is everything that the client has said."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, certificate: Path) -> None:
         self.reader, self.writer = reader, writer
@@ -29,7 +29,7 @@ class Impostor:
         self._unread = ""
 
     async def hear(self, pattern: str) -> str:
-        """Return the first group of `pattern` in what the client says next; raises EOFError when it says no more."""
+        """Wait until the client's words match `pattern`, and return its first group; raises EOFError at their end."""
         while (found := re.search(pattern, self._unread, re.DOTALL)) is None:
             data = (await self.reader.read(65_536)).decode()
             if not data:
@@ -45,7 +45,7 @@ class Impostor:
         await self.writer.drain()
 
     async def greet(self, *mechanisms: str, starttls: bool = False) -> None:
-        """Open a stream and offer what there is."""
+        """Open a stream and offer these mechanisms, and STARTTLS if asked to."""
         await self.hear(r"<stream:stream[^>]*>")
         offered = "".join(f"<mechanism>{name}</mechanism>" for name in mechanisms)
         await self.say(
@@ -54,7 +54,7 @@ class Impostor:
         )
 
     async def encrypt(self, *, behind_proceed: str = "") -> None:
-        """Take up STARTTLS; `behind_proceed` is what somebody on the way puts behind the last word in the clear."""
+        """Answer STARTTLS. `behind_proceed` is a text that an attacker adds to the last unencrypted element."""
         await self.hear(r"<starttls[^>]*>")
         await self.say(f"<proceed xmlns='{TLS}'/>{behind_proceed}")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -68,11 +68,11 @@ class Impostor:
         await self.greet(*mechanisms)
 
     async def sasl(self, kind: str, data: str = "") -> None:
-        """Say a SASL element with its additional data."""
+        """Send a SASL element with its data in base64."""
         await self.say(f"<{kind} xmlns='{SASL}'>{base64.b64encode(data.encode()).decode()}</{kind}>")
 
     async def scram(self, user: str, password: str, mechanism: str = "SCRAM-SHA-256") -> str:
-        """Go through SCRAM as an honest server does, up to its last word, the signature; returns that."""
+        """Go through SCRAM as an honest server does, but do not send the last message. Return it: the signature."""
         chosen = ScramMechanism(mechanism)
         known = chosen.make_auth_info(password)
         server = chosen.make_server({user: known}.__getitem__)
@@ -83,7 +83,7 @@ class Impostor:
         return signature
 
     async def hold(self) -> None:
-        """Keep the connection, without another word, until the client ends it."""
+        """Keep the connection open in silence until the client ends it."""
         with contextlib.suppress(EOFError):
             await self.hear(r"(?!)")
 
@@ -93,7 +93,7 @@ Script = Callable[[Impostor], Awaitable[None]]
 
 @asynccontextmanager
 async def impostor(script: Script, certificate: Path) -> AsyncIterator[tuple[int, list[Impostor]]]:
-    """Serve every connection with `script` in the block; gives the port, and the connections made so far."""
+    """Serve every connection with `script` while the block runs. Gives the port, and the list of connections."""
     made: list[Impostor] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,8 +1,8 @@
 """Looks after the programs of a stack, as an orchestrator does: `python -m tlim_devstack.keeper HOME PORT`.
 
-Two things do not come back by themselves. supervisord gives a program up that fails to start a few times, as
-PostgreSQL does while the disk is full. And a stream of NATS takes nothing more after one write that failed, without a
-word to its publishers, until the server is started again: its health check (/healthz on PORT) tells it.
+Two things do not come back by themselves. First, supervisord gives up a program that fails to start a few times.
+PostgreSQL fails so while the disk is full. Second, after one failed write a stream of NATS takes no more messages until
+the server is restarted. Its publishers are not told, but its health check (/healthz on PORT) shows it.
 """
 
 import json
@@ -19,10 +19,11 @@ from tlim_devstack.failures import StackError
 from tlim_devstack.supervision import FATAL, Supervisor
 
 LOOK_EVERY_S = 2.0
-"""With NATS' own start and the reconnection of the services, all is back within ten seconds."""
+"""How often we look. NATS starts and the services reconnect within seconds, so all is back after ten seconds."""
 
 ROOM_BYTES = 64 * 1024**2
-"""Less than that is used up at once: PostgreSQL's log grows by 16 MiB, a block of a stream by 8 MiB."""
+"""The free space that is worth a new start. Less is used up at once: PostgreSQL's log grows by 16 MiB at a time, a
+stream by blocks of 8 MiB."""
 
 NATS = "nats"
 _RUNNING, _STOPPED = "RUNNING", "STOPPED"
@@ -37,16 +38,17 @@ class Programs(Protocol):
 
 
 class Keeper:
-    """Starts again what was given up. NATS is stopped while its disk is full, so that everybody hears it at once.
+    """Starts programs again that supervisord has given up, and NATS when it has lost a write.
 
-    `nats_is_broken` says whether NATS has lost a write, `has_room` whether there is space again.
+    NATS is stopped while the disk is full, so that its publishers notice at once. `nats_is_broken` says whether NATS
+    has lost a write, `has_room` whether there is space again.
     """
 
     def __init__(self, programs: Programs, nats_is_broken: Callable[[], bool], has_room: Callable[[], bool]) -> None:
         self._programs = programs
         self._nats_is_broken = nats_is_broken
         self._has_room = has_room
-        self._nats_is_held = True  # by the keeper that was before, where it is stopped now
+        self._nats_is_held = True  # if NATS is stopped now, an earlier keeper has stopped it
 
     def look(self) -> None:
         """Look once, and do what is due; raises StackError when supervisord does not answer."""
@@ -65,7 +67,7 @@ class Keeper:
 
 
 class NatsHealth:
-    """Asks a NATS server on its monitoring port; `pid` says which process it is at the moment."""
+    """Asks a NATS server on its monitoring port. `pid` returns the server's process id of this moment."""
 
     def __init__(self, port: int, pid: Callable[[], int]) -> None:
         self._port = port
@@ -75,8 +77,8 @@ class NatsHealth:
     def is_broken(self) -> bool:
         """Whether the server has lost a write, or its JetStream.
 
-        One that is away has not. Nor has one that still reads its streams after a start, which may take long: it says
-        that JetStream is not enabled, too.
+        A server that does not answer counts as sound. A server that has just started may read its streams for long, and
+        says "not enabled" meanwhile. So that counts only if the same process was sound before.
         """
         reason = self._ask()
         if reason == "":
@@ -85,7 +87,7 @@ class NatsHealth:
         return lost_jetstream or "write error" in (reason or "")
 
     def _ask(self) -> str | None:
-        """Return what is wrong, empty when all is well, None without an answer."""
+        """Return what is wrong: an empty string if all is well, None without an answer."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=2)
         try:
             connection.request("GET", "/healthz")

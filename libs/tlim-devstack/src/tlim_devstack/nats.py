@@ -10,13 +10,14 @@ from tlim_protocol.streams import PERMISSIONS
 
 from tlim_devstack.layout import DEPLOY, program
 
-TEST_USER = "tests"  # exists only in test sessions: may do everything
+TEST_USER = "tests"  # may do everything; exists only in test sessions
 
 
 def users_document(passwords: Mapping[str, str]) -> str:
     """Return the `authorization` part of the configuration: one user per service (JSON is valid there).
 
-    `passwords` has a password for each user of the protocol library's PERMISSIONS; any other name is unrestricted.
+    `passwords` has a password for each user of the protocol library's PERMISSIONS. A user with any other name may do
+    everything.
     """
     users: list[dict[str, object]] = []
     for name, password in passwords.items():
@@ -44,14 +45,14 @@ def write_config(directory: Path, passwords: Mapping[str, str]) -> Path:
 def command(config: Path, data: Path, port: int, monitor: int | None = None) -> list[str]:
     """Return the command line of a server on the loopback address that keeps its streams in `data`.
 
-    `monitor` is the port of its monitoring (HTTP): for the keeper, which asks for /healthz.
+    `monitor` is the port of its HTTP monitoring. The keeper asks for /healthz there.
     """
     listening = ["-a", "127.0.0.1", "-p", str(port), *([] if monitor is None else ["-m", str(monitor)])]
     return [str(program("nats-server")), "-c", str(config), *listening, "-sd", str(data)]
 
 
 def greets(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a NATS server answers on that port: it sends INFO as soon as somebody connects."""
+    """Whether a NATS server answers on that port. It sends INFO to every new connection."""
     try:
         with socket.create_connection((host, port), timeout=1) as connection:
             return connection.recv(5) == b"INFO "

@@ -1,4 +1,4 @@
-"""The ports of a stack: off the standard ones, each overridable by TLIM_PORT_<NAME>, checked before a start."""
+"""The ports of a stack. TLIM_PORT_<NAME> overrides each of them, and a start checks that they are free."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ def _port(default: int, purpose: str) -> int:
 
 @dataclass(frozen=True)
 class Ports:
-    """One port for each door. Only the first four are for others; the rest are how the parts find each other."""
+    """All ports. Only the first four are for clients. Over the others the parts of the stack talk to each other."""
 
     gateway: int = _port(9090, "HTTP gateway")
     files: int = _port(9091, "HTTP gateway, files to and from S3")
@@ -46,7 +46,7 @@ class Ports:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read TLIM_PORT_GATEWAY and the like; StackError for what is not a port."""
+        """Read TLIM_PORT_GATEWAY and the like; StackError for a value that is not a port."""
         return cls(**{item.name: _chosen(item.name, item.default, environment) for item in fields(cls)})
 
     @classmethod
@@ -59,12 +59,12 @@ class Ports:
 
     @property
     def s3_inner(self) -> tuple[int, ...]:
-        """The ports between the parts of SeaweedFS, in the order that tlim_devstack.s3.command takes them."""
+        """The ports between the parts of SeaweedFS, in the order of tlim_devstack.s3.command."""
         http = ((self.s3_master, self.s3_master_grpc), (self.s3_volume, self.s3_volume_grpc))
         return (*http[0], *http[1], self.s3_filer, self.s3_filer_grpc, self.s3_grpc)
 
     def check_free(self) -> None:
-        """Raise StackError naming the first port that somebody else holds, what it is for, and how to change it."""
+        """Raise StackError if a port is taken. It names the first such port, its purpose, and how to change it."""
         taken: dict[int, str] = {}
         for item in fields(self):
             port = getattr(self, item.name)
@@ -90,7 +90,7 @@ def _chosen(name: str, default: object, environment: Mapping[str, str]) -> int:
 
 
 def _is_free(port: int) -> bool:
-    # all addresses, not only loopback: whoever listens on 0.0.0.0 refuses us the port too
+    # Bind to all addresses, not only to loopback: a program that listens on 0.0.0.0 has the port as well.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -17,7 +17,7 @@ SUPERUSER = "postgres"
 
 @dataclass(frozen=True)
 class Login:
-    """Who connects where; `url()` is what SQLAlchemy and the services take."""
+    """A user, a server and a database. `url()` is the form that SQLAlchemy and the services take."""
 
     host: str
     port: int
@@ -30,7 +30,7 @@ class Login:
 
 
 def owner_of(service: str) -> str:
-    """Return the role that owns a service's tables and migrates them; the service itself works as role `service`."""
+    """Return the role that owns and migrates a service's tables. The service itself uses the role `service`."""
     return f"{service}_owner"
 
 
@@ -58,7 +58,7 @@ def command(data: Path, port: int, *settings: str) -> list[str]:
     """Return the command line of a server on the loopback address; `settings` are further `name=value` options."""
     fixed = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "logging_collector=off")
     options = [word for setting in (*fixed, *settings) for word in ("-c", setting)]
-    # SIGINT is PostgreSQL's fast shutdown: it leaves no shared memory behind
+    # When we end, the kernel sends SIGINT. It is PostgreSQL's fast shutdown, and leaves no shared memory behind.
     return not_as_root([str(postgres_program("postgres")), "-D", str(data), "-p", str(port), *options], data)
 
 
@@ -117,9 +117,9 @@ def create_roles(admin: Login, passwords: dict[str, str]) -> None:
 
 
 def create_database(admin: Login, database: str, service: str, template: str = "template0") -> Login:
-    """Create a database owned by the service's owner role, in which the service's own role may only change rows.
+    """Create a database that belongs to the service's owner role. The service's own role may only change rows in it.
 
-    Returns `admin` on that database. With a template made by this function its tables and grants are copied along.
+    Returns `admin`'s login to that database. With a template made by this function, its tables and grants are copied.
     """
     run_sql(
         admin,

@@ -1,4 +1,4 @@
-"""What must be there before the services start: streams, roles, databases, tables, bucket; done once, then skipped."""
+"""Makes what must be there before the services start: streams, roles, databases, tables, bucket."""
 
 import hashlib
 import importlib.util
@@ -17,7 +17,7 @@ from tlim_devstack.services import ServicePrograms
 
 
 def together(*steps: Callable[[], None]) -> None:
-    """Run the steps at the same time; returns when all have ended, raises what the first of them raised."""
+    """Run the steps at the same time, and return when all have ended. Raises the error of the first failed step."""
     with ThreadPoolExecutor(max_workers=len(steps)) as pool:
         for outcome in [pool.submit(step) for step in steps]:
             outcome.result()
@@ -35,7 +35,7 @@ def provision_streams(ports: Ports, credentials: Credentials) -> None:
 
 
 def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
-    """Run a Python module as a command; StackError with its last words when it fails."""
+    """Run a Python module as a command; StackError with its last line if it fails."""
     command = [sys.executable, "-m", *module]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -44,7 +44,7 @@ def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
 
 
 def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: Path) -> None:
-    """Create roles and databases where they are missing, and run the migrations that have not been run."""
+    """Create missing roles and databases, and run the migrations that have not run yet."""
     postgres.create_roles(admin, services.credentials.postgres_roles)
     for package in postgres.DATABASE_SERVICES:
         if not postgres.database_exists(admin, package):

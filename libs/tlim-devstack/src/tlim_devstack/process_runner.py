@@ -1,7 +1,7 @@
-"""supervisord, as it is started here: it outlives a full disk, on which its own log files stand.
+"""supervisord, changed so that it survives a full disk: log lines that cannot be written are dropped.
 
-What cannot be written down is dropped. As it comes, supervisord prints such a failure on stderr. Ours is a file on the
-same disk, so that failed as well, and supervisord ended with all its programs.
+The original prints such a failure on stderr. Our stderr is a file on the same disk, so printing failed as well. Then
+supervisord ended, and all its programs with it.
 """
 
 from contextlib import suppress
@@ -11,7 +11,7 @@ from supervisor import loggers, supervisord
 
 
 class LogFile(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor has no types
-    """A log file that loses lines rather than its program."""
+    """A log file that drops lines on a full disk, so that the program goes on."""
 
     stream: IO[bytes]
 
@@ -19,7 +19,7 @@ class LogFile(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor 
         """Write one record, or drop it."""
         try:
             super().emit(record)
-        except (OSError, ValueError):  # while it was rotated; ValueError: such a failure has left it closed
+        except (OSError, ValueError):  # rotation failed; ValueError: an earlier failure has left the file closed
             with suppress(OSError, ValueError):
                 self.stream.close()
             self.closed = True
@@ -27,13 +27,13 @@ class LogFile(loggers.RotatingFileHandler):  # type: ignore[misc]  # supervisor 
                 self.reopen()
 
     def close(self) -> None:
-        """Close the file, with what was not written; reopening begins with that."""
+        """Close the file, also if its last lines cannot be written. Reopening starts with a close."""
         with suppress(OSError):
             super().close()
 
 
 def _drop(_handler: object) -> None:
-    """Do nothing about a record that could not be written."""
+    """Ignore a record that could not be written."""
 
 
 if __name__ == "__main__":

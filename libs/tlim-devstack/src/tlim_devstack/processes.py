@@ -1,4 +1,4 @@
-"""Starting a server so that it dies with whoever started it, and as another user where it refuses root."""
+"""Starts servers so that they end with the process that started them, and as another user if they must not be root."""
 
 import os
 import shutil
@@ -16,15 +16,15 @@ DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2  # bit numbers of capabilities(7)
 
 
 def dies_with_parent(command: list[str], parent_death: str = "KILL") -> list[str]:
-    """Return the command wrapped so that the kernel signals it when its parent ends, however it ends (prctl(2))."""
+    """Return the command, wrapped so that the kernel signals it when its parent ends, however that ends (prctl(2))."""
     return [str(system_program("setpriv", "util-linux")), "--pdeathsig", parent_death, *command]
 
 
 def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> list[str]:
     """Return a command that runs as `nobody` when we are root, and as our user otherwise.
 
-    A clone in /root or in a private temporary directory is out of reach for `nobody`; then the one capability to pass
-    through such directories is kept.
+    `nobody` cannot reach a clone in /root or in a private temporary directory. Then the command keeps one capability,
+    to pass through such directories.
     """
     if os.geteuid() != 0:
         return dies_with_parent(command, parent_death)
@@ -32,14 +32,14 @@ def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> 
     options = ["--reuid", user, "--regid", group, "--clear-groups"]
     if not all(_reachable_by_others(path) for path in (Path(command[0]), *paths)):
         keep = f"+{_passing_capability()}"
-        # without no_setuid_fixup, access(2) ignores the capability, and PostgreSQL checks its own binary with access(2)
+        # PostgreSQL checks its own binary with access(2), which ignores the capability without no_setuid_fixup.
         options += ["--securebits", "+no_setuid_fixup", "--inh-caps", f"-all,{keep}", "--ambient-caps", keep]
     setpriv = str(system_program("setpriv", "util-linux"))
     return [setpriv, *options, "--pdeathsig", parent_death, *command]
 
 
 def hand_over(directory: Path) -> None:
-    """Create `directory` for a program started by `not_as_root`: with all that is in it, it is that user's."""
+    """Create `directory` for a program started by `not_as_root`, and give that user everything in it."""
     directory.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         for path in (directory, *directory.rglob("*")):
@@ -48,9 +48,9 @@ def hand_over(directory: Path) -> None:
 
 
 def close_to_others(home: Path) -> None:
-    """Make `home` and all directly below it, also what an older release left open, its user's alone.
+    """Close `home` and everything directly below it to other users. An older release left some of it open.
 
-    When we are root, others may pass through `home` itself: PostgreSQL's user has its directory there.
+    If we are root, others may still pass through `home` itself, because PostgreSQL's user has its directory there.
     """
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -74,7 +74,7 @@ def _passing_capability() -> str:
 
 
 class ServerProcess:
-    """A server of a test session: one process, its log file, stopped for sure."""
+    """A server of a test session: one process and its log file. `stop` always ends it."""
 
     def __init__(self, name: str, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
         self.name, self.log = name, log
@@ -85,11 +85,11 @@ class ServerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
-                start_new_session=True,  # Ctrl-C belongs to pytest; the servers are stopped by it afterwards
+                start_new_session=True,  # Ctrl-C goes to pytest only, which stops the servers afterwards
             )
 
     def wait_ready(self, condition: Callable[[], bool], timeout: float = 60) -> None:
-        """Wait until `condition()` holds; StackError with the log's last lines when the process ends before."""
+        """Wait until `condition()` holds. StackError with the log's last lines if the process ends first."""
 
         def ready_or_ended() -> bool:
             if self.process.poll() is not None:

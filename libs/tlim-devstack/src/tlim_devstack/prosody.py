@@ -1,4 +1,4 @@
-"""Prosody from Debian's package as an ordinary process of ours: the second XMPP server that the bridge works with."""
+"""Prosody from Debian's package, run as an ordinary process: the second XMPP server that the bridge works with."""
 
 import os
 import subprocess
@@ -52,9 +52,9 @@ class Prosody:
         return [Program(NAME, dies_with_parent(command))]
 
     def ready(self, log: str) -> bool:
-        """Whether clients and the component are listened to, and our module says that it diverts.
+        """Whether it listens for clients and the component, and our module says that it diverts messages.
 
-        Prosody starts without a module that does not load; tlim messages would then go straight through.
+        Prosody also starts if our module does not load. Then tlim messages would pass by the bridge.
         """
         ports = self.settings.ports
         return "diverting tlim messages" in log and all(map(accepts_connections, (ports.xmpp, ports.component)))

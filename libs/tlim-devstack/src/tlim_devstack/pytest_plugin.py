@@ -1,6 +1,7 @@
 """Fixtures with real servers, shared by the tests of all packages: one server per session, clean data per test.
 
-The servers come as containers where a Docker socket answers, otherwise from the Python wheels; tests cannot tell.
+If a Docker socket answers, the servers are containers. Otherwise they come from the Python wheels. The tests are the
+same for both.
 """
 
 import os
@@ -45,18 +46,18 @@ class S3Bucket:
 
 _OURS = "TLIM_"
 _KNOBS = ("TLIM_E2E_", "TLIM_TEST_")
-"""What the tests themselves are told: which XMPP server, how many histories, containers or not."""
+"""The settings of the tests themselves: which XMPP server, how many histories, containers or not."""
 _OTHERS = ("PG", "AWS_", "NATS_", "LC_")
-"""What libpq, boto3 and the NATS client read by themselves, and what the locale is made of."""
+"""Variables that libpq, boto3 and the NATS client read by themselves, and those of the locale."""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _LOOKS = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no test see the shell that pytest was started from, nor a system that runs beside it or ran before.
+    """Keep the tests apart from the shell that started pytest, and from any tlim system on this machine.
 
-    Settings of a stack, profiles of the person, proxies and the like are left out of the environment. Programs that
-    tests start get this environment, too.
+    Settings of a stack, personal profiles, proxies and the like are removed from the environment. Programs that tests
+    start get the same environment.
     """
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
@@ -77,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def empty_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test in an empty directory: the clone's `.tlim` belongs to a system that its owner may be running."""
+    """Run each test in an empty directory. The clone's `.tlim` may belong to a system that is running."""
     directory = tmp_path_factory.getbasetemp() / "empty"
     directory.mkdir(exist_ok=True)
     monkeypatch.chdir(directory)
@@ -205,7 +206,7 @@ def make_empty_database(postgres_server: PostgresServer) -> MakeDatabase:
 
 @pytest.fixture
 def s3_bucket(s3_server: S3Server) -> Iterator[S3Bucket]:
-    """Lend an empty bucket and delete it afterwards: each takes a volume, of which a small disk has few."""
+    """Lend an empty bucket and delete it afterwards. Each bucket takes a volume, and a small disk has few volumes."""
     name = f"test-{secrets.token_hex(6)}"
     s3.ensure_bucket(s3_server.endpoint, s3_server.admin, name)
     yield S3Bucket(s3_server.endpoint, name, s3_server.tests.access_key, s3_server.tests.secret_key)
@@ -241,7 +242,10 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
 
 
 async def _provision(client: Client) -> None:
-    """Provision; NATS removes the files of a deleted stream behind its answer, and refuses the name until they go."""
+    """Provision, and try again while NATS refuses.
+
+    NATS answers a deletion before the stream's files are gone, and refuses the name until then.
+    """
     refused = retry_if_exception_type(ServerError)
     pauses = wait_exponential(multiplier=0.1, max=2)
     await AsyncRetrying(retry=refused, stop=stop_after_delay(5), wait=pauses, reraise=True)(provision, client)
@@ -250,5 +254,5 @@ async def _provision(client: Client) -> None:
 @pytest_asyncio.fixture
 async def broker(clean_jetstream: NatsServer, connect_broker: ConnectBroker) -> Broker:
     """Return a connected Broker that may do everything, on a clean JetStream."""
-    del clean_jetstream  # needed before, not here
+    del clean_jetstream  # only has to run first
     return await connect_broker(nats.TEST_USER)

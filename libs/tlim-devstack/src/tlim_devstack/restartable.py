@@ -1,4 +1,4 @@
-"""Servers of one test, from the wheels, to be stopped, killed, frozen and started again on the same data."""
+"""Servers from the wheels for one test. The test may stop, kill and freeze them, and start them on the same data."""
 
 import secrets
 import shutil
@@ -14,7 +14,7 @@ from tlim_devstack.waiting import free_port
 
 @dataclass
 class RestartableNats:
-    """A NATS server with the users of `NatsServer`; `directory` is made by it."""
+    """A NATS server with the users of `NatsServer`. It makes its `directory` itself."""
 
     directory: Path
     port: int = field(default_factory=free_port)
@@ -23,16 +23,16 @@ class RestartableNats:
 
     @property
     def url(self) -> str:
-        """Where it is reached, before and after each start."""
+        """The URL of the server, the same after each start."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def server(self) -> NatsServer:
-        """The same as a server that no test may stop."""
+        """This server in the form of the shared test server."""
         return NatsServer(self.url, self.passwords)
 
     def start(self) -> None:
-        """Start it on the data that are there, and return when it answers."""
+        """Start the server on the existing data, and return when it answers."""
         config = nats.write_config(self.directory, self.passwords)
         command = dies_with_parent(nats.command(config, self.directory / "data", self.port))
         self._process = ServerProcess("NATS", command, self.directory / "nats.log")
@@ -44,27 +44,27 @@ class RestartableNats:
         self._signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """Let it keep its connections and say nothing."""
+        """Let the server keep its connections in silence."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on after `freeze`."""
+        """Let the server go on after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a power cut would: nothing is written any more."""
+        """Kill the server. As in a power cut, it writes nothing more."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in good order; nothing happens when it has ended."""
+        """Stop the server in good order. Nothing happens if it has ended already."""
         self._end(signal.SIGTERM)
 
     def keep_state(self) -> None:
-        """Copy what is on disk, as a power cut would find it (stopped, so that it is consistent)."""
+        """Copy the data on disk, to be put back as after a power cut. Stop the server first, for a consistent copy."""
         shutil.copytree(self.directory / "data", self.directory / "kept")
 
     def lose_everything_since_kept(self) -> None:
-        """Put what `keep_state` copied in the place of what is there."""
+        """Replace the data by the copy of `keep_state`."""
         shutil.rmtree(self.directory / "data")
         shutil.copytree(self.directory / "kept", self.directory / "data")
 
@@ -79,7 +79,7 @@ class RestartableNats:
 
 
 class RestartablePostgres:
-    """A PostgreSQL server with the roles of `PostgresServer`; `directory` is made by it."""
+    """A PostgreSQL server with the roles of `PostgresServer`. It makes its `directory` itself."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -93,13 +93,13 @@ class RestartablePostgres:
         postgres.create_roles(admin, self.server.passwords)
 
     def start(self) -> None:
-        """Start it on the data that are there, and return when it answers."""
+        """Start the server on the existing data, and return when it answers."""
         command = postgres.command(self._directory / "data", self._port, *UNSAFE_BUT_FAST)
         self._process = ServerProcess("PostgreSQL", command, self._directory / "postgres.log")
         self._process.wait_ready(lambda: postgres.answers(self.server.admin))
 
     def stop(self) -> None:
-        """End it in good order, with all its connections; nothing happens when it has ended."""
+        """Stop the server in good order, and end all its connections. Nothing happens if it has ended already."""
         if self._process is not None:
             self._process.stop(signal.SIGINT)
             self._process = None

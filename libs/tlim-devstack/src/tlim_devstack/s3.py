@@ -1,4 +1,4 @@
-"""S3 from the SeaweedFS wheel: keys, buckets, and the command that runs only the parts that are needed."""
+"""S3 from the SeaweedFS wheel: keys, buckets, and the command that runs only the needed parts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from tlim_devstack.layout import program
 
 FILES_BUCKET = "tlim-files"
 REGION = "us-east-1"
-# One new volume at a time instead of seven: a bucket of a test costs one file, not seven.
+# Make one new volume at a time instead of seven: so the bucket of a test costs one file.
 ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
-# Two more ports of each part, beside the port of S3 itself: HTTP and gRPC of master, volume and filer, gRPC of S3.
+# Ports beside the one of S3 itself: HTTP and gRPC of master, volume and filer, and gRPC of S3.
 INNER_PORTS = 7
 
 
 @dataclass(frozen=True)
 class S3Key:
-    """An access key with what it may do, in SeaweedFS's words (Admin, Read, Write, List, Tagging; `Read:bucket`)."""
+    """An access key and its permitted actions (Admin, Read, Write, List, Tagging; `Read:bucket` for one bucket)."""
 
     name: str
     access_key: str
@@ -33,7 +33,7 @@ class S3Key:
 
 
 def actions_on(bucket: str) -> tuple[str, ...]:
-    """Return what a service may do that works in one bucket."""
+    """Return the permitted actions of a service that works in one bucket."""
     return tuple(f"{verb}:{bucket}" for verb in ("Read", "Write", "List", "Tagging"))
 
 
@@ -64,7 +64,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "dir": data,
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
-        "disableHttp": "true",  # of the master: it asks for no key, and says where to write
+        "disableHttp": "true",  # the master's HTTP asks for no key, and says where to write
         "master.port": master,
         "master.port.grpc": master_grpc,
         "master.telemetry": "false",
@@ -75,7 +75,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "volume.max": 0,
         "volume.preStopSeconds": 0,
         "filer": "true",
-        "filer.disableHttp": "true",  # it would give out and take every file without a key
+        "filer.disableHttp": "true",  # the filer's HTTP would serve and take every file without a key
         "filer.port": filer,
         "filer.port.grpc": filer_grpc,
         "s3": "true",
@@ -84,16 +84,16 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.iam": "false",
-        "s3.allowedOrigins": "",  # what pages may do is a matter of the bucket, as on any other S3
+        "s3.allowedOrigins": "",  # the bucket's own CORS rules decide, as on any other S3
         "s3.config": identities,
     }
     return [str(program("weed")), "-logtostderr", "server", *(f"-{name}={value}" for name, value in options.items())]
 
 
 def remove_sockets(s3_port: int, inner_ports: Sequence[int]) -> None:
-    """Remove the Unix sockets that a killed `weed` leaves in /tmp; it has no option to put them elsewhere.
+    """Remove the Unix sockets that a killed `weed` leaves in /tmp. It has no option to put them elsewhere.
 
-    Raises StackError for one of another user's: with it there, `weed` would wait for itself for ever.
+    Raises StackError for a socket of another user. If it stayed, `weed` would wait for itself for ever.
     """
     for port in (s3_port, *inner_ports):
         for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # weed's choice
@@ -128,7 +128,7 @@ def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
 
 
 def delete_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
-    """Delete a bucket with all that is in it, as SeaweedFS does at once (others refuse unless it is empty)."""
+    """Delete a bucket and everything in it. SeaweedFS does so at once; other S3 servers refuse unless it is empty."""
     with client(endpoint, key.access_key, key.secret_key) as s3:
         s3.delete_bucket(Bucket=bucket)
 
@@ -150,7 +150,7 @@ def allow_origins(endpoint: str, key: S3Key, bucket: str, origins: Sequence[str]
 
 
 def takes_writes(endpoint: str, key: S3Key, bucket: str) -> bool:
-    """Whether S3 and the volume server behind it work: an object can be written into that bucket, made if needed."""
+    """Whether S3 and its volume server work: we write an object into the bucket, and create the bucket if needed."""
     try:
         ensure_bucket(endpoint, key, bucket)
         with client(endpoint, key.access_key, key.secret_key) as s3:

@@ -13,7 +13,7 @@ from tlim_devstack import nats, postgres, s3
 from tlim_devstack.processes import ServerProcess, dies_with_parent
 from tlim_devstack.waiting import free_port
 
-# A test's data may be lost with the machine; a test should not wait for the disk.
+# Tests should not wait for the disk. Their data may be lost when the machine stops.
 UNSAFE_BUT_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 
 
@@ -110,5 +110,5 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
         process.wait_ready(lambda: s3.takes_writes(endpoint, admin, "ready"))
         yield S3Server(endpoint, admin, tests)
     finally:
-        process.stop(signal.SIGKILL)  # asked politely it takes 15 s, and what it wrote is of no use any more
+        process.stop(signal.SIGKILL)  # SIGTERM takes 15 s, and nobody needs the data any more
         s3.remove_sockets(port, inner)

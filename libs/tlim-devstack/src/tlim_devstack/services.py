@@ -1,4 +1,4 @@
-"""The four services and the gateway as supervised programs: what each is told by its environment."""
+"""The four services and the gateway as supervised programs, each with its environment."""
 
 import json
 import os
@@ -26,9 +26,9 @@ def package_of(service: str) -> str:
 
 @dataclass(frozen=True)
 class ServicePrograms:
-    """The programs of one stack's services. `extra` is put into every service's environment, over the rest.
+    """The programs of one stack's services. `extra` is added to every service's environment and overrides the rest.
 
-    `accounts_api` is where the XMPP server makes accounts, None where it has no such API.
+    `accounts_api` is the URL of the XMPP server's API for accounts, None if it has none.
     """
 
     home: Path
@@ -51,11 +51,11 @@ class ServicePrograms:
         return Login("127.0.0.1", self.ports.postgres, role, self.credentials.postgres_roles[role], package)
 
     def migration_url(self, service: str) -> str:
-        """Return the URL with which the service's migrations run: that of the role that owns the tables."""
+        """Return the database URL for the service's migrations. It names the role that owns the tables."""
         return self.database(service, owner_of(package_of(service))).url()
 
     def web_origins(self) -> list[str]:
-        """Return the origins whose pages may call the services, as these are told: TLIM_CORS_ORIGINS, a JSON list."""
+        """Return the origins whose web pages may call the services: the JSON list in TLIM_CORS_ORIGINS."""
         origins: list[str] = json.loads({**os.environ, **self.extra}.get("TLIM_CORS_ORIGINS") or "[]")
         return origins
 
@@ -95,7 +95,7 @@ class ServicePrograms:
         access_key, secret_key = self.credentials.s3_file_api
         return {
             "TLIM_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports.s3}",
-            # the gateway's door to S3; whoever lets others in (TLIM_BIND) says under which address they reach it
+            # S3 through the gateway. If other machines may connect (TLIM_BIND), the user sets their address here.
             "TLIM_S3_PUBLIC_URL": os.environ.get("TLIM_S3_PUBLIC_URL") or f"http://127.0.0.1:{self.ports.files}",
             "TLIM_S3_REGION": s3.REGION,
             "TLIM_S3_BUCKET": s3.FILES_BUCKET,

@@ -1,4 +1,4 @@
-"""A way to one server that a test can cut, while everybody else still reaches that server."""
+"""A connection to a server that a test can cut, while all others still reach that server."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 class Severable:
-    """A TCP relay on a port of its own. `cut` ends all connections and takes no more, `mend` takes them again."""
+    """A TCP relay on a port of its own. `cut` ends all connections and accepts no more. `mend` accepts them again."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -18,7 +18,7 @@ class Severable:
 
     @property
     def url(self) -> str:
-        """Where the server is reached through the relay."""
+        """The URL of the server through the relay."""
         return f"nats://127.0.0.1:{self._own_port}"
 
     async def __aenter__(self) -> Self:
@@ -29,12 +29,12 @@ class Severable:
         await self.cut()
 
     async def mend(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._own_port)
         self._own_port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """End all connections and take no more."""
+        """End all connections and accept no more."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -54,7 +54,7 @@ class Severable:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes; when it ends, so does the other direction."""
+    """Copy from reader to writer. At the end of this direction, end the other one as well."""
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)

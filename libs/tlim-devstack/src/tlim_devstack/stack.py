@@ -1,4 +1,4 @@
-"""The whole of tlim on one machine: servers, services and gateway, started in order, stopped without remains."""
+"""All of tlim on one machine: servers, services and gateway. They start in order, and a stop leaves nothing behind."""
 
 import os
 import secrets
@@ -30,8 +30,8 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettin
 
 XMPP_SERVERS: dict[str, type[Ejabberd] | type[Prosody]] = {"ejabberd": Ejabberd, "prosody": Prosody}
 KEEPER = "keeper"
-FAILED_STARTS = 4  # what waits for another part by ending is given that many tries
-START_SECONDS = 90  # a first start on a slow machine; nothing waits that long when all is well
+FAILED_STARTS = 4  # a part may end while another part is not there yet: it gets this many tries
+START_SECONDS = 90  # enough for a first start on a slow machine
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class StackAddresses:
 
 
 class Stack:
-    """One stack with all its data below `home`; several can run beside each other on different ports.
+    """One stack with all its data below `home`. Several can run at the same time on different ports.
 
-    `start()` must be called from the main thread, or one that lives as long as the stack: unless `background`, the
-    kernel stops the stack when the thread that started it ends.
+    Call `start()` from the main thread, or from a thread that lives as long as the stack. The kernel stops the stack
+    when the thread that started it ends, unless `background` is set.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Stack:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def start(self, *, background: bool = False) -> None:
-        """Start everything and return when every part says that it is ready; StackError (and nothing left) if not."""
+        """Start everything and return when every part is ready. Raises StackError otherwise, and stops all parts."""
         self.ports.check_free()
         s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         try:
@@ -118,7 +118,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """Stop everything, in the order that lets each part finish: doors, services, servers. Data stays."""
+        """Stop everything in an order in which each part can finish: doors, services, servers. Data stays."""
         if self.supervisor.is_running():
             names = set(self.supervisor.states())
             doors = {KEEPER, GATEWAY}
@@ -178,7 +178,7 @@ class Stack:
     # --- people -------------------------------------------------------------------------------------------------
 
     def register_user(self, user: str, name: str | None = None, password: str | None = None) -> str:
-        """Create an XMPP account and return its password; with `name`, enter him in the users directory too."""
+        """Create an XMPP account and return its password. With `name`, enter the user in the users directory, too."""
         password = password or secrets.token_hex(8)
         self.xmpp.register(user, password)
         if name is not None:
@@ -219,7 +219,7 @@ class Stack:
         return [
             Program("nats", not_as_root(nats_server, config, parent_death="TERM")),
             Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
-            # Asked politely it waits 15 s for itself. Everything it acknowledged has been handed to the kernel.
+            # KILL, because after TERM it waits 15 s. Nothing is lost: the kernel has everything that it acknowledged.
             Program("s3", not_as_root(weed, identities, parent_death="KILL"), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
 
@@ -229,7 +229,7 @@ class Stack:
 
     def _record(self) -> None:
         self._together(self._streams, self._databases)
-        # their start takes longest, so they wait for S3 and XMPP themselves
+        # Their start takes longest. So they start now, and wait for S3 and XMPP themselves.
         self.supervisor.start(*SERVICES, GATEWAY)
 
     def _streams(self) -> None:
@@ -263,7 +263,7 @@ class Stack:
             entered.touch()
 
     def _together(self, *steps: Callable[[], None]) -> None:
-        """Run the steps at the same time; when one fails, or we are interrupted, the others stop waiting."""
+        """Run the steps at the same time. If one fails, or if we are interrupted, the others stop waiting."""
         with ThreadPoolExecutor(max_workers=len(steps)) as pool:
             try:
                 for done in as_completed([pool.submit(step) for step in steps]):

@@ -1,4 +1,4 @@
-"""The process runner (supervisord): its configuration, and talking to it over its Unix socket."""
+"""The process runner (supervisord): its configuration, and the calls over its Unix socket."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ from tlim_devstack.failures import StackError
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.waiting import wait_until
 
-LONGEST_SOCKET_PATH = 90  # of 107; supervisord adds a suffix while it creates the socket
+LONGEST_SOCKET_PATH = 90  # Linux allows 107 bytes; supervisord adds a suffix while it creates the socket
 BACKOFF, FATAL = "BACKOFF", "FATAL"
-PRIVATE = 0o077  # a umask: what the parts write is theirs alone
+PRIVATE = 0o077  # a umask: other users cannot read what the parts write
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Program:
 
 
 class Supervisor:
-    """supervisord for the programs of one home directory; it restarts what ends by itself."""
+    """supervisord for the programs of one home directory. It restarts programs that end by themselves."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.logs = home, home / "logs"
@@ -52,7 +52,7 @@ class Supervisor:
         write_private(self.home / "supervisord.conf", "\n".join(parts))
 
     def launch(self, *, background: bool) -> None:
-        """Start supervisord itself, without its programs; in the foreground it ends with us, however we end."""
+        """Start supervisord itself, without its programs. Without `background` it ends with us, however we end."""
         configuration = str(self.home / "supervisord.conf")
         command = [sys.executable, "-m", "tlim_devstack.process_runner", "-n", "-c", configuration]
         with (self.logs / "supervisord.out").open("wb") as output:
@@ -99,7 +99,7 @@ class Supervisor:
         return {info["name"]: info["statename"] for info in programs}
 
     def start_failed_at(self, name: str) -> int:
-        """Return when (epoch seconds) the start was tried that has just failed; 0 when no start has failed."""
+        """Return the time of the start that has just failed, in epoch seconds; 0 if no start has failed."""
         info = self._info(name)
         return int(info["start"]) if info["statename"] in (BACKOFF, FATAL) else 0
 
@@ -108,7 +108,7 @@ class Supervisor:
         return int(self._info(name)["pid"])
 
     def shutdown(self) -> None:
-        """Stop supervisord itself with what still runs; nothing happens when it has ended already."""
+        """Stop supervisord and the programs that still run. Nothing happens if it has ended already."""
         if self.is_running():
             self._call("shutdown")
             wait_until(lambda: not self.is_running(), "the end of the process runner")
@@ -160,7 +160,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program_section(program: Program, logs: Path) -> str:
-    # Each failed start is followed by a longer wait, 1 s, 2 s, and so on: after 6 of them the keeper goes on.
+    # After each failed start supervisord waits longer: 1 s, 2 s, and so on. After 6 tries only the keeper goes on.
     environment = ",".join(f"{name}={_quoted(value)}" for name, value in program.environment.items())
     return f"""\
 [program:{program.name}]
@@ -181,7 +181,7 @@ stdout_logfile_backups = 1
 
 
 def _quoted(value: str) -> str:
-    quote = "'" if '"' in value else '"'  # supervisord knows no escapes: a value has one kind of quote at most
+    quote = "'" if '"' in value else '"'  # supervisord knows no escapes, so a value can hold only one kind of quote
     if quote in value:
         raise StackError(f"a setting holds both kinds of quotes: {value}")
     return f"{quote}{value}{quote}"

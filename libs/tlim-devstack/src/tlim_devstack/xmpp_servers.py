@@ -1,4 +1,4 @@
-"""What the two XMPP servers have in common: the addresses they are given, and filling in their templates."""
+"""What the two XMPP servers have in common: their settings, their interface, and their configuration templates."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -28,7 +28,7 @@ class XmppSettings:
 
     @property
     def is_public(self) -> bool:
-        """Whether others than this machine can connect: then everything is TLS, WebSocket too."""
+        """Whether other machines can connect. Then everything uses TLS, also WebSocket."""
         try:
             return not ip_address(self.public_address).is_loopback
         except ValueError:
@@ -42,16 +42,16 @@ class XmppServer(Protocol):
 
     @property
     def accounts_api(self) -> str | None:
-        """Where session-api makes accounts (ejabberd's mod_http_api); None for a server without that."""
+        """The URL where session-api makes accounts (ejabberd's mod_http_api); None if the server has no such API."""
 
     def prepare(self) -> list[Program]:
         """Write the configuration; return the programs to run, the server itself last."""
 
     def ready(self, log: str) -> bool:
-        """Whether it takes clients and our module is loaded; `log` is what the server has printed."""
+        """Whether it accepts clients and our module is loaded; `log` is the server's output."""
 
     def register(self, user: str, password: str) -> None:
-        """Create an account; one that exists keeps its password. StackError with the server's own words."""
+        """Create an account. An existing account keeps its password. StackError with the server's own words."""
 
 
 def fill_template(template: str, target: Path, values: dict[str, object]) -> Path:
