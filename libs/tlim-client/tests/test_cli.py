@@ -25,7 +25,7 @@ TEXT = text_message("bob", "alice", "hi, 你好")
 
 
 class FakeXmpp(XmppClient):
-    """A server that never was: it answers each message with `answers`, and has some waiting at the start."""
+    """A made-up server. It answers each message with `answers`, and has some events waiting at the start."""
 
     def __init__(self, profile: Profile, waiting: list[Received], answer: Callable[[Envelope], Received]) -> None:
         super().__init__(profile.server, profile.user, profile.password)

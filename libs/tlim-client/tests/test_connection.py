@@ -1,4 +1,4 @@
-"""A client tells its password to nobody without TLS, and is let in by nobody who only says so."""
+"""A client tells no server its password without TLS, and believes no login that the server has not proved."""
 
 import base64
 import tracemalloc
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 @dataclass
 class Login:
-    """Logs alice in at an impostor, and remembers what that heard."""
+    """Logs alice in at an impostor, and remembers what the impostor received."""
 
     authority: Path
     certificate: Path

@@ -136,7 +136,7 @@ async def test_a_download_that_breaks_off_leaves_no_new_file(tmp_path: Path, the
 
 
 class _MadeUpStorage:
-    """A gateway and its storage; of the URLs of one answer the first `good_for` work."""
+    """A gateway and its storage. In each answer only the first `good_for` URLs work."""
 
     def __init__(self, parts: int, good_for: int) -> None:
         self.put: dict[int, bytes] = {}

@@ -1,4 +1,4 @@
-"""The inbox: every event once, to whoever waits for it."""
+"""The inbox hands out every event once, to the task that waits for it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A stream is made again when it is lost, one attempt at a time, and given up by nobody but its owner."""
+"""A lost stream is made again, one attempt at a time. Only its owner ends this."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +10,7 @@ from tlim_xmpp.keeper import Patience, StreamKeeper
 
 
 class FakeStream:
-    """slixmpp's stream as the keeper sees it; a test says what becomes of each attempt."""
+    """slixmpp's stream as the keeper sees it. The test decides the outcome of each attempt."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -48,7 +48,7 @@ class FakeStream:
 
 
 class Kept:
-    """A keeper with its fake stream, and what its owner was told."""
+    """A keeper with its fake stream, and the calls that its owner got."""
 
     def __init__(self, *, attempt: float = 5, idle: float = 60) -> None:
         self.stream = FakeStream()

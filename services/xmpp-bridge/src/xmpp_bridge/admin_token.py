@@ -11,7 +11,7 @@ from xmpp_bridge.tokens import ADMIN_SCOPE, KeyFileError, TokenIssuer, read_keys
 
 
 def main() -> int:
-    """Sign with the first key of TLIM_TOKEN_KEY_FILE: whoever can read that file is an administrator anyway."""
+    """Print a token signed with the first key of TLIM_TOKEN_KEY_FILE. A reader of that file can make such tokens."""
     parser = argparse.ArgumentParser(prog="python -m xmpp_bridge.admin_token", description=__doc__)
     parser.add_argument("--subject", default="admin", help="who the token stands for (default: %(default)s)")
     parser.add_argument("--minutes", type=int, default=10, help="how long it is valid (default: %(default)s)")

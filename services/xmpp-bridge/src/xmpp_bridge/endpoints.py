@@ -9,7 +9,7 @@ from xmpp_bridge.dependencies import ClientAddress, TokenDeskDep, TokenIssuerDep
 from xmpp_bridge.schemas import KeySetAnswer, TokenAnswer, TokenRequest
 
 MAX_BODY_BYTES = 16 * 1024
-"""A name and a password: whoever asks has no token yet, so anybody may send it."""
+"""The largest body of a login: a name and a password. It is small, because anybody may send it without a token."""
 
 router = APIRouter(tags=["tokens"], route_class=BoundedRoute, max_body_size=MAX_BODY_BYTES)
 

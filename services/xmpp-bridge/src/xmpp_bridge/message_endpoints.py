@@ -12,12 +12,12 @@ from xmpp_bridge.schemas import SentMessage, SystemMessage
 logger = get_logger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
-"""The largest body of a request. A message may have 256 KiB, and some JSON writers escape every character: that makes
-up to six times as many bytes."""
+"""The largest body of a request. A message may have 256 KiB, and a JSON writer may escape its characters: some of them
+then take six times as many bytes."""
 
 router = APIRouter(tags=["messages"], route_class=TokenFirstRoute, max_body_size=MAX_BODY_BYTES)
 
-_NEVER = {  # over HTTP, or for a sender who is made up here
+_NEVER = {  # these cannot occur over HTTP, or for a system user
     ErrorCode.SESSION_TYPE_INVALID,
     ErrorCode.SESSION_NAME_EMPTY,
     ErrorCode.SESSION_USER_UNKNOWN,

@@ -139,7 +139,7 @@ class _Stream:
         return _verdict(await self._ask(auth), expected)
 
     async def respond(self, response: str, expected: str) -> str:
-        """Answer a challenge and return the data of what comes back, like `authenticate`."""
+        """Answer a challenge and return the data of the server's reply, like `authenticate`."""
         return _verdict(await self._ask(f"<response xmlns='{_SASL}'>{_pack(response)}</response>"), expected)
 
     def close(self) -> None:

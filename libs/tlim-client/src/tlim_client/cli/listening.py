@@ -21,7 +21,7 @@ def listen(
     *,
     save: Annotated[Path | None, typer.Option(file_okay=False, help="Download shared files into this folder.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after that many messages.")] = None,
-    receipts: Annotated[bool, typer.Option(help="Tell the sender that his message has arrived.")] = True,
+    receipts: Annotated[bool, typer.Option(help="Tell the sender that the message has arrived.")] = True,
     user: As = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +94,7 @@ async def _save_files(outside: Doors, user: str | None, envelope: Envelope, how:
         try:
             async with outside.signed_in(user) as client:
                 download = await client.download(file_id, how.save or Path())
-        except ClientError as error:  # one lost file must not end the listening
+        except ClientError as error:  # a file that fails must not end the command
             typer.echo(f"tlim: {file_id}: {error}", err=True)
             continue
         if how.as_json:

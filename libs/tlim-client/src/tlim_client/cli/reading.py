@@ -70,7 +70,7 @@ def search(
     *,
     text: Annotated[str, typer.Argument(help="What to look for, anywhere in a message.")],
     conversation: Annotated[str | None, typer.Option("--in", help="Only with this user, or in this session.")] = None,
-    sender: Annotated[str | None, typer.Option("--from", metavar="USER", help="Only what he wrote.")] = None,
+    sender: Annotated[str | None, typer.Option("--from", metavar="USER", help="Only messages of USER.")] = None,
     limit: Limit = 20,
     user: As = None,
     as_json: AsJson = False,
@@ -91,7 +91,7 @@ def message(
     user: As = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a message, and who has received and read it.
+    """Print a message, and the users that have received and read it.
 
     Example: tlim message fd6c…
     """
