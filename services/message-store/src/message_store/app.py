@@ -35,14 +35,14 @@ from message_store.upkeep import upkeep
 logger = get_logger(__name__)
 
 NOTE_EVERY_S = 1.0
-"""How often an idle leader writes down what is published, and thereby tries its connection."""
+"""How often the leader saves what is published, even when idle. This also tests its connection."""
 
 OWN_POOL = QUESTIONS_POOL + 2
-"""Connections of the store's own, of which no reader over HTTP takes any: two look after partitions and the search
-index."""
+"""Connections that HTTP readers never use: those for NATS questions, and two for partitions and the search index."""
 
 CATCH_UP_EVERY_S = 2.0
-"""How soon a missing change of a session is asked for again: between two of them one is under way for milliseconds."""
+"""How often we look for a missing change of a session and ask for it. A change that is only late arrives within
+milliseconds."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -152,7 +152,7 @@ async def _catch_up(catch_up: CatchUp, prepare: Prepare) -> None:
 async def _note(publication: Publication, connection: Connection) -> None:
     try:
         await publication.note()
-    except Exception as error:  # noqa: BLE001 - whatever it is, a connection that cannot do this is of no use
+    except Exception as error:  # noqa: BLE001 - a connection that cannot save one number is of no use
         logger.warning("the leader's connection failed", reason=str(error) or type(error).__name__)
         connection.terminate()  # gives the lock up; the next term begins on a new connection
 

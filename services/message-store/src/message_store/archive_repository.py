@@ -16,7 +16,7 @@ from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, Writ
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
 
-_NO_PARTITION = "23514"  # the one constraint whose breach is our own fault: no partition holds such a seq yet
+_NO_PARTITION = "23514"  # of all constraints, only this breach is our own fault: no partition for the seq exists yet
 
 _FIND_PLACES = """
     SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
@@ -58,7 +58,8 @@ _FIND_RECEIPTS = """
     SELECT seq, user_id, read_at IS NOT NULL
     FROM unnest($1::bigint[], $2::text[]) AS asked (seq, user_id) JOIN receipts USING (seq, user_id)"""
 
-# Some are enough: they only matter one by one when they are recalled in the very batch that forwards the file.
+# Ten are enough: we need any one message that still shares the file. We list several only in case this batch recalls
+# some of them.
 _FIND_SHARED_FILES = """
     SELECT file_id, user_id, seq
     FROM unnest($1::text[], $2::text[]) AS asked (file_id, user_id) CROSS JOIN LATERAL (
@@ -154,11 +155,11 @@ _MESSAGES_AFTER = """
 
 
 class Archive:
-    """The leader's hands: every statement on the connection that holds the leader's lock.
+    """All statements of the leader, on the connection that holds the leader's lock.
 
-    Who has lost the lock has lost this connection with it, so a leader of yesterday cannot commit anything. Every
-    method raises DatabaseUnavailable when the connection is gone or the server is in trouble, and RowRefused when
-    PostgreSQL cannot hold, or even be asked for, what it is given.
+    An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
+    method raises DatabaseUnavailable when the connection is gone or the server is in trouble. It raises RowRefused when
+    PostgreSQL cannot store a value, or cannot even take it as a parameter.
     """
 
     def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
@@ -167,7 +168,7 @@ class Archive:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit on leaving. Whoever draws a seq holds a lock until then: seqs become visible in their order."""
+        """Commit on leaving. The lock of the log is held until then, so seqs become visible in their order."""
         async with _translated(), self._connection.transaction():
             await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             yield
@@ -186,7 +187,7 @@ class Archive:
         return {row[0] for row in rows}
 
     async def rosters(self, session_ids: Collection[str]) -> dict[str, Roster]:
-        """Return who is in those of the sessions that are known."""
+        """Return the rosters of those sessions that are known."""
         found: dict[str, Roster] = {}
         members: dict[str, dict[str, int]] = {}
         for session_id, version, is_deleted, user_id, joined_seq in await self._fetch(_FIND_ROSTERS, list(session_ids)):
@@ -202,7 +203,7 @@ class Archive:
         return [Place(*row) for row in await self._fetch(_FIND_PLACES, *_columns(keys, 2))]
 
     async def sent_bodies(self, limits: Mapping[int, int]) -> dict[int, str]:
-        """Return, by seq, the body as it was sent (JSON text) of the rows where it has no more bytes than the limit."""
+        """Return, by seq, the body as it was sent (JSON text); without rows where it has more bytes than the limit."""
         return {row[0]: row[1] for row in await self._fetch(_FIND_SENT_BODIES, *_columns(limits.items(), 2))}
 
     async def places_in(self, keys: Collection[tuple[str, str]]) -> list[Place]:
@@ -236,14 +237,17 @@ class Archive:
                 await self._connection.execute(statement, *arguments)
 
     def _recalls(self, writes: Writes) -> Iterable[tuple[Any, ...]]:
-        """Yield what takes messages back, those of this very batch too; the audit first, it copies what then goes."""
+        """Yield the statements that recall messages, also messages of this batch.
+
+        The audit comes first, as it copies the body that is then removed.
+        """
         if writes.recalled:
             yield _AUDIT_RECALLS, writes.recalled, writes.now, self._keep_recalled_text
             yield _RECALL, writes.recalled, writes.now
             yield _FORGET_SEARCH, writes.recalled
 
     async def published(self) -> int:
-        """Return the noted seq up to which everything is known to be published; 0: nothing yet."""
+        """Return the saved seq up to which everything is known to be published; 0: nothing yet."""
         return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
 
     async def save_published(self, seq: int) -> None:
@@ -252,7 +256,7 @@ class Archive:
             await self._connection.execute("UPDATE publication SET published_seq = $1", seq)
 
     async def applied_change(self) -> int:
-        """Return the change of session-api up to which every one is applied; 0: none yet."""
+        """Return the number of session-api's change up to which all changes are applied; 0: none yet."""
         return int((await self._fetch("SELECT applied_change FROM publication"))[0][0])
 
     async def save_applied_change(self, change: int) -> None:
@@ -277,7 +281,7 @@ class Archive:
         return int(rows[0][0]) if rows else 0
 
     async def messages_after(self, seq: int, limit: int) -> list[DeliveredRow]:
-        """Return up to `limit` rows of the log after `seq`, oldest first, each with everybody it is for."""
+        """Return up to `limit` rows of the log after `seq`, oldest first, each with all its recipients."""
         kinds = (Audience.RECIPIENT, Audience.MEMBERS, Audience.ADDRESSEES)
         found = await self._fetch(_MESSAGES_AFTER, seq, limit, *kinds)
         return [
@@ -291,7 +295,7 @@ class Archive:
 
 
 def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:
-    """Yield the statements that are needed, each with its arguments, in the order in which they build on each other."""
+    """Yield the statements that are needed, each with its arguments; later ones depend on earlier ones."""
     if writes.conversations:
         yield _INSERT_CONVERSATIONS, writes.conversations, writes.now
     if writes.sessions:
@@ -330,7 +334,7 @@ def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 
 def _blames_the_row(error: BaseException) -> bool:
-    # asyncpg itself refuses values that cannot be encoded, e.g. half a surrogate pair: that has no server's SQLSTATE
+    # asyncpg itself refuses values that it cannot encode, e.g. half a surrogate pair: such an error has no SQLSTATE
     if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
         return False
     sqlstate = getattr(error, "sqlstate", None) or ""

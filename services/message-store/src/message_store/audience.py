@@ -1,4 +1,4 @@
-"""Who else hears of a row of the log, as the table says it and as a list of people."""
+"""The audience of a row of the log besides its sender, as the table stores it and as a list of people."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from message_store.values import Roster
 
 
 class Audible(NamedTuple):
-    """Who shall hear of a row; `extra` are people whom the table lists besides the members of the session."""
+    """The people who are told of a row; `extra` are those whom the table lists in addition to the session's members."""
 
     audience: Audience
     recipient: str | None
@@ -20,7 +20,7 @@ class Audible(NamedTuple):
 
     @property
     def listed(self) -> Sequence[str]:
-        """Those whom the table lists one by one."""
+        """The people whom the table lists one by one."""
         return self.recipients if self.audience is Audience.ADDRESSEES else self.extra
 
 
@@ -28,21 +28,21 @@ TO_NOBODY = Audible(Audience.NOBODY, None, ())
 
 
 def to_others(roster: Roster, sender: str, *, besides: Collection[str] = ()) -> Audible:
-    """Return all other members of a session, and people besides who are not in it any more."""
+    """Return all members of a session without the sender, and the people of `besides` who are no longer in it."""
     members = [user_id for user_id in roster.members if user_id != sender]
     extra = [user_id for user_id in besides if user_id not in roster.members and user_id != sender]
     return Audible(Audience.MEMBERS, None, [*members, *extra], extra)
 
 
 def to_peers(envelope: Envelope, roster: Roster | None) -> Audible:
-    """Return the other person of the conversation, or all other members of the session."""
+    """Return the other person of a 1:1 conversation, or all other members of a session."""
     if roster is not None:
         return to_others(roster, envelope.msg_from)
     return Audible(Audience.RECIPIENT, envelope.msg_to, [envelope.msg_to or ""])
 
 
 def to_listed(people: Collection[str]) -> Audible:
-    """Return people one by one."""
+    """Return an audience of single people."""
     listed = list(people)
     if len(listed) > 1:
         return Audible(Audience.ADDRESSEES, None, listed)
@@ -50,14 +50,14 @@ def to_listed(people: Collection[str]) -> Audible:
 
 
 def to_authors(news: Sequence[Named]) -> Audible:
-    """Return those who wrote the messages."""
+    """Return the authors of the messages."""
     return to_listed(dict.fromkeys(place.sender for one in news for place in one.places))
 
 
 def to_readers(roster: Roster, author: str, readers: Collection[str]) -> Audible:
-    """Return those who can still read what an author takes back.
+    """Return the readers who can still see a message that its author recalls.
 
-    From an open session that the author is in, its other members hear it too, those included who came afterwards.
+    If the author is in the session and it is open, all its other members are told, also those who joined later.
     """
     others = {user_id for user_id in roster.members if user_id != author}
     if others.issubset(readers) or (author in roster.members and not roster.is_deleted):

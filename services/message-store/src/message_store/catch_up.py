@@ -1,4 +1,4 @@
-"""Changes of sessions that the stream did not bring: after a start, a loss in JetStream, an outage of session-api."""
+"""Fetching changes of sessions that the stream did not bring, e.g. after a loss in JetStream or an outage."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -17,7 +17,7 @@ PAGE = 200
 class Progress(NamedTuple):
     """How much of session-api's log of changes is applied: all up to `floor`, and those `ahead` of a gap.
 
-    Changes are numbered without gaps, but two of them may be published in the other order, or one of them not at all.
+    session-api numbers its changes without gaps. But they may be published in another order, or one not at all.
     """
 
     floor: int
@@ -50,22 +50,22 @@ class ChangeLog(Protocol):
 
 
 class CatchUp:
-    """Applies what is missing; while session-api is away everything else goes on, and `is_due` stays true."""
+    """Applies missing changes. While session-api is down, everything else goes on and `is_due` stays true."""
 
     def __init__(self, recorder: ChangeRecorder, directory: ChangeLog) -> None:
         self._recorder = recorder
         self._directory = directory
         self._is_owed = True
-        self._is_away = False  # an outage is told once, not at every attempt
+        self._is_away = False  # so that an outage is logged once, not at every attempt
 
     async def is_due(self) -> bool:
         """Tell whether a change may be missing: the last attempt failed, or there is a gap."""
         return self._is_owed or bool((await self._recorder.applied()).ahead)
 
     async def run(self) -> None:
-        """Ask session-api until there is no more, and apply it; without an answer it stays due.
+        """Ask session-api for changes until there are no more, and apply them; without an answer it stays due.
 
-        Raises DatabaseUnavailable or BrokerUnavailable when what it said could not be applied or told.
+        Raises DatabaseUnavailable or BrokerUnavailable when a change could not be stored or published.
         """
         self._is_owed = True
         after = (await self._recorder.applied()).floor

@@ -11,7 +11,7 @@ from message_store.values import Place
 class Named(NamedTuple):
     """An element of a receipt or recall, and the chat messages of its conversation that have its msg_id.
 
-    More than one only where several people chose the same msg_id in one group.
+    There are several only when several people used the same msg_id in one group.
     """
 
     element: dict[str, Any]
@@ -19,7 +19,7 @@ class Named(NamedTuple):
 
     @property
     def msg_id(self) -> str:
-        """What it names."""
+        """The msg_id that the element names."""
         return str(self.element["msg_id"])
 
     def of(self, senders: Collection[str]) -> "Named":
@@ -27,14 +27,14 @@ class Named(NamedTuple):
         return Named(self.element, tuple(place for place in self.places if place.sender in senders))
 
     def without(self, sender: str) -> "Named":
-        """Return the same without the messages of somebody."""
+        """Return the same without the messages of this sender."""
         return Named(self.element, tuple(place for place in self.places if place.sender != sender))
 
 
 def reported(named: Sequence[Named], reporter: str) -> list[Named]:
-    """Return what a receipt reports: messages of others.
+    """Return the messages of others that a receipt reports.
 
-    Raises MSG_ID_UNKNOWN when any of its elements names none, so that nothing of it is half done.
+    Raises MSG_ID_UNKNOWN when any element names no such message, so that a receipt is never half done.
     """
     found = [one.without(reporter) for one in named]
     _require_all(found, "is no message to you in this conversation")
@@ -42,11 +42,11 @@ def reported(named: Sequence[Named], reporter: str) -> list[Named]:
 
 
 def recalled(named: Sequence[Named], author: str, *, arrived_at: int, window: int) -> list[Named]:
-    """Return what a recall takes back: the author's own messages; all of them or none.
+    """Return the author's own messages that a recall names; all of them or none.
 
-    `arrived_at` is when the server had the recall, on the clock that dated the messages. `window` is how long after
-    storing it may come. Both are in ms; the limit itself is inside. What is recalled already may be recalled again at
-    any time. Raises NOT_ALLOWED, MSG_ID_UNKNOWN, RECALL_TOO_LATE, in this order.
+    `arrived_at` is when the server got the recall, on the clock that also dated the messages. `window` is how long
+    after storing a recall may come. Both are in ms, and a recall exactly at the limit is in time. A recalled message
+    may be recalled again at any time. Raises NOT_ALLOWED, MSG_ID_UNKNOWN, RECALL_TOO_LATE, in this order.
     """
     own = [one.of({author}) for one in named]
     for before, after in zip(named, own, strict=True):

@@ -1,4 +1,4 @@
-"""What the other services know, asked over NATS: who exists, who is in which session, whose a file is."""
+"""Asking the other services over NATS: which users exist, who is in a session, who uploaded a file."""
 
 import asyncio
 import time
@@ -26,14 +26,15 @@ from message_store.errors import DirectoryUnavailable
 from message_store.values import AnsweredSession, FileFacts
 
 MAX_ASKED = 10_000
-"""Files in one request: with the longest ids it has 5 MiB, and NATS takes no more than 8. A batch may name more."""
+"""Files in one request: with the longest ids such a request has 5 MiB, and NATS takes at most 8. For a batch that names
+more files, several requests are sent."""
 
 ABSENT_S = 3.0
-"""How long session-api is not asked again for a session that it does not know: a client that tries again at once would
-make the store ask with every message, while the log is locked."""
+"""For so long we do not ask session-api again for a session that it does not know. Otherwise a client that retries at
+once would make the store ask with every message, while the log is locked."""
 
 MAX_ABSENT = 20_000
-"""Sessions that are remembered as absent: some 4 MB."""
+"""Sessions that are remembered as absent, in about 4 MB."""
 
 
 class Requests(Protocol):
@@ -43,7 +44,7 @@ class Requests(Protocol):
 
 
 class ServiceDirectory:
-    """Asks session-api and file-api, once per batch; that a session does not exist is remembered for ABSENT_S."""
+    """Asks session-api and file-api, once per batch. It remembers for ABSENT_S that a session does not exist."""
 
     def __init__(self, broker: Requests, timeout: timedelta, timer: Callable[[], float] = time.monotonic) -> None:
         self._broker = broker
@@ -63,7 +64,7 @@ class ServiceDirectory:
             raise DirectoryUnavailable(str(error)) from error
 
     async def sessions(self, session_ids: Collection[str]) -> Mapping[str, AnsweredSession | None]:
-        """Return what is said of each session, None for those of which no usable answer comes in time."""
+        """Return session-api's answer about each session; None where no usable answer comes in time."""
         answers = {one: AnsweredSession(None) for one in session_ids if one in self._absent}
         missing = set(session_ids).difference(answers)
         while missing:
@@ -75,7 +76,7 @@ class ServiceDirectory:
         return {one: answers.get(one) for one in session_ids}
 
     def heard_of(self, session_ids: Iterable[str]) -> None:
-        """Forget that these sessions did not exist: the stream tells of them."""
+        """Forget that these sessions did not exist, because the stream brought events of them."""
         for session_id in session_ids:
             self._absent.pop(session_id, None)
 
@@ -88,7 +89,7 @@ class ServiceDirectory:
             raise DirectoryUnavailable(str(error)) from error
 
     async def files(self, asks: Collection[tuple[str, str]]) -> FileFacts | None:
-        """Return what file-api says of files and the users who want to send them, None when it does not."""
+        """Return file-api's answer about files and the users who want to send them; None without an answer."""
         questions = [FileQuestion(file_id=file_id, user_id=user_id) for file_id, user_id in sorted(asks)]
         parts = [questions[start : start + MAX_ASKED] for start in range(0, len(questions), MAX_ASKED)]
         try:
@@ -103,7 +104,7 @@ class ServiceDirectory:
         return FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
 
     async def _sessions(self, session_ids: Collection[str]) -> dict[str, AnsweredSession]:
-        """Return what one answer says; nothing when there is none."""
+        """Return the sessions of one answer; empty when no usable answer comes."""
         question = SessionsQuestion(session_ids=sorted(session_ids)).to_bytes()
         try:
             answer = SessionsAnswer.from_bytes(await self._broker.request(Rpc.SESSION_GET, question, self._timeout))

@@ -1,4 +1,7 @@
-"""One instance stores, the others stand by: a lock in PostgreSQL that lasts as long as its connection."""
+"""Electing the one instance that stores, while the others stand by.
+
+The leader holds a lock in PostgreSQL, which lasts as long as its connection.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -14,11 +17,11 @@ from message_store.locks import Connection, try_to_lead
 logger = get_logger(__name__)
 
 STATEMENT_TIMEOUT_S = 10.0
-"""A batch takes milliseconds; a connection that is silent for so long is dead, whatever TCP says."""
+"""A batch takes milliseconds. So a connection that is silent for 10 s is dead, even if TCP still holds it open."""
 
 _SESSION = {
     "application_name": "message-store leader",
-    # The lock of a host that vanished without a word has to go with it: the server asks after 5 s, gives up after 15.
+    # When the leader's host vanishes, its lock must not stay: the server probes after 5 s and gives up after 15 s.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "2",
@@ -39,7 +42,7 @@ class Role(StrEnum):
 
 
 class Leadership:
-    """Stands for leader until it is elected, leads until the connection is lost, stands again."""
+    """Tries to become leader, leads until the connection is lost, then tries again."""
 
     def __init__(self, database_url: str, lead: Lead, poll: float, changed: Callable[[Role], None]) -> None:
         self._dsn = database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
@@ -49,7 +52,7 @@ class Leadership:
         self.role = Role.DISCONNECTED
 
     async def run(self) -> None:
-        """Stand and lead until cancelled; leaves the duty in order then, and gives the lock back."""
+        """Try to lead, and lead, until cancelled; then end the duty in order and give the lock back."""
         while True:
             try:
                 await self._one_term()
@@ -71,7 +74,7 @@ class Leadership:
             self._dsn, timeout=self._connect_timeout(), command_timeout=STATEMENT_TIMEOUT_S, server_settings=_SESSION
         )
         try:
-            # Asked again and again: a statement that waits for the lock would hold a snapshot, and vacuum with it.
+            # We poll, because a statement that waits for the lock would hold a snapshot, and so hold back vacuum.
             while not await try_to_lead(connection):
                 self._become(Role.STANDBY)
                 await asyncio.sleep(self._poll)

@@ -1,8 +1,8 @@
 """The tables of message-store: the log of everything that was committed, and who may read which part of it.
 
-Every chat message, receipt, recall and notice is a row of `messages` with a `seq` of its own. Seqs are given out under
-a lock that is held until the commit: their order is the order of the commits, so that a reader who has seen one never
-meets a smaller one later.
+Every chat message, receipt, recall and notice is a row of `messages` with its own `seq`. Seqs are drawn under a lock
+that is held until the commit, so their order is the order of the commits. A reader who has seen a seq never meets a
+smaller one later.
 """
 
 from enum import IntEnum
@@ -31,27 +31,27 @@ MESSAGE_SEQ = Sequence("message_seq", metadata=METADATA, data_type=BigInteger)
 
 
 class Audience(IntEnum):
-    """Who else than its sender a row of the log is for."""
+    """Who gets a row of the log, besides its sender."""
 
     NOBODY = 0
     RECIPIENT = 1
     MEMBERS = 2
-    """The members at that seq, and those listed in `addressees`: a recall is also for people who have left since.
+    """The members at that seq, and people listed in `addressees`: a recall is also for people who have left since.
 
-    The sender is not sent their own, except a notice, which has no sender.
+    The sender does not get their own message. A notice has no sender, so all members get it.
     """
     ADDRESSEES = 3
     """Several members, listed in `addressees`."""
 
 
 class Table(SQLModel):
-    """The base of this service's tables; its own metadata, so that no other service's tables mix in."""
+    """The base of this service's tables, with its own metadata, so that it never includes tables of other services."""
 
     metadata = METADATA
 
 
 class Conversation(Table, table=True):
-    """Two people who have talked, or a session; the latter as its newest applied event told it."""
+    """Two people who have talked, or a session; a session has the values of its newest applied event."""
 
     __tablename__ = "conversations"
 
@@ -65,10 +65,10 @@ class Conversation(Table, table=True):
 
 
 class Member(Table, table=True):
-    """Somebody sees of a conversation what has a seq from `joined_seq` to `left_seq`, both included.
+    """A membership: its user sees the rows of the conversation from `joined_seq` to `left_seq`, both included.
 
-    `left_seq` is the seq of the notice that tells of his leaving, None while he is in. Who comes back gets a second
-    row. The two people of a 1:1 conversation are in it from 0 on.
+    `left_seq` is the seq of the notice about the leaving, None while the user is a member. A user who comes back gets a
+    second row. The two people of a 1:1 conversation are members from seq 0 on.
     """
 
     __tablename__ = "members"
@@ -81,16 +81,16 @@ class Member(Table, table=True):
 
 
 class Message(Table, table=True):
-    """One row per message, whatever the number of its receivers; partitioned by ranges of `seq`, thus by time."""
+    """One row per message, however many receivers it has; partitioned by ranges of `seq`, and so by time."""
 
     __tablename__ = "messages"
     __table_args__ = (
-        # a page of history, or the count of what is unread, is one range scan
+        # a page of history is one range scan, and so is the count of unread messages
         Index(
             "ix_messages_history", "conversation_id", "seq", postgresql_where=text("is_chat"),
             postgresql_include=["sender", "recalled_at"],
         ),
-        # the three ways in which a row concerns somebody: a page of sync merges them
+        # three of the ways in which a row concerns a user: a page of sync merges them
         Index("ix_messages_to_members", "conversation_id", "seq", postgresql_where=text("audience = 2")),
         Index("ix_messages_recipient", "recipient", "seq", postgresql_where=text("recipient IS NOT NULL")),
         Index("ix_messages_sender", "sender", "seq"),
@@ -106,7 +106,7 @@ class Message(Table, table=True):
     msg_type: str
     is_chat: bool
     version: str
-    # json, not jsonb: the text is kept as it came, with \u0000, which jsonb refuses, and with the order of keys
+    # json, not jsonb: it keeps the text as it came, with the order of keys, and takes \u0000, which jsonb refuses
     body: list[dict[str, Any]] = Field(sa_column=Column(JSON(none_as_null=True), nullable=False))
     msg_time: str
     location: str
@@ -115,9 +115,9 @@ class Message(Table, table=True):
 
 
 class MessageId(Table, table=True):
-    """Where a message is in the log; makes every handler idempotent: a resend is the same row.
+    """Where a message is in the log. It makes every handler idempotent: a resend finds the row that is there.
 
-    A table of its own, because a partitioned one can only be unique in what it is partitioned by.
+    It is a separate table, because a partitioned table can have unique keys only over its partition key.
     """
 
     __tablename__ = "message_ids"
@@ -125,14 +125,14 @@ class MessageId(Table, table=True):
     msg_id: str = Field(primary_key=True)
     sender: str = Field(primary_key=True)
     seq: int = Field(sa_type=BigInteger)
-    # what was sent under it, where the log keeps less: of a receipt only the news. Resends are compared with it.
+    # the body as sent, if the log keeps less (of a receipt, only what was new); resends are compared with it
     sent_body: list[dict[str, Any]] | None = Field(
         default=None, sa_column=Column(JSON(none_as_null=True), nullable=True)
     )
 
 
 class Addressee(Table, table=True):
-    """One of several people for whom a row is: authors whom a received receipt names, readers of a recalled message."""
+    """One of several people who get a row: authors whose messages were received, readers of a recalled message."""
 
     __tablename__ = "addressees"
     __table_args__ = (Index("ix_addressees_seq", "seq"),)
@@ -142,9 +142,10 @@ class Addressee(Table, table=True):
 
 
 class MessageFile(Table, table=True):
-    """Which messages carry a file: answers who may download it.
+    """Which messages carry a file: this decides who may download it.
 
-    A recalled message keeps its rows: they tell the file's uploader from somebody whose message was never stored.
+    A recalled message keeps its rows. So we can tell a file whose messages are all recalled from a file that no stored
+    message ever carried.
     """
 
     __tablename__ = "message_files"
@@ -155,7 +156,7 @@ class MessageFile(Table, table=True):
 
 
 class Receipt(Table, table=True):
-    """Somebody received, and perhaps read, the message `seq`; who has read it has received it."""
+    """A user received the message `seq`, and perhaps read it; to have read it is to have received it."""
 
     __tablename__ = "receipts"
 
@@ -166,7 +167,7 @@ class Receipt(Table, table=True):
 
 
 class ReadCursor(Table, table=True):
-    """The newest message of a conversation that somebody reported as read: what is behind it is unread."""
+    """The newest message of a conversation that a user reported as read: newer messages are unread."""
 
     __tablename__ = "read_cursors"
 
@@ -176,7 +177,7 @@ class ReadCursor(Table, table=True):
 
 
 class Recall(Table, table=True):
-    """The audit of a recalled message: its author recalled it; `body` only where the operator keeps it."""
+    """The audit of a message that its author recalled; it has a `body` only if the operator chose to keep it."""
 
     __tablename__ = "recalls"
     __table_args__ = (Index("ix_recalls_recalled_at", "recalled_at"),)
@@ -192,7 +193,7 @@ class Recall(Table, table=True):
 
 
 class SearchDocument(Table, table=True):
-    """What a message can be found by: hashes of the pairs of characters in its text, and of its conversation."""
+    """The numbers by which search finds a message: of the pairs of characters in its text, of its conversation, etc."""
 
     __tablename__ = "search_documents"
     __table_args__ = (Index("ix_search_documents_grams", "grams", postgresql_using="gin"),)
@@ -202,7 +203,7 @@ class SearchDocument(Table, table=True):
 
 
 class PublicationState(Table, table=True):
-    """The one row that says how far the leader has come with what it does behind the log."""
+    """A single row: up to where the leader has published and indexed the log, and applied session-api's changes."""
 
     __tablename__ = "publication"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)

@@ -10,13 +10,14 @@ from tlim_protocol.registry import MsgType
 from message_store.values import Roster
 
 NOTICE_SENDER = ""
-"""In the table a notice has no sender: it is the server's word, also for the person who made the change."""
+"""In the table a notice has no sender: it comes from the server, and the person who made the change gets it too."""
 
 ACTOR = "actor"
 """The key under which a notice says who made the change."""
 
 MAX_LISTED = 1_000
-"""People named in a notice. It goes to each of them as a stanza: with 10,000 names it would pass what servers take."""
+"""The most people that a notice lists. Each receiver gets it as a stanza, and with 10,000 names the stanza would be
+larger than XMPP servers allow."""
 
 _TIME_FIELD: Mapping[MsgType, str] = {
     MsgType.SESSION_ADDED: "session_create_time",
@@ -26,7 +27,10 @@ _TIME_FIELD: Mapping[MsgType, str] = {
 
 
 class RosterChange(NamedTuple):
-    """What applying an event does: the session afterwards, who came, and who went with the seq since when he was in."""
+    """The result of an event: the roster afterwards, the users who joined, and the users who left.
+
+    `left` maps each of them to the seq at which their membership began.
+    """
 
     roster: Roster
     joined: Sequence[str]
@@ -34,14 +38,14 @@ class RosterChange(NamedTuple):
 
     @property
     def audience(self) -> list[str]:
-        """Everybody who is told: who is in it, and who just went."""
+        """All people who are told: the members, and those who just left."""
         return [*self.roster.members, *self.left]
 
 
 def change_of(before: Roster | None, event: SessionEvent, seq: int) -> RosterChange:
-    """Return the change from what is known of a session to what `event` says, told at place `seq` of the log.
+    """Return the change from the known roster of a session to the one in `event`; its notice has the seq `seq`.
 
-    Compared with what is known, not with the event's own `added` and `removed`: an event in between may be missing.
+    We compare the rosters and do not use the event's own `added` and `removed`, as an event in between may be missing.
     """
     members = before.members if before is not None else {}
     subscribers = dict.fromkeys(event.subscribers)
@@ -57,7 +61,7 @@ def notice_id(event: SessionEvent) -> str:
 
 
 def notice_of(event: SessionEvent, change: RosterChange) -> Envelope:
-    """Return the notice: one element, with the fields of the HTTP answer, who did it, and what changed."""
+    """Return the notice: one element with the fields of the HTTP answer, the author of the change, and its effect."""
     element: dict[str, Any] = {
         "session_id": event.session_id,
         "session_name": event.session_name,

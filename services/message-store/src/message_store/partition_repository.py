@@ -1,10 +1,10 @@
-"""The SQL that gives the log room: partitions by ranges of seq, added ahead of it."""
+"""The SQL that adds partitions to the log before they are needed, by ranges of seq."""
 
 from tlim_runtime.database import Database
 
 
 class Partitions:
-    """Room for the log, made with the right that the migrations left for it (`add_message_partitions`)."""
+    """The partitions of the log; added by the function `add_message_partitions`, which has the owner's rights."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

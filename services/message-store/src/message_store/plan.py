@@ -1,7 +1,7 @@
-"""The rules of a batch: what becomes of each message and session event, one after the other, without any I/O.
+"""The rules of a batch: what becomes of each message and session event, in order, without any I/O.
 
-Later items see what earlier ones of the same batch did: a session is made and written to, a message is stored, read and
-recalled, in one go. Whatever is refused has changed nothing.
+Later items see what earlier items of the same batch did. So one batch can create a session and write to it, or store a
+message, report it as read and recall it. A refused item changes nothing.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -23,21 +23,21 @@ _NOBODY: Sequence[str] = ()
 
 
 class Plan:
-    """Goes through a batch in order; `events`, `writes` and `rosters` are what comes of it.
+    """Goes through a batch in order; the results are `events`, `writes` and `rosters`.
 
-    `seqs` are the places in the log that it may fill, rising: one for each item and for each answered session.
-    `newest` is the seq up to which everything is published before the batch, `now` epoch milliseconds.
-    `doubts` are the sessions because of which something was refused and of which session-api was not asked yet: then
-    the plan has to be thrown away, and made again with its answers. `recall_window`: ms for which a message may be
-    taken back.
+    `seqs`: the rising seqs that it may use, one for each item and one for each session that session-api answered for.
+    `newest`: before the batch, everything up to this seq is published. `now`: epoch milliseconds. `recall_window`: ms
+    after storing in which a message may be recalled.
+    `doubts` are sessions because of which a message was refused although session-api was not asked about them yet. If
+    there are any, the caller throws this plan away and makes a new one with session-api's answers.
     """
 
     def __init__(self, known: Known, seqs: Sequence[int], *, newest: int, now: int, recall_window: int) -> None:
         self.newest = newest
         self.writes = Writes(now)
-        self.events: list[tuple[str, OutEvent]] = []  # with the conversation that each belongs to
+        self.events: list[tuple[str, OutEvent]] = []  # each with its conversation id
         self.rosters = dict(known.rosters)
-        self.changes: list[int] = []  # of session-api, told by events of this batch
+        self.changes: list[int] = []  # numbers of session-api's changes that events of this batch brought
         self.doubts: set[str] = set()
         self._known = known
         self._seqs: Iterator[int] = iter(seqs)
@@ -91,7 +91,7 @@ class Plan:
                 assert_never(other)
 
     def _require_same(self, envelope: Envelope, place: Place) -> None:
-        """Raise unless a message is the one sent under this msg_id before; a recalled one has no body any more."""
+        """Raise unless the message equals the stored message with its msg_id; a recalled one has no body to compare."""
         if place.may_be(envelope):
             sent = self._sent.get(place.seq)
             if place.is_recalled or (sent is not None and same_json(sent, write_json(envelope.body))):
@@ -119,7 +119,7 @@ class Plan:
             raise TlimError(ErrorCode.USER_UNKNOWN, f"{receiver} is not a user here", field="to")
 
     def _require_file(self, file_id: str, sender: str) -> None:
-        """Raise unless the sender uploaded the file, or may see a message that carries it and is not recalled."""
+        """Raise unless the sender uploaded the file, or may see an unrecalled message that carries it."""
         facts = self._known.files
         if facts is None:
             raise TlimError(ErrorCode.UNAVAILABLE, "the files cannot be asked for, try again", field="file_id")
@@ -137,7 +137,7 @@ class Plan:
         )
 
     def _report(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> None:
-        """Record what somebody received or read; others hear what is new of it, in an envelope with just that."""
+        """Record what the reporter received or read; others get an envelope with only what is new in it."""
         reporter, has_read = message.sender, REGISTRY[envelope.msg_type].says_read
         news: list[Named] = []
         for named in reported(self._named(message, envelope, roster), reporter):
@@ -146,11 +146,11 @@ class Plan:
                 news.append(Named(named.element, fresh))
         audible = to_peers(envelope, roster) if has_read else to_authors(news)
         if roster is not None and (roster.is_deleted or reporter not in roster.members):
-            audible = TO_NOBODY  # the reporter's own unread number falls, and nobody else has a use for it
+            audible = TO_NOBODY  # it lowers the reporter's own unread count, and is of no use to anybody else
         self._tell_news(message, envelope, news, audible)
 
     def _record_receipt(self, place: Place, reporter: str, *, has_read: bool) -> bool:
-        """Note a receipt and return whether it says anything new; who has read a message has received it."""
+        """Note a receipt and return whether it says anything new; to have read a message is to have received it."""
         key = (place.seq, reporter)
         known = self._receipts.get(key)
         if known is not None and known >= has_read:
@@ -162,7 +162,7 @@ class Plan:
         return True
 
     def _recall(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> None:
-        """Take messages back, all that are named or none; what is recalled already is no news."""
+        """Recall all named messages or none; messages that were recalled before are not news."""
         named = recalled(
             self._named(message, envelope, roster),
             message.sender,
@@ -183,7 +183,7 @@ class Plan:
         self._tell_news(message, envelope, news, audible)
 
     def _readers(self, session_id: str, roster: Roster, named: Sequence[Named]) -> list[str]:
-        """Return everybody who can see any of the messages, members first."""
+        """Return all people who can see at least one of the messages, members first."""
         people = dict.fromkeys((*roster.members, *self._leavers.get(session_id, ())))
         places = [place for one in named for place in one.places]
         return [user_id for user_id in people if any(self._could_see(place, user_id, roster) for place in places)]
@@ -198,7 +198,7 @@ class Plan:
         self._keep(message, envelope, envelope.conversation_id, audible, sent, is_news=bool(news))
 
     def _named(self, message: ArrivedMessage, envelope: Envelope, roster: Roster | None) -> list[Named]:
-        """Return which chat messages of its conversation, that its sender could see, each element names."""
+        """Return the chat messages that each element names: of its conversation, and visible to its sender."""
         me, conversation_id = message.sender, envelope.conversation_id
         named: list[Named] = []
         for element in envelope.body:
@@ -226,8 +226,8 @@ class Plan:
     def _roster(self, session_id: str, sender: str, *, writes: bool) -> Roster:
         """Return the session that `sender` writes to, or sends a receipt or recall about; see `_admitted`.
 
-        Before anybody is refused, session-api has been asked: about every session alike, or the time that the answer
-        takes would tell a stranger which ones there are.
+        session-api is asked before any sender is refused, for every session alike. Otherwise the time of an answer
+        would tell a stranger which sessions exist.
         """
         try:
             return self._admitted(session_id, sender, writes=writes)
@@ -243,9 +243,10 @@ class Plan:
         return self._admitted(session_id, sender, writes=writes)
 
     def _admitted(self, session_id: str, sender: str, *, writes: bool) -> Roster:
-        """Return the session: members of an open one write; whoever is or was in it reports and recalls.
+        """Return the session if the sender may do this: members of an open session write; past members too may report.
 
-        A stranger gets the same SESSION_UNKNOWN whether it is open, deleted or none; those who were in it NOT_ALLOWED.
+        Receipts and recalls are also taken after a session was deleted. A stranger gets the same SESSION_UNKNOWN for an
+        open, a deleted and a missing session. A past member who writes to an open session gets NOT_ALLOWED.
         """
         roster = self.rosters.get(session_id)
         is_in = roster is not None and sender in roster.members
@@ -258,7 +259,7 @@ class Plan:
         raise TlimError(ErrorCode.SESSION_UNKNOWN, sentence, field="session_id")
 
     def _changed(self, event: SessionEvent, *, is_in_order: bool = True) -> None:
-        """Apply a session event, unless this version or a newer one is applied already."""
+        """Apply a session event, unless this version or a newer one was applied before."""
         if is_in_order:
             self.changes.append(event.change)
         roster = self.rosters.get(event.session_id)
@@ -331,7 +332,7 @@ class Plan:
         *,
         is_news: bool,
     ) -> None:
-        """Publish a delivery; of what is no news only the sender's confirmation."""
+        """Publish a delivery; without `recipients` it is only the sender's confirmation."""
         event = StoredMessage(
             seq=place.seq,
             stored_at=place.stored_at,

@@ -1,4 +1,4 @@
-"""Cutting what is to be done at once into parts of a bounded weight: people are named by the thousand."""
+"""Cutting work into portions of limited weight, because a single item may name thousands of people."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def portions(items: Sequence[T], weigh: Callable[[T], int], limit: int) -> Iterator[Sequence[T]]:
-    """Yield the items in order, in parts that weigh at most `limit`, or whose first item alone weighs more."""
+    """Yield the items in order, in portions that weigh at most `limit`; one heavy item may be a portion by itself."""
     start = weight = 0
     for position, item in enumerate(items):
         added = weigh(item)

@@ -1,4 +1,4 @@
-"""Publishing what is committed, and finding the gap after a crash or a loss in JetStream."""
+"""Publishing committed rows, and finding what is still to be published after a crash or a loss in JetStream."""
 
 import asyncio
 from base64 import b64decode
@@ -26,22 +26,24 @@ from message_store.values import DeliveredRow
 logger = get_logger(__name__)
 
 LOSS_WINDOW_MS = 10 * 60 * 1000
-"""JetStream syncs to disk every 2 minutes and consumers follow within seconds: what a lost stream may not have handed
-on yet lies well inside 10 minutes. Older messages have been delivered and are not sent again."""
+"""When the stream is lost, messages of the last 10 minutes are published again. JetStream syncs to disk every 2
+minutes, and consumers follow within seconds. So older messages have been delivered, and are not sent again."""
 
 PAGE = 100
-"""Rows read back at a time; one to a large group names thousands of people."""
+"""Rows read back at a time: few, as a row to a large group names thousands of people."""
 
 MAX_RECIPIENTS = 100_000
-"""Named by the events that are written out as JSON at a time, 2 MB of it: a batch to a group of 10,000 would be 100."""
+"""Events are written out as JSON in portions that name this many recipients together, which is about 2 MB. A whole
+batch to a group of 10,000 people would be 100 MB."""
 
 
 HEADERS = 8 * 1024
-"""Bytes left for the headers, which count as well: a message id has two ids of 64 letters, each up to 12 bytes long."""
+"""Bytes kept free for the headers, because NATS counts them in the payload limit. The message id in them has two ids of
+64 letters, each up to 12 bytes long."""
 
 
 class Newest(NamedTuple):
-    """What TLIM_OUT knows: whether nothing was ever published in it, and the newest seq that was, if it still tells."""
+    """What TLIM_OUT tells: whether nothing was ever published in it, and the newest published seq, if it is known."""
 
     is_fresh: bool
     seq: int | None
@@ -50,8 +52,8 @@ class Newest(NamedTuple):
 def starting_point(noted: int, newest: Newest, before_window: int) -> int:
     """Return the seq after which messages have to be published (again).
 
-    `noted` is known to have been published once, `before_window` is the last seq older than LOSS_WINDOW_MS. A stream
-    that is ahead of the note changes nothing: a message in between may have been refused by it.
+    Everything up to `noted` was published once. `before_window` is the last seq older than LOSS_WINDOW_MS. When the
+    stream is ahead of `noted`, we still begin at `noted`: the stream may have refused a message in between.
     """
     if newest.is_fresh:
         return min(noted, before_window)
@@ -59,9 +61,10 @@ def starting_point(noted: int, newest: Newest, before_window: int) -> int:
 
 
 def newest_seq_of(event: OutEvent) -> int | None:
-    """Return the newest seq published when `event` was; None when it does not tell, like confirmations of old releases.
+    """Return the newest published seq at the time of `event`; None when it does not tell, as in old releases.
 
-    Each event tells: the stream is trimmed up to its newest acknowledged one, which may be the only one left.
+    Every event has to tell it. The stream is trimmed up to the newest acknowledged event, so a single event may be all
+    that is left.
     """
     if isinstance(event, StoredMessage) and event.recipients:
         return event.seq
@@ -69,9 +72,9 @@ def newest_seq_of(event: OutEvent) -> int | None:
 
 
 def delivery_of(found: DeliveredRow) -> StoredMessage | None:
-    """Return the delivery of a row read back from the table; nobody waits for its confirmation.
+    """Return the delivery of a row read back from the table, without a confirmation to its sender.
 
-    None when there is nothing to deliver: nobody is to hear of it, or its author has taken it back since.
+    None when there is nothing to deliver: the row has no recipients, or its author has recalled it since.
     """
     row = found.row
     if found.is_recalled or not found.recipients:
@@ -90,10 +93,10 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
 
 
 def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Outgoing]:
-    """Return an event as it goes to TLIM_OUT: in one piece, or its receivers in several.
+    """Return an event as it goes to TLIM_OUT: one message, or several that share the receivers among them.
 
-    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece tells
-    the sender.
+    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece confirms
+    the message to its sender.
     """
     msg_type = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
     subject, message_id = subject_out(msg_type, conversation_id), out_message_id(event)
@@ -120,7 +123,7 @@ def _recipients(event: tuple[str, OutEvent]) -> int:
 
 
 class Publication:
-    """Keeps TLIM_OUT equal to the table: `seq` and everything before it is published."""
+    """Keeps TLIM_OUT in step with the table: everything up to `seq` is published."""
 
     def __init__(self, archive: Archive, broker: Broker, metrics: StoreMetrics) -> None:
         self._archive = archive
@@ -136,7 +139,7 @@ class Publication:
         return self._seq or 0
 
     def doubt(self) -> None:
-        """Publish nothing new before `restore`: the stream may have lost its last seconds, or lack rows."""
+        """Publish nothing new before `restore`: the stream may have lost its last seconds, or may lack rows."""
         self._is_certain = False
 
     @asynccontextmanager
@@ -146,12 +149,12 @@ class Publication:
             yield
 
     async def restore(self) -> None:
-        """Compare table and stream, and publish from the table what the stream lacks; before any new message.
+        """Compare table and stream, and publish from the table what the stream lacks. Call it before any new message.
 
         Afterwards everything that is committed is published. Raises DatabaseUnavailable or BrokerUnavailable.
         """
         async with self._turn:
-            self._is_certain = True  # before looking: another break meanwhile makes it false again
+            self._is_certain = True  # set before we look: if the connection breaks meanwhile, it becomes false again
             with self._doubted_on_failure():
                 if self._seq is None:
                     self._seq = await self._archive.published()
@@ -172,7 +175,10 @@ class Publication:
         self._metrics.lag(0)
 
     async def note(self) -> None:
-        """Write `seq` down, which batches do only for the batch before; raises DatabaseUnavailable."""
+        """Save `seq` in the table; raises DatabaseUnavailable.
+
+        Each batch saves it when it is stored, before it is published. So the last batch is not noted yet.
+        """
         async with self._turn:
             if self._seq is not None:
                 await self._archive.save_published(self._seq)

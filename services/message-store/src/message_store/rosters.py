@@ -1,4 +1,4 @@
-"""Who is in a session, kept in the leader's memory: a group of thousands is not read again for every batch."""
+"""Keeping the members of sessions in the leader's memory, so that large groups are not read again for every batch."""
 
 import sys
 from collections import OrderedDict
@@ -7,24 +7,24 @@ from collections.abc import Collection, Mapping
 from message_store.values import Roster
 
 MAX_BYTES = 64 * 1024**2
-"""Of all rosters kept: some 400,000 members of large groups, or 100,000 groups of two. Those not used for longest are
-read again."""
+"""Memory for all rosters kept: enough for about 400,000 members of large groups, or 100,000 groups of two. Rosters that
+were not used for the longest time are dropped."""
 
 _PLACE = 200
-"""Bytes that an entry takes in the ordered dictionary, beside what it holds."""
+"""Bytes that an entry of the ordered dictionary takes, besides its contents."""
 
 _SEQ = 32  # bytes of an int
 
 
 def weight_of(session_id: str, roster: Roster) -> int:
-    """Return how many bytes of memory a kept roster takes, about: two members are 600, not two ids."""
+    """Return about how many bytes of memory a kept roster takes: 600 for two members, far more than their ids."""
     members = roster.members
     holders = sys.getsizeof(session_id) + sys.getsizeof(roster) + sys.getsizeof(members)
     return _PLACE + holders + sum(map(sys.getsizeof, members)) + _SEQ * (len(members) + 1)
 
 
 class RosterCache:
-    """The sessions used last, as the table has them: only the leader changes it, and says so after a commit."""
+    """The rosters used last, as the table has them. Only the leader changes it, and updates them after a commit."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -44,7 +44,7 @@ class RosterCache:
         for session_id, roster in rosters.items():
             known, weight = self._rosters.pop(session_id, (None, 0))
             self.size -= weight
-            if roster is not known:  # to weigh a large one takes a while
+            if roster is not known:  # weighing a large roster takes long, so only new ones are weighed
                 weight = weight_of(session_id, roster)
             self._rosters[session_id] = (roster, weight)
             self.size += weight

@@ -1,4 +1,4 @@
-"""The story of a batch: what may be stored at all, then look up, decide, write, commit, publish."""
+"""The story of a batch: check what can be stored at all, look up, decide, write, commit, publish."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -20,16 +20,16 @@ from message_store.rosters import RosterCache
 from message_store.values import Item, Known, Writes
 
 MAX_NAMED = 50_000
-"""People and messages that the items of one transaction name: so many memberships take a second to write, so many ids
-in receipts one to look up. A batch of events of groups of 10,000, or of receipts of 1,000 messages each, would take
-longer than a statement may."""
+"""The most people and messages that the items of one transaction name together. A batch with many events of groups of
+10,000, or with many receipts for 1,000 messages each, would take longer than a statement may. 50,000 memberships take
+about 1 s to write, and 50,000 ids in receipts about 1 s to look up."""
 
 
 class LogTables(survey.SurveyedTables, Protocol):
     """Where messages are kept (archive_repository.Archive)."""
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
-        """Commit on leaving; nobody else draws a seq inside."""
+        """Commit on leaving; no other transaction draws a seq meanwhile."""
 
     async def draw(self, count: int, /) -> list[int]:
         """Return the next seqs, rising."""
@@ -38,10 +38,10 @@ class LogTables(survey.SurveyedTables, Protocol):
         """Write what a batch changes."""
 
     async def applied_change(self) -> int:
-        """Return the change up to which every change of sessions is applied."""
+        """Return the number of the change up to which all changes of sessions are applied."""
 
     async def save_applied_change(self, change: int, /) -> None:
-        """Note it."""
+        """Note that all changes of sessions up to `change` are applied."""
 
     async def save_published(self, seq: int, /) -> None:
         """Note that everything up to `seq` is published."""
@@ -58,14 +58,14 @@ class Counters(Protocol):
 
 
 class BatchPublication(Protocol):
-    """What everybody else hears of (publication.Publication)."""
+    """How the outcome of a batch is published (publication.Publication)."""
 
     @property
     def seq(self) -> int:
         """Up to here everything is published."""
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Enter alone: nobody else commits or publishes inside."""
+        """Hold the lock of publication: no other task commits or publishes inside."""
 
     def doubt(self) -> None:
         """Publish nothing new before table and stream have been compared."""
@@ -92,7 +92,7 @@ def flaw_of(message: AcceptedMessage) -> str | None:
         return error.detail
     if envelope.msg_to is None and envelope.session_id is None:
         return "neither a receiver nor a session"
-    # in a session `to` is whatever the client wrote, or left empty: nothing is sent there
+    # in a session we do not check `to`: nothing is sent there, and clients may write anything or leave it empty
     receiver = envelope.msg_to if envelope.session_id is None else None
     are_ids = _is_user_id(message.sender) and (receiver is None or _is_user_id(receiver))
     return None if are_ids else "the sender or the receiver is no user id"
@@ -145,8 +145,8 @@ class Recorder:
     async def record(self, items: Sequence[Item]) -> list[str | None]:
         """Store a batch, publish its outcome; return for each item None, or why it can never be stored.
 
-        Afterwards each item is committed and its delivery published, or its sender is told why not. Raises
-        DatabaseUnavailable or BrokerUnavailable when that could not be reached: the same batch may come again.
+        Afterwards each item is committed and its delivery is published, or its sender is told why not. Raises
+        DatabaseUnavailable or BrokerUnavailable when this fails; the same batch may then come again.
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
@@ -155,13 +155,13 @@ class Recorder:
                     await self._store(portion, outcome)
                 await self._publication.publish(outcome.events, outcome.newest)
             except BaseException:
-                self._publication.doubt()  # a portion may be committed: whoever comes next would publish past it
+                self._publication.doubt()  # a portion may be committed, and the next batch would publish past it
                 raise
         self._count(outcome)
         return outcome.reasons
 
     async def applied(self) -> Progress:
-        """Return which changes of sessions are applied; raises DatabaseUnavailable."""
+        """Return how many changes of sessions are applied; raises DatabaseUnavailable."""
         if self._progress is not None:
             return self._progress
         async with self._publication.turn():
@@ -173,7 +173,7 @@ class Recorder:
         return self._progress
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """Store in one transaction; when PostgreSQL refuses something, by halves until it is alone."""
+        """Store in one transaction; when PostgreSQL refuses an item, store by halves until that item is alone."""
         if not items:
             return
         try:
@@ -181,7 +181,7 @@ class Recorder:
         except RowRefused as refusal:
             if len(items) == 1:
                 outcome.reasons.append(str(refusal))
-                if isinstance(items[0], SessionEvent):  # asking for it again would not make it fit
+                if isinstance(items[0], SessionEvent):  # count it as applied: it would be refused again every time
                     self._progress = (await self._applied()).after([items[0].change])
                 return
             middle = len(items) // 2
@@ -207,11 +207,11 @@ class Recorder:
         return plan
 
     async def _plan(self, items: Sequence[Item], newest: int) -> Plan:
-        """Decide; once more, with session-api's answers, while somebody would be refused because of a session."""
+        """Make the plan; ask session-api and plan again while a sender would be refused because of a session."""
         known = await self._survey.of(items)
         seqs = await self._archive.draw(len(items))
         plan = self._decide(known, seqs, items, newest)
-        while plan.doubts:  # an answer may bring a session into question of which the plan without it said nothing
+        while plan.doubts:  # with an answer, the new plan may have doubts about another session
             known.answers = {**known.answers, **await self._directory.sessions(plan.doubts)}
             seqs += await self._archive.draw(len(plan.doubts))
             plan = self._decide(known, seqs, items, newest)
@@ -227,7 +227,7 @@ class Recorder:
         try:
             yield
         except BaseException:
-            self._rosters.clear()  # nobody knows whether the transaction was committed
+            self._rosters.clear()  # we cannot know whether the transaction was committed
             raise
 
     def _count(self, outcome: Outcome) -> None:

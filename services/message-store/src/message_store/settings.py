@@ -1,4 +1,4 @@
-"""What message-store is told by its environment."""
+"""The settings of message-store, from the environment."""
 
 from datetime import timedelta
 from typing import ClassVar
@@ -14,7 +14,7 @@ class Settings(ServiceSettings, DatabaseSettings):
 
     service: ClassVar[str] = "message-store"
 
-    batch_size: int = 500  # messages per transaction: above it a commit's cost no longer shows in the rate
+    batch_size: int = 500  # messages per transaction: larger batches do not raise the rate any more
     leadership_poll: timedelta = timedelta(seconds=1)  # how soon a standby notices that the leader has gone
     user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)

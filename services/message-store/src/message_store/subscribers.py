@@ -1,4 +1,4 @@
-"""The NATS doors: batches of what was accepted, and the questions who may read a file and what is recalled."""
+"""The NATS doors: batches of accepted messages, and the two questions who may read a file and what is recalled."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ from message_store.service import Recorder, flaw_of
 from message_store.values import ArrivedMessage, Item
 
 MAX_PAYLOAD = 7 * 1024 * 1024
-"""What is stored has to be published again, a little larger, within the 8 MB that NATS takes; an unpacked body of
-1 MiB has at most 6 MiB as JSON."""
+"""The largest payload that is stored. It has to be published again, a little larger, and NATS takes 8 MB. A body of
+1 MiB, unpacked, has at most 6 MiB as JSON."""
 
 
 class StoreInbox:
-    """Hands each batch of TLIM_IN to the recorder and says of each message what shall become of it."""
+    """Hands each batch of TLIM_IN to the recorder and returns a verdict for each message."""
 
     def __init__(self, recorder: Recorder, metrics: StoreMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
-        """Return Done or Poison for each message; raises what the recorder raises: the batch comes again."""
+        """Return Done or Poison for each message; if the recorder raises, the batch comes again."""
         read = [read_item(item) for item in batch]
         reasons = iter(await self._recorder.record([one for one in read if not isinstance(one, Poison)]))
         verdicts = [one if isinstance(one, Poison) else _verdict(next(reasons)) for one in read]
@@ -38,7 +38,7 @@ class StoreInbox:
 
 
 def read_item(item: Incoming) -> Item | Poison:
-    """Return what a payload of TLIM_IN says, or why it says nothing."""
+    """Return the item in a payload of TLIM_IN, or Poison with the reason why there is none."""
     if type_in(item.subject) in SESSION_TYPES:
         return read_session_event(item.data)
     message = read_accepted(item.data)
@@ -46,7 +46,7 @@ def read_item(item: Incoming) -> Item | Poison:
 
 
 def read_session_event(data: bytes) -> SessionEvent | Poison:
-    """Return the session event in a payload, or why it is none."""
+    """Return the session event in a payload, or Poison with the reason why there is none."""
     try:
         event = SessionEvent.from_bytes(data)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def _first(error: ValidationError) -> str:
 
 
 def read_accepted(data: bytes) -> AcceptedMessage | Poison:
-    """Return the message in a payload, or why it is none."""
+    """Return the message in a payload, or Poison with the reason why there is none."""
     if len(data) > MAX_PAYLOAD:
         return Poison(f"larger than {MAX_PAYLOAD} bytes")
     try:
@@ -76,7 +76,7 @@ def _verdict(reason: str | None) -> Verdict:
 
 
 def grants_responder(database: Database) -> Responder:
-    """Return the answer to `tlim.rpc.message.grants`: who may still read the file."""
+    """Return the responder of `tlim.rpc.message.grants`, which tells whether a user may still read a file."""
 
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
@@ -88,7 +88,7 @@ def grants_responder(database: Database) -> Responder:
 
 
 def recalled_responder(database: Database) -> Responder:
-    """Return the answer to `tlim.rpc.message.recalled`: those of the messages asked for that are recalled."""
+    """Return the responder of `tlim.rpc.message.recalled`, which tells which of some messages are recalled."""
 
     async def answer(data: bytes) -> bytes:
         question = SeqsQuestion.from_bytes(data)

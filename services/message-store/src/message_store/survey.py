@@ -1,4 +1,4 @@
-"""What a batch refers to, looked up before its plan is made: in the tables, and at the services that know the rest."""
+"""Looking up what a batch refers to, before its plan is made: in the tables, and by asking the other services."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,8 @@ from message_store.rosters import RosterCache
 from message_store.values import AnsweredSession, FileFacts, Item, Known, Place, Roster, Span
 
 _AS_LONG = 2
-"""A body that says the same may be written in more bytes, by another escape or digit, but not in twice as many."""
+"""The stored body may be this many times longer than a resend, in bytes, and still be equal: JSON can escape a
+character or write a number in another way, but that does not double the length."""
 
 
 class SurveyedTables(Protocol):
@@ -23,13 +24,13 @@ class SurveyedTables(Protocol):
         """Return those that exist."""
 
     async def rosters(self, session_ids: Collection[str], /) -> dict[str, Roster]:
-        """Return who is in those of the sessions that are known."""
+        """Return the rosters of those sessions that are known."""
 
     async def places(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
         """Return the rows with these senders and msg_ids."""
 
     async def sent_bodies(self, limits: Mapping[int, int], /) -> dict[int, str]:
-        """Return, by seq, what was sent, of the rows where it has no more bytes than the limit."""
+        """Return, by seq, the body as it was sent; without rows where it has more bytes than their limit."""
 
     async def places_in(self, keys: Collection[tuple[str, str]], /) -> Sequence[Place]:
         """Return the rows in these conversations with these msg_ids."""
@@ -41,7 +42,7 @@ class SurveyedTables(Protocol):
         """Return, by conversation and user, the memberships that ended at or after the seq given for a conversation."""
 
     async def shared_files(self, asks: Collection[tuple[str, str]], /) -> dict[tuple[str, str], Collection[int]]:
-        """Return, by file and user, messages with it that he may see."""
+        """Return, by file and user, messages with the file that the user may see."""
 
     async def receipts(self, keys: Collection[tuple[int, str]], /) -> dict[tuple[int, str], bool]:
         """Return which messages users have received, and whether they have read them."""
@@ -54,13 +55,13 @@ class SurveyedServices(Protocol):
         """Return those of `ask` that exist; raises DirectoryUnavailable."""
 
     async def sessions(self, session_ids: Collection[str], /) -> Mapping[str, AnsweredSession | None]:
-        """Return what is said of each session, None where nobody could say."""
+        """Return session-api's answer about each session, None where there was no answer."""
 
     def heard_of(self, session_ids: Collection[str], /) -> None:
-        """Note that these sessions exist, or did."""
+        """Note that these sessions exist or existed."""
 
     async def files(self, asks: Collection[tuple[str, str]], /) -> FileFacts | None:
-        """Return what is said of files and who wants to send them, None when nobody could say."""
+        """Return file-api's answer about files and the users who want to send them, None without an answer."""
 
 
 @dataclass
@@ -137,7 +138,7 @@ class Survey:
         return known
 
     async def _sent(self, items: Sequence[Item], places: Mapping[tuple[str, str], Place]) -> dict[int, str]:
-        """Look up what resends have to be equal to, where type and conversation are; never much more than they hold."""
+        """Look up the bodies that resends have to equal; skip stored bodies that are far longer than the resend."""
         limits: dict[int, int] = {}
         for item in items:
             if isinstance(item, SessionEvent):
@@ -167,10 +168,10 @@ class Survey:
             known.receipts = await self._archive.receipts(reports)
 
     async def _earlier(self, mentions: Mentions, known: Known) -> dict[tuple[str, str], tuple[Span, ...]]:
-        """Look up memberships that are over.
+        """Look up memberships that are over, of three kinds of people.
 
-        Of whoever sends receipts and recalls, of writers who are not in the session, and of everybody who has left
-        since a message that is taken back.
+        These are senders of receipts and recalls, writers who are not in the session, and people who left after a
+        message that is now recalled.
         """
         commanders = {(message.envelope.session_id or "", message.sender) for message in mentions.commands}
         people = {
@@ -186,7 +187,7 @@ class Survey:
         return {**left, **spans}
 
     async def _users(self, mentions: Mentions, existing: Collection[str]) -> Collection[str] | None:
-        """Ask once per batch, and for first messages only; None: nobody could say."""
+        """Ask once per batch which receivers of first messages exist; None: no answer."""
         firsts = [direct for direct in mentions.directs if direct[0] not in existing]
         if not firsts:
             return ()
@@ -204,7 +205,7 @@ class Survey:
 
 
 def _recalled_since(commands: Iterable[AcceptedMessage], places: Mapping[tuple[str, str], Place]) -> dict[str, int]:
-    """Return, by session, the oldest message of their own that recalls name."""
+    """Return, by session, the seq of the oldest message that its own author recalls in this batch."""
     since: dict[str, int] = {}
     for message in commands:
         session_id = message.envelope.session_id
@@ -218,7 +219,7 @@ def _recalled_since(commands: Iterable[AcceptedMessage], places: Mapping[tuple[s
 
 
 def _named_by(message: AcceptedMessage, known: Known) -> Iterator[Place]:
-    """Yield the messages that a receipt may mean, of others."""
+    """Yield the messages of others that a receipt may mean."""
     envelope = message.envelope
     for element in envelope.body:
         senders: Iterable[str] = (envelope.msg_to or "",)

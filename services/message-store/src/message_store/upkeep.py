@@ -1,4 +1,4 @@
-"""What the leader does beside storing, on connections of the pool: room for new messages, and the search index."""
+"""What the leader does besides storing, on connections of the pool: adding partitions, and the search index."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +12,11 @@ from message_store.search.indexer import Indexer
 from message_store.search.repository import SearchIndex
 
 LOOK_EVERY_S = 10.0
-"""At 10,000 messages a second that is a hundredth of a partition, and half a partition is kept in reserve."""
+"""Often enough: at 10,000 messages a second, 1 % of a partition is used in that time, and half of one is in reserve."""
 
 
 class PartitionKeeper:
-    """Adds partitions long before seqs come to the last one's end."""
+    """Adds partitions long before the last one is full."""
 
     def __init__(self, partitions: Partitions, span: int) -> None:
         self._partitions = partitions
@@ -32,9 +32,9 @@ class PartitionKeeper:
 
 @asynccontextmanager
 async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int) -> AsyncIterator[None]:
-    """Make room for new messages, then keep doing so, and follow the log with the search index, while entered.
+    """Make room for new messages on entering; while entered, keep doing so and index the log for search.
 
-    Raises DatabaseUnavailable when there is no telling whether there is room.
+    Raises DatabaseUnavailable when the first check for room fails.
     """
     keeper = PartitionKeeper(Partitions(database), partition_span)
     await keeper.ensure()

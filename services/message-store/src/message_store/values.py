@@ -1,4 +1,4 @@
-"""Plain values between the rules and the tables: what a batch refers to, and what it wants written."""
+"""Plain values between the rules and the tables: what a batch refers to, and what it writes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from message_store.models import Audience
 
 
 class ArrivedMessage(AcceptedMessage):
-    """A message of TLIM_IN. Its `received_at` is by the bridge's clock, and decides nothing."""
+    """A message of TLIM_IN. Its `received_at` is by the bridge's clock, and no rule uses it."""
 
     arrived_at: int
-    """When the broker had it, in epoch milliseconds on the store's clock, which also dates the log."""
+    """When the broker got it, in epoch milliseconds on the store's clock, which also dates the log."""
 
     @classmethod
     def of(cls, message: AcceptedMessage, arrived_at: int) -> Self:
@@ -27,7 +27,7 @@ Item = ArrivedMessage | SessionEvent
 
 
 class Place(NamedTuple):
-    """Where a row of the log is, and what receipts and recalls have to know of it."""
+    """Where a row of the log is, and the facts about it that receipts and recalls need."""
 
     seq: int
     stored_at: int
@@ -44,16 +44,16 @@ class Place(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A membership that is over: its holder sees what lies between, both ends included."""
+    """A membership that is over: its user sees the rows between the two seqs, both included."""
 
     joined_seq: int
     left_seq: int
 
 
 class Roster(NamedTuple):
-    """A session as its newest applied event told it; `members` maps each to the seq from which he sees messages.
+    """A session after its newest applied event; `members` maps each member to the first seq that they see.
 
-    Never changed in place: it is shared between batches.
+    It is never changed in place, because batches share it.
     """
 
     version: int
@@ -78,11 +78,11 @@ class LogRow(NamedTuple):
     location: str
     stored_at: int
     sent_body: str | None = None
-    """What its sender sent, JSON text, where the row keeps less of it: a receipt keeps what was news."""
+    """The body as it was sent (JSON text), if the row keeps less: the row of a receipt keeps only what was new."""
 
 
 class DeliveredRow(NamedTuple):
-    """A row of the log read back, with everybody it is for."""
+    """A row of the log read back, with all its recipients."""
 
     row: LogRow
     is_recalled: bool
@@ -90,13 +90,13 @@ class DeliveredRow(NamedTuple):
 
 
 class AnsweredSession(NamedTuple):
-    """What session-api said of a session: its newest event, None when there is no such session."""
+    """session-api's answer about a session: its newest event, None when there is no such session."""
 
     event: SessionEvent | None
 
 
 class FileFacts(NamedTuple):
-    """What file-api said of files: which exist, and the pairs of file and user whose user uploaded it."""
+    """file-api's answer about files: which exist, and which pairs of file and user are a file and its uploader."""
 
     existing: Collection[str]
     owned: Collection[tuple[str, str]]
@@ -104,20 +104,20 @@ class FileFacts(NamedTuple):
 
 @dataclass
 class Known:
-    """What the tables, and the other services, say of everything that a batch refers to."""
+    """What the tables and the other services know about everything that a batch refers to."""
 
     conversations: Collection[str] = ()  # between two people, those that exist
     rosters: Mapping[str, Roster] = field(default_factory=dict)  # by session id, those that exist
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)  # by sender and msg_id
     sent: Mapping[int, str] = field(default_factory=dict)
-    """By seq, the bodies as they were sent, of messages whose msg_id comes again; without those that are far longer."""
+    """By seq, the bodies as sent of messages that may be resent here; without bodies far longer than the resend."""
     senders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # by session and msg_id
-    receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: has he read it?
+    receipts: Mapping[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: have they read it?
     earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user
-    users: Collection[str] | None = ()  # those of the asked who exist; None: nobody could say
-    files: FileFacts | None = None  # of those that the batch shares; None: nobody could say
+    users: Collection[str] | None = ()  # existing users among those asked for; None: no answer
+    files: FileFacts | None = None  # about the files that the batch shares; None: no answer
     shared: Mapping[tuple[str, str], Collection[int]] = field(default_factory=dict)
-    """By file and user, the messages with it that he may see, a few of them."""
+    """By file and user, some messages with the file that the user may see."""
     answers: Mapping[str, AnsweredSession | None] = field(default_factory=dict)  # sessions asked for; None: no answer
 
 

@@ -1,1 +1,1 @@
-"""What an operator runs now and then: partitions shown and added, and what is older than the policy keeps removed."""
+"""Commands for the operator: list and add partitions, and remove what is older than the policy keeps."""

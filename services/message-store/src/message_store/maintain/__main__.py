@@ -1,6 +1,6 @@
 """Maintenance from a terminal or a cron job: `python -m message_store.maintain partitions|retention`.
 
-TLIM_DATABASE_URL is that of the migrations, with the role that owns the tables. The store may run meanwhile.
+TLIM_DATABASE_URL is the URL that the migrations use, with the role that owns the tables. The store may run meanwhile.
 """
 
 import argparse
@@ -26,7 +26,7 @@ async def show_partitions(store: Maintenance, settings: MaintenanceSettings, ahe
 
 
 async def apply_retention(store: Maintenance, settings: MaintenanceSettings) -> None:
-    """Remove what the policy does not keep, and print what that was."""
+    """Remove what the policy does not keep, and print what was removed."""
     if settings.retain_messages is None:
         _say("messages: kept for ever (TLIM_RETAIN_MESSAGES is not set)")
         return

@@ -8,7 +8,7 @@ from message_store.locks import Connection
 from message_store.maintain.retention import Partition
 
 FAILURES = (asyncpg.PostgresError, OSError)
-"""What a run ends with when the database refuses or is away."""
+"""The errors that end a run: the database refuses a statement, or cannot be reached."""
 
 _MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of locks.py
 
@@ -29,7 +29,8 @@ _END_OF_BATCH = """
     SELECT max(seq) FROM batch
     WHERE seq < coalesce((SELECT min(seq) FROM batch WHERE stored_at >= $3), 9223372036854775807)"""
 
-# What belongs to a message stands in tables of its own, by its seq; its id is only found by way of the message.
+# What belongs to a message stands in other tables, by its seq. Only message_ids has no index on seq: its rows are found
+# by the msg_id and sender of the message.
 _REMOVE_AROUND = (
     """DELETE FROM message_ids USING messages
        WHERE messages.seq > $1 AND messages.seq <= $2 AND message_ids.seq = messages.seq
@@ -50,7 +51,7 @@ _HOLDS_YOUNGER = "SELECT EXISTS (SELECT FROM messages WHERE seq >= $1 AND seq < 
 
 
 class Description(NamedTuple):
-    """A partition as an operator sees it: `rows` as PostgreSQL estimates, times in epoch ms, None while it is empty."""
+    """A partition as an operator sees it: `rows` is PostgreSQL's estimate, times are epoch ms, None if it is empty."""
 
     partition: Partition
     rows: int
@@ -66,7 +67,7 @@ class Maintenance:
         self._connection = connection
 
     async def take_turn(self) -> bool:
-        """Tell whether no other run of maintenance is at work; until this connection ends none can begin then."""
+        """Take the lock of maintenance until this connection ends; return False if another run holds it."""
         return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _MAINTENANCE_LOCK))
 
     async def settled_seq(self) -> int:
@@ -90,7 +91,7 @@ class Maintenance:
         await self._connection.execute("SELECT add_message_partitions($1, $2)", span, bound + span * count - 1)
 
     async def drop_leftovers(self) -> int:
-        """Drop partitions that a run before has detached and not dropped; return how many."""
+        """Drop partitions that an earlier run has detached but not dropped; return how many."""
         leftovers = await self._connection.fetch(_LEFTOVERS)
         for name, is_half_detached in leftovers:
             if is_half_detached:
@@ -99,16 +100,16 @@ class Maintenance:
         return len(leftovers)
 
     async def holds_younger(self, partition: Partition, cutoff: int) -> bool:
-        """Tell whether a row of it was stored at a time or after."""
+        """Tell whether the partition has a row that was stored at `cutoff` or later."""
         return bool(await self._connection.fetchval(_HOLDS_YOUNGER, partition.first, partition.bound, cutoff))
 
     async def end_of_batch(self, after: int, settled: int, cutoff: int, limit: int) -> int | None:
-        """Return the last of the next rows that were all stored before a time; None: there is none."""
+        """Return the seq of the last of the next rows that were all stored before `cutoff`; None: there is none."""
         last: int | None = await self._connection.fetchval(_END_OF_BATCH, after, settled, cutoff, limit)
         return last
 
     async def remove_around(self, after: int, last: int) -> int:
-        """Remove what belongs to rows of the log, in one transaction; return how many rows they are."""
+        """Remove what belongs to rows of the log, in one transaction; return the number of these rows."""
         async with self._connection.transaction():
             for statement in _REMOVE_AROUND:
                 await self._connection.execute(statement, after, last)
@@ -116,14 +117,14 @@ class Maintenance:
             return int(await self._connection.fetchval(count, after, last))
 
     async def remove(self, after: int, last: int) -> int:
-        """Remove rows of the log with what belongs to them, in one transaction; return how many rows they are."""
+        """Remove rows of the log with what belongs to them, in one transaction; return the number of these rows."""
         async with self._connection.transaction():
             for statement in _REMOVE_AROUND:
                 await self._connection.execute(statement, after, last)
             return await self._count("DELETE FROM messages WHERE seq > $1 AND seq <= $2", after, last)
 
     async def drop(self, partition: Partition) -> None:
-        """Drop a part of the log; nobody waits for it: it is taken out beside running statements first."""
+        """Drop a partition. It is detached concurrently first, so that no reader or writer has to wait."""
         await self._connection.execute(f"ALTER TABLE messages DETACH PARTITION {partition.name} CONCURRENTLY")
         await self._connection.execute(f"DROP TABLE {partition.name}")
 

@@ -1,9 +1,9 @@
-"""The rules of retention: what goes, in which order, so that every step leaves a store that is sound."""
+"""The rules of retention: what is removed, and in which order, so that the store is sound after every step."""
 
 from typing import NamedTuple, Protocol
 
 BATCH = 2_000
-"""Rows of the log in one transaction: less than a second's work, even where nothing of it is in memory any more."""
+"""Rows of the log in one transaction: less than a second of work, even when none of them is in memory."""
 
 
 class Partition(NamedTuple):
@@ -32,22 +32,22 @@ class AgedTables(Protocol):
         """Return the parts of the log, oldest first."""
 
     async def drop_leftovers(self) -> int:
-        """Drop partitions that a run before has detached and not dropped; return how many."""
+        """Drop partitions that an earlier run has detached but not dropped; return how many."""
 
     async def holds_younger(self, partition: Partition, cutoff: int, /) -> bool:
-        """Tell whether a row of it was stored at a time or after."""
+        """Tell whether the partition has a row that was stored at `cutoff` or later."""
 
     async def end_of_batch(self, after: int, settled: int, cutoff: int, limit: int, /) -> int | None:
-        """Return the last of the next rows that were all stored before a time; None: there is none."""
+        """Return the seq of the last of the next rows that were all stored before `cutoff`; None: there is none."""
 
     async def remove_around(self, after: int, last: int, /) -> int:
-        """Remove what belongs to rows of the log, in one transaction; return how many rows they are."""
+        """Remove what belongs to rows of the log, in one transaction; return the number of these rows."""
 
     async def remove(self, after: int, last: int, /) -> int:
-        """Remove rows of the log with what belongs to them, in one transaction; return how many rows they are."""
+        """Remove rows of the log with what belongs to them, in one transaction; return the number of these rows."""
 
     async def drop(self, partition: Partition, /) -> None:
-        """Drop a part of the log; nobody waits for it."""
+        """Drop a partition; no reader or writer has to wait for it."""
 
     async def remove_recalls(self, cutoff: int, limit: int, /) -> int:
         """Remove audit rows of recalls before a time; return how many."""
@@ -56,10 +56,10 @@ class AgedTables(Protocol):
 async def remove_messages(store: AgedTables, cutoff: int) -> Removed:
     """Remove everything of the log that was stored before `cutoff` (epoch milliseconds), from the oldest on.
 
-    Conversations stay, each with its place in the list: they are listed without a last message when that has gone.
-    Stops at the first row that is younger, whatever the clock said of those behind it, and at what is not yet published
-    and indexed. Partitions that hold nothing younger are dropped, rows of the next are removed in batches. A run that
-    was broken off is finished by the next one.
+    Conversations keep their place in the list; they are listed without a last message when it was removed. We stop at
+    the first younger row, even if rows after it have older times. We also stop at rows that are not yet published and
+    indexed. Partitions without younger rows are dropped; of the next partition, rows are removed in batches. The next
+    run finishes a run that was interrupted.
     """
     removed = Removed(partitions=await store.drop_leftovers())
     settled, after = await store.settled_seq(), 0

@@ -1,4 +1,4 @@
-"""What maintenance is told by its environment: the database, with the role that owns the tables, and the policy."""
+"""The settings of maintenance: the database, with the role that owns the tables, and the policy of retention."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from tlim_runtime.settings import EnvironmentSettings
 
 PARTITION_SPAN = 10_000_000
-"""Seqs in a partition: its indexes stay below some GB, and few partitions hold a year."""
+"""Seqs in a partition: so its indexes stay below a few GB, and few partitions hold a year."""
 
 
 class MaintenanceSettings(EnvironmentSettings):
@@ -14,8 +14,8 @@ class MaintenanceSettings(EnvironmentSettings):
 
     database_url: SecretStr  # as for migrations: dropping a partition is the owner's right
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)
-    retain_messages: timedelta | None = None  # everything older goes, with all that belongs to it; None: kept for ever
-    retain_recalls: timedelta | None = None  # the audit of recalls, at least as long as messages; None: for ever
+    retain_messages: timedelta | None = None  # older messages go, with all that belongs to them; None: kept for ever
+    retain_recalls: timedelta | None = None  # the audit of recalls, kept at least as long as messages; None: for ever
 
     @field_validator("retain_messages", "retain_recalls")
     @classmethod

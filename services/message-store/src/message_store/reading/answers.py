@@ -1,4 +1,4 @@
-"""HTTP answers that hold bodies of messages: the numbers in them are written as they came."""
+"""HTTP answers that contain bodies of messages: numbers in a body are written exactly as the sender wrote them."""
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel

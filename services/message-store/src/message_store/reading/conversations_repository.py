@@ -1,4 +1,4 @@
-"""The SQL of the list of conversations: where each has its place, its last message, what of it is unread."""
+"""The SQL of the list of conversations: the place of each in the list, its last message, its unread count."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -11,11 +11,11 @@ from sqlmodel import col
 from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES, go_along_the_indexes
 
-# The place of a conversation is the newest thing that happened in it to the reader: a message, his joining, or his
-# leaving, which is where it ends for him. Places are seqs of different rows, so that a cursor is one number. The
-# LIMIT 1 keeps the planner from reading all conversations there are for those of one person. Only what is on the page
-# is looked at more closely; a time of membership is a range of ix_messages_history, which also holds who sent a message
-# and whether it is recalled.
+# The place of a conversation in the list is a seq: that of its newest message, or of the reader's joining or leaving.
+# After the reader has left, the place stays at the leaving. No two conversations share a place: so a cursor is a seq.
+# The LIMIT 1 keeps the planner from reading all conversations of the store to find those of one reader.
+# The last message and the unread count are looked up only for what is on the page. Each membership is one range of
+# ix_messages_history; this index also contains who sent a message and whether it is recalled.
 _PAGE = text("""
     WITH latest AS (
         SELECT DISTINCT ON (conversation_id) conversation_id, joined_seq, left_seq
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
 
 
 class ConversationsReader:
-    """The conversations of somebody, on the session of a request."""
+    """The conversations of a user, on the database session of a request."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -85,10 +85,10 @@ class ConversationsReader:
     async def entries(
         self, user_id: str, before: int, limit: int, *, count_to: int, look_at: int
     ) -> tuple[Sequence[Entry], bool]:
-        """Return up to `limit` conversations of the user that have their place before a seq, and whether more follow.
+        """Return up to `limit` conversations of the user whose place is before a seq, and whether more follow.
 
-        The newest first; fewer when their last messages are large. Unread messages are counted up to `count_to`, among
-        the newest `look_at` of each conversation.
+        The newest come first. There are fewer when their last messages are large. Unread messages are counted up to
+        `count_to`, among the newest `look_at` of each conversation.
         """
         asked = {
             "user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to, "look_at": look_at,

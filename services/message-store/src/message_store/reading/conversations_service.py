@@ -1,4 +1,4 @@
-"""The rules of the list of conversations: what each shows of itself, and to whom."""
+"""The rules of the list of conversations: what the list shows of each, to members and to those who left."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -7,11 +7,11 @@ from message_store.models import Message
 from message_store.reading.conversations_repository import Entry
 
 UNREAD_CAP = 1000
-"""Nobody reads the difference between 1,000 and 50,000; counting ends here."""
+"""Counting of unread messages stops here: for a reader, 1,000 and 50,000 mean the same."""
 
 UNREAD_LOOKED_AT = 5000
-"""Messages of a conversation among which unread ones are counted: the newest. Who has written a million himself, and
-reports nothing as read, has none to count: looking for them took a quarter of a second."""
+"""Unread messages are counted among this many newest messages of a conversation. Without this limit, a sender who wrote
+a million messages and reported nothing as read made the search for unread ones take 0.25 s."""
 
 FROM_THE_START = 2**63 - 1
 
@@ -32,7 +32,10 @@ class ConversationTables(Protocol):
 
 
 class Overview(NamedTuple):
-    """A conversation in somebody's list; `name` and `deleted` as they were when he left it, if that is still kept."""
+    """A conversation in a reader's list.
+
+    After the reader has left, `name` and `deleted` are as they were then, or empty if that is no longer kept.
+    """
 
     conversation_id: str
     name: str | None
@@ -44,7 +47,7 @@ class Overview(NamedTuple):
 
 
 class Overviews(NamedTuple):
-    """A page of the list; `next` is where the page behind it begins, None at the end."""
+    """A page of the list; `next` is where the next page begins, None at the end."""
 
     overviews: list[Overview]
     next: int | None
@@ -54,9 +57,10 @@ class Overviews(NamedTuple):
 async def read_conversations(reader: ConversationTables, me: str, *, before: int | None, limit: int) -> Overviews:
     """Return a page of the conversations of `me` (normalised), the newest first.
 
-    `unread` is UNREAD_CAP + 1 where there are more than UNREAD_CAP; only the newest UNREAD_LOOKED_AT can be among them.
+    `unread` is UNREAD_CAP + 1 when there are more than UNREAD_CAP. Only the newest UNREAD_LOOKED_AT messages of a
+    conversation are counted.
     """
-    # asked first: what comes in meanwhile is told by the list and by sync, never by neither
+    # read first: a message that arrives meanwhile may come in the list and in sync, but is never missing in both
     sync_from = await reader.newest_seq()
     start = FROM_THE_START if before is None else before
     entries, more = await reader.entries(me, start, limit, count_to=UNREAD_CAP + 1, look_at=UNREAD_LOOKED_AT)
@@ -69,7 +73,7 @@ def _overview(entry: Entry, rows: Mapping[int, Message]) -> Overview:
     last = None if entry.last_seq is None else rows.get(entry.last_seq)
     name, deleted = entry.session_name, entry.deleted_at is not None
     if entry.left_seq is not None:
-        # what the session is called now, and whether it still is, is not for those who had left
+        # a user who left may not learn the present name of the session, nor whether it still exists
         farewell = rows.get(entry.left_seq)
         notice = farewell.body[0] if farewell is not None and farewell.body else {}
         name = notice.get("session_name")

@@ -1,4 +1,4 @@
-"""What the endpoints of reading ask for: the repositories on the request's session."""
+"""The dependencies of the reading endpoints: repositories on the request's database session."""
 
 from typing import Annotated
 

@@ -36,10 +36,10 @@ async def list_conversations(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PageAnswer:
-    """Return my conversations, the one with the newest message first.
+    """Return my conversations, the newest first.
 
-    A session that I left is shown as it was then, without its name when my leaving is older than what is kept. A page
-    may hold fewer than asked for, when messages are large.
+    A session that I left is shown as it was then, without its name when the record of my leaving is no longer kept.
+    A page may hold fewer conversations than asked for, when their last messages are large.
     """
     before = None if cursor is None else int(cursor)
     page = await read_conversations(reader, user.user_id, before=before, limit=limit)
@@ -60,10 +60,10 @@ async def read_messages(
     after: Seq = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PageAnswer:
-    """Return a conversation of mine, newest first (page on with `before`), or oldest first with `after`.
+    """Return messages of a conversation of mine: newest first (next page with `before`), or oldest first with `after`.
 
-    Of a group only what was written while I was in it. A page may hold fewer messages than asked for, when they are
-    large: `more` tells whether to go on.
+    Of a group I see only what was written while I was in it. A page may hold fewer messages than asked for, when they
+    are large: `more` tells whether to go on.
     """
     return PageAnswer(
         HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
@@ -84,7 +84,7 @@ async def sync(
 ) -> PageAnswer:
     """Return everything that concerns me after a cursor: messages, receipts, recalls and notices, oldest first.
 
-    What I sent is in it, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
+    It includes what I sent, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
     device begins with `sync_from` of the first page of `GET /v1/conversations`.
     """
     return PageAnswer(SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit)))
@@ -100,14 +100,14 @@ async def read_message(
     *,
     user: CurrentUserDep,
     reader: LedgerReaderDep,
-    sender: Annotated[str | None, Query(description="user id; msg_ids are unique for a sender only")] = None,
+    sender: Annotated[str | None, Query(description="user id; two senders may use the same msg_id")] = None,
     state: Annotated[ReadState | None, Query(description="only these receivers")] = None,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> PageAnswer:
     """Return a message that I may see, and who has received and read it.
 
-    Without `sender` the newest one with that msg_id.
+    Without `sender`, it is the newest message with that msg_id.
     """
     ledger = await read_ledger(reader, user.user_id, msg_id, sender=sender, state=state, after=cursor, limit=limit)
     return PageAnswer(MessageDetails.told(user.user_id, ledger))

@@ -1,11 +1,11 @@
-"""The SQL behind a download: whether a message that somebody may see carries a file, and whether all are recalled."""
+"""The SQL behind a download: whether the user may see a message with the file, and whether all are recalled."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.events import FileVerdict
 
-# The two people of a 1:1 conversation are its members. Whether all are recalled is asked of a file's uploader only if
-# nothing carries it any more: PostgreSQL stops at the first message that does.
+# The two people of a 1:1 conversation are its members, too. `recalled` means: messages carried the file, and all of
+# these are recalled. PostgreSQL stops at the first message that is not.
 _VERDICT = text("""
     SELECT
         EXISTS (
@@ -19,13 +19,13 @@ _VERDICT = text("""
 
 
 class FileAccess:
-    """Who may download a file because of a message, on the session of a question."""
+    """Who may download a file because of a message, on the database session of a question."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def verdict(self, file_id: str, user_id: str) -> FileVerdict:
-        """Tell whether the user (normalised) sees a message with the file, and whether all such were recalled."""
+        """Tell whether the user (normalised) sees a message with the file, and whether all with it are recalled."""
         found = await self._session.execute(_VERDICT, {"file_id": file_id, "user_id": user_id})
         allowed, recalled = found.one()
         return FileVerdict(allowed=allowed, recalled=recalled)

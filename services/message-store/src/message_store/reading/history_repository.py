@@ -1,4 +1,4 @@
-"""The SQL of history: one conversation, for the time that somebody was in it."""
+"""The SQL of history: one conversation, as far as the reader was in it."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,7 @@ from message_store.reading.slice_repository import Slice, go_along_the_indexes, 
 
 _END = 2**63 - 1
 
-# One range of ix_messages_history for each time of membership; hardly anybody has more than one.
+# One range of ix_messages_history for each membership. Few readers have more than one in a conversation.
 _CANDIDATES = """
     SELECT seen.seq
     FROM members CROSS JOIN LATERAL (
@@ -31,13 +31,13 @@ _AFTER = slice_statement(_CANDIDATES.format(after=f"greatest({_JOINED}, :after)"
 
 
 class HistoryReader:
-    """Pages of a conversation, each one range of an index, on the session of a request."""
+    """Pages of a conversation, each one range of an index, on the database session of a request."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def conversations_of(self, user_id: str, conversation_ids: Collection[str]) -> set[str]:
-        """Return those of the conversations that the user is, or was, in."""
+        """Return those of the conversations that the user is or was in."""
         query = select(Member.conversation_id).where(
             Member.user_id == user_id, col(Member.conversation_id).in_(conversation_ids)
         )

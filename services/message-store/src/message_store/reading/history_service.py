@@ -1,4 +1,4 @@
-"""The rules of reading history: whose conversation it is, and how one goes through it page by page."""
+"""The rules of reading history: which conversation the reader means, and how it is read page by page."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ class HistoryTables(Protocol):
     """Where messages are read (history_repository.HistoryReader)."""
 
     async def conversations_of(self, user_id: str, conversation_ids: Collection[str], /) -> Collection[str]:
-        """Return those that the user is, or was, in."""
+        """Return those that the user is or was in."""
 
     async def messages_before(self, user_id: str, conversation_id: str, before: int | None, limit: int, /) -> Slice:
         """Return up to `limit` messages older than `before` (None: from the end), newest first."""
@@ -27,7 +27,7 @@ class HistoryTables(Protocol):
 
 
 class Page(NamedTuple):
-    """A page of history; `next` is the `before` or `after` that asks for what comes behind it."""
+    """A page of history; `next` is the `before` or `after` of the next page."""
 
     messages: Sequence[Message]
     next: int | None
@@ -35,11 +35,11 @@ class Page(NamedTuple):
 
 
 async def find_conversation(reader: HistoryTables, me: str, name: str) -> str:
-    """Return the id of the conversation that `me` (normalised) calls `name`: a session_id, or the other one's user id.
+    """Return the id of the conversation that `me` (normalised) calls `name`: a session_id, or the other's user id.
 
-    With somebody whom one has never talked to it is an empty one, so that it does not tell whether he exists. Raises
-    TlimError(SESSION_UNKNOWN) for what cannot be a user id, and for a session that one never was in, whether it
-    exists or not.
+    If `me` never talked to that user, the conversation is empty: so the answer does not tell whether the user exists.
+    Raises TlimError(SESSION_UNKNOWN) for a name that cannot be a user id. It raises the same for a session that `me`
+    never was in, whether it exists or not.
     """
     unknown = TlimError(ErrorCode.SESSION_UNKNOWN, "you have no such conversation", field="conversation")
     try:
@@ -57,9 +57,9 @@ async def find_conversation(reader: HistoryTables, me: str, name: str) -> str:
 async def read_page(
     reader: HistoryTables, me: str, name: str, *, before: int | None, after: int | None, limit: int
 ) -> Page:
-    """Return a page of the conversation that `me` calls `name`: newest first, or oldest first behind the seq `after`.
+    """Return a page of the conversation that `me` calls `name`: newest first, or oldest first after the seq `after`.
 
-    Only messages between his joining and leaving. Raises what `find_conversation` raises, and
+    It holds only messages from the time when `me` was in it. Raises what `find_conversation` raises, and
     TlimError(FIELD_INVALID) when both cursors are given.
     """
     if before is not None and after is not None:

@@ -19,9 +19,9 @@ _FIND = select(Message).from_statement(
     ORDER BY messages.seq DESC LIMIT 1""")
 )
 
-# Whom a message was for: the members at its seq but its sender. Who has no row in receipts has not received it. The
-# LIMIT 1 makes the look-up of that row one in the primary key. The plan that PostgreSQL keeps for any values expects
-# few receivers: without it, that went through all receipts of a message for each of 10,000 people, which took seconds.
+# The receivers of a message are the members at its seq, without its sender. A receiver without a row in receipts has
+# not received the message. The LIMIT 1 makes PostgreSQL find that row by the primary key. Its generic plan expects few
+# receivers: without the limit it read all receipts of a message for each of 10,000 receivers, which took seconds.
 _READERS = """
     FROM members LEFT JOIN LATERAL (
         SELECT delivered_at, read_at FROM receipts
@@ -45,7 +45,7 @@ _PAGES = {
 
 
 class Counts(NamedTuple):
-    """For how many a message was, and how many of them have received and read it."""
+    """The number of receivers of a message, and how many of them have received and read it."""
 
     members: int
     delivered: int
@@ -53,7 +53,7 @@ class Counts(NamedTuple):
 
 
 class LedgerLine(NamedTuple):
-    """When somebody received and read a message (epoch ms), None for not yet."""
+    """When a receiver received and read a message (epoch ms); None: not yet."""
 
     user_id: str
     delivered_at: int | None
@@ -61,13 +61,13 @@ class LedgerLine(NamedTuple):
 
 
 class LedgerReader:
-    """Messages with what is known of their receivers, on the session of a request."""
+    """Messages and their receipts, on the database session of a request."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def find_message(self, user_id: str, msg_id: str, sender: str | None) -> Message | None:
-        """Return the newest message with that msg_id that the user may see; of one sender, or of any."""
+        """Return the newest message with that msg_id that the user may see, from one sender or from any (None)."""
         asked = {"user_id": user_id, "msg_id": msg_id, "sender": sender}
         found: Message | None = (await self._session.scalars(_FIND, asked)).one_or_none()
         return found
@@ -77,9 +77,9 @@ class LedgerReader:
         return Counts(*(await self._session.execute(_COUNTS, _receivers(message))).one())
 
     async def lines(self, message: Message, state: str | None, after: str, limit: int) -> Sequence[LedgerLine]:
-        """Return up to `limit` receivers of a message behind a user id, in the order of their ids.
+        """Return up to `limit` receivers of a message after a user id, in the order of their ids.
 
-        `state`: only who has `read` it, who has it `unread`, or to whom it is `undelivered`.
+        `state` keeps only receivers who have `read` it, have it `unread`, or for whom it is `undelivered`.
         """
         asked = {**_receivers(message), "after": after, "limit": limit}
         return [LedgerLine(*row) for row in await self._session.execute(_PAGES[state], asked)]

@@ -1,4 +1,4 @@
-"""The rules of the ledger: which message is meant, and who has received and read it."""
+"""The rules of the ledger: which message the reader means, and who has received and read it."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -30,11 +30,11 @@ class LedgerTables(Protocol):
         """Return how many have received and read it."""
 
     async def lines(self, message: Message, state: str | None, after: str, limit: int, /) -> Sequence[LedgerLine]:
-        """Return up to `limit` receivers behind a user id, in the order of their ids."""
+        """Return up to `limit` receivers after a user id, in the order of their ids."""
 
 
 class Ledger(NamedTuple):
-    """A message and a page of its receivers; `next` is the user id behind which the next page begins."""
+    """A message and a page of its receivers; `next` is the user id after which the next page begins."""
 
     message: Message
     counts: Counts
@@ -52,10 +52,10 @@ async def read_ledger(
     after: str | None,
     limit: int,
 ) -> Ledger:
-    """Return a message that `me` (normalised) may see, and up to `limit` of its receivers behind the user id `after`.
+    """Return a message that `me` (normalised) may see, and up to `limit` of its receivers after the user id `after`.
 
-    Without a sender the newest of those that share the msg_id. Raises TlimError(MSG_ID_UNKNOWN) when he may see none,
-    TlimError(FIELD_INVALID) for a sender or cursor that cannot be a user id.
+    Without a sender it is the newest message with that msg_id. Raises TlimError(MSG_ID_UNKNOWN) when `me` may see none,
+    and TlimError(FIELD_INVALID) for a sender or cursor that cannot be a user id.
     """
     author = None if sender is None else _user_id(sender, "sender")
     behind = "" if after is None else _user_id(after, "cursor")

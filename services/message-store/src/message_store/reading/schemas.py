@@ -12,7 +12,7 @@ from message_store.reading.sync_service import Changes, LogKind, conversation_na
 
 
 class HistoryMessage(BaseModel):
-    """A stored message: its place, when it was stored, and the fields of the envelope under their wire names."""
+    """A stored message: its seq, when it was stored, and the fields of the envelope under their wire names."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -61,7 +61,7 @@ class HistoryPage(BaseModel):
 
 
 class ConversationName(TypedDict):
-    """Which conversation something belongs to, in the words of a reader."""
+    """The conversation that a message belongs to, by the ids that the reader uses."""
 
     conversation: str
     session_id: str | None
@@ -84,7 +84,7 @@ class LogItem(HistoryMessage):
 
     @classmethod
     def seen_by(cls, me: str, message: Message) -> Self:
-        """Return the shape of a row for a reader; a notice is from who did what it tells."""
+        """Return the shape of a row for a reader; a notice is from the user who made the change."""
         fields = HistoryMessage.of(message).model_dump()
         if not message.sender and message.body:
             fields["msg_from"] = message.body[0].get("actor", "")
@@ -95,7 +95,7 @@ class SyncPage(BaseModel):
     """What concerns me after a cursor, in the order in which it was stored."""
 
     items: list[LogItem]
-    next: int = Field(description="the `after` of the next question, now or later: keep it")
+    next: int = Field(description="the `after` of the next request, now or later: keep it")
     more: bool = Field(description="whether the next page holds anything now")
 
     @classmethod
@@ -109,18 +109,18 @@ class ConversationItem(BaseModel):
 
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
     session_id: str | None = Field(description="null: between two people")
-    session_name: str | None = Field(description="null: between two people, or I left so long ago that it is not kept")
+    session_name: str | None = Field(description="null: between two people, or I left so long ago that it was removed")
     last: HistoryMessage | None = Field(description="the newest message that I may see; null: there is none")
     unread: int = Field(
         ge=0,
         le=UNREAD_CAP,
-        description="messages of others behind `read_seq` that are not recalled, among the newest "
-        f"{UNREAD_LOOKED_AT:,} of the conversation",
+        description="messages of others after `read_seq`, without recalled ones; only the newest "
+        f"{UNREAD_LOOKED_AT:,} messages of the conversation are counted",
     )
     unread_capped: bool = Field(description="there are more than `unread` says")
     read_seq: int = Field(description="the newest message that I reported as read; 0: none")
     left: bool = Field(description="I am not in it any more: it ends with my leaving")
-    deleted: bool = Field(description="the session is deleted; if I left it, that its deletion was how")
+    deleted: bool = Field(description="the session is deleted; if `left` is true: I left because it was deleted")
 
     @classmethod
     def of(cls, me: str, overview: Overview) -> Self:
@@ -142,7 +142,7 @@ class ConversationPage(BaseModel):
 
     items: list[ConversationItem]
     next_cursor: str | None
-    sync_from: int = Field(description="of the first page: the `after` of GET /v1/sync with which a new device begins")
+    sync_from: int = Field(description="on the first page: a new device begins GET /v1/sync with it as `after`")
 
     @classmethod
     def of(cls, me: str, page: Overviews) -> Self:
@@ -153,7 +153,7 @@ class ConversationPage(BaseModel):
 
 
 class ReceiptItem(BaseModel):
-    """One receiver of a message: when he received and read it, on the server's clock; null: not yet."""
+    """One receiver of a message: when they received and read it, on the server's clock; null: not yet."""
 
     user_id: str
     delivered_at: str | None = Field(description="epoch milliseconds")
@@ -164,7 +164,7 @@ class MessageDetails(LogItem):
     """A message with its ledger; `receipts` is a page, `next_cursor` is null on the last one."""
 
     kind: Literal[LogKind.MESSAGE]
-    members: int = Field(description="for how many it was: who was in the conversation, without the sender")
+    members: int = Field(description="number of receivers: the members of the conversation then, without the sender")
     delivered: int = Field(description="how many of them have received it")
     read: int = Field(description="how many of them have read it")
     receipts: list[ReceiptItem] = Field(description="in the order of user ids")

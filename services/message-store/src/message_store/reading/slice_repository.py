@@ -1,9 +1,9 @@
-"""Slices of the log: rows in their order, bounded by number and by bytes; the frame of every paged statement.
+"""Slices of the log: rows in their order, limited by number and by bytes; the frame of every paged statement.
 
-What a slice costs must not depend on what else lies in the log, nor on what PostgreSQL knows of it. So every statement
-names the index that it is for by its bounds and its order, both of them pairs: `(sender, seq) > (:user_id, :after) ...
-ORDER BY sender, seq`. With `sender = :user_id ... ORDER BY seq` the primary key would do as well, and lead through the
-messages of everybody else: the planner takes it when it believes that a sender, or a conversation, has a large share.
+The cost of a slice must not depend on other rows of the log, nor on PostgreSQL's statistics. So every statement ties
+itself to one index: its bounds and its order are both pairs, `(sender, seq) > (:user_id, :after) ... ORDER BY sender,
+seq`. With `sender = :user_id ... ORDER BY seq` PostgreSQL could also walk along the primary key, through the messages
+of all other users. It does so when it believes that a sender or a conversation has a large share of the log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from message_store.models import Message
 
 MAX_BYTES = 1024 * 1024
-"""What the bodies of one page hold together: a page of common messages is a tenth of it, and a phone can take it."""
+"""The most that the bodies of one page may hold together. A phone can take that, and a page of common messages has a
+tenth of it."""
 
-# Rows are looked up by seq only once it is settled which. A row has its place when what comes before it has not filled
-# the page: a page is never empty because its first row is large.
+# First the seqs are chosen, then their rows are looked up. A row is on the page if the rows before it have not filled
+# the page. So a page is never empty only because its first row is large.
 _FRAME = """
     WITH candidates AS MATERIALIZED ({candidates}),
     sized AS (
@@ -29,20 +30,20 @@ _FRAME = """
     SELECT * FROM sized WHERE bytes_before < :max_bytes ORDER BY seq {order} LIMIT :max_rows"""
 
 
-# How many rows lie between such bounds PostgreSQL can only guess, and it guesses few: then it likes to fetch and sort
-# all of them, years of a conversation. Without bitmaps it goes along the index and stops when the page is full.
+# PostgreSQL can only guess how many rows lie between such bounds, and it guesses few. Then it fetches and sorts all of
+# them, which may be years of a conversation. Without bitmap scans it goes along the index, and stops at a full page.
 _ALONG_THE_INDEX = text("SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', :sort, true)")
 
 
 class Slice(NamedTuple):
-    """Rows in the order asked for, and whether there are more behind them."""
+    """Rows in the order asked for, and whether more rows follow."""
 
     messages: Sequence[Message]
     more: bool
 
 
 def slice_statement(candidates: str, *, newest_first: bool = False) -> Executable:
-    """Return the statement of a page; `candidates` selects up to `:one_more` seqs, the first of all there are."""
+    """Return the statement of a page; `candidates` selects the first `:one_more` seqs that match."""
     found = literal_column("found", BigInteger)
     frame = text(_FRAME.format(candidates=candidates, order="DESC" if newest_first else "ASC"))
     typed = frame.bindparams(bindparam("max_bytes", MAX_BYTES)).columns(*inspect(Message).columns, found)
@@ -50,9 +51,9 @@ def slice_statement(candidates: str, *, newest_first: bool = False) -> Executabl
 
 
 async def go_along_the_indexes(session: AsyncSession, *, sort: bool = True) -> None:
-    """Let the statements of this transaction read ranges of indexes in their order, and stop where they may.
+    """Let the statements of this transaction read ranges of indexes in their order, and stop when they have enough.
 
-    Without `sort` they sort nothing that an index has in order.
+    Without `sort` they also avoid to sort what an index gives in order.
     """
     await session.execute(_ALONG_THE_INDEX, {"sort": "on" if sort else "off"})
 

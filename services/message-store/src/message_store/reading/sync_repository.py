@@ -1,17 +1,19 @@
-"""The SQL of sync: whatever concerns somebody, in the order of the log."""
+"""The SQL of sync: all rows that concern a user, in the order of the log."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
 
-# Four ways in which a row concerns somebody, each a range of an index: it was sent to him, by him (from another device
-# of his), to several of whom he is one, or to the members of a group while he was in it.
+# A row concerns the user in one of four ways, and each way is a range of an index: it was sent to the user, by the user
+# (from another device), to several people with the user among them, or to a group while the user was in it. The first
+# three are `named`.
 #
-# Every group of his is probed for its first few rows after the cursor: a probe takes microseconds, and a column that
-# says where to look would be one more row to write with every receipt. How far the page can reach at most is known from
-# the first three ways, its `reach`, and better once these heads are, its `horizon`; groups with more are read on up to
-# there. Without the one, all partitions of the log would be probed for each of his groups, without the other, who has
-# been away for long would have a whole page read for each of them.
+# Groups: for each group of the user we read its first 4 rows after the cursor (`heads`). That takes microseconds. A
+# column that says which groups have news would be one more row to write with every receipt.
+# Then groups with more rows are read further, up to `horizon`.
+# `reach` is the last seq that the page can contain, as far as `named` tells. It keeps us from probing every partition
+# for every group. `horizon` is the same limit when `heads` are known too, and is closer. It keeps us from reading a
+# full page per group for a user who was away for long.
 _CANDIDATES = """
     SELECT seq FROM (
         WITH named AS MATERIALIZED (
@@ -60,7 +62,7 @@ _AFTER = slice_statement(_CANDIDATES)
 
 
 class SyncReader:
-    """What concerns somebody, on the session of a request."""
+    """The rows that concern a user, on the database session of a request."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -68,8 +70,8 @@ class SyncReader:
     async def concerning(self, user_id: str, after: int, limit: int) -> Slice:
         """Return up to `limit` rows of any kind that concern the user after seq `after`, oldest first.
 
-        Seqs become visible in their order, so that a row behind one that was returned is never a late one.
+        Seqs become visible in their order. So no row appears later before one that was already returned.
         """
-        # Between a cursor and a reach PostgreSQL expects few rows of the whole log, and would sort them for each group.
+        # PostgreSQL expects few rows between the cursor and `reach`, and would sort all of them for each group.
         await go_along_the_indexes(self._session, sort=False)
         return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})

@@ -1,4 +1,4 @@
-"""The rules of sync: what each row of the log is to the one who catches up."""
+"""The rules of sync: what each row of the log means to the user who catches up."""
 
 from enum import StrEnum
 from typing import NamedTuple, Protocol, assert_never
@@ -28,7 +28,7 @@ class SyncTables(Protocol):
 
 
 class Changes(NamedTuple):
-    """A page of what concerns somebody; `next` is the cursor of the page behind it."""
+    """A page of what concerns a user; `next` is the cursor of the next page."""
 
     items: list[Message]
     next: int
@@ -36,7 +36,7 @@ class Changes(NamedTuple):
 
 
 def kind_of(message: Message) -> LogKind:
-    """Return what a row is: people wrote it, report about it, took something back, or the server tells of a session."""
+    """Return what a row is: a message, a receipt, a recall, or the server's notice about a session."""
     match REGISTRY[MsgType(message.msg_type)].effect:
         case Effect.CHAT:
             return LogKind.MESSAGE
@@ -44,7 +44,7 @@ def kind_of(message: Message) -> LogKind:
             return LogKind.RECEIPT
         case Effect.RECALL:
             return LogKind.RECALL
-        case Effect.NOTICE | Effect.AUDIT:  # what happened to files is in no log of ours
+        case Effect.NOTICE | Effect.AUDIT:  # AUDIT tells what happened to files, and is never stored here
             return LogKind.NOTICE
         case other:
             assert_never(other)
@@ -56,7 +56,7 @@ def is_direct(conversation_id: str) -> bool:
 
 
 def conversation_name(conversation_id: str, me: str) -> str:
-    """Return what `me` calls a conversation: the other one's user id, or the session_id."""
+    """Return what `me` calls a conversation: the other person's user id, or the session_id."""
     if not is_direct(conversation_id):
         return conversation_id
     _, one, other = conversation_id.split(":")

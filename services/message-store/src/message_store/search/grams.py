@@ -1,8 +1,9 @@
-"""What a message can be found by: its text as it is compared, and numbers that an index can look up.
+"""What a message can be found by: its folded text, and numbers ("grams") that an index can look up.
 
-A text is found by the pairs of neighbouring characters in it, as numbers of 32 bits: two characters are a whole word in
-Chinese, and any longer text is the pairs in it. Numbers may coincide and pairs may stand in another order, so the index
-gives candidates, and the text decides. Beside the pairs stand a number for each thing that a search is narrowed by.
+The index holds each pair of neighbouring characters of the text as a number of 32 bits. Pairs, because two characters
+are a whole word in Chinese, and a longer text consists of its pairs. Two pairs may have the same number, and the same
+pairs may stand in another order. So the index gives candidates only; comparing the text decides. A message also has one
+number for each thing that a search can be narrowed by: conversation, person, sender, block of seqs.
 """
 
 import re
@@ -18,14 +19,14 @@ _PRIME = 4_294_967_291  # the largest below 2**32
 _OFFSET = 2**31  # PostgreSQL's integer has a sign
 _CODE_BITS = 21  # of a Unicode code point
 _ALONE = ""  # stands before a single character
-_AFTER_THE_LAST = 0x110000  # its code: no character has it
-_FIRST_IDEOGRAPHIC = "\u2e80"  # from here on, and in emoji, one character alone says something
+_AFTER_THE_LAST = 0x110000  # the code that stands for _ALONE: no character has it
+_FIRST_IDEOGRAPHIC = "\u2e80"  # from here on one character can be a word: ideographs, and emoji too
 
 BLOCK_BITS = (13, 16, 19)
-"""The sizes, as powers of two, of the blocks of seqs that a search goes through before it takes the whole log: first
-8,192 rows, then eight times as many with each step. Larger blocks cost more than they spare: measured."""
+"""Sizes of the blocks of seqs, as powers of two. A search goes back through these blocks before it takes the rest of
+the log: first 8,192 rows, then eight times as many with each step. Measured: larger blocks cost more than they save."""
 
-_MAX_MARKS = 30  # on one letter: more than any language has, and what UAX #15, section 13, gives streams to expect
+_MAX_MARKS = 30  # on one letter: more than any language uses, and the limit of the Stream-Safe format (UAX #15, 13)
 _MARKS = "".join(
     char
     for char in map(chr, range(0x300, 0x20000))
@@ -38,23 +39,23 @@ _ID_KEYS = frozenset({"session_id", "file_id", "msg_id"})
 
 
 def folded(text: str) -> str:
-    """Return a text as it is compared: NFKC, without case, every run of white space one blank, none at the ends.
+    """Return a text as it is compared: NFKC, without case, each run of white space as one blank, none at the ends.
 
-    Of more than 30 marks on one letter the first count.
+    A letter keeps its first 30 combining marks.
     """
     if text.isascii():
         return " ".join(text.lower().split())
-    # NFKC sorts the marks on a letter, in a time that grows with the square of their number: half a million of them, in
-    # one message, held the whole process for five minutes
+    # NFKC sorts the marks on a letter, and its time grows with the square of their number. One message with half a
+    # million marks held the whole process for five minutes.
     few_marks = _TOO_MANY_MARKS.sub(r"\1", text)
     once = unicodedata.normalize("NFKC", few_marks).casefold()
     return " ".join(unicodedata.normalize("NFKC", once).split())
 
 
 def text_of(msg_type: str, body: Sequence[dict[str, Any]]) -> str:
-    """Return what is searched of a message, folded, its parts on lines of their own; empty: it cannot be found.
+    """Return the searchable text of a message, folded, one line for each part; empty: it cannot be found.
 
-    That is the text of texts, every text of a to-do, and of files the name, where a client has given one.
+    Text messages are searched by their text, to-dos by every text in them, files by their name if the client gave one.
     """
     parts = (folded(part) for element in body for part in _parts(MsgType(msg_type), element))
     return "\n".join(part for part in parts if part)
@@ -83,12 +84,12 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def grams_of_text(text: str) -> set[int]:
-    """Return the numbers by which a folded text is found: its pairs, and its characters that are words alone."""
+    """Return the numbers of a folded text: its pairs, and its single characters that can be a word."""
     return _pairs(text) | _words_alone(text)
 
 
 def grams_of_query(text: str) -> set[int]:
-    """Return numbers that every message has which contains the folded text; none for a single letter."""
+    """Return numbers that every message with this folded text has; none for a single letter of an alphabet."""
     return _pairs(text) if len(text) > 1 else _words_alone(text)
 
 
@@ -100,29 +101,29 @@ def _words_alone(text: str) -> set[int]:
     return {_pair(_ALONE, char) for char in set(text) if char >= _FIRST_IDEOGRAPHIC}
 
 
-@lru_cache(maxsize=65_536)  # most pairs come again and again, and arithmetic beyond 30 bits takes ten times as long
+@lru_cache(maxsize=65_536)  # most pairs come often, and Python's arithmetic beyond 30 bits is ten times slower
 def _pair(one: str, two: str) -> int:
     first = _AFTER_THE_LAST if one == _ALONE else ord(one)
     return ((first << _CODE_BITS) + ord(two)) % _PRIME - _OFFSET
 
 
 def gram_of_conversation(conversation_id: str) -> int:
-    """Return the number of all messages of a conversation."""
+    """Return the number that marks all messages of a conversation."""
     return _gram_of("conversation", conversation_id)
 
 
 def gram_of_person(user_id: str) -> int:
-    """Return the number of all messages that are to or from somebody in conversations of two."""
+    """Return the number that marks all messages to or from a user in conversations of two people."""
     return _gram_of("person", user_id)
 
 
 def gram_of_sender(user_id: str) -> int:
-    """Return the number of all messages of somebody."""
+    """Return the number that marks all messages that a user sent."""
     return _gram_of("sender", user_id)
 
 
 def gram_of_block(bits: int, seq: int) -> int:
-    """Return the number of all messages in the block of 2**bits seqs that holds `seq`."""
+    """Return the number that marks all messages in the block of 2**bits seqs that contains `seq`."""
     return _gram_of(f"block {bits}", str(seq >> bits))
 
 

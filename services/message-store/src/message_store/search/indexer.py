@@ -1,4 +1,4 @@
-"""Making what was said findable, behind the log and out of its way: a second late rather than a batch slower."""
+"""Indexing messages for search, after they are stored: search may be a second late, but storing is not slowed down."""
 
 import asyncio
 import time
@@ -15,30 +15,31 @@ from message_store.search.repository import SearchIndex, Unindexed
 logger = get_logger(__name__)
 
 BATCH = 250
-"""Some 5 ms of this process' time, where messages are short."""
+"""Messages indexed at a time: about 5 ms of processor time when they are short."""
 
 MAX_CHARS = 100_000
-"""Of the bodies of a batch, beside its last message: such a message has as many numbers, and a million of them take
-PostgreSQL some 2.5 s where all is in memory. Texts of 80,000 characters were a batch that it never got through."""
+"""A batch ends with the message that brings its bodies to this many characters. A text has about as many numbers as
+characters, and PostgreSQL writes a million numbers in about 2.5 s when the index is in memory. Without this limit,
+a batch of texts of 80,000 characters each was never finished."""
 
 LOOK_EVERY_S = 0.5
 WAIT_AFTER_FAILURE_S = 2.0
 
 
 class Indexer:
-    """Follows the log; the leader's, but two of them at once do no harm."""
+    """Follows the log and indexes it. Only the leader runs it, but two at once would do no harm."""
 
     def __init__(self, index: SearchIndex, metrics: StoreMetrics) -> None:
         self._index = index
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Index for as long as this runs, from where the one before has come to."""
+        """Index until cancelled; begin where the last run stopped."""
         while True:
             try:
                 started = time.monotonic()
                 is_behind = await self.advance()
-                # what is being stored comes first: however far this is behind, it takes half of the time at most
+                # storing comes first: even when far behind, indexing takes at most half of the time
                 await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)
             except DatabaseUnavailable as error:
                 logger.warning("not indexing for search", reason=str(error))
@@ -52,17 +53,17 @@ class Indexer:
         position, newest = await self._index.position()
         rows, more = await self._index.after(position, BATCH, MAX_CHARS) if newest > position else ([], False)
         if rows:
-            # in a thread: the numbers of a long text take a tenth of a second, and messages would wait for them
+            # in a thread: computing the numbers of a long text takes 0.1 s, and new messages would wait that long
             await self._index.add(await asyncio.to_thread(documents_of, rows))
             await self._index.finish(position, rows[-1].seq)
             position = rows[-1].seq
-        # not every seq becomes a row: what a resend has drawn is no lag
+        # without more rows there is no lag: some seqs never become a row, as a resend draws one, too
         self._metrics.unindexed(max(0, newest - position) if more else 0)
         return more
 
 
 def documents_of(rows: Sequence[Unindexed]) -> list[tuple[int, set[int]]]:
-    """Return seq and numbers of those rows that can be found by a text."""
+    """Return the seq and the numbers of each row that has a searchable text."""
     documents = []
     for row in rows:
         text = "" if row.body is None else text_of(row.msg_type, from_json(row.body))

@@ -1,4 +1,4 @@
-"""All SQL of search: looking candidates up by their numbers, and keeping the index behind the log."""
+"""All SQL of search: look candidates up by their numbers, and keep the index up to date with the log."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -14,25 +14,26 @@ from message_store.reading.slice_repository import Slice, read_slice, slice_stat
 from message_store.search.service import Candidates, Lookup
 
 STATEMENT_TIMEOUT_MS = 2_000
-"""A statement of a search takes milliseconds; one that does not is given up, with error-010."""
+"""A statement of a search takes milliseconds. A slower one is cancelled, and the reader gets error-010."""
 
 INSERT_TIMEOUT_MS = 120_000
-"""A message of 1 MiB has up to 350,000 numbers, each on a page of its own: 1 s where all of them are in memory, minutes
-where none is. Nobody waits for it, and given up it would come again for ever."""
+"""Long, because a cancelled insert would be tried again for ever, and no user waits for it. A message of 1 MiB has up
+to 350,000 numbers, each on its own page of the index: 1 s if all pages are in memory, minutes if none is."""
 
 PREFETCH = 25
-"""Rows of the log fetched at a time, of up to 1 MiB each."""
+"""Rows of the log fetched at a time; each can be 1 MiB."""
 
-# To compare a message with hundreds of places takes as long as to look up hundreds of messages, and PostgreSQL takes it
-# for nothing: where a store was small, or the places were many, it went through all messages of it for seconds.
+# Without this, PostgreSQL scans all messages and compares each with every conversation of the reader. It believes that
+# comparing costs nothing. In fact comparing one message with hundreds of conversations is as slow as looking up
+# hundreds of messages. Such scans took seconds in small stores, and for readers with many conversations.
 _BY_THE_INDEX = text(
     f"SELECT set_config('enable_seqscan', 'off', true), set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', true)"
 )
 
 _GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
 
-# Materialized, so that the newest are picked out of what the index gave; in the order of seq itself the planner would
-# rather walk back through the whole table: `+ 0` keeps its index out.
+# `hits` is materialized: first the GIN index gives all hits, then the newest are picked. Otherwise the planner prefers
+# to walk back through the whole table in the order of seq. `seq + 0` keeps it from using the index on seq.
 _CANDIDATES = """
     WITH hits AS MATERIALIZED (
         SELECT seq FROM search_documents
@@ -89,32 +90,35 @@ _DROP_RECALLED = """
 
 
 class SearchReader:
-    """What a search asks, on the session of its request."""
+    """The questions of a search, on the database session of its request."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def groups_of(self, user_id: str) -> Collection[str]:
-        """Return the ids of the sessions that somebody is or was in; settles how this search's statements are run."""
+        """Return the ids of the sessions that a user is or was in.
+
+        Call it first: it also sets the planner's options and the timeout for the other statements of this search.
+        """
         await self._session.execute(_BY_THE_INDEX)
         return set(await self._session.scalars(_GROUPS.where(Member.user_id == user_id)))
 
     async def span(self) -> tuple[int, int]:
-        """Return the first and the last indexed seq; (0, 0): none."""
+        """Return the first and the last indexed seq; (0, 0) when nothing is indexed."""
         statement = text("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM search_documents")
         first, last = (await self._session.execute(statement)).one()
         return int(first), int(last)
 
     async def first_after(self, stored_at: int, first: int, last: int) -> int:
-        """Return the first seq from `first` to `last` + 1 behind which everything was stored after a time.
+        """Return the first seq, from `first` to `last` + 1, from which on everything was stored after `stored_at`.
 
-        By halves, as seqs rise with the time: some twenty look-ups in the primary key, in one statement.
+        A binary search, because times rise with seqs: about twenty look-ups in the primary key, in one statement.
         """
         values = {"stored_at": stored_at, "first": first, "last": last}
         return int((await self._session.execute(_FIRST_AFTER, values)).scalar_one())
 
     async def candidates(self, lookup: Lookup, before: int, limit: int) -> Candidates:
-        """Return the newest messages before a seq that the index gives for a look-up."""
+        """Return the newest messages before a seq that match a look-up in the index."""
         values: dict[str, Any] = {
             **lookup.filters._asdict(),
             "user_id": lookup.user_id,
@@ -128,12 +132,12 @@ class SearchReader:
         return Candidates(len(rows), rows[-1].seq if rows else 0, [row.seq for row in rows if row.visible])
 
     async def messages(self, seqs: Sequence[int]) -> Slice:
-        """Return messages, newest first, as many of them as are not too large together."""
+        """Return the messages with these seqs, newest first, until they fill a page (MAX_BYTES)."""
         return await read_slice(self._session, _MESSAGES, len(seqs), {"seqs": list(seqs)})
 
 
 class Unindexed(NamedTuple):
-    """A row of the log to be indexed; `body` is JSON text, None for what cannot be found: no chat, or recalled."""
+    """A row of the log to be indexed; `body` is JSON text, None when the row is not chat or is recalled."""
 
     seq: int
     conversation_id: str
@@ -144,7 +148,7 @@ class Unindexed(NamedTuple):
 
 
 class SearchIndex:
-    """The index behind the log, written by the leader on connections of the pool; every step may be repeated."""
+    """The search index, written by the leader on connections of the pool. Every step may be repeated."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -159,9 +163,9 @@ class SearchIndex:
         return (int(row[0]), int(row[1])) if row is not None else (0, 0)
 
     async def after(self, seq: int, limit: int, max_chars: int) -> tuple[list[Unindexed], bool]:
-        """Return the next rows of the log, oldest first, and whether there may be more behind them.
+        """Return the next rows of the log, oldest first, and whether more may follow.
 
-        At most `limit`, and no further than to the one with which their bodies have `max_chars`.
+        At most `limit` rows. They end with the row that brings their bodies to `max_chars` characters.
         """
         rows: list[Unindexed] = []
         chars = 0
@@ -174,21 +178,21 @@ class SearchIndex:
         return rows, len(rows) == limit
 
     async def add(self, documents: Sequence[tuple[int, Collection[int]]]) -> None:
-        """Make messages findable, each by its numbers; those that are findable already stay as they are."""
+        """Add messages with their numbers to the index; those that it holds already stay as they are."""
         if not documents:
             return
         seqs = [seq for seq, _ in documents]
         grams = ["{" + ",".join(map(str, numbers)) + "}" for _, numbers in documents]
         async with self._database.hot_transaction() as connection:
-            await connection.execute("SET LOCAL synchronous_commit = off")  # what a crash undoes is done again
+            await connection.execute("SET LOCAL synchronous_commit = off")  # work lost in a crash is done again
             await connection.execute(f"SET LOCAL statement_timeout = {INSERT_TIMEOUT_MS}")
             await connection.execute(_INSERT_DOCUMENTS, seqs, grams)
 
     async def finish(self, after: int, seq: int) -> None:
-        """Note that the log is indexed up to `seq`, and leave out what was recalled since it was read behind `after`.
+        """Note that the log is indexed up to `seq`; remove messages after `after` that were recalled meanwhile.
 
-        Under the lock of the log's writer: a recall that did not see the documents yet is committed by then, and one
-        that comes later sees and removes them.
+        This holds the lock of the log's writer. A recall before it did not see the new documents, but is committed by
+        now, so we remove them here. A later recall sees the documents and removes them itself.
         """
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")

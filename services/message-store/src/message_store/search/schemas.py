@@ -17,7 +17,7 @@ class Hit(HistoryMessage):
 
     @classmethod
     def found_by(cls, user_id: str, message: Message) -> Self:
-        """Return the shape of a row for the one who found it."""
+        """Return the shape of a row for the user who searched."""
         return cls(**HistoryMessage.of(message).model_dump(), **place_of(message.conversation_id, user_id))
 
 

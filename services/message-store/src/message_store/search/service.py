@@ -1,4 +1,4 @@
-"""The rules of search: what is looked for, where, in which order, and how much work one question may cause."""
+"""The rules of search: what to look for and where, in which order, and how much work one question may cause."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
@@ -22,32 +22,34 @@ from message_store.search.grams import (
 )
 
 CANDIDATES = 200
-"""Messages looked at in one statement: a few milliseconds' work, and more than a page of hits."""
+"""Messages looked at in one statement: a few milliseconds of work, and more than most pages need."""
 
 CANDIDATES_ANYWHERE = 1_000
-"""The same for a rare word that is looked up wherever it was said: few of them are for the one who asks."""
+"""The same, when a rare word is looked up in everybody's conversations: the reader may see only few candidates."""
 
 MANY_PLACES = 30
 FEW = 2_000
-"""Who has been in more groups than the one has a word looked up anywhere first, if it is in fewer messages than the
-other, as far as the newest ones tell."""
+"""For a reader with more than MANY_PLACES conversations to look in: if the word occurs in fewer than FEW messages, we
+look it up in everybody's conversations and check membership afterwards. The newest messages give the estimate."""
 
 MAX_STATEMENTS = 60
 MAX_SECONDS = 1.0
-"""After either a page ends as it is and says where to go on: nobody's question holds a connection for longer."""
+"""After either limit the page ends as it is, and its `next` tells where to go on. So no search holds a database
+connection for longer."""
 
 CLOCK_TOLERANCE_MS = 60_000
-"""Times rise with seq, but for a clock that was set back or a leader on a machine whose clock differs by seconds."""
+"""Times normally rise with seq. They may not when a clock was set back, or when the next leader's clock differs by
+seconds. So a search by time looks this much further."""
 
 
 _CHAT_TYPES = frozenset(kind.value for kind, row in REGISTRY.items() if row.is_chat)
 
 
 class Question(NamedTuple):
-    """What somebody searches for; `sender` is normalised, times are epoch milliseconds, `before` is a seq."""
+    """What a user searches for; `sender` is normalised, times are epoch milliseconds, `before` is a seq."""
 
     text: str
-    conversation: str | None = None  # the other's user id, or a session's id
+    conversation: str | None = None  # the other person's user id, or a session's id
     sender: str | None = None
     msg_type: str | None = None
     since: int | None = None
@@ -56,7 +58,7 @@ class Question(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """What a message's row has to be, beside its text; None: anything."""
+    """The conditions on a message's row, besides its text; None: no condition."""
 
     conversation_id: str | None
     sender: str | None
@@ -66,16 +68,16 @@ class Filters(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """What the index is asked: messages that `user_id` may see, with all required numbers and one of `any_of`."""
+    """A question to the index: messages that `user_id` may see, with all of `required` and at least one of `any_of`."""
 
     user_id: str
     required: frozenset[int]
-    any_of: frozenset[int]  # empty: no matter
+    any_of: frozenset[int]  # empty: no such condition
     filters: Filters
 
 
 class Candidates(NamedTuple):
-    """What the index gave, newest first: how many, the last of them, and those that the one who asks may see."""
+    """What the index gave, newest first: how many, the seq of the last, and the seqs that the reader may see."""
 
     size: int
     last_seq: int
@@ -86,23 +88,23 @@ class SearchTables(Protocol):
     """Where messages are looked up (search.repository.SearchReader)."""
 
     async def groups_of(self, user_id: str, /) -> Collection[str]:
-        """Return the ids of the sessions that somebody is or was in."""
+        """Return the ids of the sessions that a user is or was in."""
 
     async def span(self) -> tuple[int, int]:
-        """Return the first and the last indexed seq; (0, 0): none."""
+        """Return the first and the last indexed seq; (0, 0) when nothing is indexed."""
 
     async def first_after(self, stored_at: int, first: int, last: int, /) -> int:
-        """Return the first seq from `first` to `last` + 1 behind which everything was stored after a time."""
+        """Return the first seq, from `first` to `last` + 1, from which on everything was stored after a time."""
 
     async def candidates(self, lookup: Lookup, before: int, limit: int, /) -> Candidates:
-        """Return the newest messages before a seq that the index gives for a look-up."""
+        """Return the newest messages before a seq that match a look-up in the index."""
 
     async def messages(self, seqs: Sequence[int], /) -> Slice:
-        """Return messages, newest first, as many of them as are not too large together."""
+        """Return the messages with these seqs, newest first, until they fill a page."""
 
 
 class Hits(NamedTuple):
-    """A page of what was found, newest first; `next` is the `before` that goes on, None: everything was searched."""
+    """A page of hits, newest first; `next` is the `before` of the next page, None when everything was searched."""
 
     messages: Sequence[Message]
     next: int | None
@@ -111,7 +113,8 @@ class Hits(NamedTuple):
 def checked(question: Question) -> Question:
     """Return a question with its text folded and its sender normalised.
 
-    Raises TlimError FIELD_INVALID for a text of blanks and for what is no user, MSG_TYPE_INVALID for no type of chat.
+    Raises TlimError FIELD_INVALID when the text is blank or the sender is no user id, and MSG_TYPE_INVALID when
+    `msg_type` is not a type of chat.
     """
     text = folded(question.text)
     if not text:
@@ -129,8 +132,8 @@ async def search(
 ) -> Hits:
     """Return the newest messages that `me` may see and that contain the text, up to `limit`.
 
-    `elapsed` tells the seconds that this has taken. A page that ends because the work was too much may hold fewer,
-    or none, and has a `next` all the same.
+    `elapsed` tells the seconds since the search began. A page that ends because of the limits on work may hold fewer
+    hits, or none; it still has a `next`.
     """
     return await _Search(reader, me, question, limit, elapsed).run()
 
@@ -145,7 +148,7 @@ class _Search:
         self._limit = limit
         self._elapsed = elapsed
         self._found: list[Message] = []
-        self._size = 0  # characters of the bodies of what was found
+        self._size = 0  # characters of the bodies found so far
 
     async def run(self) -> Hits:
         """Go back through the log in blocks that grow while little is found."""
@@ -154,14 +157,14 @@ class _Search:
         level = 0
         if len(lookup.any_of) > MANY_PLACES and lookup.required:
             lookup, before = await self._probe(lookup, first, before)
-            level = 1  # two of the smallest blocks are done
+            level = 1  # the two smallest blocks are done
         if not lookup.any_of:
             level = len(BLOCK_BITS)
         for _ in range(MAX_STATEMENTS):
             if before <= first or self._is_full():
                 break
             before, level = await self._step(lookup, level, first, before)
-            if self._elapsed() > MAX_SECONDS:  # after a step: each page comes further than the one before
+            if self._elapsed() > MAX_SECONDS:  # checked after a step, so that every page makes progress
                 break
         if self._is_full():
             page = self._found[: self._limit]
@@ -169,7 +172,7 @@ class _Search:
         return Hits(self._found, before if before > first else None)
 
     async def _step(self, lookup: Lookup, level: int, first: int, before: int) -> tuple[int, int]:
-        """Look through the block of a level before a seq; return before which seq, and on which level, to go on."""
+        """Search the block of this level that ends before a seq; return the seq and the level to go on with."""
         is_mine = lookup.any_of or lookup.filters.conversation_id
         limit = CANDIDATES if is_mine else CANDIDATES_ANYWHERE
         if level < len(BLOCK_BITS):
@@ -183,9 +186,10 @@ class _Search:
         return (got.last_seq, 0) if got.size == limit else (first, level + 1)
 
     async def _probe(self, lookup: Lookup, first: int, before: int) -> tuple[Lookup, int]:
-        """Look through two small blocks anywhere; return how to go on: anywhere too, if that is rare, and from where.
+        """Search two small blocks in everybody's conversations; return the look-up and the seq to go on with.
 
-        To compare with hundreds of places costs more than to look up where each of a few messages was said.
+        The hits tell whether the text is rare. If so, the rest of the log is searched in the same way: to look up the
+        conversations of a few messages costs less than to compare with hundreds of conversations.
         """
         bits = BLOCK_BITS[0]
         start = ((before - 1) >> bits << bits) - (1 << bits)
@@ -201,9 +205,10 @@ class _Search:
         return len(self._found) > self._limit or self._size > MAX_BYTES
 
     async def _look_at(self, seqs: Sequence[int]) -> Sequence[int]:
-        """Keep those whose text holds what is searched for; the numbers alone may be a coincidence.
+        """Keep the messages that contain the text: the index compares numbers only, and may be wrong.
 
-        Return what is left of them when the page is full or the time is up: they can be 200 messages of 1 MiB each.
+        Return the seqs that were not read because the page is full or the time is up. There can be many, as 200
+        messages of 1 MiB each take long to read.
         """
         while seqs and not self._is_full():
             asked, seqs = seqs[: self._limit + 1 - len(self._found)], seqs[self._limit + 1 - len(self._found) :]
@@ -212,7 +217,7 @@ class _Search:
                 text = text_of(message.msg_type, message.body)
                 if self._question.text in text:
                     self._found.append(message)
-                    self._size += len(write_json(message.body))  # what is found is the text, what is sent is all
+                    self._size += len(write_json(message.body))  # the page holds the whole body, not only its text
             if read.more:
                 seqs = [*(seq for seq in asked if seq < read.messages[-1].seq), *seqs]
             if self._elapsed() > MAX_SECONDS:
@@ -220,7 +225,7 @@ class _Search:
         return seqs
 
     async def _bounds(self) -> tuple[int, int]:
-        """Return the first seq to look at and the one after the last."""
+        """Return the first seq to look at, and the seq after the last one."""
         first, last = await self._reader.span()
         since, until, before = self._question.since, self._question.until, last + 1
         if until is not None:
@@ -231,9 +236,9 @@ class _Search:
 
 
 def lookup_of(me: str, question: Question, groups: Collection[str]) -> Lookup:
-    """Return what the index is asked: only where `me` has been, in one conversation or in all of his.
+    """Return the question to the index: one conversation of `me`, or all that `me` is or was in.
 
-    Raises TlimError FIELD_INVALID for a conversation that can be neither a session of his nor a user.
+    Raises TlimError FIELD_INVALID for a conversation that is neither one of `groups` nor a user id.
     """
     filters = Filters(None, question.sender, question.msg_type, question.since, question.until)
     required = grams_of_query(question.text)
