@@ -41,12 +41,12 @@ class Blob(NamedTuple):
 
     @property
     def object_key(self) -> str:
-        """Where its bytes are."""
+        """The key of the object with its bytes."""
         return object_key(self.blob_id)
 
     @property
     def object_keys(self) -> list[str]:
-        """All objects that go when it goes."""
+        """The keys of all objects that are removed with it."""
         thumbnails = ThumbnailSize if self.thumbnail_type is not None else ()
         return [self.object_key, *(thumbnail_key(self.blob_id, size) for size in thumbnails)]
 
@@ -65,7 +65,7 @@ class StoredFile(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Its length in bytes."""
         return self.blob.size
 
     @property
@@ -147,10 +147,10 @@ def is_file_id(text: str) -> bool:
 
 
 def object_key(blob_id: str) -> str:
-    """Return where the bytes of a blob, or of an upload, are; made from the id alone, never from a client's text."""
+    """Return the key of the object of a blob or an upload, made from the id alone, never from a client's text."""
     return f"files/{blob_id[:2]}/{blob_id}"
 
 
 def thumbnail_key(blob_id: str, size: ThumbnailSize) -> str:
-    """Return where the thumbnail of a blob is, once it has been made."""
+    """Return the key of the object of a thumbnail, whether or not it has been made yet."""
     return f"thumbnails/{blob_id[:2]}/{blob_id}-{size.value}"

@@ -1,4 +1,4 @@
-"""How many uploads, or downloads, may run in this process at once: each holds memory, or a connection to S3."""
+"""Limits the transfers that run in this process at once: each holds memory or a connection to S3."""
 
 from collections import Counter
 from collections.abc import Iterator

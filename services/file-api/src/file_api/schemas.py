@@ -1,4 +1,4 @@
-"""What file-api answers."""
+"""The answers of file-api's endpoints."""
 
 from datetime import datetime
 from typing import Literal, Self

@@ -28,8 +28,8 @@ class Settings(ServiceSettings, DatabaseSettings):
     upload_timeout: timedelta = timedelta(hours=6)
     """An upload that takes longer is given up: 2 GiB at 1 Mbit/s take less than 5 hours."""
     pending_expiry: timedelta = timedelta(hours=12)
-    """What a killed process left behind is removed this long after its upload began; above `upload_timeout`, so that
-    a running upload is never taken for a dead one."""
+    """An upload of a killed process is removed this long after it began. Keep it above `upload_timeout`, so that no
+    running upload is taken for a dead one."""
     direct_upload_expiry: timedelta = timedelta(hours=24)
     """A direct upload can be resumed until this long after it began."""
     part_url_lifetime: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=7))
@@ -41,7 +41,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     workers: int = Field(default=2, ge=1)
     """How many images and recordings are looked into at once, each in a process of at most 1 GiB."""
     examine_interval: timedelta = timedelta(seconds=5)
-    """How often new files are looked for whose width, height and duration are not known."""
+    """How often we look for new files without known width, height or duration."""
     user_quota_bytes: int = Field(default=10 * 1024**3, ge=1)
     """What one user's files and running uploads may have together. A received file counts for its uploader only."""
     uploads_per_user: Rate = "120/minute"

@@ -27,5 +27,5 @@ class SharedWork(Generic[Result]):
         return await asyncio.shield(running)
 
     async def close(self) -> None:
-        """Break off what runs; it can be asked for again."""
+        """Cancel all running work; it can be asked for again."""
         await self._tasks.close()

@@ -1,1 +1,1 @@
-"""What is found by looking into files, in worker processes that may die of them."""
+"""Looking into files, in worker processes: a bad file may kill its worker, never the service."""

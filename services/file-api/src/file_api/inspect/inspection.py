@@ -4,10 +4,10 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 MAX_INSPECTED_BYTES = 64 * 1024 * 1024
-"""Larger files are not looked into: no photo of a telephone and no voice message comes near it."""
+"""Larger files are not looked into. Photos of telephones and voice messages are far smaller."""
 
 MAX_PIXELS = 50_000_000
-"""What the cameras of telephones give by default; decoded it is 200 MiB."""
+"""The default size of the photos of telephones. Decoded it is 200 MiB."""
 
 MAX_WORKER_BYTES = 1024 * 1024 * 1024
 """The address space of a worker: four copies of the largest image, as WebP needs them, and two of its file. A file that
@@ -32,7 +32,7 @@ class ThumbnailSize(IntEnum):
 
 
 class Kind(StrEnum):
-    """What can be looked into, and with which library."""
+    """The kinds of files that can be looked into, each with a program of its own."""
 
     IMAGE = "image"
     AUDIO = "audio"

@@ -46,7 +46,7 @@ class WorkersBusy(Unavailable):
 
 
 class WorkerLost(Unavailable):
-    """The worker did not get to its end, by no fault of the file: S3 was slow, or the machine was short of memory."""
+    """The worker did not finish, through no fault of the file: S3 was slow, or the machine was short of memory."""
 
 
 class Inspector:

@@ -1,4 +1,4 @@
-"""What is found in an image: width and height as it is to be seen, and a thumbnail. Runs in a worker (`worker.py`)."""
+"""Finds the width and height of an image as shown, and makes its thumbnail. Runs in a worker (`worker.py`)."""
 
 import io
 import struct

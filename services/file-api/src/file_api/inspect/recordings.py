@@ -1,4 +1,4 @@
-"""What is found in a recording: how long it is. Runs in a worker (`worker.py`)."""
+"""Finds the duration of a recording. Runs in a worker (`worker.py`)."""
 
 import io
 

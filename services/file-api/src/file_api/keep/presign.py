@@ -26,7 +26,7 @@ class Presigner:
         self._credentials = Credentials(access_key, secret_key)
 
     def put_part(self, key: str, s3_upload_id: str, number: int, size: int, lifetime: timedelta) -> SignedUrl:
-        """Return where exactly `size` bytes can be put as one part of a multipart upload, again if need be.
+        """Return a URL for the PUT of exactly `size` bytes as one part of a multipart upload. The PUT may be repeated.
 
         The length is signed: S3 refuses more and fewer bytes, and bodies without a Content-Length.
         """
@@ -34,7 +34,7 @@ class Presigner:
         return self._sign("PUT", key, parameters, lifetime, {"Content-Length": str(size)})
 
     def get(self, key: str, *, media_type: str, disposition: str, lifetime: timedelta) -> SignedUrl:
-        """Return where an object can be downloaded, under that type and Content-Disposition."""
+        """Return a URL for the download of an object under that type and Content-Disposition."""
         parameters = {
             "response-content-type": media_type,
             "response-content-disposition": disposition,

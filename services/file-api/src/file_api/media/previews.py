@@ -65,7 +65,7 @@ class Previews:
         return await self._making.do((blob.blob_id, size.value), lambda: self._make(blob, size, user_id))
 
     async def close(self) -> None:
-        """Break off what is being made."""
+        """Cancel the thumbnails that are being made."""
         await self._making.close()
 
     async def _make(self, blob: Blob, size: ThumbnailSize, user_id: str) -> Thumbnail:

@@ -29,7 +29,7 @@ from file_api.upload.intake import UploadMeter, too_large
 from file_api.upload.parts import Part, PartStorage
 
 SINGLE_BYTES = 16 * 1024 * 1024
-"""Up to here an upload has one part: a broken one is sent again as a whole."""
+"""Up to this size an upload has one part. After a failure the client sends it again as a whole."""
 
 PART_BYTES = 8 * 1024 * 1024
 """The least size of a part of larger files: half a minute at 2 Mbit/s. S3 takes no less than 5 MiB."""
@@ -44,7 +44,7 @@ _RETRY_AFTER_S = 60
 
 
 class Declared(NamedTuple):
-    """What a client says about the file that it is going to send; `sha256` in hex."""
+    """A client's declaration of the file that it is going to send; `sha256` in hex."""
 
     size: int
     name: str | None = None
@@ -53,7 +53,7 @@ class Declared(NamedTuple):
 
 
 class PartUrl(NamedTuple):
-    """Where one part is to be put, with exactly `size` bytes."""
+    """The signed URL for the PUT of one part, with exactly `size` bytes."""
 
     number: int
     size: int
@@ -157,7 +157,7 @@ class DirectUploads:
         return sorted(newest.values())
 
     def urls(self, upload: DirectUpload, numbers: Iterable[int]) -> list[PartUrl]:
-        """Return where these parts are to be put, until the upload expires or `url_lifetime` has passed."""
+        """Return URLs for these parts, valid until the upload expires or `url_lifetime` has passed."""
         lifetime = min(self._url_lifetime, upload.expires_at - datetime.now(UTC))
         key = object_key(upload.upload_id)
         urls = []

@@ -1,4 +1,4 @@
-"""What the endpoints of direct uploads and downloads take and answer."""
+"""The requests and answers of direct uploads and downloads."""
 
 from collections.abc import Sequence
 from datetime import datetime
