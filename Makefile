@@ -1,5 +1,5 @@
-# Everything starts here: `make` lists the targets. Each one sets up what it needs (scripts/bootstrap), once.
-# Settings of a start: TLIM_PORT_<NAME>, TLIM_BIND, TLIM_HOME, TLIM_XMPP_SERVER; see libs/tlim-devstack.
+# `make` lists the targets. Each target first installs what it needs (scripts/bootstrap), and does so only once.
+# `make run` and `make up` read TLIM_PORT_<NAME>, TLIM_BIND, TLIM_HOME and TLIM_XMPP_SERVER: see libs/tlim-devstack.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -9,9 +9,9 @@ STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading)
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
-# The tests do not follow the settings of `make run`.
+# The tests ignore the settings of `make run`, so they have a setting of their own.
 STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
-# Chinese names are read and printed, whatever the locale is.
+# Python reads and prints UTF-8, whatever the locale is: there are Chinese names.
 export PYTHONUTF8 := 1
 
 .PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
@@ -26,7 +26,7 @@ ready:
 ready-xmpp:
 	@scripts/bootstrap $(XMPP_SERVER)
 
-ready-servers: # some integration tests are about the one, some about the other
+ready-servers: # some integration tests need ejabberd, others Prosody
 	@scripts/bootstrap ejabberd prosody
 
 # --- the system on this machine --------------------------------------------------------------------------------------
@@ -54,10 +54,10 @@ clean-data: ready ## remove all data and secrets (.tlim)
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: lint types drift unit integration e2e ## all of these; CI (.ci/run) adds the stories with Prosody, and Java and clamd, without which tests are skipped
+test: lint types drift unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
 	@echo "== all of it passed"
 
-lint: ready ## ruff: rules and format; import-linter: who may import whom; deptry: what is imported is declared
+lint: ready ## ruff: rules and format; import-linter: permitted imports; deptry: imports are declared
 	@echo "== lint"
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
@@ -70,24 +70,24 @@ lint: ready ## ruff: rules and format; import-linter: who may import whom; deptr
 types: ready ## mypy, strict
 	@echo "== types"
 	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests
-	@# one folder of tests at a time: the same file name means the same job in every service
+	@# One folder of tests at a time, because several services have test files of the same name.
 	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
-drift: ready ## what is generated (openapi.json, docs/protocol.md, docs/proofs.md) is up to date
+drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/proofs.md) are up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
 	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
 	@$(PYTHON) -m tests.e2e.proofs --check
 
-unit: ready ## rules, without servers
+unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
 	@$(PYTEST) -q -m "not integration and not e2e" libs services tests/test_references.py
 
-integration: ready-servers ## real PostgreSQL, NATS, S3 and XMPP; migrations against models
+integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
 	@$(PYTEST) -q -m integration libs services
 
-coverage: ready-servers ## what the unit and integration tests run of our code, by line and branch
+coverage: ready-servers ## how much of our code the unit and integration tests run, by line and branch
 	@$(PYTEST) -q --cov --cov-report=term:skip-covered libs services
 
 e2e: ## user stories on the whole system, with ejabberd
@@ -95,14 +95,14 @@ e2e: ## user stories on the whole system, with ejabberd
 	@echo "== end-to-end tests"
 	@$(PYTEST) -q tests/e2e
 
-e2e-prosody: ## the same stories with Prosody, but for those that do not depend on it
+e2e-prosody: ## the same stories with Prosody, except those that do not depend on the XMPP server
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
 	@TLIM_E2E_XMPP=prosody $(PYTEST) -q tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 
-format: ready ## format the code and mend what ruff can mend
+format: ready ## format the code, and let ruff correct what it can
 	@.venv/bin/ruff check --quiet --fix . ; .venv/bin/ruff format --quiet .
 
 migrate: ready ## run the migrations on the running system's databases
@@ -117,5 +117,5 @@ proofs: ready ## write docs/proofs.md from the marks of the stories
 openapi: ready ## write services/*/openapi.json
 	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service || exit 1; done
 
-lock: ready ## resolve requirements.lock anew (UPGRADE=--upgrade takes the newest versions)
+lock: ready ## write requirements.lock anew (UPGRADE=--upgrade takes the newest versions)
 	@scripts/lock $(UPGRADE)

@@ -1,7 +1,8 @@
 """How many messages a second one bridge process can translate: `python bench/bridge_throughput.py [count]`.
 
-The bridge's own work only: parsing the component's stream, trust rules, validation, building what is published; and
-on the way out, building the stanzas. JetStream acknowledges at once here, and no socket is involved.
+It measures only the bridge's own work. On the way in, that is to parse the component's stream, to check trust rules and
+messages, and to build what is published. On the way out, it is to build the stanzas. There is no socket, and a fake
+JetStream acknowledges at once.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ READ_BYTES = 64 * 1024
 
 
 class InstantPublisher:
-    """Acknowledges in the next turn of the loop."""
+    """Acknowledges every message in the next turn of the loop."""
 
     def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
         del subject, payload, message_id
@@ -34,7 +35,7 @@ class InstantPublisher:
 
 
 class NoDoor:
-    """There is no socket to pause."""
+    """Stands for the component's connection. There is no socket to pause."""
 
     def send(self, stanzas: str) -> None:
         raise RuntimeError(f"nothing should be refused here: {stanzas}")
@@ -68,7 +69,7 @@ def diverted(number: int) -> str:
 
 
 async def inbound(count: int) -> float:
-    """Return messages per second from the socket's bytes to what is handed to NATS."""
+    """Return messages per second on the way in: from the bytes of the socket to the call that publishes."""
     unlimited = Throttle("999999999/second", "user")
     pace = UserPace(unlimited, unlimited, unlimited)
     inbox = MessageIntake(
@@ -89,7 +90,7 @@ async def inbound(count: int) -> float:
 
 
 def outbound(count: int) -> float:
-    """Return messages per second from what NATS hands over to stanzas."""
+    """Return messages per second on the way out: from the event of NATS to the stanzas."""
     events = [
         StoredMessage(
             seq=number,

@@ -1,8 +1,9 @@
-"""Millions of messages, made inside PostgreSQL as people would have made them: the data of `store_reading.py`.
+"""The data of `store_reading.py`: millions of messages, made inside PostgreSQL, distributed as in real use.
 
-20,000 people; most have some 20 conversations of two and are in some of 5,000 groups of 3 to 200. One of them,
-`heavy`, has talked with 1,500 people and is in 300 groups. Few conversations carry most of the messages. Beside the
-messages stand the receipts, as rows of the log and as the ledger, notices, read cursors and the search index.
+There are 20,000 people. Most have about 20 conversations of two, and are in some of the 5,000 groups. A group has 3 to
+200 members. One person, `heavy`, has talked with 1,500 people and is in 300 groups. A few conversations hold most of
+the messages. There are also receipts (as rows of the log and in the ledger), notices, read cursors and the search
+index.
 """
 
 import json
@@ -26,17 +27,17 @@ from tlim_protocol.registry import MsgType
 PEOPLE, DIRECT, GROUPS, TEXTS = 20_000, 200_000, 5_000, 20_000
 HEAVY_DIRECT, HEAVY_GROUPS = 1_500, 300
 HEAVY = "heavy"
-CHAT_SHARE = 0.84  # of the rows of the log; the rest are receipts and notices
+CHAT_SHARE = 0.84  # share of the rows of the log; the rest are receipts and notices
 YEAR_MS = 365 * 24 * 3600 * 1000
 START_MS = 1_700_000_000_000
 CHUNK = 1_000_000
 SPAN = 10_000_000
 
-COMMON, RARE = "今天", "密鑰轮换"  # in a twentieth of the texts; in one of them
+COMMON, RARE = "今天", "密鑰轮换"  # the first is in a twentieth of the texts, the second in one text
 CHINESE = ("会议 下午 项目 客户 合同 报告 明天 已经 发送 确认 收到 问题 安排 时间 上线 测试", "")
 ENGLISH = ("please check the new version before we meet on monday thanks invoice order room train budget plan", " ")
 
-# Indexes are made when the rows are there, which takes a fraction of the time.
+# Indexes are made after the rows. This takes a fraction of the time.
 _INDEXES = """
     SELECT pg_class.relname AS name, indrelid::regclass::text AS owner, conname,
            coalesce('ALTER TABLE ' || indrelid::regclass || ' ADD CONSTRAINT ' || conname || ' '
@@ -138,7 +139,7 @@ def _conversations() -> Iterator[tuple[int, str, bool, list[str], list[int]]]:
 
 
 async def load(connection: "asyncpg.Connection[asyncpg.Record]", messages: int) -> None:
-    """Fill the empty tables of message-store with that many messages and all that belongs to them."""
+    """Fill the empty tables of message-store with that many messages, their receipts, cursors and search index."""
     rows = int(messages / CHAT_SHARE)
     await connection.execute("SET synchronous_commit = off; SET work_mem = '512MB'; SET maintenance_work_mem = '1GB'")
     await connection.execute("SET max_parallel_maintenance_workers = 2; SELECT setseed(0.5)")

@@ -2,11 +2,11 @@
 
     python bench/store_reading.py [--messages 1000000 10000000] [--keep DIRECTORY] [--repeat 30]
 
-Makes the data (`reading_data.py`) in a database for each size, then asks through message-store's HTTP door, without a
-socket, and prints the median and 95th percentile of each question in milliseconds, the processor time that it takes
-here and in PostgreSQL together, which depends less on what else the machine does, and how that grows from the first
-size to the last. With --keep the databases stay in that directory, and what is there already is not made again. Ten
-million messages take some 20 minutes on two cores, and 25 GB on the disk.
+It makes a database for each size with the data of `reading_data.py`. Then it asks message-store over HTTP, without a
+socket. For each question it prints the median and the 95th percentile in milliseconds, and the processor time of this
+process and PostgreSQL together. Processor time depends less on what else the machine does; the last column shows how it
+grows from the first size to the last. With --keep the databases stay in that directory, and existing ones are used
+again. Ten million messages take about 20 minutes on two cores, and 25 GB on the disk.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from tlim_runtime.auth import CurrentUser, current_user
 from tlim_runtime.database import Database
 from tlim_runtime.migrations import upgrade
 
-TUNED = (  # as one would set it up for a store of this size
+TUNED = (  # a usual set-up for a store of this size
     "shared_buffers=1GB", "effective_cache_size=4GB", "max_wal_size=16GB", "checkpoint_timeout=30min",
     "random_page_cost=1.1", "autovacuum=off",
 )  # fmt: skip
 
 
 class Ask(NamedTuple):
-    """A question: what it is called, and the path for the n-th time, with who asks."""
+    """A question: its title, and for the n-th time it is asked, the user that asks and the path."""
 
     title: str
     who: Callable[[int], str]
@@ -51,20 +51,20 @@ class Ask(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one question took: milliseconds of the clock each time, and of the processors on average."""
+    """What one question took: the milliseconds of each time, and the average processor time in milliseconds."""
 
     times: list[float]
     cpu: float
 
 
 class Landmarks(NamedTuple):
-    """Where in a store there is something to ask about."""
+    """Things in a store that questions can ask about."""
 
     newest: int
     month_ago: int
-    direct: Sequence[str]  # whom `heavy` talks with
-    groups: Sequence[str]  # `heavy` is in
-    msg_ids: Sequence[tuple[str, str]]  # of messages to or from `heavy`, with their senders
+    direct: Sequence[str]  # users that `heavy` talks with
+    groups: Sequence[str]  # groups of `heavy`
+    msg_ids: Sequence[tuple[str, str]]  # msg_id and sender of messages to `heavy`
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def running_postgres(home: Path) -> Iterator[postgres.Login]:
 
 
 async def ready_database(admin: postgres.Login, messages: int) -> str:
-    """Return the URL of a database that holds so many messages, made unless it is there."""
+    """Return the URL of a database with that many messages. It is made if it is not there yet."""
     name = f"reading_{messages}"
     url = postgres.Login(admin.host, admin.port, "message_store", admin.password, name).url()
     if postgres.database_exists(admin, name):
@@ -107,7 +107,7 @@ async def ready_database(admin: postgres.Login, messages: int) -> str:
 
 
 async def landmarks(url: str) -> Landmarks:
-    """Look around in a database."""
+    """Find the things in a database that questions can ask about."""
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     newest = await connection.fetchval("SELECT last_value FROM message_seq")
     mine = await connection.fetch(
@@ -124,7 +124,7 @@ async def landmarks(url: str) -> Landmarks:
 
 
 def questions(marks: Landmarks) -> list[Ask]:
-    """Return what is asked."""
+    """Return the questions."""
 
     def heavy(_: int) -> str:
         return HEAVY
@@ -160,7 +160,7 @@ def questions(marks: Landmarks) -> list[Ask]:
 
 @asynccontextmanager
 async def open_door(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Give an HTTP client of message-store's application; who asks stands in a header instead of a token."""
+    """Give an HTTP client of message-store's application. A header names the user instead of a token."""
     unused: dict[str, Any] = {"port": 0, "nats_url": "", "nats_user": "", "nats_password": SecretStr("")}
     app = create_app(Settings(database_url=SecretStr(url), jwks_url="", **unused))
 
@@ -184,7 +184,7 @@ def cpu_of_postgres(home: Path) -> float:
 
 
 async def measure(url: str, repeat: int, home: Path) -> dict[str, Answers]:
-    """Return what every question took, each asked `repeat` times after three that do not count."""
+    """Return what every question took. Each is asked three times without counting, and then `repeat` times."""
     found: dict[str, Answers] = {}
     async with open_door(url) as client:
         for ask in questions(await landmarks(url)):

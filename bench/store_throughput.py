@@ -2,10 +2,10 @@
 
     python bench/store_throughput.py [--messages 20000]
 
-Publishes accepted messages into TLIM_IN, starts message-store as its own process, and measures from its first
-acknowledged message to the last: read, parsed, stored, published, acknowledged. Beside it stands a baseline of the same
-run: bare asyncpg inserting the same rows in batches of the same size, which no store can pass. PostgreSQL, NATS and the
-store share this machine; the last line counts the store's own processor time, hence what one core of its own would do.
+It publishes accepted messages into TLIM_IN and starts message-store as its own process. It measures from the first
+acknowledged message to the last; each is read, parsed, stored, published and acknowledged. The same run has a baseline
+that no store can exceed: bare asyncpg inserts the same rows in batches of the same size. PostgreSQL, NATS and the store
+share this machine. So the last line counts only the store's own processor time: what it could do on a core of its own.
 """
 
 import argparse
@@ -53,7 +53,7 @@ BASELINE = """
 
 @dataclass(frozen=True)
 class Servers:
-    """Where everything is."""
+    """The addresses and passwords of the servers."""
 
     nats_url: str
     nats_passwords: dict[str, str]
@@ -110,7 +110,10 @@ def running_servers(home: Path) -> Iterator[Servers]:
 
 
 async def fill_inbox(servers: Servers, messages: list[AcceptedMessage]) -> Broker:
-    """Provision, answer for the users directory, and publish everything; returns the directory's connection."""
+    """Provision NATS, answer in place of the users directory, and publish all messages.
+
+    Returns the connection that answers for the directory.
+    """
     client = await nats.connect(servers.nats_url, user="tests", password=servers.nats_passwords["tests"])
     await provision(client)
     await client.close()
@@ -154,7 +157,7 @@ def start_store(servers: Servers, log: Path) -> subprocess.Popen[bytes]:
 
 @dataclass(frozen=True)
 class Sample:
-    """How far the store was at a moment, and what it had used of the processor."""
+    """How far the store was at one moment, and how much processor time it had used."""
 
     at: float
     done: int
@@ -168,7 +171,7 @@ def cpu_of(process: subprocess.Popen[bytes]) -> float:
 
 
 async def measure_store(servers: Servers, count: int, log: Path) -> tuple[Sample, Sample]:
-    """Return where the store was at its first acknowledgements and at its last."""
+    """Return a sample at the store's first acknowledgements, and one at its last."""
     watcher = await Broker.connect(servers.nats_url, "tests", servers.nats_passwords["tests"], "watcher")
     store = start_store(servers, log)
     first: Sample | None = None
