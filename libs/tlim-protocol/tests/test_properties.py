@@ -171,6 +171,8 @@ def test_only_equal_values_say_the_same(one: object, other: object) -> None:
         ("[null]", "[]", False),
         ("[0.12345678901234567891]", "[0.12345678901234567892]", False),
         ('["a"]', '["\\u0061"]', True),
+        ("[0e99999999999999999999]", "[0e99999999999999999999]", True),
+        ("[1e-99999999999999999999]", "[1e-99999999999999999998]", False),
     ],
 )
 def test_how_a_value_is_written_does_not_count_and_what_it_is_does(one: str, other: str, expected: bool) -> None:

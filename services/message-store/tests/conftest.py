@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from message_store.errors import DirectoryUnavailable, RowRefused
+from message_store.errors import DirectoryUnavailable, ItemRefused
 from message_store.service import Recorder
 from message_store.values import AnsweredSession, ArrivedMessage, FileFacts, LogRow, Place, Roster, Span, Writes
 from tlim_protocol.envelope import Envelope
@@ -117,7 +117,7 @@ class FakeArchive:
 
     async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):
-            raise RowRefused(f"no room for {refused.pop()}")
+            raise ItemRefused(f"no room for {refused.pop()}")
         assert not {row.seq for row in self.rows}.intersection(row.seq for row in writes.rows)
         self.rows += writes.rows
         self.made |= set(writes.conversations)

@@ -89,6 +89,15 @@ async def test_what_the_database_refuses_is_reported_and_published_nowhere(bench
     assert not bench.rejected
 
 
+async def test_a_message_on_which_the_rules_fail_stops_no_other(bench: Any, accepted: Any) -> None:
+    await bench.record(accepted("m1"))
+    bench.archive.rows[0] = bench.archive.rows[0]._replace(body='["no end')
+    reasons = await bench.record(accepted("m2"), accepted("m1"), accepted("m3"))
+    assert (reasons[0], reasons[2]) == (None, None)
+    assert reasons[1].startswith("the rules fail on it")
+    assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m2", "m3"]
+
+
 async def test_the_published_seq_known_so_far_is_noted_with_each_batch(bench: Any, accepted: Any) -> None:
     await bench.record(accepted("m1"))
     await bench.record(accepted("m2"))

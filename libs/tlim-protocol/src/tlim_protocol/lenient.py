@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Self
 
@@ -109,8 +109,11 @@ def _comparable(text: str) -> object:
     return json.loads(text, parse_int=_number, parse_float=_number)
 
 
-def _number(digits: str) -> tuple[Decimal]:
-    return (Decimal(digits),)
+def _number(digits: str) -> tuple[Decimal | str]:
+    try:
+        return (Decimal(digits),)
+    except InvalidOperation:  # an exponent of 19 digits and more: such a number equals its own text only
+        return (digits,)
 
 
 def _as_it_came(value: object) -> msgspec.Raw:

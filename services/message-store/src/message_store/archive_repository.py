@@ -8,7 +8,7 @@ import asyncpg
 from tlim_runtime.database import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 
-from message_store.errors import RowRefused
+from message_store.errors import ItemRefused
 from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
 from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, Writes
@@ -158,8 +158,8 @@ class Archive:
     """All statements of the leader, on the connection that holds the leader's lock.
 
     An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
-    method raises DatabaseUnavailable when the connection is gone or the server is in trouble. It raises RowRefused when
-    PostgreSQL cannot store a value, or cannot even take it as a parameter.
+    method raises DatabaseUnavailable when the connection is gone or the server is in trouble. It raises ItemRefused
+    when PostgreSQL cannot store a value, or cannot even take it as a parameter.
     """
 
     def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
@@ -347,7 +347,7 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         if _blames_the_row(error):
-            raise RowRefused(str(error).splitlines()[0]) from error
+            raise ItemRefused(f"the database refuses it: {str(error).splitlines()[0]}") from error
         if isinstance(error, TimeoutError) or is_unavailable(error):
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
         raise

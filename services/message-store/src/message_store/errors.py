@@ -5,5 +5,8 @@ class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the cas
     """Another service did not answer. Messages that depend on the answer shall be sent again; all others go on."""
 
 
-class RowRefused(Exception):  # noqa: N818 - a verdict, not a failure
-    """PostgreSQL cannot store a value of a statement, or cannot take it as a parameter; it gives the reason itself."""
+class ItemRefused(Exception):  # noqa: N818 - a verdict, not a failure
+    """A batch holds something that can never be stored; the text says why.
+
+    PostgreSQL cannot hold what a statement wants to write, or our own rules fail on it.
+    """

@@ -10,14 +10,17 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.registry import REGISTRY
+from tlim_runtime.logging import get_logger
 
 from message_store import survey
 from message_store.catch_up import Progress
-from message_store.errors import RowRefused
+from message_store.errors import ItemRefused
 from message_store.plan import Plan
 from message_store.portions import portions
 from message_store.rosters import RosterCache
 from message_store.values import Item, Known, Writes
+
+logger = get_logger(__name__)
 
 MAX_NAMED = 50_000
 """The most people and messages that the items of one transaction name together. A batch with many events of groups of
@@ -116,7 +119,7 @@ class Outcome:
     newest: int
     events: list[tuple[str, OutEvent]] = field(default_factory=list)
     stored: int = 0
-    reasons: list[str | None] = field(default_factory=list)  # per item: why PostgreSQL cannot hold it
+    reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
 
 
 class Recorder:
@@ -173,12 +176,12 @@ class Recorder:
         return self._progress
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """Store in one transaction; when PostgreSQL refuses an item, store by halves until that item is alone."""
+        """Store in one transaction; when an item can never be stored, store by halves until it is alone."""
         if not items:
             return
         try:
             plan = await self._commit(items, outcome.newest)
-        except RowRefused as refusal:
+        except ItemRefused as refusal:
             if len(items) == 1:
                 outcome.reasons.append(str(refusal))
                 if isinstance(items[0], SessionEvent):  # count it as applied: it would be refused again every time
@@ -219,7 +222,11 @@ class Recorder:
 
     def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item], newest: int) -> Plan:
         plan = Plan(known, seqs, newest=newest, now=self._now(), recall_window=self._recall_window)
-        plan.run(items)
+        try:
+            plan.run(items)
+        except Exception as error:  # a mistake of ours: the same batch would fail for ever, and all others behind it
+            logger.exception("the rules fail on a batch", items=len(items))
+            raise ItemRefused(f"the rules fail on it: {type(error).__name__}") from error
         return plan
 
     @contextmanager

@@ -72,7 +72,7 @@ def read_accepted(data: bytes) -> AcceptedMessage | Poison:
 
 
 def _verdict(reason: str | None) -> Verdict:
-    return DONE if reason is None else Poison(f"the database refuses it: {reason}")
+    return DONE if reason is None else Poison(reason)
 
 
 def grants_responder(database: Database) -> Responder:
