@@ -401,8 +401,10 @@ def refusal(code: ErrorCode, sender: str = "alice") -> RejectedMessage:
     )
 
 
-@pytest.mark.parametrize("code", [ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN])
-async def test_who_writes_to_what_does_not_exist_is_refused_sooner(
+@pytest.mark.parametrize(
+    "code", [ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN, ErrorCode.NOT_ALLOWED]
+)
+async def test_a_refusal_that_costs_the_store_a_question_counts_as_many_messages(
     intake: MessageIntake, door: FakeDoor, code: ErrorCode
 ) -> None:
     for _ in range(3):
@@ -414,6 +416,6 @@ async def test_who_writes_to_what_does_not_exist_is_refused_sooner(
 
 async def test_other_refusals_of_the_store_cost_nothing_more(intake: MessageIntake, door: FakeDoor) -> None:
     for _ in range(PACE):
-        intake.heard(refusal(ErrorCode.NOT_ALLOWED))
+        intake.heard(refusal(ErrorCode.RECALL_TOO_LATE))
     intake.take(addressed(text()))
     assert list(refusals(door)) == []

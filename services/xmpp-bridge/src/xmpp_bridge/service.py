@@ -31,10 +31,13 @@ MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 thousand times as large when it is unpacked."""
 
 COST_OF_NOTHING = 20
-"""A message that names a session, file or person that does not exist counts as this many messages. It is expensive: the
-store asks another service each time, while the log is locked. By default a person can do this 150 times a minute."""
+"""A message counts as this many messages if it names a session, file or person that does not exist, or a session that
+its sender is not in. It is expensive: the store asks another service each time, while the log is locked. By default a
+person can do this 150 times a minute."""
 
-_NOTHING_NAMED = frozenset({ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN})
+_NOTHING_NAMED = frozenset(
+    {ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN, ErrorCode.NOT_ALLOWED}
+)
 
 RED_SECONDS = 10
 """How long readiness stays red after a failed publish, in seconds, if no later publish succeeds."""
@@ -136,7 +139,7 @@ class MessageIntake:
             self._refuse(arrival, TlimError(ErrorCode.UNAVAILABLE, "the server could not process it"))
 
     def heard(self, event: OutEvent) -> None:
-        """Charge the sender of a message that the store refused because it named nothing that exists."""
+        """Charge the sender of a message that the store refused because it named nothing that the sender may use."""
         if isinstance(event, RejectedMessage) and event.code in _NOTHING_NAMED:
             with suppress(TooManyRequests):  # the sender has used up their pace already
                 self._pace.messages.hit(event.sender, COST_OF_NOTHING)
