@@ -36,7 +36,7 @@ def render() -> str:
         [
             "# Protocol tables",
             "",
-            "Generated from `libs/tlim-protocol` by `make docs`; do not edit. The rules in prose stand in",
+            "Generated from `libs/tlim-protocol` by `make docs`; do not edit. The rules in prose are in",
             "[wire-protocol.md](wire-protocol.md).",
             *_message_types(),
             *_errors(),
@@ -88,7 +88,7 @@ def _streams() -> list[str]:
             "",
             "## Consumers",
             "",
-            "| durable | stream | hears | acknowledged, stays |",
+            "| durable | stream | reads | kept after the ack |",
             "|---|---|---|---|",
             *consumers,
         ),
@@ -97,7 +97,7 @@ def _streams() -> list[str]:
 
 
 def _minutes(time: timedelta) -> str:
-    return f"{time // timedelta(minutes=1)} minutes" if time else "no longer"
+    return f"{time // timedelta(minutes=1)} minutes" if time else "not at all"
 
 
 def _permissions() -> list[str]:

@@ -52,7 +52,7 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ),
         ErrorCode.SESSION_NAME_EMPTY: ErrorEntry(
             "session_name empty",
-            "`session_name` given, and blank, of characters that show nothing, or changing the direction of text",
+            "`session_name` is given, but it shows nothing, or it changes the direction of text",
         ),
         ErrorCode.SESSION_USER_UNKNOWN: ErrorEntry(
             "session_user empty or unknown", "addSession: creator missing or unknown; no known subscriber left"
@@ -69,7 +69,7 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ),
         ErrorCode.SESSION_UNKNOWN: ErrorEntry(
             "session does not exist",
-            "unknown or deleted; also for somebody who is not in it and asks over HTTP",
+            "unknown or deleted; over HTTP also for a user who is not in it",
         ),
         ErrorCode.UNAVAILABLE: ErrorEntry(
             "server could not process it, try again", "a dependency is down; nothing was stored"
@@ -91,8 +91,8 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
         ),
         ErrorCode.FIELD_INVALID: ErrorEntry(
             "a field is missing, of the wrong type, or too long",
-            "names the field; a `body` of more than 1,000 elements or 10,000 values; a msg_id that the sender gave to"
-            " another message",
+            "the answer names the field; also a `body` of more than 1,000 elements or 10,000 values, and a msg_id that"
+            " the sender gave to another message",
         ),
         ErrorCode.TOO_MANY_REQUESTS: ErrorEntry("too many requests", "the per-user rate limit"),
         ErrorCode.UNSUPPORTED: ErrorEntry(

@@ -42,7 +42,7 @@ class Carrier(Event):
         try:
             value = read_strict(data)
         except ValueError:
-            return cls.model_validate_json(data)  # which says what is wrong with it
+            return cls.model_validate_json(data)  # raises an error that names the fault
         return cls.model_validate(value)
 
 
@@ -105,7 +105,7 @@ def read_out_event(data: bytes) -> OutEvent:
     try:
         value = read_strict(data)
     except ValueError:
-        return _OUT_EVENT.validate_json(data)  # which says what is wrong with it
+        return _OUT_EVENT.validate_json(data)  # raises an error that names the fault
     return _OUT_EVENT.validate_python(value)
 
 

@@ -42,7 +42,7 @@ def type_in(subject: str) -> str:
 
 
 def subject_dead(original_subject: str) -> str:
-    """Return the dead-letter subject of what arrived on `original_subject`: `tlim.dead.<msg_type>`."""
+    """Return the dead-letter subject for messages of `original_subject`: `tlim.dead.<msg_type>`."""
     return f"tlim.dead.{type_in(original_subject) or 'unknown'}"
 
 

@@ -1,4 +1,4 @@
-"""Who is calling: bearer tokens (JWT) checked against their issuer's keys, and the dependencies that ask for them."""
+"""The caller of a request: checks bearer tokens (JWT) against their issuer's keys, and gives FastAPI dependencies."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence

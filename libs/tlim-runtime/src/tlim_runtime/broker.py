@@ -288,7 +288,7 @@ class Broker:
         return StreamState(state["messages"], state["first_seq"], state["last_seq"])
 
     async def close(self) -> None:
-        """Finish what is in flight (answers, publishes), then disconnect."""
+        """Finish the answers and publishes in flight, then disconnect."""
         self._closing = True
         await self._publisher.stop()
         await self._tasks.close(ACK_TIMEOUT_S)

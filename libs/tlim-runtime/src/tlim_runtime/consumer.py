@@ -63,7 +63,7 @@ Verdict = Done | Poison
 DONE = Done()
 
 Handler = Callable[[Sequence[Incoming]], Awaitable[Sequence[Verdict]]]
-"""Takes the messages of a batch in order and returns one verdict for each; raises when all must come again."""
+"""Takes the messages of a batch in order and returns a verdict for each. Raises if the whole batch must come again."""
 
 Prepare = Callable[[], Awaitable[None]]
 
@@ -71,10 +71,10 @@ Prepare = Callable[[], Awaitable[None]]
 class BatchConsumer:
     """Feeds a handler with batches of one durable consumer; at most one batch at a time, in stream order.
 
-    `prepare` is awaited whenever delivery (re)starts and before the first message of it: at start, after a
-    reconnection to the broker and after a failure; what it raises counts as a transient failure. Exactly one process
-    may consume a durable at a time: the restart of delivery that keeps the order would repeat messages of another.
-    From start to stop what is acknowledged is removed from the stream (trimming.py).
+    `prepare` is awaited before the first message whenever delivery starts: at start, after a reconnection to the
+    broker, and after a failure. An exception of `prepare` counts as a transient failure. Only one process may consume a
+    durable at a time. To keep the order we restart the delivery, which would repeat the messages of another process.
+    From start to stop, acknowledged messages are removed from the stream (trimming.py).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Exceptions that mean 'a system we depend on is away, try again'. They are never a mistake of the caller."""
 
 
-class Unavailable(Exception):  # noqa: N818 - named for what is the case
+class Unavailable(Exception):  # noqa: N818 - it names the situation
     """A dependency could not do it now. HTTP answers 503 with error-010. A consumer waits and tries again."""
 
 

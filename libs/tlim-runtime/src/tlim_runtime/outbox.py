@@ -94,7 +94,7 @@ class OutboxRelay:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Stop; what is not published yet stays in the table."""
+        """Stop. Events that are not published yet stay in the table."""
         self._broker.forget_reconnect(self._on_reconnect)
         await self._background.stop()
         _release(self._waiters, published=False)
