@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def check_room(settings: Settings, max_payload: int) -> None:
-    """Raise ValueError, which ends the start, when events of the largest groups would be more than NATS takes."""
+    """Raise ValueError, which ends the start, when an event of the largest group would exceed NATS' max_payload."""
     limit = settings.session_max_subscribers
     largest = largest_event(limit)
     if largest > max_payload:

@@ -1,4 +1,4 @@
-"""What administrators did: each action that needs the admin scope leaves an entry, in its transaction if it is ours."""
+"""What administrators did: each action with scope admin writes an entry, in the same transaction if it is ours."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from session_api.models import AuditEntry
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Who acts: the subject of a token with scope admin, and the request, as logs and the answer's header name it."""
+    """The acting administrator: the subject of a token with scope admin, and the request id of logs and answer."""
 
     user_id: str
     request_id: str
 
 
 class AuditService:
-    """The log as rules and doors use it; an entry takes effect with the transaction of what it tells."""
+    """The audit log for rules and doors; an entry is committed together with the action that it describes."""
 
     def __init__(self, entries: AuditRepository, clock: Clock = now_ms) -> None:
         self._entries = entries
@@ -34,11 +34,11 @@ class AuditService:
         target: str | None = None,
         detail: Mapping[str, JsonValue] = MappingProxyType({}),
     ) -> None:
-        """Write down what an administrator has just done, to whom, and what else is worth knowing."""
+        """Write down what an administrator has just done, to which target, and further details."""
         await self._entries.add(self._entry(admin, action, target, detail))
 
     async def note_each(self, admin: Admin, action: AuditAction, targets: Collection[str]) -> None:
-        """Write down, for each of these, that an administrator is about to do something to him."""
+        """Write down, for each of these users, what an administrator is about to do to them."""
         await self._entries.add_all([self._entry(admin, action, target, {}) for target in targets])
 
     def _entry(

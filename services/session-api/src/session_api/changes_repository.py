@@ -1,4 +1,4 @@
-"""All SQL of the log of changes: what happened to any session, in the order of the commits."""
+"""All SQL of the log of changes: the changes of all sessions, in the order of the commits."""
 
 from collections.abc import AsyncGenerator, Collection
 
@@ -18,10 +18,10 @@ _IN_ORDER = (col(Subscriber.added_version), col(Subscriber.position))
 _Events = sa.Select[SessionChange, str, int, list[str], list[str], list[str]]
 
 REVOKED = "revoked"
-"""Under this key a transaction's `info` says which version of which session takes rights away."""
+"""The key in a transaction's `info` for a change that takes rights away: its session id and version."""
 
 _READ_AHEAD = 8
-"""Events in memory at a time: those of 10,000 subscribers are large, and the reader stops after some megabytes."""
+"""Events in memory at a time: few, as events of 10,000 subscribers are large and a page ends after 2 MB."""
 
 
 class ChangeRepository:
@@ -31,15 +31,15 @@ class ChangeRepository:
         self._session = session
 
     async def tell(self, event: SessionEvent) -> None:
-        """Give a change its place in the log and put its event into the outbox; the last thing a transaction does.
+        """Give a change its number in the log and put its event into the outbox. Call it last in a transaction.
 
-        From here to the commit all other changes wait. So numbers appear in their order and without gaps, and events
-        leave in the order of numbers: a sequence would show 8 before 7 is committed.
+        From here to the commit all other changes wait. So numbers appear in order and without gaps, and events leave in
+        the order of numbers. A database sequence could show 8 before 7 is committed.
         """
         await self._session.execute(
             sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(SessionChange.__tablename__)))
         )
-        # A statement of its own: it must see what the transaction we have just waited for committed.
+        # A separate statement, so that it sees what the transaction before us has committed.
         newest = await self._session.scalar(sa.select(sa.func.max(col(SessionChange.change))))
         numbered = event.model_copy(update={"change": (newest or 0) + 1})
         columns = {"change", "session_id", "version", "session_name", "actor", "at", "deleted"}
@@ -51,7 +51,7 @@ class ChangeRepository:
             self._session.info[REVOKED] = (event.session_id, event.version)
 
     async def retract(self, session_id: str, version: int) -> str:
-        """Make a version one that changed nothing, and return the session's name before it."""
+        """Rewrite a version so that it changed nothing, and return the session's name before it."""
         in_session = col(SessionChange.session_id) == session_id
         named = sa.select(col(SessionChange.session_name)).where(in_session, col(SessionChange.version) == version - 1)
         name_before = (await self._session.scalars(named)).one()
@@ -62,7 +62,7 @@ class ChangeRepository:
         return name_before
 
     async def newest(self, session_ids: Collection[str]) -> AsyncGenerator[SessionEvent, None]:
-        """Give the newest event of each of the sessions that ever were, deleted or not, built as they are read.
+        """Yield the newest event of each of these sessions that exists or existed; each is built when it is read.
 
         Close it (contextlib.aclosing) before the transaction ends.
         """
@@ -72,7 +72,7 @@ class ChangeRepository:
             yield event
 
     async def after(self, change: int, limit: int) -> AsyncGenerator[SessionEvent, None]:
-        """Give up to `limit` events of the changes after `change`, in their order, built as they are read.
+        """Yield up to `limit` events of the changes after `change`, in order; each is built when it is read.
 
         Close it (contextlib.aclosing) before the transaction ends.
         """

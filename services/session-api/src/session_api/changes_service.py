@@ -8,7 +8,7 @@ from tlim_protocol.events import SessionChanges, SessionChangesQuestion, Session
 from session_api.changes_repository import ChangeRepository
 
 MAX_CHANGES = 1_000
-"""Events in one answer of the log: those of small groups, 300 KB."""
+"""The most events in one answer of the log; for small groups that is 300 KB."""
 
 MAX_CHANGES_BYTES = 2 * 1024 * 1024
 """An answer of the log ends before the event that would make it larger. A larger event is an answer by itself."""
@@ -21,9 +21,9 @@ class ChangeLogService:
         self._changes = changes
 
     async def newest_events(self, session_ids: Collection[str]) -> SessionsAnswer:
-        """Return what the newest event of each session told, deleted or not, and those that never were.
+        """Return the newest event of each session, deleted or not, and the ids of sessions that never existed.
 
-        An answer of megabytes leaves some out.
+        When the answer gets larger than MAX_CHANGES_BYTES, the rest of the sessions is left out.
         """
         told: list[SessionEvent] = []
         size = 0
@@ -36,9 +36,9 @@ class ChangeLogService:
         return SessionsAnswer(sessions=told, unknown=sorted(set(session_ids).difference(e.session_id for e in told)))
 
     async def changes(self, question: SessionChangesQuestion) -> SessionChanges:
-        """Return what happened to any session after a change, in the order of the commits, each as it was told then.
+        """Return the changes of all sessions after a change, in the order of the commits, each as its event told it.
 
-        Never a change before one that was committed earlier: a reader who goes on from the last one misses nothing.
+        No change comes before one that was committed earlier. So a reader who continues after the last one misses none.
         """
         events: list[SessionEvent] = []
         size = 0

@@ -1,4 +1,4 @@
-"""The server's clock, as rules are given it: tests give another one."""
+"""The server's clock, passed to the rules as a function so that tests can pass another one."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the doors ask for: the caller, and the rules bound to this request's one transaction."""
+"""The dependencies of the endpoints: the caller, and the rules bound to the single transaction of a request."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +34,7 @@ def settings_of(request: Request) -> Settings:
 
 
 def session_service(session: AsyncSession, settings: Settings, require_broker: RequireBroker) -> SessionService:
-    """Return the rules of sessions in a transaction."""
+    """Return the rules of sessions, bound to a transaction."""
     return SessionService(
         SessionRepository(session),
         ChangeRepository(session),
@@ -45,7 +45,7 @@ def session_service(session: AsyncSession, settings: Settings, require_broker: R
 
 
 def revocations_of(database: Database, relay: OutboxRelay, settings: Settings) -> Revocations:
-    """Return what makes removals and deletions take effect before they are answered, or undoes them."""
+    """Return the object that publishes removals and deletions before they are answered, or undoes them."""
 
     async def take_back(session_id: str, version: int) -> bool:
         async with database.session() as session:
@@ -58,17 +58,17 @@ def revocations_of(database: Database, relay: OutboxRelay, settings: Settings) -
 
 
 def change_log(session: AsyncSession) -> ChangeLogService:
-    """Return the log of changes in a transaction; for doors that are not HTTP."""
+    """Return the log of changes, bound to a transaction; for NATS doors."""
     return ChangeLogService(ChangeRepository(session))
 
 
 def user_service(session: AsyncSession) -> UserService:
-    """Return the rules of the directory in a transaction; also for doors that are not HTTP."""
+    """Return the rules of the directory, bound to a transaction; also for NATS doors."""
     return UserService(UserRepository(session), audit_service(session))
 
 
 def audit_service(session: AsyncSession) -> AuditService:
-    """Return the log of what administrators did in a transaction; also for doors that are not HTTP."""
+    """Return the audit log, bound to a transaction; also for NATS doors."""
     return AuditService(AuditRepository(session))
 
 
@@ -76,7 +76,7 @@ SettingsDep = Annotated[Settings, Depends(settings_of)]
 
 
 async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
-    """Give a request its one transaction: committed, then told, then answered."""
+    """Give a request its single transaction: it is committed, its event is published, then the request is answered."""
     async with request.app.state.database.session() as session:
         yield session
     revoked: tuple[str, int] | None = session.info.get(REVOKED)

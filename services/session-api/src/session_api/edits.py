@@ -1,4 +1,4 @@
-"""What may be asked of a session, checked before anything changes (docs/wire-protocol.md, "Legacy HTTP")."""
+"""The checks of a request about a session, before anything changes (docs/wire-protocol.md, "Legacy HTTP")."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from session_api.models import Session
 from session_api.users_service import user_ids
 
 MAX_SESSION_TYPE = 2**63 - 1
-"""The specification gives session_type no upper bound; the column, a bigint, has this one."""
+"""The specification gives session_type no upper bound. This is the bound of its column, a bigint."""
 
 
 MAX_LISTED = 30_000
-"""Users in one list of a request, known or not: three of the largest groups, read in a third of a second."""
+"""The most users in one list of a request, known or not: three times the largest group, read in about 0.3 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """What addSession asks for; without a name the session is called after its subscribers."""
+    """A request of addSession; without a name the session gets the names of its subscribers."""
 
     session_type: int
     subscribers: Sequence[str]
@@ -32,7 +32,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What modifySession asks for; `version`, where given, is the one the caller has seen."""
+    """A request of modifySession; `version`, if given, is the version that the caller has seen."""
 
     session_name: str | None = None
     add: Sequence[str] = ()
@@ -42,7 +42,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an edit really does to a session after all checks: nothing at all, or one new version."""
+    """The effect of an edit on a session after all checks: nothing, or one new version."""
 
     session_name: str
     added: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Change:
 
 
 def checked_session_id(session_id: str) -> str:
-    """Return an id that a session can have; raises SESSION_ID_EMPTY, or FIELD_INVALID for what no session is called."""
+    """Return the id if a session can have it; raises SESSION_ID_EMPTY, or FIELD_INVALID for any other bad id."""
     if not session_id.strip():
         raise TlimError(ErrorCode.SESSION_ID_EMPTY, "session_id is missing or blank", field="session_id")
     if len(session_id) > MAX_ID or not is_plain_text(session_id):
@@ -60,21 +60,21 @@ def checked_session_id(session_id: str) -> str:
 
 
 def type_of_change(version: int, *, deleted: bool) -> MsgType:
-    """Return how a version of a session is told: its first one, its last one, or one between."""
+    """Return the type of the event for a version: the session was added, changed or deleted."""
     if deleted:
         return MsgType.SESSION_DELETED
     return MsgType.SESSION_ADDED if version == 1 else MsgType.SESSION_CHANGED
 
 
 def leads(session: Session, subscribers: Collection[str], known: Collection[str]) -> bool:
-    """Tell whether the creator removes others and deletes: he does while he is in the session and active."""
+    """Tell whether the creator leads, i.e. may remove others and delete: while they are a member and active."""
     return session.creator in subscribers and session.creator in known
 
 
 def leader_of(session: Session, subscribers: Sequence[str], known: Collection[str]) -> str | None:
-    """Return who removes others and deletes: the creator, or, where he cannot, who has been in it for longest and can.
+    """Return the member who may remove others and delete: the creator, or else the active member of longest standing.
 
-    A session without anybody who may remove a person would be stuck for ever; a creator who comes back leads again.
+    Without such a member a session would be stuck for ever. A creator who comes back leads again.
     """
     if leads(session, subscribers, known):
         return session.creator
@@ -82,23 +82,23 @@ def leader_of(session: Session, subscribers: Sequence[str], known: Collection[st
 
 
 def joined_name(ids: Sequence[str], names: Mapping[str, str]) -> str:
-    """Return the name of a session that nobody named: the names of its people, the id of a person whose name is unseen.
+    """Return the name of a session that nobody named: its people's names, joined by commas, cut to 128 characters.
 
-    Joined by commas, cut to 128 characters.
+    A person whose name shows nothing visible is named by their id.
     """
     return joined_names([names[one] if shows_something(names[one]) else one for one in ids[:MAX_NAME]])
 
 
 def checked_session_name(raw: str) -> str:
-    """Return the name of a session; raises SESSION_NAME_EMPTY for one that nobody can see or read, FIELD_INVALID."""
+    """Return the name of a session; raises SESSION_NAME_EMPTY if nothing of it is visible, or FIELD_INVALID."""
     return checked_name(raw, field="session_name", unseen=ErrorCode.SESSION_NAME_EMPTY)
 
 
 def checked_edit(edit: Edit) -> Edit:
-    """Return an edit with normalised ids, each once; raises what can be told without looking at the session.
+    """Return an edit with normalised ids, each once; these checks do not need the session.
 
-    SESSION_NAME_EMPTY for a name that nobody can read; USER_UNKNOWN for a blank id; FIELD_INVALID for a bad name or id,
-    for a person who is to be added and removed, and when nothing is asked for.
+    Raises SESSION_NAME_EMPTY for a name that shows nothing visible, and USER_UNKNOWN for a blank id. Raises
+    FIELD_INVALID for a bad name or id, for a person both to be added and removed, and for an empty request.
     """
     name = None if edit.session_name is None else checked_session_name(edit.session_name)
     add, remove = user_ids(edit.add), user_ids(edit.remove)
@@ -116,11 +116,11 @@ def checked_edit(edit: Edit) -> Edit:
 def plan_edit(
     session: Session, subscribers: Sequence[str], caller: str, edit: Edit, *, known: Collection[str], limit: int
 ) -> Change:
-    """Check a whole edit against a session before anything changes, and return what it comes to.
+    """Check a whole edit against a session before anything changes, and return its effect.
 
-    `known`: who is active among those to be added, the caller, and those who may lead (see `leader_of`).
-    Raises SESSION_UNKNOWN for a stranger, NOT_ALLOWED where the caller may not, VersionConflictError, USER_UNKNOWN when
-    all it asks for is to add people nobody knows, FIELD_INVALID when the session would hold over `limit` people.
+    `known`: the active users among the people to add, the caller, and the members who may lead (see `leader_of`).
+    Raises SESSION_UNKNOWN for a stranger, NOT_ALLOWED for a caller without the right, and VersionConflictError. Raises
+    USER_UNKNOWN when the edit only adds people and none is known, FIELD_INVALID for a result over `limit` people.
     """
     check_inside(session, subscribers, caller, edit.version)
     inside = set(subscribers)
@@ -139,7 +139,7 @@ def plan_edit(
 
 
 def check_inside(session: Session, subscribers: Sequence[str], caller: str, version: int | None) -> None:
-    """Raise SESSION_UNKNOWN for a stranger, VersionConflictError for who has seen another version than there is."""
+    """Raise SESSION_UNKNOWN for a stranger, VersionConflictError if the caller has not seen the present version."""
     if caller not in subscribers:
         raise no_such_session(session.session_id)
     if version is not None and version != session.version:
@@ -154,14 +154,14 @@ def check_size(size: int, limit: int) -> None:
 
 
 def no_such_session(session_id: str) -> TlimError:
-    """Return the refusal for a session that is unknown, deleted or not the caller's: he cannot tell which."""
+    """Return the refusal for a session that is unknown, deleted or not the caller's: it is the same for all three."""
     return TlimError(ErrorCode.SESSION_UNKNOWN, f"there is no session {quoted(session_id)}", field="session_id")
 
 
 def who_is_in(creator: str, listed: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return the people of a new session in the order given, its creator first where he is not listed.
+    """Return the people of a new session in the order given; a creator who is not listed comes first.
 
-    Raises SESSION_USER_UNKNOWN when he is not known, or nobody listed is.
+    Raises SESSION_USER_UNKNOWN when the creator is not known, or none of the listed people is.
     """
     if creator not in known:
         raise TlimError(ErrorCode.SESSION_USER_UNKNOWN, f"nobody knows {quoted(creator)}", field="session_user")

@@ -1,4 +1,4 @@
-"""The refusals that only this service has, and how HTTP tells them."""
+"""The refusals that only this service has, and their HTTP answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tlim_runtime.errors import PROBLEM_JSON, HttpRefusal, Problem, status_of
 
 
 class VersionConflictError(HttpRefusal):
-    """The caller edits another version of a session than the one there is: 412, read it again."""
+    """The caller edits an old version of a session: 412, read it again."""
 
     status = 412
 
@@ -21,7 +21,7 @@ class VersionConflictError(HttpRefusal):
 
 
 class ImportRunningError(HttpRefusal):
-    """Another import makes accounts now, and two at once break them: 409, try again when it has ended."""
+    """Another import is making accounts, and only one at a time may: 409, try again when it has ended."""
 
     status = 409
 
@@ -30,7 +30,7 @@ class ImportRunningError(HttpRefusal):
 
 
 class RowsRefusedError(TlimError):
-    """An import that was refused as a whole: `rows` holds the place (from 0) and the refusal of every bad row."""
+    """An import that was refused as a whole; `rows` holds the index (from 0) and the refusal of every bad row."""
 
     def __init__(self, rows: Sequence[tuple[int, TlimError]]) -> None:
         place, first = rows[0]
@@ -61,7 +61,7 @@ def import_problem_schema() -> dict[str, Any]:
     """Return the schema of ImportProblem for OpenAPI, where Problem is a component of its own."""
     row = RowProblem.model_json_schema(ref_template="#/components/schemas/{model}")
     row.pop("$defs")
-    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}  # absent: no row was looked at
+    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row}}}  # absent when no row was checked
     return {"allOf": [{"$ref": "#/components/schemas/Problem"}, rows]}
 
 

@@ -14,7 +14,7 @@ from session_api.schemas import ImportRead
 from session_api.user_files import read_csv, read_json
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-"""50,000 users with ids, names and passwords of 100 bytes each."""
+"""Room for 50,000 users whose ids, names and passwords have 100 bytes each."""
 
 _READERS = {"text/csv": read_csv, "application/json": read_json}
 
@@ -60,12 +60,12 @@ async def import_file(
     admin: AdminDep,
     imports: ImportsDep,
     reset_passwords: Annotated[
-        bool, Query(description="give accounts that exist the file's passwords, too; otherwise they keep theirs")
+        bool, Query(description="also give existing accounts the file's passwords; otherwise they keep their own")
     ] = False,
 ) -> ImportRead:
     """Import a file of users, CSV or JSON; the same file again changes nothing.
 
-    Good rows take effect together, bad ones are named in the answer. A user without a name keeps the one he has.
+    Good rows take effect together; the answer names the bad rows. A user without a name keeps the present name.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in _READERS:

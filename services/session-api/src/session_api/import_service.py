@@ -1,4 +1,4 @@
-"""The rules of importing files of users: good rows take effect together, every bad one is told."""
+"""The rules of importing files of users: good rows take effect together, and every bad row is reported."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from session_api.users_service import user_id
 from session_api.xmpp_accounts import AccountOutcome, XmppAccounts
 
 MAX_ACCOUNTS = 5_000
-"""Accounts in one import: the XMPP server hashes each password on purpose slowly, about 100 accounts a second."""
+"""The most accounts in one import. The XMPP server hashes passwords slowly on purpose: about 100 accounts a second."""
 
 
 class DirectoryTransaction(NamedTuple):
@@ -32,15 +32,15 @@ class DirectoryTransaction(NamedTuple):
 
 
 Begin = Callable[[], AbstractAsyncContextManager[DirectoryTransaction]]
-"""Gives a transaction, which is committed at the end of the block."""
+"""Opens a transaction, which is committed at the end of the block."""
 
 Alone = Callable[[], AbstractAsyncContextManager[bool]]
-"""Gives True to one import at a time among all processes, False to the others."""
+"""Gives True to one import at a time among all processes, and False to any other import."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a file comes to: names by normalised id (None: none given), passwords, and what is wrong, by row number."""
+    """A checked file: names by normalised id (None: not given), passwords, row numbers, and the refused rows."""
 
     names: Mapping[str, str | None]
     passwords: Mapping[str, str] = field(repr=False)
@@ -50,7 +50,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did, in numbers of users, and the rows that it left out, in their order."""
+    """The result of an import: numbers of users, and the rows that were left out, in their order."""
 
     created: int
     updated: int
@@ -62,7 +62,7 @@ class ImportReport:
 
 
 def checked_file(file: UserFile) -> Checked:
-    """Check every row by itself and against those before it; of a user who comes twice the first row counts."""
+    """Check every row by itself and against earlier rows; for a user with several rows, the first good one counts."""
     names: dict[str, str | None] = {}
     passwords: dict[str, str] = {}
     numbers: dict[str, int] = {}
@@ -93,7 +93,7 @@ def _checked_row(row: Row, seen: Mapping[str, int]) -> tuple[str, str | None, st
 
 
 class ImportService:
-    """Importing files, with transactions of its own: none is open while the XMPP server is asked."""
+    """Imports files. It opens its own transactions, so that none is open while the XMPP server is asked."""
 
     def __init__(self, begin: Begin, alone: Alone, accounts: XmppAccounts | None, clock: Clock = now_ms) -> None:
         self._begin = begin
@@ -104,13 +104,12 @@ class ImportService:
     async def run(self, admin: Admin, file: UserFile, *, reset_passwords: bool) -> ImportReport:
         """Import the good rows of a file; the same file again changes nothing.
 
-        XMPP accounts come first, behind audit entries of their own: when the XMPP server goes away halfway, the
-        directory is as it was, and the same import goes on where it stopped. Raises FIELD_INVALID where passwords are
-        given and accounts are made elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, ImportRunningError,
-        XmppUnavailable.
+        XMPP accounts come first, after their own audit entries. If the XMPP server fails halfway, the directory is
+        unchanged, and the same import continues where it stopped. Raises FIELD_INVALID when passwords are given but
+        accounts are made elsewhere, PayloadTooLarge for over MAX_ACCOUNTS of them, ImportRunningError, XmppUnavailable.
         """
         self._check_passwords(file)
-        checked = await asyncio.to_thread(checked_file, file)  # 50,000 rows: others must not wait
+        checked = await asyncio.to_thread(checked_file, file)  # 50,000 rows take long, and other requests must not wait
         outcomes = await self._make_accounts(admin, checked.passwords, reset=reset_passwords)
         failed = {one: outcome for one, outcome in outcomes.items() if isinstance(outcome, TlimError)}
         names = {one: name for one, name in checked.names.items() if one not in failed}
@@ -161,7 +160,7 @@ class ImportService:
         async with self._alone() as is_alone:
             if not is_alone:
                 raise ImportRunningError
-            async with self._begin() as directory:  # committed before anything happens that no rollback takes back
+            async with self._begin() as directory:  # committed first: no rollback undoes accounts
                 if reset:
                     await directory.audit.note_each(admin, AuditAction.ACCOUNT_RESET, passwords)
                 else:

@@ -14,16 +14,16 @@ from tlim_runtime.bodies import read_body
 from session_api.edits import MAX_LISTED, Edit, NewSession
 
 Parameters = Mapping[str, object]
-"""By name: text from a query or form; from a JSON body whatever JSON can hold."""
+"""Values by name: text from a query or form, any JSON value from a JSON body."""
 
 MAX_FIELDS = 100
-"""The specification has five parameters at most; clients add a few of their own."""
+"""Far more than needed: the specification has at most five parameters, and clients add a few of their own."""
 
 MAX_VALUES = 5 * MAX_LISTED
-"""In a JSON body, or in `subscribers`: an element with its three fields, and one more."""
+"""The most JSON values in a body or in `subscribers`: each element with its three fields, and one more for each."""
 
 USER_PARAMETERS = ("request_user", "session_user", "user_id")
-"""Where callers without a token name the user, the first that is given counts."""
+"""The parameters in which callers without a token name the user; the first that is given counts."""
 
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _FORM = "application/x-www-form-urlencoded"
@@ -31,9 +31,9 @@ _REMOVING = frozenset({"del", "delete"})
 
 
 async def read_parameters(request: Request, max_bytes: int) -> Parameters:
-    """Return the parameters of the query, and over them those of the body, whatever form it has.
+    """Return the parameters of the query and of the body, whatever its media type; the body wins.
 
-    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for a form that is not one or not UTF-8.
+    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for a form that is malformed or not UTF-8.
     """
     parameters = dict[str, object](_read_form(request.scope["query_string"]))
     media_type = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
@@ -48,7 +48,7 @@ async def read_parameters(request: Request, max_bytes: int) -> Parameters:
 
 
 def read_new_session(parameters: Parameters) -> NewSession:
-    """Return what addSession asks for.
+    """Return the request of addSession.
 
     Raises SESSION_TYPE_INVALID, and what `_read_elements` raises.
     """
@@ -58,7 +58,7 @@ def read_new_session(parameters: Parameters) -> NewSession:
 
 
 def read_edit(parameters: Parameters) -> Edit:
-    """Return what modifySession asks for.
+    """Return the request of modifySession.
 
     Raises FIELD_INVALID for an unknown `type`, and what `_read_elements` raises.
     """
@@ -72,12 +72,12 @@ def read_edit(parameters: Parameters) -> Edit:
 
 
 def read_session_id(parameters: Parameters) -> str:
-    """Return the session_id, '' where it is missing; raises FIELD_INVALID for no text."""
+    """Return the session_id, '' when it is missing; raises FIELD_INVALID when it is not a string."""
     return (_read_text(parameters, "session_id") or "").strip()
 
 
 def read_named_user(parameters: Parameters) -> str | None:
-    """Return whom the request names as its user, None where it names nobody."""
+    """Return the user that the request names, None when it names nobody."""
     for name in USER_PARAMETERS:
         named = _read_text(parameters, name)
         if named and named.strip():
@@ -86,7 +86,7 @@ def read_named_user(parameters: Parameters) -> str | None:
 
 
 def _read_form(raw: bytes) -> dict[str, str]:
-    # Starlette's own parsers take bytes that are not percent-encoded for Latin-1; old clients send them as UTF-8.
+    # Starlette's parsers read raw bytes (not percent-encoded) as Latin-1, but old clients send UTF-8.
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The tables: users, sessions, who is or was a subscriber, logs. Times are epoch milliseconds."""
+"""The tables: users, sessions, present and past subscribers, logs. Times are epoch milliseconds."""
 
 import sqlalchemy as sa
 from pydantic import JsonValue
@@ -7,12 +7,12 @@ from sqlmodel import Field, SQLModel
 from tlim_runtime.outbox import Outbox
 from tlim_runtime.tables import new_metadata
 
-_ID = sa.Text(collation="C")  # byte order: the same for a cursor, for ORDER BY and for prefix search by index
+_ID = sa.Text(collation="C")  # byte order, so that cursors, ORDER BY and prefix search by index agree
 _BIG = sa.BigInteger()
 
 
 class Table(SQLModel):
-    """The base of this service's tables; metadata of their own, because the tests of all services share a process."""
+    """The base of this service's tables, with its own metadata, because tests of all services share a process."""
 
     metadata = new_metadata()
 
@@ -21,7 +21,7 @@ OUTBOX = Outbox(Table.metadata)
 
 
 class User(Table, table=True):
-    """A person of the directory: imported, or seen once. `name` is the id until somebody imports a better one."""
+    """A user of the directory: imported, or seen once. `name` is the id until an import gives a better one."""
 
     __tablename__ = "users"
 
@@ -54,11 +54,11 @@ class Session(Table, table=True):
 
 
 class Subscriber(Table, table=True):
-    """One membership period: from the session's version that added somebody until the one that removed him."""
+    """One membership period: from the version of the session that added a user to the version that removed them."""
 
     __tablename__ = "subscribers"
     __table_args__ = (
-        # At most one open period each, and the way to all sessions of a person.
+        # A user has at most one open period in a session. The index also finds all sessions of a user.
         sa.Index(
             "uq_subscribers_open", "user_id", "session_id", unique=True, postgresql_where=sa.text("left_at IS NULL")
         ),
@@ -68,7 +68,7 @@ class Subscriber(Table, table=True):
     session_id: str = Field(primary_key=True, foreign_key="sessions.session_id", sa_type=_ID)
     user_id: str = Field(primary_key=True, foreign_key="users.user_id", sa_type=_ID)
     added_version: int = Field(primary_key=True)
-    position: int  # the order within one version: subscribers are told in the order they came
+    position: int  # the order within one version: subscribers are listed in the order in which they came
     joined_at: int = Field(sa_type=_BIG)
     removed_version: int | None = None
     left_at: int | None = Field(default=None, sa_type=_BIG)
@@ -77,7 +77,7 @@ class Subscriber(Table, table=True):
 class SessionChange(Table, table=True):
     """One version of one session, in the log of all changes: `change` rises by one, in the order of the commits.
 
-    Who was in the session then is not copied here: the membership periods tell it for any version.
+    The members at that version are not copied here: the membership periods tell them for any version.
     """
 
     __tablename__ = "session_changes"
@@ -93,7 +93,7 @@ class SessionChange(Table, table=True):
 
 
 class AuditEntry(Table, table=True):
-    """What an administrator did, written in the transaction in which it was done. Rows are never changed."""
+    """What an administrator did, written in the transaction of the action. Rows are never changed."""
 
     __tablename__ = "audit"
     __table_args__ = (sa.Index("ix_audit_actor_id", "actor", "id"),)

@@ -13,12 +13,12 @@ PageSize = Annotated[int, Query(ge=1, le=200)]
 
 
 def write_cursor(place: str) -> str:
-    """Return a place as a cursor that nobody is tempted to build himself."""
+    """Return a place as a cursor, encoded so that no client is tempted to build one."""
     return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> str:
-    """Return the place a cursor names; raises FIELD_INVALID for what was never one."""
+    """Return the place that a cursor names; raises FIELD_INVALID when it is not a cursor."""
     try:
         place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError) as error:
@@ -29,7 +29,7 @@ def read_cursor(cursor: str) -> str:
 
 
 def read_number(text: str, *, digits: int) -> int:
-    """Return a number within a place; raises FIELD_INVALID for more than so many digits, or none."""
+    """Return a number within a place; raises FIELD_INVALID when it is no number or has more digits than `digits`."""
     if not (text.isascii() and text.isdigit() and len(text) <= digits):
         raise bad_cursor()
     return int(text)

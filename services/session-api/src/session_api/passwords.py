@@ -1,4 +1,4 @@
-"""Which passwords an XMPP server takes: those that SASLprep (RFC 4013) leaves something of, and refuses nothing of."""
+"""Which passwords an XMPP server takes: SASLprep (RFC 4013) must not refuse them, nor leave nothing of them."""
 
 import stringprep
 import unicodedata
@@ -7,7 +7,7 @@ from collections.abc import Callable
 MAX_PASSWORD = 256
 
 _PROHIBITED: tuple[Callable[[str], bool], ...] = (
-    stringprep.in_table_a1,  # unassigned in Unicode 3.2, by which servers prepare: emoji, ẞ, ₽
+    stringprep.in_table_a1,  # unassigned in Unicode 3.2, which servers use for SASLprep: emoji, ẞ, ₽
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
     stringprep.in_table_c3,

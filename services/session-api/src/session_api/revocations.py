@@ -1,4 +1,4 @@
-"""What takes rights away is in effect when it is answered with success; otherwise it is undone before the refusal."""
+"""Changes that take rights away: a change answered with success is in effect; otherwise it is undone, then refused."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,22 +9,22 @@ from tlim_runtime.outbox import PUBLISHED_TIMEOUT_S, OutboxRelay
 logger = get_logger(__name__)
 
 TakeBack = Callable[[str, int], Awaitable[bool]]
-"""Takes a version of a session back and commits that; returns False, having done nothing, where it is published."""
+"""Takes back a version of a session and commits that. Returns False and does nothing if it was already published."""
 
 
 class Revocations:
-    """Asks NATS before a right is taken away, and has the change told before the answer (docs/decisions/removal.md)."""
+    """Checks NATS before a right is taken away; publishes the change before the answer (docs/decisions/removal.md)."""
 
     def __init__(self, relay: OutboxRelay, take_back: TakeBack) -> None:
         self._relay = relay
         self._take_back = take_back
 
     async def require_broker(self) -> None:
-        """Raise BrokerUnavailable unless a change could be told now: the last moment at which nothing has changed."""
+        """Raise BrokerUnavailable unless a change could be published now. Call it before anything is changed."""
         await self._relay.require_broker()
 
     async def confirm(self, session_id: str, version: int) -> None:
-        """Return when JetStream has the committed version; raise BrokerUnavailable when it was taken back instead."""
+        """Return when JetStream has the committed version; raise BrokerUnavailable if it was taken back instead."""
         if await self._relay.flush(PUBLISHED_TIMEOUT_S):
             return
         if not await self._take_back(session_id, version):

@@ -27,7 +27,7 @@ class LegacySubscriber(BaseModel):
 
 
 class SessionRefused(BaseModel):
-    """The answer of the specification's endpoints to what is refused."""
+    """The answer of the specification's endpoints to a refused request."""
 
     result: Literal["fail"] = "fail"
     result_detail: ErrorCode
@@ -35,7 +35,7 @@ class SessionRefused(BaseModel):
 
 
 class SessionAdded(BaseModel):
-    """The answer of addSession; `unknown_subscribers` only where somebody is unknown."""
+    """The answer of addSession; it has `unknown_subscribers` only if some are unknown."""
 
     result: Literal["ok"] = "ok"
     result_detail: Literal["ok"] = "ok"
@@ -49,7 +49,7 @@ class SessionAdded(BaseModel):
 
     @classmethod
     def of(cls, view: SessionView) -> Self:
-        """Tell a new session as the specification does."""
+        """Return the specification's shape of a new session."""
         return cls(
             session_id=view.session.session_id,
             session_name=view.session.session_name,
@@ -62,7 +62,7 @@ class SessionAdded(BaseModel):
 
 
 class SessionModified(BaseModel):
-    """The answer of modifySession; `unknown_subscribers` only where somebody is unknown."""
+    """The answer of modifySession; it has `unknown_subscribers` only if some are unknown."""
 
     result: Literal["ok"] = "ok"
     result_detail: Literal[""] = ""
@@ -72,7 +72,7 @@ class SessionModified(BaseModel):
 
     @classmethod
     def of(cls, view: SessionView) -> Self:
-        """Tell a change as the specification does; a session that never changed was last modified when created."""
+        """Return the specification's shape of a change; an unchanged session counts as modified when it was created."""
         return cls(
             session_id=view.session.session_id,
             session_modify_time=str(view.session.modified_at or view.session.created_at),
@@ -90,7 +90,7 @@ class SessionDeleted(BaseModel):
 
     @classmethod
     def of(cls, view: SessionView) -> Self:
-        """Tell a deletion as the specification does."""
+        """Return the specification's shape of a deletion."""
         return cls(session_id=view.session.session_id, session_delete_time=str(view.session.deleted_at))
 
 
@@ -103,7 +103,7 @@ class _Request(BaseModel):
 
 
 class SessionCreate(_Request):
-    """A session to create; the caller is always in it. Without a name it is called after its people."""
+    """A session to create; the caller is always in it. Without a name it gets the names of its people."""
 
     session_type: StrictInt = Field(ge=0)
     subscribers: UserIds
@@ -111,7 +111,7 @@ class SessionCreate(_Request):
 
 
 class SessionUpdate(_Request):
-    """A change of a session: any of the three, as one step."""
+    """A change of a session: a new name, people to add, people to remove, or all of these in one step."""
 
     session_name: Name | None = None
     add: UserIds = []
@@ -131,7 +131,7 @@ class SessionSummary(BaseModel):
 
     @classmethod
     def summary_of(cls, session: Session) -> "SessionSummary":
-        """Tell a session without its people."""
+        """Return the shape of a session without its people."""
         return SessionSummary(**session.model_dump(include=_SUMMARY), session_user=session.creator)
 
 
@@ -139,14 +139,14 @@ _SUMMARY = {"session_id", "session_name", "session_type", "version", "created_at
 
 
 class SessionRead(SessionSummary):
-    """A session with its people, in the order they came."""
+    """A session with its people, in the order in which they came."""
 
     subscribers: list[str]
-    unknown_subscribers: list[str] = Field(default=[], description="those of this request whom nobody knows")
+    unknown_subscribers: list[str] = Field(default=[], description="people in this request who are not known users")
 
     @classmethod
     def of(cls, view: SessionView) -> Self:
-        """Tell a session with its people."""
+        """Return the shape of a session with its people."""
         summary = SessionSummary.summary_of(view.session)
         return cls(**summary.model_dump(), subscribers=list(view.subscribers), unknown_subscribers=list(view.unknown))
 
@@ -159,7 +159,7 @@ class SessionPage(BaseModel):
 
 
 class SubscriberRead(BaseModel):
-    """Somebody who is in a session."""
+    """A member of a session."""
 
     user_id: str
     name: str
@@ -174,13 +174,13 @@ class SubscriberPage(BaseModel):
 
 
 class UserPut(_Request):
-    """A user to import; without a name his id serves as one."""
+    """A user to import; without a name, the id is used as the name."""
 
     name: str | None = None
 
 
 class UserRow(_Request):
-    """One user of many to import; checked row by row, so that one answer names every bad one."""
+    """One of many users to import. Rows are checked one by one, so that the answer can name every bad row."""
 
     user_id: str
     name: str | None = None
@@ -200,7 +200,7 @@ class UsersImported(BaseModel):
 
 
 class InvalidRow(BaseModel):
-    """A row that was left out; `row` counts from 1, a CSV file's first line is not counted."""
+    """A row that was left out; `row` counts from 1, without the first line of a CSV file."""
 
     row: int
     code: ErrorCode
@@ -209,12 +209,12 @@ class InvalidRow(BaseModel):
 
     @classmethod
     def of(cls, number: int, error: TlimError) -> Self:
-        """Tell what is wrong with a row."""
+        """Return the shape of a refused row."""
         return cls(row=number, code=error.code, field=error.field, detail=error.detail)
 
 
 class ImportRead(BaseModel):
-    """What the import of a file did, in numbers of users; `updated`: renamed or activated again."""
+    """The result of importing a file, in numbers of users; `updated` users were renamed or activated again."""
 
     created: int
     updated: int
@@ -226,7 +226,7 @@ class ImportRead(BaseModel):
 
     @classmethod
     def of(cls, report: ImportReport) -> Self:
-        """Tell a report."""
+        """Return the shape of a report."""
         return cls(
             created=report.created,
             updated=report.updated,
@@ -249,7 +249,7 @@ class UserRead(BaseModel):
 
     @classmethod
     def of(cls, user: User) -> Self:
-        """Tell a user."""
+        """Return the shape of a user."""
         return cls(**user.model_dump())
 
 
@@ -261,9 +261,9 @@ class UserPage(BaseModel):
 
 
 class AuditRead(BaseModel):
-    """What an administrator did: `actor` to `target`, and what else is worth knowing in `detail`.
+    """What the administrator `actor` did to `target`, with further facts in `detail`.
 
-    The target is a user id; of a message into a session it is the session id.
+    The target is a user id; for a message into a session it is the session id.
     """
 
     id: int
@@ -276,7 +276,7 @@ class AuditRead(BaseModel):
 
     @classmethod
     def of(cls, entry: AuditEntry) -> Self:
-        """Tell an entry."""
+        """Return the shape of an entry."""
         return cls(**entry.model_dump())
 
 

@@ -38,7 +38,7 @@ from session_api.users_service import user_ids
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `authenticated`: a token says so, so that he exists; otherwise a trusted network only claims it."""
+    """The caller. `authenticated`: a token proves that they exist; otherwise a trusted network only claims it."""
 
     user_id: str
     authenticated: bool = True
@@ -46,7 +46,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session, who is in it in the order they came, and which ids of the request nobody knows."""
+    """A session, its members in the order in which they came, and the ids of the request that are not known."""
 
     session: Session
     subscribers: Sequence[str]
@@ -56,7 +56,7 @@ class SessionView:
 def event_of(
     session: Session, subscribers: Sequence[str], added: Sequence[str], removed: Sequence[str]
 ) -> SessionEvent:
-    """Return what the other services are told about the session's newest version."""
+    """Return the event that tells the other services of the session's newest version."""
     at = session.deleted_at or session.modified_at or session.created_at
     return SessionEvent(
         msg_type=type_of_change(session.version, deleted=session.deleted_at is not None),
@@ -75,32 +75,33 @@ def event_of(
 
 
 def largest_event(limit: int) -> int:
-    """Return how many bytes an event of a session of up to `limit` people has at most, as JSON.
+    """Return the largest size of an event of a session of up to `limit` people, in bytes of JSON.
 
-    That of an edit which replaces everybody: each id stands there as gone, as new or as still inside, 64 letters of
-    four bytes, with quotes and comma. The rest is a name and a few ids.
+    The largest event is an edit that replaces everybody: it lists `limit` ids as subscribers, as added and as removed.
+    An id has up to 64 letters of four bytes, with quotes and a comma. The rest is a name and a few ids.
     """
     return 3 * limit * (4 * MAX_ID + 3) + 4_096
 
 
 MANY_USERS = 1_000
-"""Ids that are not ASCII take 60 µs each: a list of 30,000 held everybody up for two seconds."""
+"""Longer lists are checked in a thread. An id that is not ASCII takes 60 µs: a list of 30,000 delayed all other
+requests by two seconds."""
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
 async def _read(check: Callable[[Given], Result], given: Given, *, size: int) -> Result:
-    """Return what a check makes of `size` ids, where these are many in a thread."""
+    """Return the result of a check of `size` ids; run it in a thread when they are many."""
     return await asyncio.to_thread(check, given) if size > MANY_USERS else check(given)
 
 
 RequireBroker = Callable[[], Awaitable[None]]
-"""Raises BrokerUnavailable unless the others could be told of a change now."""
+"""Raises BrokerUnavailable unless a change could be published to the other services now."""
 
 
 class SessionService:
-    """Sessions as their doors use them; the caller's transaction decides when it takes effect."""
+    """The rules of sessions, for their doors; changes take effect when the caller's transaction is committed."""
 
     def __init__(
         self,
@@ -120,10 +121,10 @@ class SessionService:
         self._clock = clock
 
     async def create(self, caller: Caller, new: NewSession) -> SessionView:
-        """Create a session of the caller and the known ones among `new.subscribers`.
+        """Create a session of the caller and the known users among `new.subscribers`.
 
         Raises SESSION_TYPE_INVALID, SESSION_USER_UNKNOWN (the caller is unknown, or nobody listed is known),
-        USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that nobody can read, FIELD_INVALID.
+        USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that shows nothing visible, FIELD_INVALID.
         """
         if not 0 <= new.session_type <= MAX_SESSION_TYPE:
             raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
@@ -149,9 +150,10 @@ class SessionService:
         return SessionView(session, inside, tuple(one for one in listed if one not in known))
 
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
-        """Rename, add and remove as one new version; what is so already is no change.
+        """Rename, add and remove as one new version; without any real change there is no new version.
 
-        Raises like its two checks, and BrokerUnavailable when people are removed and nobody could be told.
+        Raises what `checked_edit` and `plan_edit` raise, and BrokerUnavailable when people are removed but the event
+        could not be published.
         """
         checked_session_id(session_id)
         edit = await _read(checked_edit, edit, size=len(edit.add) + len(edit.remove))
@@ -168,7 +170,7 @@ class SessionService:
     async def delete(self, caller: Caller, session_id: str, version: int | None = None) -> SessionView:
         """Delete a session for everybody, keeping it as a record.
 
-        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError, BrokerUnavailable when nobody could be told.
+        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError, BrokerUnavailable if no event could be published.
         """
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
@@ -195,7 +197,7 @@ class SessionService:
     async def people(
         self, caller: Caller, session_id: str, after: tuple[int, int], limit: int
     ) -> list[tuple[Subscriber, str]]:
-        """Return who is in a session of the caller's, with names, page by page; raises SESSION_UNKNOWN."""
+        """Return a page of the members of a session of the caller, with names; raises SESSION_UNKNOWN."""
         session = await self._sessions.find(checked_session_id(session_id))
         if session is None or session.deleted_at or not await self._sessions.is_in(session_id, caller.user_id):
             raise no_such_session(session_id)
@@ -206,9 +208,9 @@ class SessionService:
         return await self._sessions.of_user(caller.user_id, before, limit)
 
     async def undo(self, session_id: str, version: int) -> None:
-        """Take back a version of which nobody has heard: the people it removed are in as before, with their places.
+        """Take back a version that was not published: people whom it removed are members again, in their old places.
 
-        One more version says how the session is now, for a reader that has heard of it all the same.
+        One more version tells the present state, in case a reader has heard of the undone version anyway.
         """
         session = await self._sessions.lock(session_id, deleted=True)
         if session is None:
@@ -229,7 +231,7 @@ class SessionService:
         return session
 
     async def _known(self, session: Session, subscribers: Sequence[str], others: Sequence[str]) -> dict[str, str]:
-        """Return id -> name of who is known: of `others`, and of the subscribers as far as it tells who leads."""
+        """Return id -> name of known users: among `others`, and among the subscribers if it decides who leads."""
         known = await self._users.names_of_known([session.creator, *others])
         return known if leads(session, subscribers, known) else known | await self._users.names_of_known(subscribers)
 

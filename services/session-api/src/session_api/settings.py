@@ -1,4 +1,4 @@
-"""What session-api is told by its environment."""
+"""The settings of session-api, from the environment."""
 
 from typing import ClassVar
 
@@ -12,8 +12,8 @@ class Settings(DatabaseSettings, ServiceSettings):
     service: ClassVar[str] = "session-api"
 
     session_max_subscribers: int = Field(default=10_000, ge=1)
-    """Largest group. Every change sends the whole list as one event. The largest possible one has 7.8 MB for 10,000
-    people; the start fails when that is more than the broker's max_payload."""
+    """The most people in a session. Every change sends the whole list as one event, which has up to 7.8 MB for 10,000
+    people. The service does not start when that exceeds the broker's max_payload."""
 
     xmpp_admin_url: str | None = None
     """Where ejabberd's mod_http_api is mounted (`http://127.0.0.1:5281/api`); None: accounts are made elsewhere, by

@@ -1,4 +1,4 @@
-"""RPC doors: other services ask who is known, who is in a session, what changed, and have admin actions noted."""
+"""RPC doors: other services ask for known users, sessions and changes, and have admin actions noted."""
 
 from tlim_protocol.events import AuditNote, SessionChangesQuestion, SessionsQuestion, UserMeet
 from tlim_protocol.subjects import Rpc
@@ -13,7 +13,8 @@ from session_api.settings import Settings
 class Subscribers:
     """Answers `tlim.rpc.user.meet`, `.audit.note`, `.session.get` and `.session.changes`, one transaction for each.
 
-    A request that cannot be read, or answered now, raises: the broker tells the asker, who tries again or gives up.
+    A request that cannot be read or answered now raises. Then the broker tells the asking service, which tries again
+    or gives up.
     """
 
     def __init__(self, database: Database) -> None:
@@ -27,14 +28,14 @@ class Subscribers:
         await broker.respond(Rpc.SESSION_CHANGES, self.session_changes, queue=Settings.service)
 
     async def user_meet(self, request: bytes) -> bytes:
-        """Note who was seen and answer who is known: UserMeet -> UsersKnown."""
+        """Note the users that were seen, and answer which users are known: UserMeet -> UsersKnown."""
         question = UserMeet.from_bytes(request)
         async with self._database.session() as session:
             known = await user_service(session).meet(question)
         return known.to_bytes()
 
     async def audit_note(self, request: bytes) -> bytes:
-        """Write down what an administrator asks another service for: AuditNote -> nothing, once it is committed."""
+        """Write down an admin action of another service: AuditNote -> an empty answer, after the commit."""
         note = AuditNote.from_bytes(request)
         async with self._database.session() as session:
             admin = Admin(note.actor, note.request_id)
@@ -42,14 +43,14 @@ class Subscribers:
         return b""
 
     async def session_get(self, request: bytes) -> bytes:
-        """Answer sessions as their newest events told them: SessionsQuestion -> SessionsAnswer."""
+        """Answer with the newest event of each session: SessionsQuestion -> SessionsAnswer."""
         question = SessionsQuestion.from_bytes(request)
         async with self._database.session() as session:
             answer = await change_log(session).newest_events(question.session_ids)
         return answer.to_bytes()
 
     async def session_changes(self, request: bytes) -> bytes:
-        """Answer a page of the log of changes: SessionChangesQuestion -> SessionChanges."""
+        """Answer with a page of the log of changes: SessionChangesQuestion -> SessionChanges."""
         question = SessionChangesQuestion.from_bytes(request)
         async with self._database.session() as session:
             page = await change_log(session).changes(question)

@@ -1,4 +1,4 @@
-"""Reading files of users to import, CSV and JSON: bytes to rows. Pure, and nothing in it looks at what a row says."""
+"""Reading files of users to import, CSV and JSON: from bytes to rows. Pure; it does not check the values in a row."""
 
 import csv
 import io
@@ -12,23 +12,24 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.errors import PayloadTooLarge
 
 MAX_ROWS = 50_000
-"""A company; read, checked and written in a few seconds and less than 100 MB. More people come in several files."""
+"""Enough for a company. So many are read, checked and written in a few seconds, in less than 100 MB. More users need
+several files."""
 
 MAX_UNKNOWN, MAX_COLUMN = 100, 64
-"""So many unknown columns, and characters of each, are told: a file of thousands of keys is no list of users."""
+"""The most unknown columns that the answer lists, and characters of each: a JSON file may have thousands of keys."""
 
 COLUMNS = ("user_id", "name", "password")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One user of a file as it stands there, `number` counting from 1; what is empty is None."""
+    """One user of a file, unchecked; `number` counts from 1."""
 
     number: int
     values: dict[str, object] = field(repr=False)  # a password among them
 
     def text(self, column: str) -> str | None:
-        """Return what a column says, None where it says nothing; raises FIELD_INVALID for no text."""
+        """Return the text of a column, None when it is empty; raises FIELD_INVALID when it is not a string."""
         value = self.values.get(column)
         if value is None or isinstance(value, str):
             return value or None
@@ -37,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class UserFile:
-    """The rows of a file, those that are not even rows, and the columns it has and we do not know."""
+    """The rows of a file, the elements that are no rows (`refused`), and its unknown columns (`ignored`)."""
 
     rows: Sequence[Row]
     refused: Sequence[tuple[int, TlimError]] = ()
@@ -52,7 +53,7 @@ class UserFile:
 def read_csv(data: bytes) -> UserFile:
     """Read UTF-8 CSV (RFC 4180, with or without byte order mark) whose first line names the columns.
 
-    Raises FIELD_INVALID for what is no such file, PayloadTooLarge for more than MAX_ROWS rows.
+    Raises FIELD_INVALID for any other file, PayloadTooLarge for more than MAX_ROWS rows.
     """
     try:
         lines = csv.reader(io.StringIO(_decoded(data), newline=""), strict=True)
@@ -96,7 +97,7 @@ def read_json(data: bytes) -> UserFile:
 
 
 def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Give the rows with their numbers, from 1; an empty line is no row."""
+    """Yield the rows with their numbers, from 1; empty lines are skipped."""
     number = 0
     for cells in lines:
         if cells:
@@ -112,7 +113,7 @@ def _cell(column: str, cell: str) -> str:
 
 def _unknown(columns: Sequence[str] | dict[str, None]) -> list[str]:
     unknown = (one for one in columns if one not in COLUMNS)
-    # half a surrogate pair, which JSON can hold, can stand in no answer
+    # JSON can hold half a surrogate pair, but an answer in UTF-8 cannot
     return [one[:MAX_COLUMN].encode(errors="replace").decode() for one in islice(unknown, MAX_UNKNOWN)]
 
 

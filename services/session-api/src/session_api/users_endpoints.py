@@ -36,7 +36,7 @@ _ROWS_REFUSED: dict[int | str, dict[str, Any]] = {
     responses=problem_responses(*_ALWAYS, ErrorCode.JSON_INVALID, ErrorCode.USER_UNKNOWN, statuses=(401, 413)),
 )
 async def put_user(admin: AdminDep, users: UsersDep, user_id: str, user: UserPut) -> UserRead:
-    """Create a user, rename him, or activate him again."""
+    """Create a user, rename them, or activate them again."""
     return UserRead.of(await users.put(admin, Person(user_id, user.name)))
 
 
@@ -64,5 +64,5 @@ async def list_users(
     "/{user_id}", status_code=204, responses=problem_responses(*_ALWAYS, ErrorCode.USER_UNKNOWN, statuses=(401,))
 )
 async def deactivate_user(admin: AdminDep, users: UsersDep, user_id: str) -> None:
-    """Deactivate a user: nobody knows him any more; what he wrote and where he was stays. Again is no error."""
+    """Deactivate a user: they are no longer a known user. Their messages and memberships stay. Again is no error."""
     await users.deactivate(admin, user_id)

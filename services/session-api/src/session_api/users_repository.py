@@ -12,17 +12,17 @@ from session_api.models import User
 _TEXTS = ARRAY(sa.Text)
 
 _WAS_CREATED = sa.literal_column("(users.xmax = 0)", sa.Boolean)
-"""A fresh row has no deleting or locking transaction yet: this tells created from updated."""
+"""True for a created row, False for an updated one: only a new row has no deleting or locking transaction (xmax)."""
 
 
 class UserRepository:
-    """Questions about users, in the caller's transaction; lists travel as one array, however long."""
+    """Questions about users, in the caller's transaction; a list of any length is sent as one array."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def meet(self, ids: Iterable[str], at: int) -> None:
-        """Create those who are not there yet, named after their id; nobody who is there changes."""
+        """Create the users who do not exist yet, with their id as name; existing users do not change."""
         rows = _rows({one: one for one in ids}, at)
         await self._session.execute(_insert_users(rows).on_conflict_do_nothing())
 
@@ -36,9 +36,9 @@ class UserRepository:
         return sum(await self._session.scalars(statement.returning(_WAS_CREATED)))
 
     async def merge(self, names: Mapping[str, str | None], at: int) -> tuple[int, int]:
-        """Create, rename and activate users (id -> name) where that changes anything; return both numbers.
+        """Create, rename and activate users (id -> name) where that changes anything; return (created, updated).
 
-        Without a name a user keeps the one he has, and a new one is named after his id.
+        Without a name, an existing user keeps the present name, and a new user gets the id as name.
         """
         nameless = sa.any_(sa.bindparam("ids", [one for one, name in names.items() if name is None], _TEXTS))
         question = sa.select(col(User.user_id), col(User.name)).where(col(User.user_id) == nameless)
@@ -54,18 +54,18 @@ class UserRepository:
         return sum(was_created), len(was_created) - sum(was_created)
 
     async def get(self, user_id: str) -> User:
-        """Return a user who is there, as the database has him now."""
+        """Return an existing user, read anew from the database."""
         question = sa.select(User).where(col(User.user_id) == user_id)
         return (await self._session.scalars(question, execution_options={"populate_existing": True})).one()
 
     async def names_of_known(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return id -> name of those of `ids` who are known: in the directory and active."""
+        """Return id -> name of the known users among `ids`: in the directory and active."""
         wanted = col(User.user_id) == sa.any_(sa.bindparam("ids", list(ids), _TEXTS))
         rows = await self._session.execute(sa.select(col(User.user_id), col(User.name)).where(wanted, col(User.active)))
         return {row.user_id: row.name for row in rows}
 
     async def deactivate(self, user_id: str, at: int) -> bool:
-        """Deactivate a user, noting when it happened first; return whether he is in the directory at all."""
+        """Deactivate a user, keeping the time of the first deactivation; return whether the user exists."""
         is_he = col(User.user_id) == user_id
         await self._session.execute(sa.update(User).where(is_he, col(User.active)).values(active=False, modified_at=at))
         return await self._session.scalar(sa.select(col(User.user_id)).where(is_he)) is not None
@@ -74,7 +74,7 @@ class UserRepository:
         """Return users by prefix of id or name (case does not matter), after an id, in the order of ids."""
         question = sa.select(User).where(col(User.user_id) > after).order_by(col(User.user_id)).limit(limit)
         if prefix:
-            # No index for names: a directory of 100,000 is read in about 30 ms, and only administrators search it.
+            # Names have no index: only administrators search, and a directory of 100,000 is read in about 30 ms.
             question = question.where(
                 col(User.user_id).startswith(prefix.lower(), autoescape=True)
                 | sa.func.lower(col(User.name)).startswith(prefix.lower(), autoescape=True)

@@ -1,4 +1,4 @@
-"""The rules of the users directory: who is known, and how people are imported. No SQL, no HTTP, no NATS."""
+"""The rules of the users directory: which users are known, and how users are imported. No SQL, no HTTP, no NATS."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +17,15 @@ from session_api.users_repository import UserRepository
 
 
 def user_ids(raw: Iterable[str]) -> tuple[str, ...]:
-    """Return ids as XMPP compares them, each once, in the order given.
+    """Return ids in the form in which XMPP compares them, each once, in the order given.
 
-    Raises USER_UNKNOWN for a blank one, FIELD_INVALID for what cannot be an id.
+    Raises USER_UNKNOWN for a blank id, FIELD_INVALID for a text that cannot be an id.
     """
     return tuple(dict.fromkeys(user_id(one) for one in raw))
 
 
 def user_id(raw: str) -> str:
-    """Return one id as XMPP compares it; raises like `user_ids`."""
+    """Return one id in the form in which XMPP compares it; raises what `user_ids` raises."""
     if not raw.strip():
         raise TlimError(ErrorCode.USER_UNKNOWN, "a user_id is blank", field="user_id")
     return normalize_user_id(raw)
@@ -33,7 +33,7 @@ def user_id(raw: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A user to import; without a name the id serves as one."""
+    """A user to import; without a name, the id is used as the name."""
 
     user_id: str
     name: str | None = None
@@ -41,7 +41,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did, in numbers of users."""
+    """The result of an import, in numbers of users."""
 
     created: int
     updated: int
@@ -76,7 +76,7 @@ def _comes_twice(checked_id: str) -> TlimError:
 
 
 class UserService:
-    """The directory as its doors use it; the caller's transaction decides when it takes effect, audit entry and all."""
+    """The rules of the directory, for its doors; the caller's transaction commits changes and audit entries."""
 
     def __init__(self, users: UserRepository, audit: AuditService, clock: Clock = now_ms) -> None:
         self._users = users
@@ -99,7 +99,10 @@ class UserService:
         return done
 
     async def deactivate(self, admin: Admin, raw_id: str) -> None:
-        """Make a person unknown: nobody can add or write to him from now on. Raises USER_UNKNOWN for a stranger."""
+        """Make a user unknown: nobody can add them to a session, or write to them for the first time, any more.
+
+        Raises USER_UNKNOWN for a user who is not in the directory.
+        """
         checked_id = user_id(raw_id)
         if not await self._users.deactivate(checked_id, self._clock()):
             raise TlimError(ErrorCode.USER_UNKNOWN, f"user {quoted(raw_id)} is not in the directory", field="user_id")
@@ -112,7 +115,7 @@ class UserService:
         return await self._users.search(prefix, after, limit)
 
     async def meet(self, question: UserMeet) -> UsersKnown:
-        """Note whom other services saw, then tell which of those they ask about are known."""
+        """Note the users that another service saw, then tell which of the users it asks about are known."""
         await self._users.meet(question.seen, self._clock())
         known = await self._users.names_of_known(question.ask)
         return UsersKnown(known=list(known))

@@ -1,4 +1,4 @@
-"""XMPP accounts, made through ejabberd's API (mod_http_api: `register`, `change_password`)."""
+"""Making XMPP accounts through ejabberd's API (mod_http_api: `register`, `change_password`)."""
 
 import asyncio
 import base64
@@ -21,24 +21,24 @@ ALREADY_REGISTERED = 10090
 """ejabberd's code for an account that exists (ejabberd_admin.erl)."""
 
 AT_ONCE = 8
-"""Requests at a time: the server's processors are busy hashing, more would only wait there."""
+"""Requests at a time: more would only wait at the server, whose processors are busy with hashing passwords."""
 
 _FAILED = b"1"
-"""How a command with a result code says, with status 200, that it did nothing; 0 is success."""
+"""The body, with status 200, of a command that did nothing; 0 means success."""
 
 _UNACCEPTABLE = "unacceptable characters"
-"""How ejabberd tells, with status 500, that it is the password that it does not take."""
+"""The text, with status 500, by which ejabberd says that it does not accept the password."""
 
 _TIMEOUT_S = 10.0
 _SERVER = opener()
 
 
 class XmppUnavailable(Unavailable):
-    """The XMPP server's API is away or does not let us in."""
+    """The XMPP server's API does not answer, or refuses our credentials."""
 
 
 class AccountOutcome(StrEnum):
-    """What became of an account."""
+    """What was done with an account."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -51,7 +51,7 @@ class XmppAccounts:
     def __init__(self, url: str, domain: str, authorization: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._domain = domain
-        # Of its own: in the common one, slow answers would hold up whatever else is done in threads.
+        # A separate pool: slow answers in the common pool would delay everything else that runs in threads.
         self._threads = ThreadPoolExecutor(AT_ONCE, "xmpp accounts")
         self._headers = {"Content-Type": "application/json"}
         if authorization is not None:
@@ -59,7 +59,7 @@ class XmppAccounts:
 
     @classmethod
     def of(cls, settings: Settings) -> "XmppAccounts | None":
-        """Return the API that the settings name; None where accounts are made elsewhere."""
+        """Return the API that the settings name; None if accounts are made elsewhere."""
         if settings.xmpp_admin_url is None:
             return None
         if settings.xmpp_admin_token is not None:
@@ -72,14 +72,14 @@ class XmppAccounts:
         return cls(settings.xmpp_admin_url, settings.xmpp_domain, authorization)
 
     def close(self) -> None:
-        """End the threads; what they are asking is not waited for."""
+        """End the threads without waiting for their requests."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ensure(self, passwords: Mapping[str, str], *, reset: bool) -> dict[str, AccountOutcome | TlimError]:
-        """Make sure that each of these users has an account; return what became of it, or why the server refuses it.
+        """Make sure that each of these users has an account; return the outcome, or why the server refuses it.
 
-        An account that exists keeps its password, unless `reset`. Raises XmppUnavailable; some accounts are there
-        then, and asking again goes on.
+        An existing account keeps its password, unless `reset`. After XmppUnavailable, some accounts may be made
+        already; calling again continues.
         """
         loop = asyncio.get_running_loop()
         waiting = iter(passwords.items())
@@ -111,7 +111,7 @@ class XmppAccounts:
         return TlimError(ErrorCode.FIELD_INVALID, detail, field="password")
 
     def _call(self, command: str, **arguments: str) -> Mapping[str, Any] | None:
-        """Call a command; return None for success, or what the server has against it. Raises XmppUnavailable."""
+        """Call a command; return None for success, or the server's refusal. Raises XmppUnavailable."""
         body = json.dumps({**arguments, "host": self._domain}).encode()
         request = Request(f"{self._url}/{command}", body, self._headers, method="POST")  # noqa: S310 - set by operators
         try:
@@ -127,7 +127,7 @@ class XmppAccounts:
 
 
 def _refusal(error: HTTPError) -> Mapping[str, Any] | None:
-    """Return what the server has against this one account, None where it has something against every request."""
+    """Return the server's refusal of this account, None if the server would refuse every request."""
     with error:
         try:
             document = json.loads(error.read())
