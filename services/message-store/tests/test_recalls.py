@@ -1,10 +1,15 @@
 """The rules of recall: whose, until when, who hears of it, and once."""
 
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from message_store.models import Audience
+from message_store.plan import Plan
+from message_store.values import ArrivedMessage, Known, Place, Roster, Span
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 
 NOW, WINDOW = 1_700_000_000_000, 120_000
@@ -161,3 +166,67 @@ async def test_who_has_left_takes_back_nothing_of_others(bench: Any, session: An
     assert await bench.outcome(
         recall("c1", "m1", sender="bob", session_id="s1"), recall("c2", "m2", sender="bob", session_id="s1")
     ) == [ErrorCode.NOT_ALLOWED, ErrorCode.MSG_ID_UNKNOWN]
+
+
+class CountedMembers(dict[str, int]):
+    """Members of a session, and how often one of them was looked up."""
+
+    lookups = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.lookups += 1
+        return super().get(key, default)
+
+
+Spans = Mapping[tuple[str, str], tuple[Span, ...]]
+
+
+def told_by(command: ArrivedMessage, seqs: Sequence[int], members: dict[str, int], earlier: Spans) -> list[str]:
+    """Return who hears of a recall in session s1; alice wrote the messages m0, m1, … at `seqs`."""
+    places = {
+        ("alice", f"m{number}"): Place(
+            seq, NOW, "s1", "alice", f"m{number}", MsgType.GROUP_TEXT.value, is_chat=True, is_recalled=False
+        )
+        for number, seq in enumerate(seqs)
+    }
+    known = Known(
+        rosters={"s1": Roster(1, is_deleted=False, members=members)},
+        places=places,
+        senders={("s1", msg_id): (sender,) for sender, msg_id in places},
+        earlier=earlier,
+    )
+    plan = Plan(known, [10_000], newest=9_999, now=NOW, recall_window=WINDOW)
+    plan.run([command])
+    ((_, event),) = plan.events
+    assert isinstance(event, StoredMessage)
+    return event.recipients
+
+
+def test_nobody_is_compared_with_every_message_of_a_recall(recall: Any) -> None:
+    seqs = range(100, 400)
+    members = CountedMembers(alice=1, **{f"late{number}": 5_000 for number in range(500)})
+    command = recall("c1", *(f"m{number}" for number in range(len(seqs))), session_id="s1")
+    assert len(told_by(command, seqs, members, {})) == 500
+    assert members.lookups <= 2 * (len(seqs) + len(members))
+
+
+def test_a_recall_of_many_is_told_to_whoever_can_read_one_of_them(recall: Any) -> None:
+    chance = random.Random(7)  # noqa: S311 -- not for secrets
+    people = [f"user{number}" for number in range(40)]
+    for _ in range(50):
+        seqs = chance.sample(range(1, 60), chance.randint(1, 5))
+        members = {name: chance.randint(1, 60) for name in people if chance.random() < 0.5}
+        earlier = {
+            ("s1", name): tuple(Span(start, start + chance.randint(0, 8)) for start in chance.sample(range(60), 2))
+            for name in people
+            if chance.random() < 0.5
+        }
+        readers = {
+            name
+            for name in people
+            if any(members.get(name, 61) <= seq for seq in seqs)
+            or any(span.joined_seq <= seq <= span.left_seq for span in earlier.get(("s1", name), ()) for seq in seqs)
+        }
+        command = recall("c1", *(f"m{number}" for number in range(len(seqs))), session_id="s1")
+        told = told_by(command, seqs, members, {**earlier, ("s1", "alice"): (Span(0, 60),)})
+        assert set(told) == readers

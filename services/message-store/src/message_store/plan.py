@@ -4,6 +4,7 @@ Later items see what earlier items of the same batch did. So one batch can creat
 message, report it as read and recall it. A refused item changes nothing.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from typing import assert_never
 
@@ -184,9 +185,9 @@ class Plan:
 
     def _readers(self, session_id: str, roster: Roster, named: Sequence[Named]) -> list[str]:
         """Return all people who can see at least one of the messages, members first."""
+        seqs = sorted(place.seq for one in named for place in one.places)
         people = dict.fromkeys((*roster.members, *self._leavers.get(session_id, ())))
-        places = [place for one in named for place in one.places]
-        return [user_id for user_id in people if any(self._could_see(place, user_id, roster) for place in places)]
+        return [user_id for user_id in people if self._could_see(seqs, session_id, user_id, roster)]
 
     def _tell_news(self, message: ArrivedMessage, envelope: Envelope, news: Sequence[Named], audible: Audible) -> None:
         sent = None
@@ -211,17 +212,21 @@ class Plan:
                 place
                 for place in places
                 if place is not None and place.is_chat and place.conversation_id == conversation_id
-                and (roster is None or self._could_see(place, me, roster))
+                and (roster is None or self._could_see((place.seq,), conversation_id, me, roster))
             ]  # fmt: skip
             named.append(Named(element, tuple(seen)))
         return named
 
-    def _could_see(self, place: Place, user_id: str, roster: Roster) -> bool:
+    def _could_see(self, seqs: Sequence[int], session_id: str, user_id: str, roster: Roster) -> bool:
+        """Tell whether somebody could see any of the messages of a session; `seqs` rise.
+
+        1,000 messages may be recalled at once in a group of 10,000. So nobody is compared with each message.
+        """
         joined_seq = roster.members.get(user_id)
-        if joined_seq is not None and joined_seq <= place.seq:
+        if seqs and joined_seq is not None and joined_seq <= seqs[-1]:
             return True
-        spans = self._earlier.get((place.conversation_id, user_id), ())
-        return any(span.joined_seq <= place.seq <= span.left_seq for span in spans)
+        spans = self._earlier.get((session_id, user_id), ())
+        return any(bisect_left(seqs, span.joined_seq) < bisect_right(seqs, span.left_seq) for span in spans)
 
     def _roster(self, session_id: str, sender: str, *, writes: bool) -> Roster:
         """Return the session that `sender` writes to, or sends a receipt or recall about; see `_admitted`.
