@@ -45,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) 
 
 @pytest.fixture
 def disturbed_stack(stack: Stack) -> Iterator[Stack]:
-    """The stack, to do harm to; the next test finds it whole again."""
+    """The stack, for tests that break parts of it; afterwards it is repaired for the next test."""
     yield stack
     states = stack.supervisor.states()
     stopped = [name for name, state in states.items() if state in {"STOPPED", "STOPPING", "FATAL"}]
@@ -62,7 +62,7 @@ def admin_token(stack: Stack) -> str:
 
 @pytest.fixture
 async def people(stack: Stack, admin_token: str) -> AsyncIterator[People]:
-    """Makes people who are registered and known; what they open is closed after the test."""
+    """Makes people who are registered and known; everything they open is closed after the test."""
     async with AsyncExitStack() as opened:
         admin = await opened.enter_async_context(HttpClient(stack.addresses.gateway, token=admin_token))
         yield People(stack, admin, opened)

@@ -14,19 +14,19 @@ Conversation = frozenset[str] | str
 
 @dataclass
 class Entry:
-    """A row of the log: who sees it, and who is sent it; `envelope` None for a notice, which is the server's word."""
+    """A row of the log, with the people who see it; `envelope` is None for a notice, which the server writes."""
 
     conversation: Conversation
     sender: str
     envelope: Envelope | None
     audience: frozenset[str]
     is_news: bool = True
-    """Whether anybody is told of it, if only the sender's other devices."""
+    """Whether anybody is told of it; this may be only the sender's other devices."""
     recalled: bool = False
     waits_for: set[str] = field(default_factory=set)
-    """Who was away when it came, and still is."""
+    """People who were away when it came, and still are."""
     withheld_from: set[str] = field(default_factory=set)
-    """Who was away until it was taken back."""
+    """People who were away until it was recalled."""
 
     @property
     def is_chat(self) -> bool:
@@ -39,20 +39,20 @@ class Entry:
 
 @dataclass
 class Session:
-    """A group: who is in it, in the order they came, and who made it."""
+    """A group: its creator, and its members in the order in which they came."""
 
     creator: str
     members: list[str]
     name: str
     deleted: bool = False
     places: dict[str, int] = field(default_factory=dict)
-    """Where somebody came in, or, who is not in it any more, where he left."""
+    """By user: the place in the log at which they joined; for past members, at which they left."""
     left_as: dict[str, str] = field(default_factory=dict)
-    """What it was called when somebody left it."""
+    """By past member: the name of the session when they left."""
 
 
 class Seen(NamedTuple):
-    """A message as a reader sees it; of a notice only whose doing it tells."""
+    """A message as a reader sees it; a notice has only the user who made the change."""
 
     sender: str
     msg_id: str
@@ -69,7 +69,7 @@ class Seen(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """A conversation in somebody's list."""
+    """A conversation in a user's list."""
 
     name: str
     last: Seen | None
@@ -86,7 +86,7 @@ class Overview(NamedTuple):
 
 
 class Model:
-    """The promise; every change returns the code with which it is refused, or None."""
+    """The promise as a model; every change returns the code with which it is refused, or None."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
@@ -101,7 +101,7 @@ class Model:
     # --- changes ---------------------------------------------------------------------------------------------------
 
     def write(self, envelope: Envelope) -> ErrorCode | None:
-        """Somebody writes to somebody, or into a session."""
+        """A user writes to another user, or into a session."""
         sender, session_id = envelope.msg_from, envelope.session_id
         if session_id is None:
             people = frozenset({sender, envelope.msg_to or ""})
@@ -115,7 +115,7 @@ class Model:
         return refusal
 
     def write_again(self, envelope: Envelope) -> ErrorCode | None:
-        """Somebody uses a msg_id of his again: it has to be the same message; of a recalled one nobody has the body."""
+        """A user sends a msg_id of theirs again: it must be the same message; a recalled one has no body to compare."""
         (entry,) = (
             one for one in self.log
             if one.envelope and (one.sender, one.envelope.msg_id) == (envelope.msg_from, envelope.msg_id)
@@ -127,7 +127,7 @@ class Model:
         return None if is_same else ErrorCode.FIELD_INVALID
 
     def report(self, envelope: Envelope, places: Sequence[int]) -> ErrorCode | None:
-        """Somebody reports the messages at those places of the log, all of one conversation, as received or read."""
+        """A user reports messages of one conversation, by their places in the log, as received or read."""
         reporter, conversation = envelope.msg_from, self.log[places[0]].conversation
         if self._is_stranger(envelope.session_id, reporter):
             return ErrorCode.SESSION_UNKNOWN
@@ -151,7 +151,7 @@ class Model:
         return None
 
     def recall(self, envelope: Envelope, place: int) -> ErrorCode | None:
-        """Somebody takes the message at that place of the log back."""
+        """A user recalls the message at that place of the log."""
         author, message = envelope.msg_from, self.log[place]
         if self._is_stranger(envelope.session_id, author):
             return ErrorCode.SESSION_UNKNOWN
@@ -169,20 +169,20 @@ class Model:
         return None
 
     def may_make_session(self, creator: str, listed: Sequence[str]) -> ErrorCode | None:
-        """Somebody wants to make a session: he and at least one of the others must be known."""
+        """A user wants to create a session: they and at least one other person must be known."""
         if creator in self.inactive or self.inactive.issuperset(listed):
             return ErrorCode.SESSION_USER_UNKNOWN
         return None
 
     def make_session(self, session_id: str, creator: str, listed: Sequence[str]) -> None:
-        """Somebody makes a session, with those of the others who are known, called after all of them."""
+        """A user creates a session with the known people among the others; it gets the names of its members."""
         members = [creator, *(user for user in listed if user not in self.inactive)]
         name = ",".join(self.names[user] for user in members)
         self.sessions[session_id] = Session(creator, members, name, places=dict.fromkeys(members, len(self.log)))
         self._notice(session_id, creator)
 
     def rename(self, session_id: str, who: str, name: str) -> ErrorCode | None:
-        """A member gives a session a name; nobody is told of the one that it has."""
+        """A member renames a session; if the name is the same, nobody is told."""
         refusal = self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
@@ -193,7 +193,7 @@ class Model:
         return None
 
     def add(self, session_id: str, who: str, newcomer: str) -> ErrorCode | None:
-        """A member adds somebody who is not in it."""
+        """A member adds a person who is not in the session."""
         refusal = self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
@@ -206,7 +206,7 @@ class Model:
         return None
 
     def remove(self, session_id: str, who: str, leaver: str) -> ErrorCode | None:
-        """A member leaves, or the leader removes him."""
+        """A member leaves, or the leader removes them."""
         session, refusal = self.sessions[session_id], self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
@@ -229,31 +229,31 @@ class Model:
         return None
 
     def activate(self, user: str, *, active: bool) -> None:
-        """An administrator deactivates somebody, or activates him again."""
+        """An administrator deactivates a user, or activates them again."""
         (self.inactive.discard if active else self.inactive.add)(user)
 
     def come(self, user: str) -> None:
-        """Somebody logs in with his first device, and is given what waits for him."""
+        """A user logs in with their first device, and gets the messages that wait for them."""
         self.away.discard(user)
         for entry in self.log:
             entry.waits_for.discard(user)
 
     def leave(self, user: str) -> None:
-        """Somebody's last device is gone."""
+        """The last device of a user is gone."""
         self.away.add(user)
 
     # --- what is seen ----------------------------------------------------------------------------------------------
 
     def history(self, reader: str, conversation: Conversation) -> list[Seen]:
-        """Return the messages of a conversation that somebody sees, oldest first."""
+        """Return the messages of a conversation that a user sees, oldest first."""
         return [_seen(entry) for entry in self._chats(reader, conversation)]
 
     def sync(self, reader: str) -> list[Seen]:
-        """Return everything that concerns somebody, in order."""
+        """Return everything that concerns a user, in order."""
         return [_seen(entry) for entry in self.log if reader in entry.audience]
 
     def conversations(self, reader: str) -> list[Conversation]:
-        """Return somebody's conversations, the one in which something happened to him last first."""
+        """Return a user's conversations, those with the newest event for the user first."""
         places: dict[Conversation, int] = {}
         for place, entry in enumerate(self.log):
             if entry.is_chat and reader in entry.audience:
@@ -266,7 +266,7 @@ class Model:
         return sorted(places, key=lambda conversation: -places[conversation])
 
     def overview(self, reader: str, conversation: Conversation) -> Overview:
-        """Return how a conversation stands in somebody's list."""
+        """Return a conversation as a user's list shows it."""
         messages = self.history(reader, conversation)
         cursor = self.cursors.get((reader, conversation), -1)
         unread = sum(
@@ -283,13 +283,13 @@ class Model:
         return Overview(name, last, unread, session.name, left=False, deleted=session.deleted)
 
     def leader(self, session_id: str) -> str | None:
-        """Return who removes others and deletes: the creator, or, where he cannot, the longest active member."""
+        """Return the leader, who may remove others and delete: the creator, or else the longest active member."""
         session = self.sessions[session_id]
         able = [user for user in session.members if user not in self.inactive]
         return session.creator if session.creator in able else next(iter(able), None)
 
     def open_sessions(self, reader: str) -> list[str]:
-        """Return the sessions that somebody is in, the one that was made last first."""
+        """Return the sessions of a user, the newest first."""
         return [
             session_id
             for session_id, session in reversed(self.sessions.items())
@@ -297,18 +297,18 @@ class Model:
         ]
 
     def name(self, reader: str, conversation: Conversation) -> str:
-        """Return what somebody calls a conversation: the other one's user id, or the session id."""
+        """Return what a user calls a conversation: the other person's user id, or the session id."""
         if isinstance(conversation, str):
             return conversation
         return next(iter(conversation - {reader}))
 
     def ledger(self, place: int) -> dict[str, MsgType | None]:
-        """Return for each receiver of a message what he has reported, if anything."""
+        """Return, for each receiver of a message, what they have reported, if anything."""
         message = self.log[place]
         return {user: self.receipts.get((place, user)) for user in message.audience - {message.sender}}
 
     def search(self, reader: str, text: str) -> list[str]:
-        """Return the msg_ids of the messages with that text which somebody sees, newest first."""
+        """Return the msg_ids of the messages with that text that a user sees, newest first."""
         return [
             entry.envelope.msg_id
             for entry in reversed(self.log)
@@ -317,11 +317,11 @@ class Model:
         ]
 
     def sent_to(self, user: str, since: int = 0) -> dict[str, Entry]:
-        """Return what the XMPP server is asked to deliver to somebody, in order: msg_id → entry; notices left out."""
+        """Return what the XMPP server is asked to deliver to a user, in order: msg_id → entry, without notices."""
         return {entry.envelope.msg_id: entry for entry in self.log[since:] if entry.envelope and user in entry.sent_to}
 
     def sent_by(self, user: str, since: int = 0) -> dict[str, Entry]:
-        """Return what somebody's other devices learn from the one that sent it, in order: msg_id → entry."""
+        """Return what a user's other devices learn from the sending device, in order: msg_id → entry."""
         return {
             entry.envelope.msg_id: entry
             for entry in self.log[since:]
@@ -329,7 +329,7 @@ class Model:
         }
 
     def order(self, conversation: Conversation) -> list[str]:
-        """Return the msg_ids of a conversation, oldest first; notices left out."""
+        """Return the msg_ids of a conversation, oldest first, without notices."""
         return [entry.envelope.msg_id for entry in self.log if entry.envelope and entry.conversation == conversation]
 
     @property
@@ -350,7 +350,7 @@ class Model:
         return ErrorCode.NOT_ALLOWED if who in session.places else ErrorCode.SESSION_UNKNOWN
 
     def _is_stranger(self, session_id: str | None, who: str) -> bool:
-        """Whoever is or was in a session reports and takes back, also when it is deleted."""
+        """Present and past members of a session may report and recall, also after it is deleted."""
         return session_id is not None and who not in self.sessions[session_id].places
 
     def _is_open(self, conversation: Conversation, who: str) -> bool:

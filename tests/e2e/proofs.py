@@ -1,4 +1,4 @@
-"""Which story proves which row of the specification: docs/proofs.md, written from what the stories say of themselves.
+"""Which story proves which row of the specification: docs/proofs.md, written from the marks of the stories.
 
 A story names its rows: `@pytest.mark.proves(MsgType.TEXT, ErrorCode.BODY_EMPTY, "POST /v1/sessions", "promise order")`.
 `python -m tests.e2e.proofs [--check]`, run in the repository's root, writes the page, or compares it. Either way a row
@@ -38,7 +38,7 @@ PROMISES = {
 
 
 class Table(NamedTuple):
-    """One table of the specification: its title, and each row's key with what it means."""
+    """One table of the specification: its title, and each row's key with its meaning."""
 
     title: str
     rows: Mapping[str, str]
@@ -57,7 +57,7 @@ class Story(NamedTuple):
 
 
 def tables() -> list[Table]:
-    """Return the tables, from where the code has them: registries, the envelope's model, the OpenAPI documents."""
+    """Return the tables, read from the code: registries, the envelope's model, the OpenAPI documents."""
     fields = {f"field {field.alias or name}": "" for name, field in Envelope.model_fields.items()}
     return [
         Table("Message types", {kind.value: row.title for kind, row in REGISTRY.items()}),
@@ -84,7 +84,7 @@ class Marks:
         self.stories: dict[str, dict[Story, None]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Read the marks of what was collected, in order; a story that runs several times counts once."""
+        """Read the marks of the collected tests, in order; a story that runs several times counts once."""
         for item in session.items:
             story = Story(item.path.relative_to(ROOT / STORIES).as_posix(), getattr(item, "originalname", item.name))
             for mark in item.iter_markers("proves"):

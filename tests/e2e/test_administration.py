@@ -1,4 +1,4 @@
-"""What an administrator does over HTTP: the users directory, and the log of his own actions."""
+"""What an administrator does over HTTP: the users directory, and the log of administrators' actions."""
 
 import asyncio
 import json

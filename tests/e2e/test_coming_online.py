@@ -1,4 +1,4 @@
-"""The receiver logs in while messages for him are on their way: none is left behind, none overtakes another."""
+"""The receiver logs in while messages to them are on their way: none is lost, and none overtakes another."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def _write_until(online: asyncio.Event, alice: Person, phone: XmppClient, 
 async def test_who_comes_online_amid_a_flow_gets_all_of_it_in_order(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()
-    had: set[str] = set()  # as receivers do, drop what comes again: a device that left had not confirmed its last ones
+    had: set[str] = set()  # receivers drop repeated messages: a device that left had not confirmed its last ones
     for _ in range(LOGINS):
         online = asyncio.Event()
         writing = asyncio.create_task(_write_until(online, alice, phone, bob))

@@ -1,4 +1,4 @@
-"""The `tlim` command: a person holds a conversation in two terminals."""
+"""The `tlim` command: two people talk, each in a terminal."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The list of conversations: what is new, and how much of it is unread."""
+"""The list of conversations: the newest first, each with its number of unread messages."""
 
 import pytest
 from tlim_client.compose import about, group_message, receipt

@@ -1,4 +1,4 @@
-"""Files that do not pass the gateway: parts put into S3, resumed elsewhere, downloaded with a URL; and thumbnails."""
+"""Files that bypass the gateway: parts uploaded to S3, resumed on another device, downloaded by URL; and thumbnails."""
 
 import io
 import os

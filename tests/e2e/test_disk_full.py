@@ -1,4 +1,4 @@
-"""The disk is full while people write: they are told so, and all goes on by itself when there is space again."""
+"""The disk is full while people write: senders are told, and everything goes on by itself when there is space again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -58,7 +58,7 @@ async def cramped_people(cramped_stack: Stack) -> AsyncIterator[People]:
 
 
 def unready(stack: Stack) -> list[str]:
-    """Return the services that say of themselves that they are not ready."""
+    """Return the services that report that they are not ready."""
     statuses = {}
     for name in SERVICES:
         with suppress(httpx.TransportError):
@@ -68,7 +68,7 @@ def unready(stack: Stack) -> list[str]:
 
 
 async def write(phone: XmppClient, message: Envelope) -> Stored | Refused | None:
-    """Send a message once and return the answer, None for silence."""
+    """Send a message once and return the answer; None: there was none."""
     phone.send(message)
 
     def about_it(event: Received) -> Stored | Refused | None:

@@ -1,4 +1,4 @@
-"""Error codes by their triggers: the sender hears the code, and nothing is stored or delivered."""
+"""Each error code with what triggers it: the sender gets the code, and nothing is stored or delivered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,7 +20,7 @@ TOO_LONG = "x" * 65
 
 
 class Over(NamedTuple):
-    """A message that is refused: the code, what is changed in a valid envelope, the field that the refusal names."""
+    """A refused message: the code, the changes to a valid envelope, and the field that the refusal names."""
 
     code: ErrorCode
     changes: Mapping[str, Any]
@@ -81,7 +81,7 @@ TEXTS = {
 
 
 class Call(NamedTuple):
-    """What a failing HTTP request needs: alice, who calls, a session she is in, and one that is bob's."""
+    """The setting of a failing HTTP request: alice as the caller, a session with her in it, and a session of bob."""
 
     client: HttpClient
     alice: Person
@@ -90,7 +90,7 @@ class Call(NamedTuple):
 
 
 class OverHttp(NamedTuple):
-    """An HTTP request that is refused, by which code, with which status: 200 where the specification says so."""
+    """A refused HTTP request, its code and its status; the status is 200 where the specification wants that."""
 
     code: ErrorCode
     status: int

@@ -1,4 +1,4 @@
-"""Who may download a file follows from the messages that carry it, for as long as they may be seen."""
+"""A user may download a file as long as they can see a message that carries it."""
 
 from pathlib import Path
 

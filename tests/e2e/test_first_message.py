@@ -1,4 +1,4 @@
-"""The first message: from one person to another, stored, delivered, and to be read again."""
+"""The first message from one person to another: it is stored and delivered, and can be read again in history."""
 
 import pytest
 from tlim_client.inbox import Delivered, Stored

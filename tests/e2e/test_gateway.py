@@ -1,4 +1,4 @@
-"""What the gateway answers itself is what the services would: problem documents that pages of our origins may read."""
+"""The gateway's own answers look like those of the services: problem documents that pages of our origins may read."""
 
 import pytest
 from tlim_client.http import HttpClient

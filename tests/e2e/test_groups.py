@@ -1,4 +1,4 @@
-"""Groups: one message, stored once, to everybody who is in the session at that moment, and to nobody else."""
+"""Groups: a message is stored once, and delivered to all who are members at that moment, and to nobody else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the system answers with a code or ends that client's stream, and serves everybody else."""
+"""Hostile input: the system answers it with a code or ends that client's stream, and serves everybody else."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""People and systems come with tokens of the company's own identity provider (TLIM_EXTERNAL_ISSUERS)."""
+"""People and systems use tokens of the company's own identity provider (TLIM_EXTERNAL_ISSUERS)."""
 
 import time
 from typing import Any

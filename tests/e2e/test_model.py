@@ -1,4 +1,4 @@
-"""Anything that people may do, in any order: after each step everybody sees what a model in memory says."""
+"""Random actions of people in random order: after each step, all people see what a model in memory predicts."""
 
 import asyncio
 import itertools
@@ -47,14 +47,14 @@ anything = st.one_of(st.integers(0, 3), st.integers(0, 1_000))
 
 
 class Device(NamedTuple):
-    """One of somebody's devices, and where in the log it came."""
+    """A device of a person, and the place in the log at which it logged in."""
 
     xmpp: XmppClient
     since: int
 
     @property
     def heard(self) -> list[tuple[str, bool]]:
-        """What it got, itself or as a copy, each once: the msg_id, and whether a device of ours sent it. No notices."""
+        """Messages that it got, also as copies, each once: the msg_id, and whether we sent it. No notices."""
         events = [(event.message, event.sent) if isinstance(event, Carbon) else (event, False)
                   for event in self.xmpp.inbox.history]  # fmt: skip
         envelopes = [(event.envelope, is_ours) for event, is_ours in events if isinstance(event, Delivered)]
@@ -64,17 +64,17 @@ class Device(NamedTuple):
 
     @property
     def came(self) -> list[str]:
-        """The msg_ids of what others sent."""
+        """The msg_ids of messages that others sent."""
         return [msg_id for msg_id, is_ours in self.heard if not is_ours]
 
     @property
     def copied(self) -> list[str]:
-        """The msg_ids of what our other devices sent."""
+        """The msg_ids of messages that our other devices sent."""
         return [msg_id for msg_id, is_ours in self.heard if is_ours]
 
 
 class Machine(RuleBasedStateMachine):
-    """People who come and go with up to two devices each; everything they do is done to the model too."""
+    """People who log in and out with up to two devices each; every action is also applied to the model."""
 
     def __init__(self, stack: Stack, admin_token: str) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """Hypothesis leaves out many rules in each history: there is something to do for those that are left."""
+        """Begin with a session and messages: Hypothesis picks few rules in a history, and each needs some to act on."""
         first = self.model.users[0]
         self._make_session(first, self.model.users[1:])
         for sender in range(PEOPLE):
@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
         self._eventually(self._check_everything)
 
     def teardown(self) -> None:
-        """See that nothing is kept from who was away, then log everybody out."""
+        """Check that people who were away get everything, then log all people out."""
         try:
             for user in self.model.away.copy():
                 self._come(user)
@@ -276,9 +276,9 @@ class Machine(RuleBasedStateMachine):
         }
 
     def _check_deliveries(self, user: str) -> None:
-        """Assert that each device gets what comes while it is there, and the first one what came before, in order.
+        """Assert that each device gets the messages of its time, in order; the first device also gets earlier ones.
 
-        The newest device sends; the others get copies of that.
+        The newest device sends, and the other devices get copies.
         """
         meant, mine = self.model.sent_to(user), self.model.sent_by(user)
         here, devices = self._devices[user], [*self._gone[user], *self._devices[user]]
@@ -322,7 +322,7 @@ class Machine(RuleBasedStateMachine):
             self.model.leave(user)
 
     def _device(self, user: str) -> XmppClient:
-        """Return somebody's newest device; who is away and wants to say something comes."""
+        """Return the newest device of a person; a person who is away logs in first."""
         if not self._devices[user]:
             self._come(user)
         return self._devices[user][-1].xmpp
@@ -365,7 +365,7 @@ class Machine(RuleBasedStateMachine):
             self.model.make_session(self._run(request)["session_id"], creator, others)
 
     def _send_again(self, envelope: Envelope) -> None:
-        """Send something under a msg_id that was stored: it is confirmed as before, or refused."""
+        """Send a message with a stored msg_id again: it is confirmed as before, or refused."""
         before = self._stored[envelope.msg_id]
         assert self._answer(envelope) == self.model.write_again(envelope)
         assert self._stored[envelope.msg_id] == before

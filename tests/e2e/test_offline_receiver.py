@@ -1,4 +1,4 @@
-"""The receiver is away: what was sent meanwhile waits for him, in order."""
+"""The receiver is offline: messages sent meanwhile wait for them, in order."""
 
 import pytest
 from tlim_client import connection

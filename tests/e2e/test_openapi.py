@@ -1,4 +1,4 @@
-"""Each service keeps to its OpenAPI document, whatever it is asked: no crash, no undocumented answer or shape."""
+"""Each service keeps to its OpenAPI document for any request: no crash, no undocumented answer or shape."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def _document(service: str, examples: int = EXAMPLES) -> schemathesis.BaseSchema
 
 
 class Reader(NamedTuple):
-    """Somebody who is a user and an administrator."""
+    """A person who is both a user and an administrator."""
 
     password: str
     token: str
@@ -65,7 +65,7 @@ def reader(stack: Stack) -> Reader:
 
 @pytest.fixture
 def known(stack: Stack, reader: Reader, tmp_path: Path) -> dict[str, str]:
-    """Values of parameters under which the reader finds something."""
+    """Values of parameters for which the reader finds something."""
 
     async def make() -> dict[str, str]:
         async with HttpClient(stack.addresses.gateway, token=reader.token) as client, httpx.AsyncClient() as s3:
@@ -123,7 +123,7 @@ tokens = _document("xmpp-bridge", SLOW_EXAMPLES).include(path="/v1/tokens")
 
 
 def _operations() -> dict[str, tuple[str, schemathesis.schemas.APIOperation[Any, Any, Any, Any]]]:
-    """Return all operations: `GET /v1/sync` → its service, and what the document says of it."""
+    """Return all operations: `GET /v1/sync` → its service, and its entry in the OpenAPI document."""
     found = {}
     for service in sorted(path.parent.name for path in SERVICES.glob("*/openapi.json")):
         for result in _document(service).get_all_operations():

@@ -1,4 +1,4 @@
-"""Two senders at once: each one's messages stay in his order, and everybody sees one and the same order."""
+"""Two senders at once: the messages of each stay in the order in which they were sent, and all people see one order."""
 
 import pytest
 from tlim_client.inbox import Delivered, Stored

@@ -1,4 +1,4 @@
-"""Ordinary XMPP chat is none of our business: it passes as it is, and it passes when tlim is down."""
+"""Ordinary XMPP chat is left alone: it passes unchanged, even when tlim is down."""
 
 import asyncio
 import json

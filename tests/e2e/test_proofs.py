@@ -1,4 +1,4 @@
-"""Every row of the specification has a story, and docs/proofs.md says which."""
+"""Every row of the specification has a story, and docs/proofs.md names it."""
 
 import asyncio
 import sys

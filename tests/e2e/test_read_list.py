@@ -1,4 +1,4 @@
-"""The ledger of a message: who has received it, who has read it, and who has not."""
+"""The ledger of a message: which receivers have received it, have read it, or have not yet."""
 
 import pytest
 from tlim_client.compose import group_message, receipt

@@ -1,4 +1,4 @@
-"""Recall: for a short time the author takes a message back, and then nobody can read it any more, wherever he looks."""
+"""Recall: for a short time an author can take a message back. Then nobody can read it any more, anywhere."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A recall overtakes what was not delivered yet: who comes online later gets the notice and never the text."""
+"""A recall of a message that is not delivered yet: receivers who come online later get the notice, never the text."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Receipts: who wrote a message learns who has received and read it; in a group everybody learns who has read it."""
+"""Receipts: the author of a message learns who received and read it; in a group all members learn who read it."""
 
 import pytest
 from tlim_client.compose import about, group_message, receipt, text_message

@@ -1,4 +1,4 @@
-"""The same msg_id again: one row, `stored` again, not delivered again."""
+"""A message is sent again with the same msg_id: the answer is `stored` again; it is stored and delivered only once."""
 
 import asyncio
 

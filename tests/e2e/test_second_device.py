@@ -1,4 +1,4 @@
-"""A sender's second device sees what the first one sends; a receiver's devices all see what arrives."""
+"""The sender's second device sees what the first device sends; all devices of the receiver see what arrives."""
 
 import pytest
 from tlim_client.compose import about, text_message

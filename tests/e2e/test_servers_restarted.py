@@ -1,4 +1,4 @@
-"""A server goes away while people work, and comes back: the system goes on by itself."""
+"""A server stops while people work, and comes back: the system goes on by itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,7 +40,7 @@ async def test_messages_flow_on_after_the_xmpp_server_was_away(
 
     await flow.disturbed_by(lambda: WAYS[way](disturbed_stack, disturbed_stack.xmpp_name))
 
-    # In no order: one that the server kept for Bob may come before those that it lost and that are delivered again.
+    # In any order: a message that the server kept for Bob may come before those that it lost and gets again.
     await assert_all_delivered(flow, bob, alice, receiver)
 
 
@@ -66,7 +66,7 @@ async def test_who_was_away_when_the_xmpp_server_was_killed_gets_everything_all_
 
 
 async def _with_lasting_accounts(people: Awaitable[Sequence[Person]], stack: Stack) -> Sequence[Person]:
-    """Return people whose accounts survive what happens next: ejabberd writes new ones to disk some time later."""
+    """Return people whose accounts are on disk: ejabberd writes new accounts some time later, and would lose them."""
     known = await people
     await asyncio.to_thread(stack.restart, stack.xmpp_name)
     return known

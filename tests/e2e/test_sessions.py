@@ -1,4 +1,4 @@
-"""Sessions over HTTP: the specification's addresses in every form they may be called, and the same over /v1."""
+"""Sessions over HTTP: the specification's addresses in every form of call that it allows, and the same over /v1."""
 
 from typing import Any
 

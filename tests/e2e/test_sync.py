@@ -1,4 +1,4 @@
-"""Catching up: a device that was away asks what concerns it since a number, and misses nothing."""
+"""Catching up: a device that was offline asks for everything after its cursor, and misses nothing."""
 
 import asyncio
 

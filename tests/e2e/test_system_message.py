@@ -1,4 +1,4 @@
-"""Another system sends in the name of a system user (`POST /v1/messages`): on the way of all messages, stored once."""
+"""Another system sends as a system user (`POST /v1/messages`): its messages go the usual way, and are stored once."""
 
 from collections.abc import AsyncIterator
 from typing import Any

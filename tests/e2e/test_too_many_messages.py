@@ -1,4 +1,4 @@
-"""One user's flood is refused with error-017, passes, and hurts nobody else."""
+"""A user who sends too fast gets error-017 for a while, and other users are not affected."""
 
 import pytest
 from tlim_client.inbox import Refused

@@ -1,4 +1,4 @@
-"""Nobody speaks in another's name, whatever he writes into the JSON or the stanza."""
+"""Nobody can send in another user's name, whatever they write into the JSON or the stanza."""
 
 import uuid
 from xml.etree.ElementTree import Element, SubElement

@@ -1,4 +1,4 @@
-"""A web client comes in over WebSocket (RFC 7395) and talks with a phone."""
+"""A web client connects over WebSocket (RFC 7395) and talks with a phone."""
 
 from tlim_client.inbox import Delivered, Stored
 

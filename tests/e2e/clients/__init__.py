@@ -1,1 +1,1 @@
-"""What the stories need beyond tlim_client: fresh people, raw envelopes, a steady flow of messages."""
+"""Helpers of the stories besides tlim_client: fresh people, raw envelopes, a steady flow of messages."""

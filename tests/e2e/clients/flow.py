@@ -1,4 +1,4 @@
-"""A steady flow of messages from one person to another, to disturb the system under it."""
+"""A steady flow of messages from one person to another, during which a test disturbs the system."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ CALM = 60
 
 
 class Flow:
-    """Sends messages, each until it is acknowledged, AT_ONCE under way at any time."""
+    """Sends messages, AT_ONCE at a time; each is sent again until it is acknowledged."""
 
     def __init__(self, sender: Person, device: XmppClient, receiver: Person) -> None:
         self._sender, self.device, self._receiver = sender, device, receiver
@@ -50,7 +50,7 @@ class Flow:
 
 
 async def assert_stored(flow: Flow, reader: Person, peer: Person) -> list[str]:
-    """Assert that history is exactly what was acknowledged, and return its msg_ids in their order."""
+    """Assert that history is exactly the acknowledged messages, and return their msg_ids in order."""
     history = await (await reader.http()).history(peer.user_id, after=0)
     seqs = [message["seq"] for message in history]
     assert seqs == sorted(stored.seq for stored in flow.acknowledged.values())
@@ -61,9 +61,9 @@ async def assert_stored(flow: Flow, reader: Person, peer: Person) -> list[str]:
 
 
 async def assert_all_delivered(flow: Flow, sender: Person, receiver: Person, device: XmppClient) -> list[str]:
-    """Assert that what was acknowledged is stored, each once, and was delivered, each at least once.
+    """Assert that each acknowledged message is stored once and was delivered at least once.
 
-    Returns the msg_ids as they are stored.
+    Returns the msg_ids in the order of the store.
     """
     stored = await assert_stored(flow, sender, receiver)
     missing = set(stored)

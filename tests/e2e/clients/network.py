@@ -1,4 +1,4 @@
-"""A network between a device and its server that can fall silent: nothing comes through, and nobody is told."""
+"""A network between a device and its server that can fall silent: nothing passes, and neither side is told."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 @asynccontextmanager
 async def network_to(host: str, port: int) -> AsyncIterator[tuple[Network, int]]:
-    """Give a network to a server, and the local port at which it begins."""
+    """Yield a network to a server, and the local port on which a device connects to it."""
     network = Network(host, port)
     server = await asyncio.start_server(network.carry, "127.0.0.1", 0)
     try:

@@ -17,7 +17,7 @@ from tlim_protocol.registry import REGISTRY
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with an account; what he opens is closed when the test ends."""
+    """A person with an account; everything they open is closed when the test ends."""
 
     user_id: str
     password: str

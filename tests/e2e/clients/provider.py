@@ -1,4 +1,4 @@
-"""An identity provider as companies have one: it signs tokens, and publishes its keys over HTTP (OIDC, RFC 7517)."""
+"""An identity provider like that of a company: it signs tokens and publishes its keys over HTTP (OIDC, RFC 7517)."""
 
 import json
 import time
@@ -21,7 +21,7 @@ _KEY_ID = "key-1"
 
 @dataclass(frozen=True)
 class IdentityProvider:
-    """What the stack is told about the provider, and the tokens that it signs."""
+    """The provider: its entry in the settings of the stack, and the tokens that it signs."""
 
     jwks_url: str
     _key: RSAPrivateKey
@@ -59,7 +59,7 @@ def running_provider() -> Iterator[IdentityProvider]:
             self.wfile.write(document)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: whoever reads the tests' output looks for other things."""
+            """Log nothing, to keep the output of the tests readable."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
         thread = Thread(target=server.serve_forever)

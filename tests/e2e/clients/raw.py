@@ -1,4 +1,4 @@
-"""Envelopes as a client might really write them: any field changed, left out, or of the wrong type."""
+"""Envelopes as real clients may write them: with any field changed, left out, or of the wrong type."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ LEFT_OUT = object()
 
 
 def raw_envelope(sender: Person, receiver: Person, **changes: Any) -> str:
-    """Return the JSON of a valid text message with some fields changed; `from_` and LEFT_OUT do what they say."""
+    """Return the JSON of a valid text message with some fields changed; `from_` sets `from`, LEFT_OUT omits a field."""
     fields: dict[str, Any] = {
         "compress": "0",
         "encode": "1",

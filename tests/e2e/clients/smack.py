@@ -40,7 +40,7 @@ def build() -> Path:
 
 
 class SmackClient:
-    """One device of one user; what Smack hands to its application lands in `inbox`, in our client's words."""
+    """A device of a user; everything that Smack hands to its application goes to `inbox`, as events of our client."""
 
     def __init__(self, process: Process, server: ServerAddress, user: str) -> None:
         self._process, self._server, self._user = process, server, user
@@ -76,7 +76,7 @@ class SmackClient:
         return stanza_id
 
     async def drop(self) -> None:
-        """Close the socket without a word, as a network does."""
+        """Close the socket without ending the stream, like a network that fails."""
         self._say("drop")
         await self._sign("dropped")
 

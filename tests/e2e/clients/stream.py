@@ -1,4 +1,4 @@
-"""What JetStream holds, for stories about events that nobody gets over XMPP or HTTP."""
+"""Reading JetStream, for stories about events that are not visible over XMPP or HTTP."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ PROVISIONER = "provision"  # the one user who may ask JetStream about any stream
 
 
 async def file_event(stack: Stack, kind: MsgType, **fields: str) -> dict[str, Any]:
-    """Return an event about a file with these fields, waiting until there is one: an outbox may be behind."""
+    """Return an event about a file with these fields; wait for it, as an outbox may be behind."""
     url, password = f"nats://127.0.0.1:{stack.ports.nats}", stack.credentials.nats[PROVISIONER]
     broker = await Broker.connect(url, PROVISIONER, password, "stories")
     try:

@@ -44,12 +44,12 @@ class Terminal:
         return out
 
     async def log_in(self, person: Person) -> None:
-        """Log somebody in, with his password typed."""
+        """Log a person in, with their password typed."""
         await self.ok("login", person.user_id, "--password-stdin", typed=person.password)
 
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[Process]:
-        """Give a running `tlim`, and end it."""
+        """Yield a running `tlim`, and end it afterwards."""
         process = await asyncio.create_subprocess_exec(
             TLIM, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=self.folder, env=self._environment
         )

@@ -19,7 +19,7 @@ class RawAnswer:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem document that it is; for everything else the test fails."""
+        """The problem document in the answer; for any other answer the test fails."""
         assert self.headers["content-type"] == "application/problem+json", self
         document: dict[str, Any] = json.loads(self.body)
         assert document["status"] == self.status
@@ -27,7 +27,7 @@ class RawAnswer:
 
 
 async def ask_raw(port: int, method: str, target: str, **headers: str) -> RawAnswer:
-    """Send a request to loopback without encoding anything of `target`, and read the answer to its end.
+    """Send a request to loopback, with `target` exactly as it is given, and read the answer to its end.
 
     Underscores in names of `headers` become hyphens.
     """

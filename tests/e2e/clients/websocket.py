@@ -1,4 +1,4 @@
-"""A browser's way in: XMPP over WebSocket (RFC 7395), as little of it as logs in, sends and receives."""
+"""XMPP over WebSocket (RFC 7395), as browsers use it: just enough to log in, send and receive."""
 
 import base64
 from collections.abc import AsyncIterator, Callable
