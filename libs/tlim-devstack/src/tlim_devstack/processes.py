@@ -23,8 +23,9 @@ def dies_with_parent(command: list[str], parent_death: str = "KILL") -> list[str
 def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> list[str]:
     """Return a command that runs as `nobody` when we are root, and as our user otherwise.
 
-    `nobody` cannot reach a clone in /root or in a private temporary directory. Then the command keeps one capability,
-    to pass through such directories.
+    `paths` are the directories that were handed over to it. `nobody` cannot reach a clone in /root or in a private
+    temporary directory. Then the command keeps one capability, to pass through such directories. With it the command
+    can read every file of the machine.
     """
     if os.geteuid() != 0:
         return dies_with_parent(command, parent_death)

@@ -102,6 +102,7 @@ class Stack:
         """Start everything and return when every part is ready. Raises StackError otherwise, and stops all parts."""
         self.ports.check_free()
         s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
+        close_to_others(self.home)  # at first, because servers that can pass through `home` need no capability
         try:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
             xmpp_programs = self.xmpp.prepare()
@@ -217,10 +218,10 @@ class Stack:
         nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats, self.ports.nats_monitor)
         weed = s3.command(data, identities, self.ports.s3, self.ports.s3_inner)
         return [
-            Program("nats", not_as_root(nats_server, config, parent_death="TERM")),
+            Program("nats", not_as_root(nats_server, self.home / "nats", parent_death="TERM")),
             Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
             # KILL, because after TERM it waits 15 s. Nothing is lost: the kernel has everything that it acknowledged.
-            Program("s3", not_as_root(weed, identities, parent_death="KILL"), s3.ENVIRONMENT, stop_signal="KILL"),
+            Program("s3", not_as_root(weed, self.home / "s3", parent_death="KILL"), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
 
     def _keeper(self) -> Program:

@@ -6,6 +6,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import psutil
@@ -22,13 +23,15 @@ LOOPBACK = {"127.0.0.1", "::1"}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), demo_users=["alice"])
-    stack.start()
-    try:
-        yield stack
-    finally:
-        stack.stop()
+def stack() -> Iterator[Stack]:
+    """A stack in a new directory of /tmp: other users can pass through what is above it, unlike pytest's own."""
+    with TemporaryDirectory() as directory:
+        stack = Stack(Path(directory), Ports.random(), demo_users=["alice"])
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.stop()
 
 
 def processes_of(stack: Stack) -> list[psutil.Process]:
@@ -142,6 +145,17 @@ def test_a_program_of_this_machine_gets_nothing_without_a_key(stack: Stack, port
 @pytest.mark.parametrize("name", ["postgres", "nats", "s3"])
 def test_servers_that_need_no_root_do_not_run_as_root(stack: Stack, name: str) -> None:
     assert psutil.Process(stack.supervisor.pid(name)).uids().effective != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="there are no privileges to give up")
+@pytest.mark.parametrize("name", ["postgres", "nats", "s3"])
+def test_servers_keep_no_capability_where_others_can_pass_through(stack: Stack, name: str) -> None:
+    process = psutil.Process(stack.supervisor.pid(name))
+    on_the_way = (*stack.home.resolve().parents, *Path(process.exe()).parents)
+    closed = [str(path) for path in on_the_way if not path.stat().st_mode & 0o001]
+    if closed:
+        pytest.skip(f"other users cannot pass through {closed[0]}, and then servers keep a capability")
+    assert Path(f"/proc/{process.pid}/status").read_text().partition("CapEff:")[2].split()[0] == "0" * 16
 
 
 def test_nothing_outlives_the_process_runner(stack: Stack) -> None:
