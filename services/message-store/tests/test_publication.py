@@ -84,25 +84,47 @@ def test_what_is_recalled_or_concerns_nobody_else_is_not_delivered() -> None:
     assert delivery_of(found([])) is None
 
 
-def test_what_is_more_than_nats_takes_goes_in_pieces_and_the_sender_is_told_once() -> None:
-    people = [f"{'😀' * 58}{number:06}" for number in range(10_000)]
+def to_a_large_group() -> StoredMessage:
+    """A delivery that is larger than MAX_PAYLOAD."""
     envelope = Envelope(
         msg_from="alice", msg_id="m" * 64, msg_type=MsgType.GROUP_TODO,
         body=[{"session_id": "s1", "content": "\u0001" * 1_000_000}],
     )  # fmt: skip
-    event = StoredMessage(
+    people = [f"{'😀' * 58}{number:06}" for number in range(10_000)]
+    return StoredMessage(
         seq=7, stored_at=1, recipients=people, envelope=envelope, reply_to="alice@im.example/web", stanza_id="s1",
         received_at=1,
     )  # fmt: skip
+
+
+def test_what_is_more_than_nats_takes_goes_in_pieces_and_the_sender_is_told_once() -> None:
+    event = to_a_large_group()
     assert len(event.to_bytes()) > MAX_PAYLOAD
     pieces = outgoing("s1", event, MAX_PAYLOAD)
     read = [read_out_event(piece.payload) for piece in pieces]
     assert all(len(piece.payload) < MAX_PAYLOAD - 4096 for piece in pieces)
-    assert [name for one in read if isinstance(one, StoredMessage) for name in one.recipients] == people
+    assert [name for one in read if isinstance(one, StoredMessage) for name in one.recipients] == event.recipients
+    assert [isinstance(one, StoredMessage) and one.tells_sender for one in read] == [True, *[False] * (len(read) - 1)]
     assert [one.reply_to for one in read] == ["alice@im.example/web", *[None] * (len(read) - 1)]
     assert {newest_seq_of(one) for one in read} == {7}
     assert len({piece.message_id for piece in pieces}) == len(pieces) > 1
     assert {piece.subject for piece in pieces} == {pieces[0].subject}
+
+
+def test_pieces_have_the_same_id_only_if_they_are_for_the_same_people() -> None:
+    live = to_a_large_group()
+    people = live.recipients
+    middle = len(people) // 2
+    orders = [people, people[::-1], people[::2] + people[1::2], people[middle - 1 :: -1] + people[middle:]]
+    told: dict[str, set[frozenset[str]]] = {}
+    for order in orders:
+        again = live.model_copy(update={"recipients": order, "reply_to": None, "stanza_id": None, "received_at": None})
+        for piece in outgoing("s1", again, MAX_PAYLOAD):
+            event = read_out_event(piece.payload)
+            assert isinstance(event, StoredMessage)
+            told.setdefault(str(piece.message_id), set()).add(frozenset(event.recipients))
+    assert all(len(sets) == 1 for sets in told.values())
+    assert len(told) == len(set.union(*told.values()))
 
 
 def test_what_nats_takes_goes_in_one_piece() -> None:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from tlim_protocol.envelope import MAX_STANZA_BYTES
-from tlim_protocol.events import read_out_event
+from tlim_protocol.events import StoredMessage, read_out_event
 from xmpp_bridge.translate import Accept, BridgeAddresses, read_arrival, write_event
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -85,6 +85,14 @@ def test_a_stanza_of_many_small_elements_is_measured_too() -> None:
     arrival = read_arrival(stanza, ADDRESSES, Accept.BOTH)
     assert arrival is not None
     assert arrival.is_oversized
+
+
+def test_of_a_message_in_pieces_only_the_first_is_copied_to_the_sender() -> None:
+    first = read_out_event((GOLDEN / "outbound" / "text.json").read_bytes())
+    assert isinstance(first, StoredMessage)
+    rest = first.model_copy(update={"reply_to": None, "tells_sender": False})
+    stanzas = [text for event in (first, rest, rest) for text in write_event(event, ADDRESSES, Accept.DIVERTED)]
+    assert len([text for text in stanzas if "<forwarded " in text]) == 1
 
 
 def test_a_server_without_our_module_is_told_of_no_copies() -> None:

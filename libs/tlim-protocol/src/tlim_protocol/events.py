@@ -65,6 +65,9 @@ class StoredMessage(Carrier):
     recipients, only the sender's other devices get it. Without `reply_to` it was published again from the database, and
     no device waits for a confirmation. `after_seq` is for messages without recipients: their own `seq` may be old, so
     it means the same as in RejectedMessage.
+
+    A message with too many recipients for one payload is published in pieces. Only in its first piece is `tells_sender`
+    true: the sender's devices hear of the message from that piece.
     """
 
     kind: Literal["stored"] = "stored"
@@ -77,6 +80,7 @@ class StoredMessage(Carrier):
     received_at: int | None = None
     after_seq: int | None = None
     is_news: bool = True
+    tells_sender: bool = True
 
 
 class RejectedMessage(Event):

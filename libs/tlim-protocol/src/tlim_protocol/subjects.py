@@ -1,6 +1,8 @@
 """NATS subjects, keyed by msg_type and shard, and the `Nats-Msg-Id` values that make publishing idempotent."""
 
+import hashlib
 import zlib
+from collections.abc import Collection
 from enum import StrEnum
 from urllib.parse import quote
 
@@ -74,6 +76,16 @@ def out_message_id(event: OutEvent) -> str:
         again = "" if event.recipients else f":{_stanza_of(event)}"
         return f"seq:{event.seq}:stored{again}"
     return f"refused:{in_message_id(event.sender, event.msg_id)}:{_stanza_of(event)}"
+
+
+def piece_message_id(message_id: str, recipients: Collection[str]) -> str:
+    """Return the `Nats-Msg-Id` of a piece of a delivery; see StoredMessage. `message_id` is that of the whole.
+
+    The same delivery may be cut differently when it is published again. So a piece is named after its recipients, in
+    any order: JetStream may drop a piece as a duplicate only if these very people have theirs.
+    """
+    names = "\n".join(sorted(recipients))
+    return f"{message_id}:{hashlib.sha256(names.encode()).hexdigest()}"
 
 
 def _stanza_of(event: OutEvent) -> str:

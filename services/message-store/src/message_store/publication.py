@@ -12,7 +12,7 @@ from tlim_protocol.events import OutEvent, StoredMessage, read_out_event
 from tlim_protocol.lenient import read_strict
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
-from tlim_protocol.subjects import out_message_id, subject_out
+from tlim_protocol.subjects import out_message_id, piece_message_id, subject_out
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
@@ -95,27 +95,29 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
 def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Outgoing]:
     """Return an event as it goes to TLIM_OUT: one message, or several that share the receivers among them.
 
-    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece confirms
-    the message to its sender.
+    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece tells
+    the devices of the sender.
     """
     msg_type = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
     subject, message_id = subject_out(msg_type, conversation_id), out_message_id(event)
-    pieces = _pieces(event, max_payload - HEADERS)
+    payload, limit = event.to_bytes(), max_payload - HEADERS
+    if len(payload) <= limit or not isinstance(event, StoredMessage):
+        return [Outgoing(subject, payload, message_id)]
     return [
-        Outgoing(subject, piece, f"{message_id}:{number}" if number else message_id)
-        for number, piece in enumerate(pieces)
+        Outgoing(subject, payload, piece_message_id(message_id, recipients))
+        for payload, recipients in _pieces(event, limit)
     ]
 
 
-def _pieces(event: OutEvent, limit: int) -> Iterator[bytes]:
+def _pieces(event: StoredMessage, limit: int) -> Iterator[tuple[bytes, list[str]]]:
     payload = event.to_bytes()
-    if len(payload) <= limit or not isinstance(event, StoredMessage) or len(event.recipients) < 2:
-        yield payload
+    if len(payload) <= limit or len(event.recipients) < 2:
+        yield payload, event.recipients
         return
     middle = len(event.recipients) // 2
     first, rest = event.recipients[:middle], event.recipients[middle:]
     yield from _pieces(event.model_copy(update={"recipients": first}), limit)
-    yield from _pieces(event.model_copy(update={"recipients": rest, "reply_to": None}), limit)
+    yield from _pieces(event.model_copy(update={"recipients": rest, "reply_to": None, "tells_sender": False}), limit)
 
 
 def _recipients(event: tuple[str, OutEvent]) -> int:

@@ -138,7 +138,7 @@ def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> 
 
     The device that sent the message gets `stored` or an error. The sender's other devices get a copy of a stored
     message, but only if `accept` says that the server has our module. A server without it has already made copies
-    when the message came in.
+    when the message came in. Of a message in pieces only the first piece makes copies.
     """
     hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
     if isinstance(event, RejectedMessage):
@@ -147,7 +147,7 @@ def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> 
         return
     if event.recipients:
         yield from _write_deliveries(event, addresses)
-    is_copied = event.is_news and REGISTRY[event.envelope.msg_type].sent_by_clients
+    is_copied = event.is_news and event.tells_sender and REGISTRY[event.envelope.msg_type].sent_by_clients
     if is_copied and accept is not Accept.ADDRESSED:
         yield _write_sent(event, hears, addresses)
     if hears is not None:
