@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tlim_devstack.credentials import write_private
+from tlim_devstack.private_files import write_private
 
 LIFETIME = timedelta(days=825)  # common clients accept no longer life of a server certificate
 

@@ -85,8 +85,7 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     """Run the SeaweedFS image until the block ends; `directory` takes the generated keys."""
     directory.mkdir(parents=True, exist_ok=True)
     admin, tests = test_keys()
-    identities = directory / "identities.json"
-    identities.write_text(s3.identities_document([admin, tests]))
+    identities = s3.write_identities(directory, [admin, tests])
     container = DockerContainer(S3_IMAGE).with_exposed_ports(8333).with_envs(**s3.ENVIRONMENT)
     container.with_copy_into_container(identities, "/etc/tlim/identities.json", 0o644)
     container.with_command(

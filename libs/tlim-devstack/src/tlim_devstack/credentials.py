@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tlim_protocol.streams import PERMISSIONS
 
 from tlim_devstack import postgres, s3
+from tlim_devstack.private_files import write_private
 
 DEMO_USERS = ("alice", "bob", "carol")
 DEMO_PASSWORD_BYTES = 6  # 12 hexadecimal digits, because people type these passwords
@@ -67,15 +68,6 @@ def load_or_generate(directory: Path) -> Credentials:
 def token_key_file(directory: Path) -> Path:
     """Return the path of the EdDSA key that signs access tokens (PEM, PKCS#8)."""
     return directory / "token-signing-key.pem"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that no other user can read. It is written completely or not at all."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _token_key() -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from tlim_devstack.credentials import write_private
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY, system_program
+from tlim_devstack.private_files import write_private
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.supervision import Program
 from tlim_devstack.waiting import accepts_connections

@@ -1,7 +1,6 @@
 """NATS with JetStream: its configuration from the protocol library's permissions, and the command that runs it."""
 
 import json
-import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from tlim_protocol.streams import PERMISSIONS
 
 from tlim_devstack.layout import DEPLOY, program
+from tlim_devstack.private_files import write_private
 
 TEST_USER = "tests"  # may do everything; exists only in test sessions
 
@@ -36,10 +36,10 @@ def users_document(passwords: Mapping[str, str]) -> str:
 def write_config(directory: Path, passwords: Mapping[str, str]) -> Path:
     """Put nats.conf and the users it includes into `directory`; returns the path of nats.conf."""
     directory.mkdir(parents=True, exist_ok=True)
-    users = directory / "users.conf"
-    users.touch(mode=0o600)
-    users.write_text(users_document(passwords))
-    return Path(shutil.copyfile(DEPLOY / "nats" / "nats.conf", directory / "nats.conf"))
+    write_private(directory / "users.conf", users_document(passwords))
+    config = directory / "nats.conf"
+    write_private(config, (DEPLOY / "nats" / "nats.conf").read_text())
+    return config
 
 
 def command(config: Path, data: Path, port: int, monitor: int | None = None) -> list[str]:

@@ -1,11 +1,12 @@
 """Starts servers so that they end with the process that started them, and as another user if they must not be root."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from grp import getgrnam
 from pathlib import Path
+from pwd import getpwnam
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import system_program
@@ -40,11 +41,15 @@ def not_as_root(command: list[str], *paths: Path, parent_death: str = "INT") -> 
 
 
 def hand_over(directory: Path) -> None:
-    """Create `directory` for a program started by `not_as_root`, and give that user everything in it."""
+    """Create `directory` for a program started by `not_as_root`, and give that user everything in it.
+
+    The program may have put symbolic links there. The links are given to it, and never the files that they point at.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
+        user, group = getpwnam(UNPRIVILEGED[0]).pw_uid, getgrnam(UNPRIVILEGED[1]).gr_gid
         for path in (directory, *directory.rglob("*")):
-            shutil.chown(path, *UNPRIVILEGED)
+            os.chown(path, user, group, follow_symlinks=False)
     directory.chmod(0o700)
 
 

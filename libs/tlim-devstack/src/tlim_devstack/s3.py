@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import program
+from tlim_devstack.private_files import write_private
 
 FILES_BUCKET = "tlim-files"
 REGION = "us-east-1"
@@ -40,21 +41,19 @@ def actions_on(bucket: str) -> tuple[str, ...]:
 ADMIN_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
 
 
-def identities_document(keys: Sequence[S3Key]) -> str:
-    """Return the file for `-s3.config`."""
-    return json.dumps(
+def write_identities(directory: Path, keys: Sequence[S3Key]) -> Path:
+    """Put the file for `-s3.config` into `directory`, which must exist; returns its path."""
+    identities = [
         {
-            "identities": [
-                {
-                    "name": key.name,
-                    "credentials": [{"accessKey": key.access_key, "secretKey": key.secret_key}],
-                    "actions": list(key.actions),
-                }
-                for key in keys
-            ]
-        },
-        indent=1,
-    )
+            "name": key.name,
+            "credentials": [{"accessKey": key.access_key, "secretKey": key.secret_key}],
+            "actions": list(key.actions),
+        }
+        for key in keys
+    ]
+    file = directory / "identities.json"
+    write_private(file, json.dumps({"identities": identities}, indent=1))
+    return file
 
 
 def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[int]) -> list[str]:

@@ -100,8 +100,7 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)
     admin, tests = test_keys()
-    identities = directory / "identities.json"
-    identities.write_text(s3.identities_document([admin, tests]))
+    identities = s3.write_identities(directory, [admin, tests])
     port, inner = free_port(), [free_port() for _ in range(s3.INNER_PORTS)]
     command = dies_with_parent(s3.command(data, identities, port, inner))
     process = ServerProcess("S3", command, directory / "s3.log", env=s3.ENVIRONMENT)

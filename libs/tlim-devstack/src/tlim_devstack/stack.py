@@ -209,9 +209,7 @@ class Stack:
     def _server_programs(self) -> list[Program]:
         data = self.home / "s3" / "data"
         data.mkdir(parents=True, exist_ok=True)
-        identities = self.home / "s3" / "identities.json"
-        identities.touch(mode=0o600)
-        identities.write_text(s3.identities_document(self.credentials.s3_keys()))
+        identities = s3.write_identities(self.home / "s3", self.credentials.s3_keys())
         config = nats.write_config(self.home / "nats", self.credentials.nats)
         for directory in (self.home / "s3", self.home / "nats"):
             hand_over(directory)

@@ -15,8 +15,8 @@ from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from tlim_devstack.credentials import write_private
 from tlim_devstack.failures import StackError
+from tlim_devstack.private_files import write_private
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.waiting import wait_until
 

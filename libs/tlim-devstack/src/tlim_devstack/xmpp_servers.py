@@ -6,10 +6,11 @@ from pathlib import Path
 from string import Template
 from typing import Protocol
 
-from tlim_devstack.credentials import Credentials, write_private
+from tlim_devstack.credentials import Credentials
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
 from tlim_devstack.ports import Ports
+from tlim_devstack.private_files import write_private
 from tlim_devstack.supervision import Program
 
 DOMAIN = "im.itonglian.com"

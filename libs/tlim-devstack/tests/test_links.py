@@ -1,0 +1,48 @@
+"""A server owns its directory, and can put links there: they give it no file of ours, and we write through none."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tlim_devstack import nats, s3
+from tlim_devstack.processes import hand_over
+
+
+@pytest.fixture
+def of_ours(tmp_path: Path) -> Path:
+    """A file that is none of the server's."""
+    file = tmp_path / "shadow"
+    file.write_text("of ours")
+    return file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_link_in_a_directory_that_is_handed_over_gives_nothing_away(tmp_path: Path, of_ours: Path) -> None:
+    link = tmp_path / "server" / "data" / "link"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(of_ours)
+    hand_over(tmp_path / "server")
+    assert of_ours.stat().st_uid == 0
+    assert link.lstat().st_uid == link.parent.stat().st_uid != 0
+
+
+@pytest.mark.parametrize(
+    "name", ["nats.conf", "nats.new", "users.conf", "users.new", "identities.json", "identities.new"]
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda directory: nats.write_config(directory, {"tests": "x"}),
+        lambda directory: s3.write_identities(directory, []),
+    ],
+    ids=["nats", "s3"],
+)
+def test_a_link_in_place_of_a_configuration_is_replaced_and_not_followed(
+    tmp_path: Path, of_ours: Path, write: Callable[[Path], Path], name: str
+) -> None:
+    link = tmp_path / "server" / name
+    link.parent.mkdir()
+    link.symlink_to(of_ours)
+    assert not write(link.parent).is_symlink()
+    assert of_ours.read_text() == "of ours"
