@@ -52,14 +52,17 @@ class ChangeRepository:
 
     async def retract(self, session_id: str, version: int) -> str:
         """Rewrite a version so that it changed nothing, and return the session's name before it."""
-        in_session = col(SessionChange.session_id) == session_id
-        named = sa.select(col(SessionChange.session_name)).where(in_session, col(SessionChange.version) == version - 1)
-        name_before = (await self._session.scalars(named)).one()
-        is_it = in_session & (col(SessionChange.version) == version)
+        name_before = await self.name_at(session_id, version - 1)
+        is_it = (col(SessionChange.session_id) == session_id) & (col(SessionChange.version) == version)
         await self._session.execute(
             sa.update(SessionChange).where(is_it).values(session_name=name_before, deleted=False)
         )
         return name_before
+
+    async def name_at(self, session_id: str, version: int) -> str:
+        """Return what a session was called at one of its versions."""
+        is_it = (col(SessionChange.session_id) == session_id) & (col(SessionChange.version) == version)
+        return (await self._session.scalars(sa.select(col(SessionChange.session_name)).where(is_it))).one()
 
     async def newest(self, session_ids: Collection[str]) -> AsyncGenerator[SessionEvent, None]:
         """Yield the newest event of each of these sessions that exists or existed; each is built when it is read.

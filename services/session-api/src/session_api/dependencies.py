@@ -16,6 +16,8 @@ from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import REVOKED, ChangeRepository
 from session_api.changes_service import ChangeLogService
+from session_api.idempotency import HEADER, KEY, checked_key
+from session_api.idempotency_repository import IdempotencyRepository
 from session_api.import_service import DirectoryTransaction, ImportService
 from session_api.models import OUTBOX
 from session_api.repository import SessionRepository
@@ -39,6 +41,7 @@ def session_service(session: AsyncSession, settings: Settings, require_broker: R
         SessionRepository(session),
         ChangeRepository(session),
         UserRepository(session),
+        IdempotencyRepository(session),
         require_broker,
         limit=settings.session_max_subscribers,
     )
@@ -109,6 +112,20 @@ def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
     return Caller(user.user_id)
 
 
+IDEMPOTENCY_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "description": "the same key with the same request within 24 h: the same answer, and no second session",
+    "schema": {"type": "string", "pattern": KEY},
+}
+"""The header in OpenAPI. It is read by hand: declared as FastAPI does it, the specification's endpoints had a 422."""
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get(HEADER)
+    return None if key is None else checked_key(key)
+
+
 def _audit(session: TransactionDep) -> AuditService:
     return audit_service(session)
 
@@ -131,6 +148,7 @@ def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) 
 
 SessionsDep = Annotated[SessionService, Depends(_sessions)]
 UsersDep = Annotated[UserService, Depends(_users)]
+IdempotencyKeyDep = Annotated[str | None, Depends(_idempotency_key)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 AuditDep = Annotated[AuditService, Depends(_audit)]
 AdminDep = Annotated[Admin, Depends(_admin)]

@@ -59,6 +59,18 @@ def checked_session_id(session_id: str) -> str:
     return session_id
 
 
+def checked_new_session(new: NewSession) -> NewSession:
+    """Return a request for a session with its name as it will be, and normalised ids, each once.
+
+    Raises SESSION_TYPE_INVALID, SESSION_NAME_EMPTY for a name that nobody can read, USER_UNKNOWN for a blank id,
+    FIELD_INVALID.
+    """
+    if not 0 <= new.session_type <= MAX_SESSION_TYPE:
+        raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
+    name = None if new.session_name is None else checked_session_name(new.session_name)
+    return NewSession(new.session_type, user_ids(new.subscribers), name)
+
+
 def type_of_change(version: int, *, deleted: bool) -> MsgType:
     """Return the type of the event for a version: the session was added, changed or deleted."""
     if deleted:

@@ -8,7 +8,7 @@ from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
-from session_api.dependencies import CallerDep, SessionsDep
+from session_api.dependencies import IDEMPOTENCY_KEY, CallerDep, IdempotencyKeyDep, SessionsDep
 from session_api.edits import Edit, NewSession
 from session_api.models import Session
 from session_api.paging import Cursor, PageSize, read_cursor, read_number, write_cursor
@@ -43,6 +43,7 @@ _CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCo
 @router.post(
     "",
     status_code=201,
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
     responses=problem_responses(
         *_ALWAYS,
         ErrorCode.JSON_INVALID,
@@ -54,10 +55,10 @@ _CHANGES = (*_ALWAYS, ErrorCode.USER_UNKNOWN, ErrorCode.SESSION_UNKNOWN, ErrorCo
     ),
 )
 async def create_session(
-    caller: CallerDep, sessions: SessionsDep, new: SessionCreate, response: Response
+    caller: CallerDep, sessions: SessionsDep, new: SessionCreate, key: IdempotencyKeyDep, response: Response
 ) -> SessionRead:
     """Create a session of the caller and the subscribers that are known."""
-    view = await sessions.create(caller, NewSession(new.session_type, new.subscribers, new.session_name))
+    view = await sessions.create(caller, NewSession(new.session_type, new.subscribers, new.session_name), key)
     response.headers["Location"] = f"/v1/sessions/{view.session.session_id}"
     response.headers["ETag"] = _etag(view.session)
     return SessionRead.of(view)

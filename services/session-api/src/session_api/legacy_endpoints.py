@@ -10,7 +10,7 @@ from tlim_runtime.auth import CurrentUser, caller, token_user
 from tlim_runtime.errors import LegacyRoute, NotAuthenticated, problem_responses
 
 from session_api import legacy_parameters as parameters
-from session_api.dependencies import SessionsDep, SettingsDep
+from session_api.dependencies import IDEMPOTENCY_KEY, IdempotencyKeyDep, SessionsDep, SettingsDep
 from session_api.edits import Edit, NewSession, checked_session_id
 from session_api.endpoints import MAX_BODY_BYTES
 from session_api.schemas import SessionAdded, SessionDeleted, SessionModified, SessionRefused
@@ -87,6 +87,11 @@ def _described(method: str, **texts: str) -> dict[str, Any]:
     return {"requestBody": {"content": {media_type: {"schema": schema} for media_type in media_types}}}
 
 
+def _with_key(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI of a route that also reads Idempotency-Key."""
+    return described | {"parameters": [IDEMPOTENCY_KEY, *described.get("parameters", [])]}
+
+
 def _answering(model: type[BaseModel]) -> dict[str, Any]:
     """Return what all routes here share: HTTP 200 for success and refusal, nothing said about what is not there."""
     return {"response_model": model | SessionRefused, "response_model_exclude_none": True}
@@ -104,15 +109,16 @@ _MODIFY = {
 _DELETE = {"session_id": "the session"}
 
 
-@endpoints.get("/addSession", openapi_extra=_described("get", **_ADD), **_answering(SessionAdded))
-@endpoints.post("/addSession", openapi_extra=_described("post", **_ADD), **_answering(SessionAdded))
+@endpoints.get("/addSession", openapi_extra=_with_key(_described("get", **_ADD)), **_answering(SessionAdded))
+@endpoints.post("/addSession", openapi_extra=_with_key(_described("post", **_ADD)), **_answering(SessionAdded))
 async def add_session(
     creator: Annotated[Caller, Depends(_creator)],
     new: Annotated[NewSession, Depends(_new_session)],
+    key: IdempotencyKeyDep,
     sessions: SessionsDep,
 ) -> SessionAdded:
     """Create a session; a refusal is `{"result":"fail","result_detail":"error-00x","detail":"…"}`."""
-    return SessionAdded.of(await sessions.create(creator, new))
+    return SessionAdded.of(await sessions.create(creator, new, key))
 
 
 @endpoints.get("/modifySession", openapi_extra=_described("get", **_MODIFY), **_answering(SessionModified))

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 from pydantic import JsonValue
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 from tlim_runtime.outbox import Outbox
 from tlim_runtime.tables import new_metadata
@@ -90,6 +90,20 @@ class SessionChange(Table, table=True):
     actor: str = Field(sa_type=_ID)
     at: int = Field(sa_type=_BIG)
     deleted: bool
+
+
+class IdempotencyKey(Table, table=True):
+    """What a person's request with an `Idempotency-Key` made; the rest of its answer is the session's version 1."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (sa.Index("ix_idempotency_keys_at", "at"),)
+
+    user_id: str = Field(primary_key=True, sa_type=_ID)
+    key: str = Field(primary_key=True, sa_type=_ID)
+    request: str = Field(sa_type=sa.Text)  # its fingerprint (idempotency.py)
+    session_id: str = Field(foreign_key="sessions.session_id", sa_type=_ID)
+    unknown: list[str] = Field(sa_type=ARRAY(sa.Text))
+    at: int = Field(sa_type=_BIG)
 
 
 class AuditEntry(Table, table=True):

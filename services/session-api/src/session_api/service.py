@@ -13,15 +13,14 @@ from tlim_protocol.identity import MAX_ID
 from session_api.changes_repository import ChangeRepository
 from session_api.clock import Clock, now_ms
 from session_api.edits import (
-    MAX_SESSION_TYPE,
     Change,
     Edit,
     NewSession,
     check_inside,
     check_size,
     checked_edit,
+    checked_new_session,
     checked_session_id,
-    checked_session_name,
     joined_name,
     leader_of,
     leads,
@@ -30,10 +29,11 @@ from session_api.edits import (
     type_of_change,
     who_is_in,
 )
-from session_api.models import Session, Subscriber
+from session_api.idempotency import KEPT_MS, check_same, fingerprint
+from session_api.idempotency_repository import IdempotencyRepository
+from session_api.models import IdempotencyKey, Session, Subscriber
 from session_api.repository import SessionRepository
 from session_api.users_repository import UserRepository
-from session_api.users_service import user_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,7 @@ class SessionService:
         sessions: SessionRepository,
         changes: ChangeRepository,
         users: UserRepository,
+        keys: IdempotencyRepository,
         require_broker: RequireBroker,
         *,
         limit: int,
@@ -116,29 +117,71 @@ class SessionService:
         self._sessions = sessions
         self._changes = changes
         self._users = users
+        self._keys = keys
         self._require_broker = require_broker
         self._limit = limit
         self._clock = clock
 
-    async def create(self, caller: Caller, new: NewSession) -> SessionView:
+    async def create(self, caller: Caller, new: NewSession, key: str | None = None) -> SessionView:
         """Create a session of the caller and the known users among `new.subscribers`.
+
+        With an `Idempotency-Key` that has made one within 24 h: return that one as it was then.
 
         Raises SESSION_TYPE_INVALID, SESSION_USER_UNKNOWN (the caller is unknown, or nobody listed is known),
         USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that shows nothing visible, FIELD_INVALID.
         """
-        if not 0 <= new.session_type <= MAX_SESSION_TYPE:
-            raise TlimError(ErrorCode.SESSION_TYPE_INVALID, "session_type is not an integer ≥ 0", field="session_type")
-        name = None if new.session_name is None else checked_session_name(new.session_name)
-        listed = await _read(user_ids, new.subscribers, size=len(new.subscribers))
+        new = await _read(checked_new_session, new, size=len(new.subscribers))
+        made = None if key is None else await self._made_before(caller, new, key)
+        if made is not None:
+            return made
+        view = await self._make(caller, new)
+        if key is not None:
+            await self._keep(key, new, view)
+        await self._changes.tell(event_of(view.session, view.subscribers, added=view.subscribers, removed=()))
+        return view
+
+    async def _made_before(self, caller: Caller, new: NewSession, key: str) -> SessionView | None:
+        await self._keys.lock(caller.user_id, key)
+        found = await self._keys.find(caller.user_id, key, self._clock() - KEPT_MS)
+        if found is None:
+            return None
+        made, session = found
+        check_same(made.request, fingerprint(new))
+        return await self._as_created(session, made.unknown)
+
+    async def _keep(self, key: str, new: NewSession, view: SessionView) -> None:
+        session = view.session
+        made = IdempotencyKey(
+            user_id=session.creator,
+            key=key,
+            request=fingerprint(new),
+            session_id=session.session_id,
+            unknown=list(view.unknown),
+            at=session.created_at,
+        )
+        await self._keys.keep(made, session.created_at - KEPT_MS)
+
+    async def _as_created(self, session: Session, unknown: Sequence[str]) -> SessionView:
+        first = Session(
+            session_id=session.session_id,
+            session_name=await self._changes.name_at(session.session_id, 1),
+            session_type=session.session_type,
+            creator=session.creator,
+            changed_by=session.creator,
+            created_at=session.created_at,
+        )
+        return SessionView(first, await self._sessions.subscribers(first), unknown)
+
+    async def _make(self, caller: Caller, new: NewSession) -> SessionView:
         now = self._clock()
         if caller.authenticated:
             await self._users.meet([caller.user_id], now)
-        known = await self._users.names_of_known([caller.user_id, *listed])
-        inside = who_is_in(caller.user_id, listed, known)
+        known = await self._users.names_of_known([caller.user_id, *new.subscribers])
+        inside = who_is_in(caller.user_id, new.subscribers, known)
         check_size(len(inside), self._limit)
         session = Session(
             session_id=str(uuid.uuid4()),
-            session_name=name or joined_name(inside, known),
+            session_name=new.session_name or joined_name(inside, known),
             session_type=new.session_type,
             creator=caller.user_id,
             changed_by=caller.user_id,
@@ -146,8 +189,7 @@ class SessionService:
         )
         await self._sessions.add(session)
         await self._sessions.add_subscribers(session.session_id, inside, session.version, now)
-        await self._changes.tell(event_of(session, inside, added=inside, removed=()))
-        return SessionView(session, inside, tuple(one for one in listed if one not in known))
+        return SessionView(session, inside, tuple(one for one in new.subscribers if one not in known))
 
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
         """Rename, add and remove as one new version; without any real change there is no new version.
