@@ -114,6 +114,44 @@ async def test_a_server_that_cannot_be_asked_is_no_wrong_password(desk: TokenDes
         await desk.issue("alice", "secret", "10.0.0.1")
 
 
+async def test_logins_while_the_server_is_away_lock_nobody_out(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.is_up = False
+    for _ in range(10):
+        with pytest.raises(Unavailable):
+            await desk.issue("alice", "secret", "10.0.0.1")
+    logins.is_up = True
+    await desk.issue("alice", "secret", "10.0.0.1")
+
+
+async def test_logins_that_are_cancelled_lock_nobody_out(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.answer = asyncio.Event()
+    for _ in range(10):
+        login = asyncio.create_task(desk.issue("alice", "secret", "10.0.0.1"))
+        await asyncio.sleep(0)  # it runs until it waits for the XMPP server's answer
+        login.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await login
+    assert len(logins.asked) == 10
+    logins.answer.set()
+    await desk.issue("alice", "secret", "10.0.0.1")
+
+
+async def test_a_wrong_password_counts_also_when_its_refusal_is_cancelled(
+    desk: TokenDesk, logins: FakeLogins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(_: float) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("xmpp_bridge.token_service.asyncio.sleep", cancelled)
+        for _ in range(3):
+            with pytest.raises(asyncio.CancelledError):
+                await desk.issue("alice", "wrong", "10.0.0.1")
+    with pytest.raises(TooManyRequests):
+        await desk.issue("alice", "secret", "10.0.0.1")
+    assert len(logins.asked) == 3
+
+
 async def test_without_the_directory_there_is_no_token(desk: TokenDesk, directory: FakeDirectory) -> None:
     directory.is_up = False
     with pytest.raises(Unavailable):

@@ -84,7 +84,8 @@ class TokenDesk:
         the directory cannot be asked.
 
         A failure counts against the address, and against the user at that address. So guesses from other addresses do
-        not lock the user out. A success counts against the user, because each login is work for the XMPP server.
+        not lock the user out. A success counts against the user, because each login is work for the XMPP server. A
+        login without a verdict counts as neither: the server is away, or the request is cancelled.
         """
         network = network_of(address)
         self._failures_per_address.hit(network)
@@ -95,20 +96,22 @@ class TokenDesk:
         self._per_user.check(user_id)
         guesser = f"{user_id} {network}"
         self._failures_per_user.hit(guesser)
-        await self._log_in(user_id, password)
-        self._failures_per_user.give_back(guesser)
-        self._failures_per_address.give_back(network)
-        self._per_user.hit(user_id)
-        return await self._sign_for(user_id)
-
-    async def _log_in(self, user_id: str, password: str) -> None:
         # The wait hides a difference: the server refuses an unknown user one round trip earlier than a wrong password.
         not_before = time.monotonic() + self._failure_delay
+        is_wrong = False
         try:
             await self._logins.check(user_id, password)
         except WrongPasswordError:
+            is_wrong = True
+        finally:
+            if not is_wrong:
+                self._failures_per_user.give_back(guesser)
+                self._failures_per_address.give_back(network)
+        if is_wrong:
             await asyncio.sleep(not_before - time.monotonic())
-            raise NotAuthenticated("wrong user or password") from None
+            raise NotAuthenticated("wrong user or password")
+        self._per_user.hit(user_id)
+        return await self._sign_for(user_id)
 
     async def issue_to(self, username: str) -> IssuedToken:
         """Return a token for a user that is logged in at the XMPP server. The server vouches for them.
