@@ -1,5 +1,6 @@
 """Reading the specification's parameters: every form a client sends them in, every way they can be wrong."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,8 @@ from session_api.legacy_parameters import (
 from starlette.requests import Request
 from starlette.types import Message
 from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_runtime import bodies
+from tlim_runtime.bodies import BodyTooSlow
 
 PRINTED = "[\n  {\n  user_id:'clientA'\n  },\n  {\n  user_id:'clientB'\n  },\n]"  # as the specification prints it
 
@@ -43,6 +46,24 @@ async def test_query_form_multipart_and_json_say_the_same() -> None:
         await parameters_of("POST", body="{session_name:'会议'}".encode(), content_type="text/plain"),
     ]
     assert [one["session_name"] for one in said] == ["会议"] * 6
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=b", "application/json", None])
+async def test_a_body_that_never_ends_is_refused(content_type: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_S", 0.1)
+    parts = iter([b"--b\r\n"])
+
+    async def receive() -> Message:
+        for part in parts:
+            return {"type": "http.request", "body": part, "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    headers = [] if content_type is None else [(b"content-type", content_type.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    async with asyncio.timeout(5):
+        with pytest.raises(BodyTooSlow):
+            await read_parameters(Request(scope, receive), max_bytes=1_000_000)
 
 
 async def test_utf8_that_is_not_percent_encoded_is_read_as_utf8() -> None:

@@ -1,7 +1,8 @@
 """Request bodies that are read into memory, with limits on their time, size (`max_body_size`) and number of values."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -27,23 +28,31 @@ class BodyTooSlow(HttpRefusal):
 
     status = 408
 
-    def __init__(self) -> None:
-        super().__init__(ErrorCode.FIELD_INVALID, f"the request body did not arrive within {BODY_S:g} s")
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(ErrorCode.FIELD_INVALID, f"the request body did not arrive within {limit_s:g} s")
 
     def headers(self) -> dict[str, str]:
         """Return the header that closes the connection: we do not wait for the rest (RFC 9110 section 15.5.9)."""
         return {"Connection": "close"}
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the whole body; raises BodyTooSlow. Later readers of the request get the same body."""
+@asynccontextmanager
+async def body_in_time(limit_s: float | None = None) -> AsyncIterator[None]:
+    """Bound the reading of a request's body to `limit_s` seconds, or to BODY_S; raises BodyTooSlow."""
+    limit_s = BODY_S if limit_s is None else limit_s
     try:
-        async with asyncio.timeout(BODY_S):
-            return await request.body()
+        async with asyncio.timeout(limit_s):
+            yield
     except TimeoutError:
-        raise BodyTooSlow from None
+        raise BodyTooSlow(limit_s) from None
     except ClientDisconnect:
         raise HTTPException(400, "the client hung up") from None  # nobody hears it
+
+
+async def read_body(request: Request, limit_s: float | None = None) -> bytes:
+    """Return the whole body; `limit_s` and BodyTooSlow as `body_in_time`. Later readers of the request get it, too."""
+    async with body_in_time(limit_s):
+        return await request.body()
 
 
 class _ExactRequest(Request):

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.lenient import read_json
-from tlim_runtime.bodies import read_body
+from tlim_runtime.bodies import body_in_time, read_body
 
 from session_api.edits import MAX_LISTED, Edit, NewSession
 
@@ -33,7 +33,8 @@ _REMOVING = frozenset({"del", "delete"})
 async def read_parameters(request: Request, max_bytes: int) -> Parameters:
     """Return the parameters of the query and of the body, whatever its media type; the body wins.
 
-    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for a form that is malformed or not UTF-8.
+    Raises JSON_INVALID for a JSON body that is not an object, FIELD_INVALID for a form that is malformed or not UTF-8,
+    BodyTooSlow.
     """
     parameters = dict[str, object](_read_form(request.scope["query_string"]))
     media_type = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
@@ -96,7 +97,7 @@ def _read_form(raw: bytes) -> dict[str, str]:
 
 async def _read_multipart(request: Request, max_bytes: int) -> dict[str, object]:
     try:
-        async with request.form(max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
+        async with body_in_time(), request.form(max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
             return dict(form.items())
     except HTTPException as error:
         if error.status_code != 400:

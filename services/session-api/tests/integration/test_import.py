@@ -159,6 +159,18 @@ async def test_a_whole_company_is_one_import(admin: httpx.AsyncClient) -> None:
     assert (await post_csv(admin, text + "one-more,x\n")).status_code == 413
 
 
+async def test_a_file_that_never_ends_is_408(admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("session_api.import_endpoints.FILE_S", 0.1)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"user_id\n"
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        answer = await admin.post(PATH, content=endless(), headers={"Content-Type": "text/csv"})
+    assert (answer.status_code, answer.headers["Connection"]) == (408, "close")
+
+
 async def test_two_imports_of_the_same_people_at_once_do_not_deadlock(admin: httpx.AsyncClient) -> None:
     rows = [{"user_id": f"u{one}"} for one in range(300)]
     answers = await asyncio.gather(*(admin.post(PATH, json=some) for some in (rows, rows[::-1], rows, rows[::-1])))
