@@ -27,16 +27,24 @@ def test_a_link_in_a_directory_that_is_handed_over_gives_nothing_away(tmp_path: 
     assert link.lstat().st_uid == link.parent.stat().st_uid != 0
 
 
+def write_nats(directory: Path) -> Path:
+    return nats.write_config(directory, {"tests": "x"})
+
+
+def write_s3(directory: Path) -> Path:
+    return s3.write_identities(directory, [])
+
+
 @pytest.mark.parametrize(
-    "name", ["nats.conf", "nats.new", "users.conf", "users.new", "identities.json", "identities.new"]
-)
-@pytest.mark.parametrize(
-    "write",
+    ("write", "name"),
     [
-        lambda directory: nats.write_config(directory, {"tests": "x"}),
-        lambda directory: s3.write_identities(directory, []),
+        (write_nats, "nats.conf"),
+        (write_nats, "nats.new"),
+        (write_nats, "users.conf"),
+        (write_nats, "users.new"),
+        (write_s3, "identities.json"),
+        (write_s3, "identities.new"),
     ],
-    ids=["nats", "s3"],
 )
 def test_a_link_in_place_of_a_configuration_is_replaced_and_not_followed(
     tmp_path: Path, of_ours: Path, write: Callable[[Path], Path], name: str
