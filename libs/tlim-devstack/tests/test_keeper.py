@@ -32,21 +32,27 @@ class FakePrograms:
 
 
 class Disk:
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.is_broken = self.has_room = False
+        self.held = directory / "nats-is-held"
 
     def keeper(self, programs: FakePrograms) -> Keeper:
-        return Keeper(programs, lambda: self.is_broken, lambda: self.has_room)
+        return Keeper(programs, lambda: self.is_broken, lambda: self.has_room, self.held)
 
 
-def test_what_was_given_up_is_started_again() -> None:
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path)
+
+
+def test_what_was_given_up_is_started_again(disk: Disk) -> None:
     programs = FakePrograms(postgres="FATAL")
-    Disk().keeper(programs).look()
+    disk.keeper(programs).look()
     assert programs.done == ["start postgres"]
 
 
-def test_nats_is_stopped_while_its_disk_is_full_and_started_when_there_is_space() -> None:
-    disk, programs = Disk(), FakePrograms()
+def test_nats_is_stopped_while_its_disk_is_full_and_started_when_there_is_space(disk: Disk) -> None:
+    programs = FakePrograms()
     keeper = disk.keeper(programs)
     keeper.look()
     assert programs.done == []
@@ -60,22 +66,44 @@ def test_nats_is_stopped_while_its_disk_is_full_and_started_when_there_is_space(
     assert programs.done == ["stop nats", "start nats"]
 
 
-def test_nats_is_started_anew_at_once_where_there_is_space_already() -> None:
-    disk, programs = Disk(), FakePrograms()
+def test_nats_is_started_anew_at_once_where_there_is_space_already(disk: Disk) -> None:
+    programs = FakePrograms()
     disk.is_broken = disk.has_room = True
     disk.keeper(programs).look()
     assert programs.done == ["stop nats", "start nats"]
 
 
-def test_another_keeper_goes_on_where_the_first_one_ended() -> None:
-    disk, programs = Disk(), FakePrograms(nats="STOPPED")
-    disk.has_room = True
+def test_another_keeper_goes_on_where_the_first_one_ended(disk: Disk) -> None:
+    programs = FakePrograms()
+    disk.is_broken = True
     disk.keeper(programs).look()
-    assert programs.done == ["start nats"]
+    disk.has_room, disk.is_broken = True, False
+    disk.keeper(programs).look()
+    assert programs.done == ["stop nats", "start nats"]
 
 
-def test_what_somebody_has_stopped_stays_stopped() -> None:
-    disk, programs = Disk(), FakePrograms()
+def test_another_keeper_leaves_stopped_what_somebody_has_stopped(disk: Disk) -> None:
+    programs = FakePrograms()
+    disk.is_broken = disk.has_room = True
+    keeper = disk.keeper(programs)
+    keeper.look()
+    disk.is_broken = False
+    keeper.look()
+    programs.now["nats"] = "STOPPED"
+    disk.keeper(programs).look()
+    assert programs.done == ["stop nats", "start nats"]
+
+
+def test_nats_is_stopped_and_started_where_the_full_disk_takes_no_file_either(disk: Disk) -> None:
+    disk.held = Path("/proc/nats-is-held")
+    programs = FakePrograms()
+    disk.is_broken = disk.has_room = True
+    disk.keeper(programs).look()
+    assert programs.done == ["stop nats", "start nats"]
+
+
+def test_what_somebody_has_stopped_stays_stopped(disk: Disk) -> None:
+    programs = FakePrograms()
     keeper = disk.keeper(programs)
     keeper.look()
     disk.has_room = True

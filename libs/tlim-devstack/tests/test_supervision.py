@@ -29,3 +29,18 @@ def test_a_program_gets_its_settings_to_the_letter(tmp_path: Path) -> None:
 def test_a_setting_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="both kinds of quotes"):
         Supervisor(tmp_path).configure([Program("one", ["true"], {"JSON": '"it\'s me"'})])
+
+
+def test_a_program_that_runs_already_goes_on_and_an_unknown_one_is_a_failure(tmp_path: Path) -> None:
+    runner = Supervisor(tmp_path)
+    runner.configure([Program("one", ["sleep", "600"])])
+    runner.launch(background=False)
+    try:
+        runner.start("one")
+        before = runner.pid("one")
+        runner.start("one")
+        assert runner.pid("one") == before != 0
+        with pytest.raises(StackError, match="BAD_NAME"):
+            runner.start("two")
+    finally:
+        runner.shutdown()

@@ -41,14 +41,18 @@ class Keeper:
     """Starts programs again that supervisord has given up, and NATS when it has lost a write.
 
     NATS is stopped while the disk is full, so that its publishers notice at once. `nats_is_broken` says whether NATS
-    has lost a write, `has_room` whether there is space again.
+    has lost a write, `has_room` whether there is space again. The file `held` is there while the keeper holds NATS
+    stopped, so that the next keeper starts that NATS, and none that somebody else has stopped.
     """
 
-    def __init__(self, programs: Programs, nats_is_broken: Callable[[], bool], has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self, programs: Programs, nats_is_broken: Callable[[], bool], has_room: Callable[[], bool], held: Path
+    ) -> None:
         self._programs = programs
         self._nats_is_broken = nats_is_broken
         self._has_room = has_room
-        self._nats_is_held = True  # if NATS is stopped now, an earlier keeper has stopped it
+        self._held = held
+        self._nats_is_held = held.exists()
 
     def look(self) -> None:
         """Look once, and do what is due; raises StackError when supervisord does not answer."""
@@ -58,12 +62,22 @@ class Keeper:
             _say(f"starting again: {', '.join(given_up)}")
             self._programs.start(*given_up)
         if states[NATS] == _RUNNING:
-            self._nats_is_held = self._nats_is_broken()
+            self._hold(self._nats_is_broken())
             if self._nats_is_held:
                 _say("NATS has lost a write: it is stopped, and started again when there is space")
                 self._programs.stop([NATS])
         if self._nats_is_held and states[NATS] in (_RUNNING, _STOPPED) and self._has_room():
             self._programs.start(NATS)
+
+    def _hold(self, held: bool) -> None:
+        self._nats_is_held = held
+        if not held:
+            self._held.unlink(missing_ok=True)
+            return
+        try:
+            self._held.touch()
+        except OSError as error:  # the disk is full
+            _say(f"if the keeper ends now, NATS stays stopped: {error}")
 
 
 class NatsHealth:
@@ -113,7 +127,7 @@ def main() -> None:
     home, port = Path(sys.argv[1]), int(sys.argv[2])
     programs = Supervisor(home)
     health = NatsHealth(port, lambda: programs.pid(NATS))
-    keeper = Keeper(programs, health.is_broken, lambda: has_room(home))
+    keeper = Keeper(programs, health.is_broken, lambda: has_room(home), home / "nats-is-held")
     while True:
         time.sleep(LOOK_EVERY_S)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 from xmlrpc.client import Fault, ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.private_files import write_private
@@ -83,7 +83,12 @@ class Supervisor:
     def start(self, *names: str) -> None:
         """Start these programs if they are not running, all at once, without waiting for them to be ready."""
         for name in names:
-            self._call("startProcess", name, False)  # XML-RPC has no names for arguments
+            try:
+                self._call("startProcess", name, False)  # XML-RPC has no names for arguments
+            except StackError as error:
+                fault = error.__cause__
+                if not (isinstance(fault, Fault) and fault.faultCode == Faults.ALREADY_STARTED):
+                    raise
 
     def stop(self, names: Sequence[str]) -> None:
         """Stop these programs at once and wait until they have ended."""
