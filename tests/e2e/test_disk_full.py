@@ -1,10 +1,12 @@
 """The disk is full while people write: senders are told, and everything goes on by itself when there is space again."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -33,11 +35,15 @@ ANSWER_S = 10
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    try:
-        with disks.small_disk(tmp_path / "disk", SIZE_MIB) as directory:
-            yield directory
-    except StackError as error:
-        pytest.skip(str(error))
+    """A small disk. Where none can be mounted the story is skipped; TLIM_E2E_DISK=always (as in CI) makes it fail."""
+    with ExitStack() as mounted:
+        try:
+            directory = mounted.enter_context(disks.small_disk(tmp_path / "disk", SIZE_MIB))
+        except StackError as error:
+            if os.environ.get("TLIM_E2E_DISK") == "always":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield directory
 
 
 @pytest.fixture
@@ -115,3 +121,17 @@ async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
     await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
     assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
     assert cramped_stack.supervisor.is_running()
+
+
+@pytest.mark.parametrize(("knob", "outcome"), [("", pytest.skip.Exception), ("always", pytest.fail.Exception)])
+def test_the_story_is_skipped_where_mount_is_not_permitted_and_fails_if_ci_wants_it(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, knob: str, outcome: type[BaseException]
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise StackError("no file system can be mounted here")
+
+    monkeypatch.setenv("TLIM_E2E_DISK", knob)
+    monkeypatch.setattr(disks, "small_disk", refuse)
+    with pytest.raises((pytest.skip.Exception, pytest.fail.Exception), match="no file system") as told:
+        request.getfixturevalue("disk")
+    assert told.type is outcome
