@@ -19,6 +19,10 @@ from session_api.settings import Settings
 from session_api.subscribers import Subscribers
 from session_api.xmpp_accounts import XmppAccounts
 
+OWN_POOL = QUESTIONS_POOL + 2
+"""Connections of the service's own, of which no request over HTTP takes any. Two are for the outbox relay and for the
+taking back of a revocation."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; nothing is opened before its lifespan starts."""
@@ -57,24 +61,24 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
         stack.push_async_callback(database.close)
-        questions = Database(settings.database_url.get_secret_value(), QUESTIONS_POOL)
-        stack.push_async_callback(questions.close)
+        own = Database(settings.database_url.get_secret_value(), OWN_POOL)
+        stack.push_async_callback(own.close)
         broker = await Broker.connect(
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
         )
         stack.push_async_callback(broker.close)
         check_room(settings, broker.max_payload)
-        relay = OutboxRelay(database, broker, OUTBOX)
+        relay = OutboxRelay(own, broker, OUTBOX)
         await relay.start()
         stack.push_async_callback(relay.stop)
-        await Subscribers(questions).listen(broker)
+        await Subscribers(own).listen(broker)
         app.state.database = database
         app.state.xmpp_accounts = XmppAccounts.of(settings)
         if app.state.xmpp_accounts is not None:
             stack.callback(app.state.xmpp_accounts.close)
         app.state.outbox_relay = relay
-        app.state.revocations = revocations_of(database, relay, settings)
-        app.state.health.add("postgres", questions.ping)
+        app.state.revocations = revocations_of(own, relay, settings)
+        app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)
         await stack.enter_async_context(compared_clock(broker, app.state.health))

@@ -1,5 +1,6 @@
 """The dependencies of the endpoints: the caller, and the rules bound to the single transaction of a request."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,9 +50,10 @@ def session_service(session: AsyncSession, settings: Settings, require_broker: R
 
 def revocations_of(database: Database, relay: OutboxRelay, settings: Settings) -> Revocations:
     """Return the object that publishes removals and deletions before they are answered, or undoes them."""
+    one_at_a_time = asyncio.Lock()  # they wait for the same lock in PostgreSQL, each with a connection of a small pool
 
     async def take_back(session_id: str, version: int) -> bool:
-        async with database.session() as session:
+        async with one_at_a_time, database.session() as session:
             if not await OUTBOX.withdraw(session, session_event_id(session_id, version)):
                 return False
             await session_service(session, settings, relay.require_broker).undo(session_id, version)

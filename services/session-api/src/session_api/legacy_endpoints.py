@@ -1,5 +1,6 @@
 """The specification's own addresses: addSession, modifySession, deleteSession (specification section 5, 13 to 15)."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import CurrentUser, caller, token_user
 from tlim_runtime.errors import LegacyRoute, NotAuthenticated, problem_responses
+from tlim_runtime.turns import TURN_RESPONSES, Turns
 
 from session_api import legacy_parameters as parameters
 from session_api.dependencies import IDEMPOTENCY_KEY, IdempotencyKeyDep, SessionsDep, SettingsDep
@@ -23,15 +25,6 @@ class Utf8Json(JSONResponse):
     media_type = "application/json; charset=utf-8"
 
 
-endpoints = APIRouter(
-    route_class=LegacyRoute,
-    default_response_class=Utf8Json,
-    tags=["specification"],
-    responses=problem_responses(ErrorCode.UNAVAILABLE, statuses=(401, 413)),
-    max_body_size=MAX_BODY_BYTES,
-)
-
-
 async def _parameters(
     request: Request, token: Annotated[CurrentUser | None, Depends(token_user)], settings: SettingsDep
 ) -> parameters.Parameters:
@@ -41,6 +34,32 @@ async def _parameters(
 
 
 ParametersDep = Annotated[parameters.Parameters, Depends(_parameters)]
+
+
+async def _turn(
+    request: Request,
+    token: Annotated[CurrentUser | None, Depends(token_user)],
+    given: ParametersDep,
+    settings: SettingsDep,
+) -> AsyncIterator[None]:
+    """Hold the caller's turn, as turns.IN_TURN does. A request that names nobody is refused without a connection."""
+    named = parameters.read_named_user(given) if token is None else None
+    if token is None and named is None:
+        yield
+        return
+    turns: Turns = request.app.state.turns
+    async with turns.one(caller(token, named, settings).user_id):
+        yield
+
+
+endpoints = APIRouter(
+    dependencies=[Depends(_turn, scope="function")],
+    route_class=LegacyRoute,
+    default_response_class=Utf8Json,
+    tags=["specification"],
+    responses={**problem_responses(ErrorCode.UNAVAILABLE, statuses=(401, 413)), **TURN_RESPONSES},
+    max_body_size=MAX_BODY_BYTES,
+)
 
 
 def _caller(

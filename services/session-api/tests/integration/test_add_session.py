@@ -1,15 +1,23 @@
 """addSession, sentence by sentence of docs/wire-protocol.md, "Legacy HTTP"."""
 
+import asyncio
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
+import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 from session_api.settings import Settings
 from tlim_protocol.errors import ErrorCode
+from tlim_runtime.turns import WAITING
 
 AsUser = Callable[..., httpx.AsyncClient]
+Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
 
 PATHS = ["/plugin/tlim/addSession", "/plugins/tlim/addSession"]
 PATH = PATHS[0]
@@ -195,3 +203,23 @@ async def test_a_body_of_many_megabytes_is_413(as_user: AsUser) -> None:
 async def test_unknown_ids_do_not_count_against_the_size_limit(as_user: AsUser, settings: Settings) -> None:
     ghosts = [f"ghost{one}" for one in range(settings.session_max_subscribers)]
     assert (await add(as_user("alice"), *ghosts, "bob"))["subscribers"] == elements("alice", "bob")
+
+
+@pytest.mark.usefixtures("people")
+async def test_one_persons_requests_take_turns_and_hold_nobody_else_up(
+    running: Running, client_of: Callable[..., httpx.AsyncClient], settings: Settings
+) -> None:
+    blocker = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
+    limits = {"database_pool_size": 3, "requests_at_once_per_user": 2}
+    async with running(settings.model_copy(update=limits)) as app:
+        alice, said = client_of(app, "alice"), {"session_type": "1", "subscribers": text("bob")}
+        blocking = blocker.transaction()
+        await blocking.start()
+        await blocker.execute("SELECT pg_advisory_xact_lock(hashtext('session_changes'))")
+        adding = [asyncio.create_task(alice.post(PATH, data=said)) for _ in range(2 + WAITING + 5)]
+        refused = [await one for one in itertools.islice(asyncio.as_completed(adding), 5)]
+        assert [one.status_code for one in refused] == [429] * 5
+        assert (await client_of(app, "bob").get("/v1/sessions")).status_code == 200
+        await blocking.rollback()
+        assert Counter([(await one).status_code for one in adding]) == {200: 2 + WAITING, 429: 5}
+    await blocker.close()

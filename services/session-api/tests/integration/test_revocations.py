@@ -1,14 +1,17 @@
 """What takes rights away is in effect when it is answered, or it is refused and everything is as before."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from pydantic import SecretStr
+from session_api import revocations
 from session_api.settings import Settings
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack.restartable import RestartableNats
@@ -40,6 +43,9 @@ REVOKING: dict[str, Ask] = {
         "/plugin/tlim/deleteSession", params={"session_id": it}
     ),
 }
+WAITING_FOR_LOCKS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
+)
 WAYS = pytest.mark.parametrize("way", REVOKING)
 
 
@@ -126,6 +132,38 @@ async def test_what_jetstream_refuses_after_the_commit_is_taken_back(
     assert last.deleted or "bob" not in last.subscribers
 
 
+async def test_a_change_is_taken_back_while_requests_hold_every_connection(
+    *,
+    people: list[str],
+    running: Running,
+    client_of: Callable[..., httpx.AsyncClient],
+    settings: Settings,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "PUBLISHED_TIMEOUT_S", 0.1)
+    blocker = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
+    new = {"session_type": 1, "subscribers": people}
+    async with running(settings.model_copy(update={"database_pool_size": 2})) as app:
+        alice = client_of(app, "alice")
+        place = (await alice.post("/v1/sessions", json=new)).headers["location"]
+        await broker.api(f"STREAM.DELETE.{StreamName.IN}")
+        blocking = blocker.transaction()
+        await blocking.start()
+        await blocker.execute("SELECT pg_advisory_xact_lock(hashtext('outbox relay'))")
+        removal = asyncio.create_task(alice.patch(place, json={"remove": ["bob"]}))
+        await _until(blocker, "SELECT count(*) FROM sessions WHERE version = 2", 1)
+        await blocker.execute("SELECT pg_advisory_xact_lock(hashtext('session_changes'))")
+        others = [asyncio.create_task(client_of(app, one).post("/v1/sessions", json=new)) for one in ("bob", "carol")]
+        # two requests, the relay, and the taking back
+        await _until(blocker, WAITING_FOR_LOCKS, 4)
+        await blocking.rollback()
+        assert is_refused(await removal)
+        assert [(await other).status_code for other in others] == [201, 201]
+        assert "bob" in (await alice.get(place)).json()["subscribers"]
+    await blocker.close()
+
+
 async def test_a_reader_of_the_log_sees_that_what_was_taken_back_changed_nothing(
     as_user: AsUser, lunch: str, broker: Broker, connect_broker: Callable[[str], Awaitable[Broker]]
 ) -> None:
@@ -167,3 +205,9 @@ async def _until_reachable(app: FastAPI) -> None:
     async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
         with attempt:
             assert (await app.state.health.check())["nats"] == "ok"
+
+
+async def _until(connection: "asyncpg.Connection[asyncpg.Record]", question: str, count: int) -> None:
+    async for attempt in AsyncRetrying(stop=stop_after_delay(8), wait=wait_fixed(0.05), reraise=True):
+        with attempt:
+            assert await connection.fetchval(question) == count
