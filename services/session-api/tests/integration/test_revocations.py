@@ -43,9 +43,7 @@ REVOKING: dict[str, Ask] = {
         "/plugin/tlim/deleteSession", params={"session_id": it}
     ),
 }
-WAITING_FOR_LOCKS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
-)
+WAITING_FOR_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 WAYS = pytest.mark.parametrize("way", REVOKING)
 
 
@@ -155,7 +153,7 @@ async def test_a_change_is_taken_back_while_requests_hold_every_connection(
         await _until(blocker, "SELECT count(*) FROM sessions WHERE version = 2", 1)
         await blocker.execute("SELECT pg_advisory_xact_lock(hashtext('session_changes'))")
         others = [asyncio.create_task(client_of(app, one).post("/v1/sessions", json=new)) for one in ("bob", "carol")]
-        # two requests, the relay, and the taking back
+        # two requests, the relay and the taking back; the relay of the fixture's application may wait as well
         await _until(blocker, WAITING_FOR_LOCKS, 4)
         await blocking.rollback()
         assert is_refused(await removal)
@@ -210,4 +208,4 @@ async def _until_reachable(app: FastAPI) -> None:
 async def _until(connection: "asyncpg.Connection[asyncpg.Record]", question: str, count: int) -> None:
     async for attempt in AsyncRetrying(stop=stop_after_delay(8), wait=wait_fixed(0.05), reraise=True):
         with attempt:
-            assert await connection.fetchval(question) == count
+            assert await connection.fetchval(question) >= count
