@@ -9,6 +9,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.outbox import OutboxRelay
+from tlim_runtime.throttle import Throttle
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
 from session_api.dependencies import revocations_of
@@ -77,6 +78,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if app.state.xmpp_accounts is not None:
             stack.callback(app.state.xmpp_accounts.close)
         app.state.outbox_relay = relay
+        app.state.pace = Throttle(settings.session_changes_per_user, "user")
         app.state.revocations = revocations_of(own, relay, settings)
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)

@@ -12,6 +12,7 @@ from tlim_protocol.subjects import session_event_id
 from tlim_runtime.auth import CurrentUser, admin_user, current_user
 from tlim_runtime.database import Database
 from tlim_runtime.outbox import OutboxRelay
+from tlim_runtime.throttle import Throttle
 
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
@@ -23,7 +24,7 @@ from session_api.import_service import DirectoryTransaction, ImportService
 from session_api.models import OUTBOX
 from session_api.repository import SessionRepository
 from session_api.revocations import Revocations
-from session_api.service import Caller, RequireBroker, SessionService
+from session_api.service import Caller, Charge, RequireBroker, SessionService
 from session_api.settings import Settings
 from session_api.users_repository import UserRepository
 from session_api.users_service import UserService
@@ -36,7 +37,13 @@ def settings_of(request: Request) -> Settings:
     return settings
 
 
-def session_service(session: AsyncSession, settings: Settings, require_broker: RequireBroker) -> SessionService:
+def _free_of_charge(_user_id: str, _people: int) -> None:
+    """Charge nothing: what is taken back was paid for."""
+
+
+def session_service(
+    session: AsyncSession, settings: Settings, require_broker: RequireBroker, charge: Charge = _free_of_charge
+) -> SessionService:
     """Return the rules of sessions, bound to a transaction."""
     return SessionService(
         SessionRepository(session),
@@ -44,6 +51,7 @@ def session_service(session: AsyncSession, settings: Settings, require_broker: R
         UserRepository(session),
         IdempotencyRepository(session),
         require_broker,
+        charge=charge,
         limit=settings.session_max_subscribers,
     )
 
@@ -101,9 +109,13 @@ TransactionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")
 
 
 def _sessions(
-    session: TransactionDep, settings: SettingsDep, revocations: Annotated[Revocations, Depends(_revocations)]
+    request: Request,
+    session: TransactionDep,
+    settings: SettingsDep,
+    revocations: Annotated[Revocations, Depends(_revocations)],
 ) -> SessionService:
-    return session_service(session, settings, revocations.require_broker)
+    pace: Throttle = request.app.state.pace
+    return session_service(session, settings, revocations.require_broker, pace.hit)
 
 
 def _users(session: TransactionDep) -> UserService:

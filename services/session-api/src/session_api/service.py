@@ -100,6 +100,10 @@ RequireBroker = Callable[[], Awaitable[None]]
 """Raises BrokerUnavailable unless a change could be published to the other services now."""
 
 
+Charge = Callable[[str, int], None]
+"""Counts for a user how many people hear of a change; raises TooManyRequests."""
+
+
 class SessionService:
     """The rules of sessions, for their doors; changes take effect when the caller's transaction is committed."""
 
@@ -111,6 +115,7 @@ class SessionService:
         keys: IdempotencyRepository,
         require_broker: RequireBroker,
         *,
+        charge: Charge,
         limit: int,
         clock: Clock = now_ms,
     ) -> None:
@@ -119,6 +124,7 @@ class SessionService:
         self._users = users
         self._keys = keys
         self._require_broker = require_broker
+        self._charge = charge
         self._limit = limit
         self._clock = clock
 
@@ -128,12 +134,14 @@ class SessionService:
         With an `Idempotency-Key` that has made one within 24 h: return that one as it was then.
 
         Raises SESSION_TYPE_INVALID, SESSION_USER_UNKNOWN (the caller is unknown, or nobody listed is known),
-        USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that shows nothing visible, FIELD_INVALID.
+        USER_UNKNOWN for a blank id, SESSION_NAME_EMPTY for a name that shows nothing visible, FIELD_INVALID,
+        TooManyRequests.
         """
         new = await _read(checked_new_session, new, size=len(new.subscribers))
         made = None if key is None else await self._made_before(caller, new, key)
         if made is not None:
             return made
+        self._charge(caller.user_id, 1 + len(new.subscribers))
         view = await self._make(caller, new)
         if key is not None:
             await self._keep(key, new, view)
@@ -194,8 +202,8 @@ class SessionService:
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:
         """Rename, add and remove as one new version; without any real change there is no new version.
 
-        Raises what `checked_edit` and `plan_edit` raise, and BrokerUnavailable when people are removed but the event
-        could not be published.
+        Raises what `checked_edit` and `plan_edit` raise, TooManyRequests, and BrokerUnavailable when people are removed
+        but the event could not be published.
         """
         checked_session_id(session_id)
         edit = await _read(checked_edit, edit, size=len(edit.add) + len(edit.remove))
@@ -203,16 +211,18 @@ class SessionService:
         subscribers = await self._sessions.subscribers(session)
         known = await self._known(session, subscribers, [caller.user_id, *edit.add])
         change = plan_edit(session, subscribers, caller.user_id, edit, known=known, limit=self._limit)
-        if change.removed:
-            await self._require_broker()
         if change.added or change.removed or change.session_name != session.session_name:
+            self._charge(caller.user_id, len(subscribers) + len(change.added))
+            if change.removed:
+                await self._require_broker()
             subscribers = await self._apply(session, subscribers, caller.user_id, change)
         return SessionView(session, subscribers, change.unknown)
 
     async def delete(self, caller: Caller, session_id: str, version: int | None = None) -> SessionView:
         """Delete a session for everybody, keeping it as a record.
 
-        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError, BrokerUnavailable if no event could be published.
+        Raises SESSION_UNKNOWN, NOT_ALLOWED, VersionConflictError, TooManyRequests, and BrokerUnavailable if no event
+        could be published.
         """
         session = await self._locked(session_id)
         subscribers = await self._sessions.subscribers(session)
@@ -220,6 +230,7 @@ class SessionService:
         known = await self._known(session, subscribers, [caller.user_id])
         if caller.user_id != leader_of(session, subscribers, known):
             raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session deletes it", field="session_id")
+        self._charge(caller.user_id, len(subscribers))
         await self._require_broker()
         session.version += 1
         session.changed_by = caller.user_id

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
+from tlim_runtime.throttle import Rate
 
 
 class Settings(DatabaseSettings, ServiceSettings):
@@ -14,6 +15,10 @@ class Settings(DatabaseSettings, ServiceSettings):
     session_max_subscribers: int = Field(default=10_000, ge=1)
     """The most people in a session. Every change sends the whole list as one event, which has up to 7.8 MB for 10,000
     people. The service does not start when that exceeds the broker's max_payload."""
+
+    session_changes_per_user: Rate = "20000/minute"
+    """How many people may hear of one user's changes of sessions. To make or rename a group of 10,000 counts as 10,000,
+    because each of them gets a notice."""
 
     xmpp_admin_url: str | None = None
     """Where ejabberd's mod_http_api is mounted (`http://127.0.0.1:5281/api`); None: accounts are made elsewhere, by
