@@ -1,5 +1,7 @@
 """The receiver is offline: messages sent meanwhile wait for them, in order."""
 
+from dataclasses import replace
+
 import pytest
 from tlim_client import connection
 from tlim_client.inbox import Delivered
@@ -60,7 +62,7 @@ async def test_a_connection_that_breaks_without_a_word_loses_nothing(people: Peo
 async def test_a_device_notices_a_network_that_fell_silent_and_loses_nothing(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "PATIENCE", replace(connection.PATIENCE, idle=0.5))
     monkeypatch.setattr(connection, "PING_SECONDS", 0.5)
     alice, bob = await people("alice", "bob")
     phone, at = await alice.device(), bob.stack.addresses
