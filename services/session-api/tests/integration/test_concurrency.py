@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from sqlalchemy import event
 from tlim_protocol.events import SessionEvent
@@ -12,6 +14,11 @@ AsUser = Callable[..., httpx.AsyncClient]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 EDITS = 30
+
+
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    return {"requests_at_once_per_user": EDITS}
 
 
 async def test_concurrent_edits_lose_nothing_and_never_mix(

@@ -140,7 +140,7 @@ async def test_a_message_over_the_bound_reaches_nobody_and_one_below_it_does(wor
         await bob.expect(Plain)
         await alice.socket.send_str(message_of(LARGEST + 1024, bob.jid))
         assert await alice.is_ended()
-    assert len(bob.inbox.history) == 1
+    assert len(bob.inbox.all(Plain)) == 1
 
 
 @both_servers
@@ -150,7 +150,7 @@ async def test_a_message_in_pieces_is_counted_as_a_whole(world: Any) -> None:
         await alice.log_in("alice", world.password_of("alice"))
         await alice.send_pieces(message_of(LARGEST * 4, bob.jid), 50_000)
         assert await alice.is_ended()
-    assert bob.inbox.history == []
+    assert bob.inbox.all(Plain) == []
 
 
 @both_servers
