@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from tlim_runtime import background
-from tlim_runtime.background import Background, Repeated, Tasks, beside, cancellable, running
+from tlim_runtime.background import Background, Repeated, Tasks, beside, running
 from tlim_runtime.outages import Unavailable
 
 NEVER, AT_ONCE = 86_400, 0
@@ -144,21 +144,6 @@ async def test_work_that_loses_its_cancellation_is_stopped_all_the_same() -> Non
     await asyncio.sleep(0)
     async with asyncio.timeout(30):
         await repeated.stop()
-
-
-async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
-    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def ask() -> str:
-        with cancellable():
-            return await asyncio.wait_for(answer, NEVER)
-
-    async with beside(ask()) as asking:
-        await asyncio.sleep(0)
-        answer.set_result("too late")
-        asking.cancel()
-        await asyncio.wait([asking])
-    assert asking.cancelled()
 
 
 async def test_closing_gives_tasks_time_and_then_ends_them() -> None:

@@ -12,8 +12,8 @@ until the work runs again. Stopping is always the same: cancel, then wait for th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from tlim_runtime.logging import get_logger
@@ -122,7 +122,9 @@ class Repeated:
     async def _rounds(self) -> None:
         if not self._at_once:
             await self._pause()
-        while not _is_cancelled():  # a library may lose the cancellation that was meant for us, see `cancellable`
+        # The work may have lost a cancellation that was meant for us: asyncio.wait_for of Python 3.11, which nats-py
+        # uses, returns the result when both come together. Then `stop` would wait for ever.
+        while not _is_cancelled():
             self._woken.clear()
             try:
                 await self._work()
@@ -198,22 +200,6 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # read it, or asyncio logs that it was never retrieved
-
-
-@contextmanager
-def cancellable() -> Iterator[None]:
-    """Raise CancelledError behind a block that was cancelled and lost it.
-
-    nats-py uses `asyncio.wait_for`. In Python 3.11 that returns the result when result and cancellation come together.
-    A loop around it would go on, and `stop` would wait for its end for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
 
 
 def _is_cancelled() -> bool:
