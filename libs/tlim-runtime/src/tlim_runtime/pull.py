@@ -172,9 +172,10 @@ class PullSession:
         If the session was lost, or the server does not answer within SETTLE_S, this does not wait for that.
         """
         self._broker.forget_disconnect(self._disconnected)
-        await self._watch.stop()
+        # First of all: a cancellation in what follows must not leave an inbox with an open pull request behind.
         if self._subscription is not None:
             await self._broker.unsubscribe(self._subscription)
+        await self._watch.stop()
         if self._acknowledged and not self._is_cut:
             await self._settle()
 
