@@ -34,8 +34,9 @@ class Backlog:
     async def without_recalled(self, events: Sequence[OutEvent], received: Sequence[int]) -> Sequence[OutEvent]:
         """Return the events. A recalled message loses its recipients, so that only its sender is answered.
 
-        `received` holds the time at which the broker got each event, in epoch milliseconds. It is used instead of
-        `stored_at`, which the store's clock gave. Raises Unavailable when the store does not answer.
+        `received` holds the time at which the broker got each event, in epoch milliseconds. An event is late when that
+        time says so, or its `stored_at`, since it may have been published again. With a store's clock that is behind,
+        more is asked than needed. Raises Unavailable when the store does not answer.
         """
         now = int(self._clock() * 1_000)
         if self._is_behind:
@@ -44,7 +45,9 @@ class Backlog:
         late = [
             event.seq
             for event, received_at in zip(events, received, strict=True)
-            if received_at < before and isinstance(event, StoredMessage) and _is_overtakable(event)
+            if isinstance(event, StoredMessage)
+            and min(received_at, event.stored_at) < before
+            and _is_overtakable(event)
         ]
         if not late:
             return events
