@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tlim_devstack.failures import StackError
@@ -40,3 +41,10 @@ def test_random_ports_are_all_different() -> None:
     ports = Ports.random()
     chosen = list(vars(ports).values())
     assert len(set(chosen)) == len(chosen)
+
+
+def test_random_ports_are_none_that_the_system_gives_to_connections() -> None:
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        assert connection.getsockname()[1] >= lowest > max(vars(Ports.random()).values())

@@ -52,10 +52,7 @@ class Ports:
     @classmethod
     def random(cls) -> Self:
         """Return free ports, for a stack beside others."""
-        chosen: set[int] = set()
-        while len(chosen) < len(fields(cls)):
-            chosen.add(free_port())
-        return cls(**dict(zip((item.name for item in fields(cls)), chosen, strict=True)))
+        return cls(**{item.name: free_port() for item in fields(cls)})
 
     @property
     def s3_inner(self) -> tuple[int, ...]:

@@ -2,13 +2,17 @@
 
 import socket
 from collections.abc import Callable
+from itertools import cycle
 from operator import not_
+from random import SystemRandom
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tlim_devstack.failures import StackError
 
 POLL_SECONDS = 0.1
+_CANDIDATES = cycle(SystemRandom().sample(range(20_000, 32_768), k=12_768))
+"""Each process has an order of its own, so that two test runs side by side do not choose the same ports."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
@@ -30,7 +34,18 @@ def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody uses at this moment."""
+    """Return a TCP port of the loopback address that nobody uses, and that this process was not given before.
+
+    Linux gives ports from 32,768 on to outgoing connections. A port below cannot be lost to a connection before the
+    server listens on it.
+    """
+    return next(port for port in _CANDIDATES if _can_be_bound(port))
+
+
+def _can_be_bound(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

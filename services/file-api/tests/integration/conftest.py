@@ -24,6 +24,7 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import NatsServer
+from tlim_devstack.waiting import free_port
 from tlim_protocol.events import FileEvent, FileQuestion, FileVerdict
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import Rpc
@@ -150,9 +151,7 @@ class World:
 
     async def start_process(self, **changes: Any) -> asyncio.subprocess.Process:
         """The service as it runs in production, ready, on a port of its own."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         service = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "file_api", env=self.environment(port=self.port, **changes)
         )
