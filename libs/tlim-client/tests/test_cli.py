@@ -27,11 +27,10 @@ TEXT = text_message("bob", "alice", "hi, 你好")
 class FakeXmpp(XmppClient):
     """A made-up server. It answers each message with `answers`, and has some events waiting at the start."""
 
-    def __init__(self, profile: Profile, waiting: list[Received], answer: Callable[[Envelope], Received]) -> None:
+    def __init__(self, profile: Profile, waiting: list[Received], answer: Callable[[Envelope, str], Received]) -> None:
         super().__init__(profile.server, profile.user, profile.password)
         self._waiting, self._answer_to = waiting, answer
         self.sent: list[Envelope] = []
-        self.stanza_id = ""
 
     async def connect(self, within: float = 20) -> None:
         del within
@@ -42,9 +41,8 @@ class FakeXmpp(XmppClient):
         pass
 
     def send_stanza(self, stanza: Element) -> None:
-        self.stanza_id = stanza.get("id", "")
         self.sent.append(read_envelope(stanza.findtext(f"{{{CLIENT_NS}}}body"), self.user))
-        self.inbox.put(self._answer_to(self.sent[-1]))
+        self.inbox.put(self._answer_to(self.sent[-1], stanza.get("id", "")))
 
 
 class FakeDoors(Doors):
@@ -54,7 +52,7 @@ class FakeDoors(Doors):
         super().__init__()
         self.profiles = Profiles(folder)
         self.waiting: list[Received] = []
-        self.answer: Callable[[Envelope], Received] = lambda envelope: Stored(envelope.msg_id, 7, 1_000)
+        self.answer: Callable[[Envelope, str], Received] = lambda sent, stanza: Stored(sent.msg_id, 7, 1_000, stanza)
         self.requests: list[httpx.Request] = []
         self.clients: list[FakeXmpp] = []
         self.http_answers: dict[str, httpx.Response] = {
@@ -194,15 +192,15 @@ def test_send_uploads_a_file_then_sends_its_id(as_alice: Terminal, tmp_path: Pat
 
 
 def test_send_tells_a_refusal_in_one_line(as_alice: Terminal) -> None:
-    as_alice.doors.answer = lambda envelope: Refused(
-        ErrorCode.USER_UNKNOWN, envelope.msg_id, "to", "bob is not\na user here", "s", ErrorCode.USER_UNKNOWN
+    as_alice.doors.answer = lambda sent, stanza_id: Refused(
+        ErrorCode.USER_UNKNOWN, sent.msg_id, "to", "bob is not\na user here", stanza_id, ErrorCode.USER_UNKNOWN
     )
     error = as_alice.failing("send", "--to", "bob", "hi")
     assert error == f"tlim: {ErrorCode.USER_UNKNOWN}: bob is not a user here\n"
 
 
 def test_send_does_not_try_again_to_reach_an_address_that_no_xmpp_server_takes(as_alice: Terminal) -> None:
-    as_alice.doors.answer = lambda _: Bounced("jid-malformed", as_alice.doors.clients[0].stanza_id, "bad 'to'")
+    as_alice.doors.answer = lambda _, stanza_id: Bounced("jid-malformed", stanza_id, "bad 'to'")
     assert "jid-malformed" in as_alice.failing("send", "--to", "bob", "hi", "--timeout", "2")
     assert len(as_alice.doors.clients[0].sent) == 1
 

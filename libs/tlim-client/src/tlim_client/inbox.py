@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tlim_protocol.envelope import Envelope
@@ -31,11 +31,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The server has committed a message of ours (docs/wire-protocol.md, "Promises"): `time` in epoch milliseconds."""
+    """The server has committed a message of ours (docs/wire-protocol.md, "Promises"): `time` in epoch milliseconds.
+
+    `stanza_id` names the stanza that is answered. A resend is a stanza of its own. Its answer is equal.
+    """
 
     msg_id: str
     seq: int
     time: int
+    stanza_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

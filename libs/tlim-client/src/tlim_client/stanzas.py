@@ -75,7 +75,8 @@ def _read_stored(stanza: Element) -> Stored | None:
     stored = stanza.find(Tag.STORED.qualified)
     if stored is None:
         return None
-    return Stored(stored.get("msg_id", ""), _number(stored.get("seq")) or 0, _number(stored.get("time")) or 0)
+    seq, time = _number(stored.get("seq")) or 0, _number(stored.get("time")) or 0
+    return Stored(stored.get("msg_id", ""), seq, time, stanza.get("id", ""))
 
 
 def _read_refusal(stanza: Element) -> Refused | None:

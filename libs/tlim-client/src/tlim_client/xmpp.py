@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from xml.etree.ElementTree import Element
 
 from slixmpp import JID, Iq
@@ -73,11 +73,12 @@ class XmppClient(Connection):
         refusal, ClientError for a stanza that no server accepts, and NotReceivedError after `give_up` seconds.
         """
         trouble = "no answer"
+        stanza_ids = set[str]()
         try:
             async with asyncio.timeout(give_up):
                 while True:
-                    stanza_id = self.send(envelope, to=to)
-                    answer = await self._answer(envelope.msg_id, stanza_id, retry_after)
+                    stanza_ids.add(self.send(envelope, to=to))
+                    answer = await self._answer(stanza_ids, retry_after)
                     if isinstance(answer, Stored):
                         return answer
                     if answer is not None:
@@ -114,15 +115,16 @@ class XmppClient(Connection):
         self.send_stanza(message_stanza(jid, body, stanza_id, location=location, sender_jid=sender))
         return stanza_id
 
-    async def _answer(self, msg_id: str, stanza_id: str, within: float) -> Stored | Refused | Bounced | None:
+    async def _answer(self, stanza_ids: Collection[str], within: float) -> Stored | Refused | Bounced | None:
+        """Return the answer to one of these stanzas, or None after `within` seconds.
+
+        The msg_id does not tell: a message that was sent twice has two answers. The second answer must not be taken for
+        the answer to what is sent later under this msg_id.
+        """
+
         def about_it(event: Received) -> Stored | Refused | Bounced | None:
-            match event:
-                case Stored() if event.msg_id == msg_id:
-                    return event
-                case Refused() if event.msg_id == msg_id or (event.msg_id is None and event.stanza_id == stanza_id):
-                    return event
-                case Bounced() if event.stanza_id == stanza_id:
-                    return event
+            if isinstance(event, Stored | Refused | Bounced) and event.stanza_id in stanza_ids:
+                return event
             return None
 
         try:
