@@ -19,7 +19,10 @@ from tests.e2e.clients.web import WEB_ORIGIN
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
 MANY = "100000/minute"
+RECALL_WINDOW_S = 3600
+"""The two minutes of production would make a test of recalls depend on the speed of the machine."""
 LIMITS = {
+    "TLIM_RECALL_WINDOW": f"PT{RECALL_WINDOW_S}S",
     "TLIM_TOKEN_ATTEMPTS_PER_ADDRESS": MANY,  # all people of all tests log in from one address
     "TLIM_UPLOADS_PER_USER": MANY,  # made-up requests are all one person's
 }

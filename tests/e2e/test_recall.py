@@ -17,8 +17,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People, next_chat
-
-WINDOW_S = 120
+from tests.e2e.conftest import RECALL_WINDOW_S
 
 
 async def _is_recalled(device: XmppClient, message: Envelope) -> None:
@@ -151,8 +150,8 @@ async def test_only_the_author_recalls_only_within_the_window_and_only_what_is_t
     late, early, fresh = [alice.text_to(bob, name) for name in ("late", "early", "fresh")]
     for message in (late, early, fresh):
         await phone.send_until_stored(message)
-    await _make_older(stack, late, WINDOW_S + 1)
-    await _make_older(stack, early, WINDOW_S // 2)
+    await _make_older(stack, late, RECALL_WINDOW_S + 1)
+    await _make_older(stack, early, RECALL_WINDOW_S // 2)
 
     codes = {}
     for name, device, msg_ids in (
