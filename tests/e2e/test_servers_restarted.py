@@ -8,10 +8,9 @@ import pytest
 from tlim_client.failures import RefusedError
 from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
-from tlim_devstack.waiting import wait_until
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.flow import Flow, assert_all_delivered, assert_all_kept
+from tests.e2e.clients.flow import Flow, assert_all_delivered, assert_all_kept, kill_and_wait
 from tests.e2e.clients.people import People, Person, ids_in_history
 
 WAYS: dict[str, Callable[[Stack, str], None]] = {"killed": Stack.kill, "restarted": Stack.restart}
@@ -54,7 +53,7 @@ async def test_who_was_away_when_the_xmpp_server_was_killed_gets_everything_all_
         await phone.send_until_stored(message)
     await phone.close()
 
-    await asyncio.to_thread(_kill, disturbed_stack, disturbed_stack.xmpp_name)
+    await asyncio.to_thread(kill_and_wait, disturbed_stack, disturbed_stack.xmpp_name)
 
     ids = [message.msg_id for message in sent]
     synced, _ = await reader.sync()
@@ -70,14 +69,6 @@ async def _with_lasting_accounts(people: Awaitable[Sequence[Person]], stack: Sta
     known = await people
     await asyncio.to_thread(stack.restart, stack.xmpp_name)
     return known
-
-
-def _kill(stack: Stack, name: str) -> None:
-    """Kill a part, and wait until it runs again."""
-    killed = stack.supervisor.pid(name)
-    stack.kill(name)
-    wait_until(lambda: stack.supervisor.pid(name) not in {0, killed}, f"the return of {name}")
-    stack.wait_ready(name)
 
 
 async def test_http_answers_again_after_postgresql_was_away(people: People, disturbed_stack: Stack) -> None:

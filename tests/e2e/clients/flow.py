@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import XmppClient
+from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
 
 from tests.e2e.clients.people import Person
 
@@ -78,3 +80,11 @@ async def assert_all_kept(flow: Flow, sender: Person, receiver: Person, device: 
     stored = await assert_all_delivered(flow, sender, receiver, device)
     firsts = list(dict.fromkeys(event.envelope.msg_id for event in device.inbox.all(Delivered)))
     assert firsts == stored, "first deliveries are not in the order of seq"
+
+
+def kill_and_wait(stack: Stack, name: str) -> None:
+    """Kill a part, and wait until it runs again."""
+    killed = stack.supervisor.pid(name)
+    stack.kill(name)
+    wait_until(lambda: stack.supervisor.pid(name) not in {0, killed}, f"the return of {name}")
+    stack.wait_ready(name)

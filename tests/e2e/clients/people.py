@@ -58,6 +58,10 @@ class People:
         user_id = f"{name if name.isascii() else 'user'}-{secrets.token_hex(4)}".lower()
         password = await asyncio.to_thread(self._stack.register_user, user_id)
         await self.admin.put_user(user_id, name)
+        return self.with_account(user_id, password)
+
+    def with_account(self, user_id: str, password: str) -> Person:
+        """Return the person with this account, which was made elsewhere."""
         return Person(user_id, password, self._stack, self._open)
 
 

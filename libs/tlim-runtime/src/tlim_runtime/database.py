@@ -60,6 +60,7 @@ class Database:
             },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._alone: set[str] = set()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -99,8 +100,21 @@ class Database:
     async def alone(self, work: str) -> AsyncIterator[bool]:
         """Give True to at most one block with this name among all processes. All others get False without waiting.
 
-        The lock is held by a connection outside any transaction, so no time-out for idle transactions ends it.
+        The lock is held by a connection outside any transaction, so no time-out for idle transactions ends it. For each
+        name that is one connection of this pool at most: blocks of this process are told False without any.
         """
+        if work in self._alone:
+            yield False
+            return
+        self._alone.add(work)
+        try:
+            async with self._locked(work) as is_ours:
+                yield is_ours
+        finally:
+            self._alone.discard(work)
+
+    @asynccontextmanager
+    async def _locked(self, work: str) -> AsyncIterator[bool]:
         async with _translated(), self._connection() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             name = {"work": work}

@@ -20,9 +20,9 @@ from session_api.settings import Settings
 from session_api.subscribers import Subscribers
 from session_api.xmpp_accounts import XmppAccounts
 
-OWN_POOL = QUESTIONS_POOL + 2
-"""Connections of the service's own, of which no request over HTTP takes any. Two are for the outbox relay and for the
-taking back of a revocation."""
+OWN_POOL = QUESTIONS_POOL + 3
+"""Connections of the service's own, besides those of requests over HTTP. Three are for the outbox relay, for the taking
+back of a revocation, and for the lock of an import, which holds its connection for minutes."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -73,7 +73,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await relay.start()
         stack.push_async_callback(relay.stop)
         await Subscribers(own).listen(broker)
-        app.state.database = database
+        app.state.database, app.state.own_database = database, own
         app.state.xmpp_accounts = XmppAccounts.of(settings)
         if app.state.xmpp_accounts is not None:
             stack.callback(app.state.xmpp_accounts.close)

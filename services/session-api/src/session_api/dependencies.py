@@ -147,7 +147,8 @@ def _audit(session: TransactionDep) -> AuditService:
 def _imports(request: Request) -> ImportService:
     accounts: XmppAccounts | None = request.app.state.xmpp_accounts
     database: Database = request.app.state.database
-    return ImportService(partial(_directory, database), partial(database.alone, "accounts of imported users"), accounts)
+    own: Database = request.app.state.own_database
+    return ImportService(partial(_directory, database), partial(own.alone, "accounts of imported users"), accounts)
 
 
 @asynccontextmanager

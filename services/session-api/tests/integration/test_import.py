@@ -292,14 +292,14 @@ async def test_a_password_that_the_server_does_not_take_is_an_invalid_row_and_th
     assert set(ejabberd.accounts) == {"alice", "erin"}
 
 
-async def test_while_an_import_makes_accounts_another_one_is_told_to_wait_and_no_connection_is_held(
+async def test_while_an_import_makes_accounts_another_one_is_told_to_wait_and_requests_have_every_connection(
     *,
     ejabberd: FakeEjabberd,
     settings: Settings,
     running: Callable[[Settings], AbstractAsyncContextManager[FastAPI]],
     client_of: Callable[..., httpx.AsyncClient],
 ) -> None:
-    narrow = settings.model_copy(update={"xmpp_admin_url": ejabberd.url, "database_pool_size": 2})
+    narrow = settings.model_copy(update={"xmpp_admin_url": ejabberd.url, "database_pool_size": 1})
     async with running(narrow) as app:
         hr = client_of(app, "importer", scope="admin")
         ejabberd.answers.clear()
