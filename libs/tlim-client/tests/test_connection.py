@@ -1,5 +1,6 @@
 """A client tells no server its password without TLS, and believes no login that the server has not proved."""
 
+import asyncio
 import base64
 import tracemalloc
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 from tlim_client import connection
 from tlim_client.connection import Connection, ServerAddress
-from tlim_client.failures import LoginRefusedError, NotReachableError
+from tlim_client.failures import ClientError, LoginRefusedError, NotReachableError
+from tlim_client.xmpp import XmppClient
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.impostor import SASL, Impostor, Script, impostor
-from tlim_xmpp.keeper import Patience
+from tlim_xmpp.keeper import Patience, StreamKeeper
 
 DOMAIN = "im.itonglian.com"
 MIB = 1024 * 1024
@@ -162,3 +164,34 @@ async def test_where_nobody_listens_one_line_says_so(login: Login) -> None:
     server = ServerAddress("127.0.0.1", 1, DOMAIN, login.authority)
     with pytest.raises(NotReachableError, match=r"127\.0\.0\.1:1"):
         await Connection(server, "alice", "secret").connect()
+
+
+async def an_honest_server(server: Impostor) -> None:
+    await server.greet_encrypted("SCRAM-SHA-256")
+    await server.sasl("success", await server.scram("alice", "secret"))
+    await let_in(server)
+    await server.hear("</stream:stream>")
+
+
+async def fail(_: object) -> None:
+    raise LookupError("a mistake")
+
+
+async def test_a_connection_that_is_not_kept_any_more_is_told_to_everybody_that_waits_or_sends(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StreamKeeper, "_stays_up", fail)
+    async with impostor(an_honest_server, login.certificate) as (port, _):
+        server = ServerAddress("127.0.0.1", port, DOMAIN, login.authority)
+        async with XmppClient(server, "alice", "secret") as alice, asyncio.timeout(20):
+            for _ in range(2):
+                with pytest.raises(ClientError, match="a mistake"):
+                    await alice.inbox.next()
+            with pytest.raises(ClientError, match="a mistake"):
+                alice.send_body("hello", "bob")
+
+
+async def test_a_device_that_cannot_be_announced_says_why(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "_announce", fail)
+    with pytest.raises(ClientError, match="a mistake"):
+        await login(an_honest_server)

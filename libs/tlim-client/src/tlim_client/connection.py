@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +73,8 @@ class Connection:
         self._resource = resource
         self._stream: LoginStream | None = None
         self._failure: ClientError | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._broken: ClientError | None = None
+        self._announcing: asyncio.Task[None] | None = None
         self._keeper: StreamKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -112,17 +112,14 @@ class Connection:
             await self.close()
             raise self._failure or NotReachableError(f"the XMPP server did not let {self.user} in")
         self._keeping = asyncio.create_task(self._keeper.run())
+        self._keeping.add_done_callback(self._on_unkept)
 
     async def close(self) -> None:
         """End the stream properly, so that the server knows at once that this device is gone."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        await _end(self._keeping)
         if self._keeper is not None:
             await self._keeper.close(wait=2.0)
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await _end(self._announcing)
 
     def break_connection(self, *, until_come_back: bool = False) -> None:
         """Drop the connection without closing it, as a broken network does. Then connect again and resume the stream.
@@ -139,6 +136,8 @@ class Connection:
         self._kept().is_wanted.set()
 
     def _connected(self) -> LoginStream:
+        if self._broken is not None:
+            raise self._broken
         if self._stream is None:
             raise NotReachableError("not connected")
         return self._stream
@@ -179,12 +178,20 @@ class Connection:
             self.inbox.put(event)
 
     def _on_session(self, _: object) -> None:
-        self._do(self._announce())
 
-    def _do(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._announcing = asyncio.create_task(self._announce())
+        self._announcing.add_done_callback(self._on_announced)
+
+    def _on_announced(self, task: asyncio.Task[None]) -> None:
+        """Give the connection up when it could not be announced. The keeper makes another one."""
+        if (reason := _failure_of(task)) is not None:
+            self._give_up(ClientError(f"this device could not be announced: {reason}"))
+
+    def _on_unkept(self, task: asyncio.Task[None]) -> None:
+        """Tell every caller, now and later, when the keeper has failed: a lost connection is not made again."""
+        if (reason := _failure_of(task)) is not None:
+            self._broken = ClientError(f"the XMPP connection is not kept any more: {reason}")
+            self.inbox.end(self._broken)
 
     async def _announce(self) -> None:
         stream = self._connected()
@@ -218,5 +225,18 @@ class Connection:
         del was_up
         where = f"{self.server.host}:{self.server.port}"
         self._failure = self._failure or NotReachableError(f"no XMPP connection to {where} ({reason})")
-        for task in self._background:
-            task.cancel()
+        if self._announcing is not None:
+            self._announcing.cancel()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task and wait for its end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _failure_of(task: asyncio.Task[None]) -> str | None:
+    """Return why a task has failed; None if it ended well or was cancelled."""
+    error = None if task.cancelled() else task.exception()
+    return None if error is None else f"{type(error).__name__}: {error}"

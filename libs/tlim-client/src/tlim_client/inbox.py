@@ -8,7 +8,7 @@ from typing import TypeVar
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
-from tlim_client.failures import NotReceivedError
+from tlim_client.failures import ClientError, NotReceivedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,17 @@ class Inbox:
         self.history: list[Received] = []
         self._waiting: list[Received] = []
         self._news = asyncio.Event()
+        self._end: ClientError | None = None
 
     def put(self, event: Received) -> None:
         """Add an event and wake all waiting tasks."""
         self.history.append(event)
         self._waiting.append(event)
+        self._news.set()
+
+    def end(self, reason: ClientError) -> None:
+        """Raise `reason` to everybody that waits for an event, now and later: none will come."""
+        self._end = reason
         self._news.set()
 
     def all(self, kind: type[R]) -> list[R]:
@@ -124,6 +130,8 @@ class Inbox:
         try:
             async with asyncio.timeout(within):
                 while (chosen := self._pop(choose)) is None:
+                    if self._end is not None:
+                        raise self._end
                     self._news.clear()
                     await self._news.wait()
                 return chosen

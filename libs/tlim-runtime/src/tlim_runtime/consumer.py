@@ -116,6 +116,7 @@ class BatchConsumer:
         if self._reason:
             raise BrokerUnavailable(self._reason)
         await self._background.ping()
+        await self._trimmer.ping()
 
     async def start(self) -> None:
         """Begin to consume in the background."""

@@ -42,6 +42,10 @@ class Trimmer:
         self._broker.forget_reconnect(self._forget)
         await self._background.stop()
 
+    async def ping(self) -> None:
+        """Raise Unavailable while nothing is trimmed: the stream fills up, and is full one day."""
+        await self._background.ping()
+
     async def trim(self) -> None:
         """Look how far the consumer is, and remove the messages that are due; raises BrokerUnavailable."""
         info = await self._broker.answered(f"CONSUMER.INFO.{self._spec.stream}.{self._spec.durable}")

@@ -1,7 +1,7 @@
 """Putting message-store together: its resources, opened in order and closed in reverse."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import clock_responder
 from tlim_runtime.consumer import BatchConsumer, Prepare
 from tlim_runtime.database import QUESTIONS_POOL, Database
+from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable
 
@@ -86,7 +87,7 @@ class Duty:
         self._broker = broker
         self._database = database
         self._metrics = metrics
-        self._consumer: BatchConsumer | None = None
+        self._pings: Sequence[Ping] = ()
 
     def leadership(self) -> Leadership:
         """Return the election that calls this duty."""
@@ -95,19 +96,27 @@ class Duty:
         return Leadership(url, self.lead, poll, lambda role: self._metrics.leading(role is Role.LEADER))
 
     async def ping(self) -> None:
-        """Raise with the reason while this instance leads and does not consume."""
-        if self._consumer is not None:
-            await self._consumer.ping()
+        """Raise with the reason while this instance leads and something that a leader does is not done."""
+        for ping in self._pings:
+            await ping()
 
     @asynccontextmanager
     async def lead(self, connection: Connection) -> AsyncIterator[None]:
         """Store, and look after what has been stored, while entered."""
-        async with upkeep(self._database, self._metrics, self._settings.partition_span), self._storing(connection):
-            yield
+        span = self._settings.partition_span
+        async with upkeep(self._database, self._metrics, span) as kept, self._storing(connection) as stored:
+            self._pings = (*kept, *stored)
+            try:
+                yield
+            finally:
+                self._pings = ()
 
     @asynccontextmanager
-    async def _storing(self, connection: Connection) -> AsyncIterator[None]:
-        """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone."""
+    async def _storing(self, connection: Connection) -> AsyncIterator[Sequence[Ping]]:
+        """Consume while entered; on leaving finish the batch, or drop it at once when the connection is gone.
+
+        Gives the pings of all that runs meanwhile.
+        """
         archive = Archive(connection, keep_recalled_text=self._settings.keep_recalled_text)
         publication = Publication(archive, self._broker, self._metrics)
         directory = ServiceDirectory(self._broker, self._settings.user_lookup_timeout)
@@ -125,7 +134,6 @@ class Duty:
         )
         self._broker.on_disconnect(publication.doubt)
         await consumer.start()
-        self._consumer = consumer
         note = partial(_note, publication, connection)
         notes = Repeated("publication notes", note, NOTE_EVERY_S, at_once=False)
         notes.start()
@@ -133,9 +141,8 @@ class Duty:
         changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
         changes.start()
         try:
-            yield
+            yield consumer.ping, notes.ping, changes.ping
         finally:
-            self._consumer = None
             self._broker.forget_disconnect(publication.doubt)
             await changes.stop()
             await (consumer.abort() if connection.is_closed() else consumer.stop())

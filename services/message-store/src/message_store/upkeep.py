@@ -1,10 +1,11 @@
 """What the leader does besides storing, on connections of the pool: adding partitions, and the search index."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tlim_runtime.background import Background, Repeated, running
 from tlim_runtime.database import Database
+from tlim_runtime.health import Ping
 
 from message_store.metrics import StoreMetrics
 from message_store.partition_repository import Partitions
@@ -31,16 +32,14 @@ class PartitionKeeper:
 
 
 @asynccontextmanager
-async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int) -> AsyncIterator[None]:
+async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int) -> AsyncIterator[Sequence[Ping]]:
     """Make room for new messages on entering; while entered, keep doing so and index the log for search.
 
-    Raises DatabaseUnavailable when the first check for room fails.
+    Gives the pings of both. Raises DatabaseUnavailable when the first check for room fails.
     """
     keeper = PartitionKeeper(Partitions(database), partition_span)
     await keeper.ensure()
     partitions = Repeated("partitions", keeper.ensure, LOOK_EVERY_S, at_once=False)
-    async with (
-        running(partitions),
-        running(Background("search index", Indexer(SearchIndex(database), metrics).run)),
-    ):
-        yield
+    index = Background("search index", Indexer(SearchIndex(database), metrics).run)
+    async with running(partitions), running(index):
+        yield partitions.ping, index.ping

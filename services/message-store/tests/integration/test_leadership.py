@@ -1,8 +1,16 @@
 """Two instances: one stores, the other stands by and takes over."""
 
+import asyncio
 from typing import Any
 
+import pytest
+from message_store import app as store
+from message_store import upkeep
 from message_store.leadership import Role
+from message_store.search.indexer import Indexer
+from message_store.upkeep import PartitionKeeper
+from tlim_runtime import trimming
+from tlim_runtime.trimming import Trimmer
 
 LEADER = (
     "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store leader' AND datname = current_database()"
@@ -78,3 +86,44 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
         await world.settled(2)
         assert standby.state.leadership.role is Role.LEADER
     assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "work", "name"),
+    [
+        (PartitionKeeper, "ensure", "partitions"),
+        (Indexer, "run", "search index"),
+        (Trimmer, "trim", "trimming of TLIM_IN"),
+        (store, "_note", "publication notes"),
+        (store, "_catch_up", "changes of sessions"),
+    ],
+)
+async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_again(
+    *, world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, owner: Any, work: str, name: str
+) -> None:
+    dying = asyncio.Event()
+
+    async def done_until_it_dies(*_: object) -> None:
+        if owner is Indexer:  # all other work is done again and again
+            await dying.wait()
+        if dying.is_set():
+            raise asyncio.CancelledError  # as a future does that somebody else has cancelled
+
+    monkeypatch.setattr(owner, work, done_until_it_dies)
+    intervals = [(upkeep, "LOOK"), (store, "NOTE"), (store, "CATCH_UP")]
+    for module, interval in ((trimming, "INTERVAL_S"), *((module, f"{name}_EVERY_S") for module, name in intervals)):
+        monkeypatch.setattr(module, interval, 0.01)
+
+    async with world.running() as app:
+
+        async def is_well() -> None:
+            assert set((await app.state.health.check()).values()) == {"ok"}
+
+        async def is_told() -> None:
+            assert (await app.state.health.check())["inbox"].startswith(name)
+
+        await eventually(is_well)
+        dying.set()
+        await eventually(is_told)
+        dying.clear()
+        await eventually(is_well)
