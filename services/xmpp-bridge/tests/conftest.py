@@ -1,0 +1,121 @@
+"""The bridge's way in, MessageIntake, between a NATS and an XMPP server that are made up."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+import pytest
+from tlim_protocol.registry import MsgType
+from tlim_runtime.broker import PubAck
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.throttle import Throttle
+from xmpp_bridge.service import MessageIntake, UserPace
+from xmpp_bridge.translate import Accept, BridgeAddresses
+
+DOMAIN = "im.itonglian.com"
+
+
+@dataclass
+class Published:
+    """One publish, to be answered by the test."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+    future: asyncio.Future[PubAck]
+
+    def succeed(self, *, duplicate: bool = False) -> None:
+        self.future.set_result(PubAck(stream="TLIM_IN", seq=1, duplicate=duplicate))
+
+    def fail(self, error: Exception | None = None) -> None:
+        self.future.set_exception(error or BrokerUnavailable("away"))
+
+
+@dataclass
+class FakePublisher:
+    published: list[Published] = field(default_factory=list)
+
+    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
+        future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
+        self.published.append(Published(subject, payload, message_id, future))
+        return future
+
+
+@dataclass
+class FakeDoor:
+    sent: list[ET.Element] = field(default_factory=list)
+    is_open: bool = True
+    is_connected: bool = True
+
+    def send(self, stanzas: str) -> None:
+        if not self.is_connected:
+            raise BrokerUnavailable("no connection")
+        self.sent.append(ET.XML(stanzas))
+
+    def pause(self) -> None:
+        self.is_open = False
+
+    def resume(self) -> None:
+        self.is_open = True
+
+
+class Entrance:
+    """The intake with its two sides. At most `limit` messages are in flight.
+
+    A user may send `pace` messages, twice as many receipts, and `size` bytes an hour.
+    """
+
+    def __init__(self, limit: int, pace: int, size: int) -> None:
+        self.publisher, self.door = FakePublisher(), FakeDoor()
+        addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
+        rates = (pace, 2 * pace, size)
+        self.intake = MessageIntake(
+            addresses,
+            self.publisher,
+            self.door,
+            Metrics(),
+            pace=UserPace(*(Throttle(f"{rate}/hour", "user") for rate in rates)),
+            in_flight_limit=limit,
+            accept=Accept.ADDRESSED,
+        )
+
+    @property
+    def published(self) -> list[Published]:
+        """Everything that was published, oldest first."""
+        return self.publisher.published
+
+    def take(self, body: str | None, sender: str = f"alice@{DOMAIN}/phone", stanza_id: str = "s1") -> None:
+        """Take a stanza with this body."""
+        receiver = f"bob@bridge.{DOMAIN}"
+        stanza = ET.Element("{jabber:component:accept}message", {"from": sender, "to": receiver, "id": stanza_id})
+        if body is not None:
+            ET.SubElement(stanza, "{jabber:component:accept}body").text = body
+        ET.SubElement(stanza, f"{{{DOMAIN}}}tlim", {"location": "mobile"})
+        self.intake.take(stanza)
+
+    def take_text(
+        self, number: int = 1, sender: str = "alice", *, address: str | None = None, **changes: object
+    ) -> None:
+        """Take the message `m<number>` of a user to bob, from the user's phone or from `address`."""
+        envelope = {"from": sender, "to": "bob", "msg_id": f"m{number}", "msg_type": MsgType.TEXT}
+        body = [{"text": "hello"}]
+        self.take(json.dumps({**envelope, "body": body, **changes}), address or f"{sender}@{DOMAIN}/phone")
+
+    def refusals(self) -> list[tuple[str | None, str | None, str | None]]:
+        """Return code, msg_id and stanza id of every refusal that was sent, oldest first."""
+        found = []
+        for stanza in self.door.sent:
+            element = stanza.find(f"{{{DOMAIN}}}error")
+            assert element is not None
+            assert stanza.findtext("body") == element.get("code")
+            found.append((element.get("code"), element.get("msg_id"), stanza.get("id")))
+        return found
+
+
+@pytest.fixture
+async def entrance(request: pytest.FixtureRequest) -> Entrance:
+    """An entrance with the bounds that the test's module names."""
+    bounds = {"LIMIT": 10, "PACE": 15, "BYTES": 100_000}
+    return Entrance(*(getattr(request.module, name, usual) for name, usual in bounds.items()))

@@ -1,0 +1,133 @@
+"""A user may send so many messages, receipts and bytes; what is over is refused, and costs nobody anything."""
+
+import base64
+import zlib
+from typing import Any
+
+import pytest
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import AcceptedMessage, RejectedMessage
+from tlim_protocol.registry import MsgType
+
+PACE = 15
+BYTES = 100_000
+
+
+def packed(body: str) -> str:
+    return base64.b64encode(zlib.compress(body.encode(), 9)).decode()
+
+
+async def test_bytes_are_counted_and_what_is_over_is_not_read(entrance: Any) -> None:
+    entrance.take_text(1, body=[{"text": "x" * BYTES}])
+    entrance.take("nonsense")
+    assert len(entrance.published) == 1
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS.value, None, "s1")]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('[{"text":"' + "x" * BYTES + '"}]', None),
+        ("[" + "1," * BYTES + "1]", ErrorCode.FIELD_INVALID),
+        ("[" + " " * BYTES + "1]", ErrorCode.NOT_AN_ARRAY),
+    ],
+    ids=["accepted", "too many values", "no objects"],
+)
+async def test_a_compressed_body_is_charged_by_its_unpacked_size_whatever_becomes_of_it(
+    entrance: Any, body: str, code: ErrorCode | None
+) -> None:
+    entrance.take_text(1, compress="1", body=packed(body))
+    entrance.take_text(2)
+    expected = [] if code is None else [(code, "m1", "s1")]
+    assert entrance.refusals() == [*expected, (ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
+
+
+async def test_when_bytes_are_used_up_a_compressed_body_is_not_read(entrance: Any) -> None:
+    entrance.take_text(1, body=[{"text": "x" * (BYTES - 2_000)}])
+    entrance.take_text(2, body=[{"text": "y" * 1_300}])
+    entrance.take_text(3, compress="1", body=packed("no JSON"))
+    assert len(entrance.published) == 2
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, None, "s1")]
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "elements"),
+    [(MsgType.FILE, [{"file_id": "f"}] * PACE), (MsgType.READ, [{"msg_id": "of bob"}] * 2 * PACE)],
+)
+async def test_a_message_counts_by_its_elements(
+    entrance: Any, msg_type: MsgType, elements: list[dict[str, str]]
+) -> None:
+    entrance.take_text(1, msg_type=msg_type, body=elements)
+    entrance.take_text(2, msg_type=msg_type, body=elements[:1])
+    assert len(entrance.published) == 1
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m2", "s1")]
+
+
+def take_receipt(entrance: Any, number: int) -> None:
+    entrance.take_text(number, msg_type=MsgType.RECEIVED, body=[{"msg_id": f"of bob {number}"}])
+
+
+async def test_who_sends_too_much_is_refused_until_later(entrance: Any) -> None:
+    for number in range(PACE + 2):
+        entrance.take_text(number)
+    assert len(entrance.published) == PACE
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, f"m{PACE + over}", "s1") for over in range(2)]
+
+
+async def test_one_users_flood_does_not_hurt_another(entrance: Any) -> None:
+    for number in range(PACE + 2):
+        entrance.take_text(number)
+    entrance.take_text(sender="bob")
+    assert AcceptedMessage.from_bytes(entrance.published[-1].payload).sender == "bob"
+
+
+async def test_receipts_are_counted_apart(entrance: Any) -> None:
+    for number in range(2 * PACE):
+        take_receipt(entrance, number)
+    for number in range(PACE):
+        entrance.take_text(1000 + number)
+    assert (len(entrance.published), entrance.door.sent) == (3 * PACE, [])
+    take_receipt(entrance, 3000)
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m3000", "s1")]
+
+
+async def test_nonsense_is_counted_too(entrance: Any) -> None:
+    for _ in range(PACE + 1):
+        entrance.take("nonsense")
+    *before, last = [code for code, _, _ in entrance.refusals()]
+    assert before == [ErrorCode.JSON_INVALID] * PACE
+    assert last == ErrorCode.TOO_MANY_REQUESTS
+
+
+def refusal(code: ErrorCode) -> RejectedMessage:
+    return RejectedMessage(
+        code=code,
+        detail="",
+        msg_id="m1",
+        msg_type=MsgType.GROUP_TEXT,
+        sender="alice",
+        reply_to="alice@im.itonglian.com/phone",
+        stanza_id="s1",
+        received_at=1,
+        after_seq=0,
+    )
+
+
+@pytest.mark.parametrize(
+    "code", [ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN, ErrorCode.NOT_ALLOWED]
+)
+async def test_a_refusal_that_costs_the_store_a_question_counts_as_many_messages(
+    entrance: Any, code: ErrorCode
+) -> None:
+    for _ in range(3):
+        entrance.intake.heard(refusal(code))
+    entrance.take_text()
+    entrance.take_text(sender="bob")
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m1", "s1")]
+
+
+async def test_other_refusals_of_the_store_cost_nothing_more(entrance: Any) -> None:
+    for _ in range(PACE):
+        entrance.intake.heard(refusal(ErrorCode.RECALL_TOO_LATE))
+    entrance.take_text()
+    assert entrance.refusals() == []
