@@ -330,41 +330,6 @@ class TestWithoutPublicAddress:
         assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(422, ErrorCode.UNSUPPORTED)] * 2
 
 
-class TestDownload:
-    async def test_a_url_gives_the_bytes_under_type_and_name(self, world: Any, eventually: Any) -> None:
-        file_id = (await call(world, "POST", "/v1/files", files={"file": ("照片.png", PNG, "text/html")})).json()[
-            "file_id"
-        ]
-        told = (await call(world, "GET", f"/v1/files/{file_id}/url")).json()
-        async with httpx.AsyncClient() as s3:
-            answer = await s3.get(told["url"])
-            part = await s3.get(told["url"], headers={"Range": "bytes=1-3"})
-        assert (answer.status_code, answer.content, part.content) == (200, PNG, PNG[1:4])
-        assert answer.headers["content-type"] == "image/png"
-        assert answer.headers["content-disposition"].startswith("attachment; ")
-        assert "filename*=UTF-8''%E7%85%A7%E7%89%87.png" in answer.headers["content-disposition"]
-        assert datetime.fromisoformat(told["expires_at"]) > datetime.now(UTC)
-
-        async def announced() -> None:
-            assert [event.msg_type for event in await world.file_events()][-1:] == [MsgType.FILE_DOWNLOADED]
-
-        await eventually(announced)
-
-    async def test_the_url_of_a_deleted_file_ends_at_once(self, world: Any) -> None:
-        async with world.client("alice") as alice, httpx.AsyncClient() as s3:
-            path = f"/v1/files/{(await alice.post('/v1/files', content=PNG)).json()['file_id']}"
-            url = (await alice.get(f"{path}/url")).json()["url"]
-            assert (await s3.get(url)).content == PNG
-            assert (await alice.delete(path)).status_code == 204
-            assert (await s3.get(url)).status_code == 404
-
-    async def test_a_stranger_gets_no_url(self, world: Any) -> None:
-        file_id = (await call(world, "POST", "/v1/files", content=PNG)).json()["file_id"]
-        for wanted in (file_id, "0" * 32):
-            refused = await call(world, "GET", f"/v1/files/{wanted}/url", user_id="mallory")
-            assert (refused.status_code, refused.json()["code"]) == (404, ErrorCode.FILE_UNKNOWN)
-
-
 class TestShortUrls:
     @pytest.fixture
     def changed_settings(self) -> dict[str, Any]:
