@@ -1,6 +1,6 @@
 """What tlim promises, as a few lists in memory: who sees what, what is unread, what is refused."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -12,9 +12,22 @@ Conversation = frozenset[str] | str
 """Two user ids, or a session id."""
 
 
+class Notice(NamedTuple):
+    """What a notice says of a session: who was added and removed, and who is in it now."""
+
+    added: frozenset[str]
+    removed: frozenset[str]
+    members: frozenset[str]
+
+    def told_to(self, reader: str) -> dict[str, Any]:
+        """Return what a reader is told; only people who were just added get the whole list."""
+        whole = {"subscribers": self.members} if reader in self.added else {}
+        return {"added": self.added, "removed": self.removed, "subscribers_count": len(self.members), **whole}
+
+
 @dataclass
 class Entry:
-    """A row of the log, with the people who see it; `envelope` is None for a notice, which the server writes."""
+    """A row of the log, with the people who see it; the server writes a notice, which has no `envelope`."""
 
     conversation: Conversation
     sender: str
@@ -27,6 +40,7 @@ class Entry:
     """People who were away when it came, and still are."""
     withheld_from: set[str] = field(default_factory=set)
     """People who were away until it was recalled."""
+    notice: Notice | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -52,7 +66,7 @@ class Session:
 
 
 class Seen(NamedTuple):
-    """A message as a reader sees it; a notice has only the user who made the change."""
+    """A message as a reader sees it; a notice has the user who made the change, and what changed."""
 
     sender: str
     msg_id: str
@@ -64,7 +78,7 @@ class Seen(NamedTuple):
         """Return what the server tells of it."""
         assert item["body"] or item["recalled"]
         if not REGISTRY[MsgType(item["msg_type"])].sent_by_clients:
-            return cls(item["from"], "", item["recalled"], [])
+            return cls(item["from"], "", item["recalled"], [_changes(item["body"][0])])
         return cls(item["from"], item["msg_id"], item["recalled"], item["body"])
 
 
@@ -179,7 +193,7 @@ class Model:
         members = [creator, *(user for user in listed if user not in self.inactive)]
         name = ",".join(self.names[user] for user in members)
         self.sessions[session_id] = Session(creator, members, name, places=dict.fromkeys(members, len(self.log)))
-        self._notice(session_id, creator)
+        self._notice(session_id, creator, added=members)
 
     def rename(self, session_id: str, who: str, name: str) -> ErrorCode | None:
         """A member renames a session; if the name is the same, nobody is told."""
@@ -202,7 +216,7 @@ class Model:
         session = self.sessions[session_id]
         session.members.append(newcomer)
         session.places[newcomer] = len(self.log)
-        self._notice(session_id, who)
+        self._notice(session_id, who, added=[newcomer])
         return None
 
     def remove(self, session_id: str, who: str, leaver: str) -> ErrorCode | None:
@@ -214,7 +228,7 @@ class Model:
             return ErrorCode.NOT_ALLOWED
         session.members.remove(leaver)
         session.places[leaver], session.left_as[leaver] = len(self.log), session.name
-        self._notice(session_id, who, leaver)
+        self._notice(session_id, who, removed=[leaver])
         return None
 
     def delete(self, session_id: str, who: str) -> ErrorCode | None:
@@ -246,11 +260,11 @@ class Model:
 
     def history(self, reader: str, conversation: Conversation) -> list[Seen]:
         """Return the messages of a conversation that a user sees, oldest first."""
-        return [_seen(entry) for entry in self._chats(reader, conversation)]
+        return [_seen(entry, reader) for entry in self._chats(reader, conversation)]
 
     def sync(self, reader: str) -> list[Seen]:
         """Return everything that concerns a user, in order."""
-        return [_seen(entry) for entry in self.log if reader in entry.audience]
+        return [_seen(entry, reader) for entry in self.log if reader in entry.audience]
 
     def conversations(self, reader: str) -> list[Conversation]:
         """Return a user's conversations, those with the newest event for the user first."""
@@ -375,14 +389,18 @@ class Model:
         audience: frozenset[str],
         *,
         is_news: bool = True,
+        notice: Notice | None = None,
     ) -> None:
-        entry = Entry(conversation, sender, envelope, audience, is_news)
+        entry = Entry(conversation, sender, envelope, audience, is_news, notice=notice)
         entry.waits_for |= self.away & entry.sent_to
         self.log.append(entry)
 
-    def _notice(self, session_id: str, actor: str, *removed: str) -> None:
-        audience = frozenset({*self.sessions[session_id].members, *removed})
-        self._append(session_id, actor, None, audience)
+    def _notice(
+        self, session_id: str, actor: str, *, added: Collection[str] = (), removed: Collection[str] = ()
+    ) -> None:
+        members = frozenset(self.sessions[session_id].members)
+        notice = Notice(frozenset(added), frozenset(removed), members)
+        self._append(session_id, actor, None, members.union(removed), notice=notice)
 
     def _chats(self, reader: str, conversation: Conversation) -> Iterator[Entry]:
         for entry in self.log:
@@ -390,8 +408,16 @@ class Model:
                 yield entry
 
 
-def _seen(entry: Entry) -> Seen:
+def _seen(entry: Entry, reader: str) -> Seen:
     if entry.envelope is None:
-        return Seen(entry.sender, "", recalled=False, body=[])
+        assert entry.notice is not None
+        return Seen(entry.sender, "", recalled=False, body=[entry.notice.told_to(reader)])
     body = [] if entry.recalled else entry.envelope.body
     return Seen(entry.sender, entry.envelope.msg_id, entry.recalled, body)
+
+
+def _changes(element: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a notice says, as Notice.told_to has it."""
+    lists = {name: element[name] for name in ("added", "removed", "subscribers") if name in element}
+    people = {name: frozenset(one["user_id"] for one in listed) for name, listed in lists.items()}
+    return {**people, "subscribers_count": element["subscribers_count"]}

@@ -7,8 +7,9 @@ from tlim_client.compose import group_message
 from tlim_client.failures import RefusedError
 from tlim_client.inbox import Delivered, Stored
 from tlim_client.xmpp import XmppClient
-from tlim_protocol.envelope import Envelope
+from tlim_protocol.envelope import Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.notices import MAX_LISTED
 from tlim_protocol.registry import REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, Person, assert_next_is, next_chat
@@ -193,4 +194,23 @@ async def test_everybody_is_told_what_happens_to_a_session_also_who_was_just_rem
         added, changed = (notice.envelope.body[0] for notice in notices[:2])
         assert [one["user_id"] for one in added["subscribers"]] == [alice.user_id, bob.user_id, carol.user_id]
         assert (changed["session_name"], changed["removed"]) == ("Project X", [{"user_id": carol.user_id}])
+        assert (changed["subscribers_count"], changed["version"], "subscribers" in changed) == (2, 2, False)
     await assert_next_is(everybody[carol], everybody[alice], alice.text_to(carol, "you were not told of its end"))
+
+
+@pytest.mark.proves(MsgType.SESSION_CHANGED, "GET /v1/sessions/{session_id}/subscribers")
+async def test_of_a_large_change_everybody_hears_in_short_and_any_member_asks_who_is_in_it(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, others = await alice.device(), await people.known(MAX_LISTED)
+    session_id = await _session(alice, bob)
+    await phone.expect(Delivered)
+
+    await (await alice.http()).change_session(session_id, add=others)
+
+    notice = await phone.expect(Delivered)
+    (told,) = notice.envelope.body
+    assert len(write_envelope(notice.envelope).encode()) < 1024
+    assert not {"subscribers", "added"} & told.keys()
+    assert (told["added_count"], told["subscribers_count"]) == (MAX_LISTED, MAX_LISTED + 2)
+    found = [one["user_id"] async for one in (await bob.http()).pages(f"/v1/sessions/{session_id}/subscribers")]
+    assert found == [alice.user_id, bob.user_id, *others]

@@ -32,6 +32,19 @@ def test_a_type_without_text_is_shown_as_it_is() -> None:
     assert '[group to-do] [{"session_id": "s1", "title": "pay"}]' in _line(Delivered(todo, "bob@d", "s"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"added": [{"user_id": "carol"}], "removed": [{"user_id": "bob"}]}, "+carol -bob (3 people)"),
+        ({"added_count": 900, "removed": []}, "+900 (3 people)"),
+    ],
+)
+def test_a_notice_is_shown_by_what_changed(changes: dict[str, object], shown: str) -> None:
+    element = {"session_id": "s1", "session_name": "Project X", "subscribers_count": 3, **changes}
+    notice = new_envelope("bob", None, MsgType.SESSION_CHANGED, element)
+    assert _line(Delivered(notice, "d", "s")) == f"bob: [session changed] s1 Project X {shown}"
+
+
 def test_nobody_steers_the_terminal() -> None:
     assert "\x1b" not in _line(Delivered(text_message("bob", "alice", "\x1b[2J\x07"), "bob@d", "s"))
     assert printable("a\x1bb\nc") == "a\N{REPLACEMENT CHARACTER}b\nc"

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from message_store.notices import MAX_LISTED
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.notices import newcomers
 from tlim_protocol.registry import MsgType
 
 
@@ -161,6 +161,7 @@ async def test_a_notice_says_what_changed_and_goes_to_those_who_were_removed_too
     assert (told["session_id"], told["session_name"], told["session_valid"]) == ("s1", "the three", 0)
     assert (told["actor"], told["version"], told["session_modify_time"]) == ("bob", 2, "1699999999990")
     assert told["subscribers"] == [{"user_id": "alice"}, {"user_id": "bob"}, {"user_id": "dave"}]
+    assert newcomers(told) == {"dave"}
     assert (told["added"], told["removed"]) == ([{"user_id": "dave"}], [{"user_id": "carol"}])
     row = bench.archive.rows[-1]
     assert (row.sender, row.msg_id, row.is_chat) == ("", "s1:2", False)
@@ -173,13 +174,16 @@ async def test_changes_that_were_missed_are_told_with_the_next_one(bench: Any, s
     assert (told["added"], told["removed"]) == ([{"user_id": "carol"}], [{"user_id": "bob"}])
 
 
-async def test_a_notice_to_thousands_does_not_name_them(bench: Any, session: Any) -> None:
-    people = [f"user{number}" for number in range(MAX_LISTED + 1)]
+async def test_a_change_of_thousands_is_a_short_row_with_their_numbers(bench: Any, session: Any) -> None:
+    people = [f"user{number}" for number in range(10_000)]
     assert await bench.outcome(session(1, *people)) == [people]
     (told,) = bench.stored[-1].envelope.body
-    assert "subscribers" not in told
-    assert (told["subscribers_count"], told["subscribers_truncated"]) == (MAX_LISTED + 1, True)
-    assert told["removed"] == []
+    assert not {"subscribers", "added"} & told.keys()
+    assert (told["subscribers_count"], told["added_count"], told["removed"]) == (10_000, 10_000, [])
+    await bench.record(session(2, *people[:100], "carol"))
+    (told,) = bench.stored[-1].envelope.body
+    assert (len(told["subscribers"]), told["removed_count"], set(newcomers(told))) == (101, 9_900, {"carol"})
+    assert len(bench.archive.rows[-1].body) < 4_000
 
 
 async def test_a_roster_is_read_once_and_again_after_a_failure(bench: Any, session: Any, to_group: Any) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from tlim_protocol.envelope import MAX_STANZA_BYTES
+from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope
 from tlim_protocol.events import StoredMessage, read_out_event
+from tlim_protocol.notices import kept_form
+from tlim_protocol.registry import MsgType
 from xmpp_bridge.translate import Accept, BridgeAddresses, read_arrival, write_event
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,6 +42,26 @@ def test_an_event_is_written_as_its_golden_file_says(path: Path) -> None:
     expected = path.with_suffix(".xml").read_text(encoding="utf-8")
     assert "".join(f"{stanza}\n" for stanza in stanzas) == expected
     assert len(as_stream("".join(stanzas))) == len(stanzas)
+
+
+@pytest.mark.parametrize("name", ["Project X", "项" * 128])
+@pytest.mark.parametrize(("added", "removed"), [(0, 0), (1, 1), (12, 0), (900, 0), (0, 900)])
+def test_a_change_of_a_group_of_950_costs_each_member_less_than_1_kb(name: str, added: int, removed: int) -> None:
+    members, session_id = [f"user{number:04}" for number in range(950)], "0b6eba5b-0ad3-4f0c-a5b3-b4e6c2e8e6a3"
+    listed = [{"user_id": member} for member in members]
+    element = {
+        "session_id": session_id, "session_name": name, "session_type": 0, "session_user": members[0],
+        "session_valid": 0, "session_modify_time": "1599218283837", "actor": members[1], "version": 1234,
+        "subscribers": listed, "added": listed[:added], "removed": listed[:removed],
+    }  # fmt: skip
+    envelope = Envelope(
+        msg_from=members[1], msg_id=f"{session_id}:1234", msg_type=MsgType.SESSION_CHANGED, msg_time="1599218283837",
+        body=[kept_form(element)],
+    )  # fmt: skip
+    event = StoredMessage(seq=10**9, stored_at=1599218283837, recipients=members, envelope=envelope)
+    stanzas = list(write_event(event, ADDRESSES, Accept.DIVERTED))
+    assert len(stanzas) == len(members)
+    assert max(len(stanza.encode()) for stanza in stanzas) < 1024
 
 
 def of_size(characters: str) -> ET.Element:

@@ -54,6 +54,13 @@ class People:
         """Return one new person for each name, with that name in the directory."""
         return [await self._make(name) for name in names]
 
+    async def known(self, count: int) -> list[str]:
+        """Return the ids of new people who are only in the directory, in their order: they never log in."""
+        start = f"known-{secrets.token_hex(4)}"
+        user_ids = [f"{start}-{number:04}" for number in range(count)]
+        await self.admin.call("POST", "/v1/users", json={"users": [{"user_id": one, "name": one} for one in user_ids]})
+        return user_ids
+
     async def _make(self, name: str) -> Person:
         user_id = f"{name if name.isascii() else 'user'}-{secrets.token_hex(4)}".lower()
         password = await asyncio.to_thread(self._stack.register_user, user_id)

@@ -100,7 +100,10 @@ class MessageKind(NamedTuple):
 
 _SESSION = "2asd221ssa-ssd222aascxz-ssaa"
 _ID = "fd6c568e-19ca-4e4e-9709-24dec0bb2b8d"
-_SESSION_EXAMPLE = {"session_id": _SESSION, "subscribers": [{"user_id": "alice"}, {"user_id": "bob"}]}
+_SESSION_EXAMPLE = {
+    "session_id": _SESSION, "session_name": "Project X", "actor": "alice", "version": 2, "subscribers_count": 3,
+    "added": [{"user_id": "carol"}], "removed": [],
+}  # fmt: skip
 _FILE_EXAMPLE = {"file_id": _ID, "user_id": "alice"}
 _DIRECT = "1:1: store, deliver to `to`"
 _DIRECT_FILE = "1:1: store, deliver to `to`; `to` may download the file"
@@ -129,14 +132,14 @@ REGISTRY: Mapping[MsgType, MessageKind] = MappingProxyType(
             "group to-do", Effect.CHAT, (_SESSION_ID,), {"session_id": _SESSION, "title": "pay the invoice"}, _GROUP
         ),
         MsgType.SESSION_ADDED: MessageKind(
-            "session added", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber"
+            "session added", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber; up to 200 get the whole list"
         ),
         MsgType.SESSION_CHANGED: MessageKind(
             "session changed",
             Effect.NOTICE,
             (),
             _SESSION_EXAMPLE,
-            "tell every subscriber, also the removed ones",
+            "tell every subscriber what changed, also the removed ones; only the added ones get the list, up to 200",
         ),
         MsgType.SESSION_DELETED: MessageKind(
             "session deleted", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber"

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SessionEvent
+from tlim_protocol.notices import kept_form
 from tlim_protocol.registry import MsgType
 
 from message_store.values import Roster
@@ -14,10 +15,6 @@ NOTICE_SENDER = ""
 
 ACTOR = "actor"
 """The key under which a notice says who made the change."""
-
-MAX_LISTED = 1_000
-"""The most people that a notice lists. Each receiver gets it as a stanza, and with 10,000 names the stanza would be
-larger than XMPP servers allow."""
 
 _TIME_FIELD: Mapping[MsgType, str] = {
     MsgType.SESSION_ADDED: "session_create_time",
@@ -61,7 +58,10 @@ def notice_id(event: SessionEvent) -> str:
 
 
 def notice_of(event: SessionEvent, change: RosterChange) -> Envelope:
-    """Return the notice: one element with the fields of the HTTP answer, the author of the change, and its effect."""
+    """Return the notice: one element with the fields of the HTTP answer, the author of the change, and its effect.
+
+    The body is what the log keeps. The bridge and sync make of it what each receiver gets (tlim_protocol.notices).
+    """
     element: dict[str, Any] = {
         "session_id": event.session_id,
         "session_name": event.session_name,
@@ -71,21 +71,18 @@ def notice_of(event: SessionEvent, change: RosterChange) -> Envelope:
         _TIME_FIELD[event.msg_type]: str(event.at),
         ACTOR: event.actor,
         "version": event.version,
-        **_listed("subscribers", change.roster.members),
-        **_listed("added", change.joined),
-        **_listed("removed", change.left),
+        "subscribers": _listed(change.roster.members),
+        "added": _listed(change.joined),
+        "removed": _listed(change.left),
     }
     return Envelope(
         msg_from=event.actor,
         msg_id=notice_id(event),
         msg_type=event.msg_type,
         msg_time=str(event.at),
-        body=[element],
+        body=[kept_form(element)],
     )
 
 
-def _listed(name: str, people: Iterable[str]) -> dict[str, Any]:
-    listed = [{"user_id": user_id} for user_id in people]
-    if len(listed) <= MAX_LISTED:
-        return {name: listed}
-    return {f"{name}_count": len(listed), f"{name}_truncated": True}
+def _listed(people: Iterable[str]) -> list[dict[str, str]]:
+    return [{"user_id": user_id} for user_id in people]

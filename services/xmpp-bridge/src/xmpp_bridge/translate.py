@@ -1,6 +1,6 @@
 """Pure translation between XMPP stanzas and what the services say; golden files in tests/golden show every case."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
@@ -9,6 +9,7 @@ from tlim_protocol.characters import is_plain_text
 from tlim_protocol.envelope import MAX_STANZA_BYTES, Envelope, write_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
+from tlim_protocol.notices import Element, long_form, newcomers, short_form
 from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
 
@@ -162,13 +163,30 @@ def read_refusal(event: RejectedMessage) -> TlimError:
 def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
     # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members.
     envelope = event.envelope
+    if REGISTRY[envelope.msg_type].effect is Effect.NOTICE:
+        yield from _write_notices(event, addresses)
+        return
+    sender, rest = quote(f"{envelope.msg_from}@{addresses.domain}"), _content(event)
+    for recipient in event.recipients:
+        yield _delivery(sender, recipient, rest, addresses)
+
+
+def _write_notices(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
     # A notice comes from the server itself, because only the server can send one. The envelope names the user that
     # caused it.
-    is_notice = not REGISTRY[envelope.msg_type].sent_by_clients
-    sender = quote(addresses.domain if is_notice else f"{envelope.msg_from}@{addresses.domain}")
-    rest = _content(event)
+    envelope, sender = event.envelope, quote(addresses.domain)
+    added = frozenset[str]().union(*map(newcomers, envelope.body))
+    long, short = (_content(_with_body(event, map(form, envelope.body))) for form in (long_form, short_form))
     for recipient in event.recipients:
-        yield f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
+        yield _delivery(sender, recipient, long if recipient in added else short, addresses)
+
+
+def _with_body(event: StoredMessage, body: Iterable[Element]) -> StoredMessage:
+    return event.model_copy(update={"envelope": event.envelope.model_copy(update={"body": list(body)})})
+
+
+def _delivery(sender: str, recipient: str, rest: str, addresses: BridgeAddresses) -> str:
+    return f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
 
 
 def _content(event: StoredMessage) -> str:

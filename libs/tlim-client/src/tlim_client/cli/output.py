@@ -89,9 +89,26 @@ def _content(envelope: Mapping[str, Any]) -> str:
 
 
 def _subject(element: Mapping[str, Any]) -> str:
-    """Return the msg_id in an element of a receipt or recall, or the session in an element of a notice."""
-    name = element.get("session_name")
-    return str(element.get("msg_id") or f"{element.get('session_id', '')}{f' {name}' if name else ''}")
+    """Return the msg_id in an element of a receipt or recall, or what a notice says of its session.
+
+    A notice: `s1 Project X +carol -bob (3 people)`. A number stands for people whom the notice does not name.
+    """
+    if "msg_id" in element:
+        return str(element["msg_id"])
+    count = element.get("subscribers_count")
+    parts = [
+        element.get("session_id"),
+        element.get("session_name"),
+        *_people("+", "added", element),
+        *_people("-", "removed", element),
+        None if count is None else f"({count} people)",
+    ]
+    return " ".join(str(part) for part in parts if part)
+
+
+def _people(sign: str, name: str, element: Mapping[str, Any]) -> list[str]:
+    count = element.get(f"{name}_count")
+    return [f"{sign}{count}"] if count else [f"{sign}{one['user_id']}" for one in element.get(name, ())]
 
 
 def _wire(envelope: Envelope) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
+from tlim_protocol.notices import form_for
 
 from message_store.models import Message
 from message_store.reading.conversations_service import UNREAD_CAP, UNREAD_LOOKED_AT, Overview, Overviews
@@ -87,7 +88,8 @@ class LogItem(HistoryMessage):
         """Return the shape of a row for a reader; a notice is from the user who made the change."""
         fields = HistoryMessage.of(message).model_dump()
         if not message.sender and message.body:
-            fields["msg_from"] = message.body[0].get("actor", "")
+            (notice,) = message.body
+            fields |= {"msg_from": notice.get("actor", ""), "body": [form_for(me, notice)]}
         return cls(**fields, **place_of(message.conversation_id, me), kind=kind_of(message))
 
 

@@ -55,6 +55,10 @@ class Http:
         return page
 
 
+def _people(user_ids: tuple[str, ...]) -> list[dict[str, str]]:
+    return [{"user_id": user_id} for user_id in user_ids]
+
+
 class Log:
     """Writes what the leader writes; every method returns the seq of the row that it made."""
 
@@ -94,11 +98,13 @@ class Log:
         added: tuple[str, ...] = (),
         removed: tuple[str, ...] = (),
         name: str = "a group",
+        **told: Any,
     ) -> int:
         body = [
             {
-                "session_id": session_id, "session_name": name, "actor": actor, "added": added, "removed": removed,
-                "session_valid": int(msg_type is MsgType.SESSION_DELETED),
+                "session_id": session_id, "session_name": name, "actor": actor,
+                "added": _people(added), "removed": _people(removed),
+                "session_valid": int(msg_type is MsgType.SESSION_DELETED), **told,
             }
         ]  # fmt: skip
         seq = await self._append(session_id, "", msg_type, Audience.MEMBERS, body=body)

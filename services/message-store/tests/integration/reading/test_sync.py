@@ -70,6 +70,15 @@ async def test_a_notice_is_from_who_did_it(http: Any, log: Any) -> None:
     assert (notice["from"], notice["to"], notice["kind"]) == ("bob", None, LogKind.NOTICE)
 
 
+async def test_only_who_was_just_added_finds_the_whole_list_in_the_notice(http: Any, log: Any) -> None:
+    await log.group(GROUP, "bob")
+    whole = [{"user_id": "bob"}, {"user_id": "alice"}]
+    await log.change(GROUP, actor="bob", added=("alice",), subscribers=whole)
+    told = {me: (await catch_up(http, me))[-1]["body"][0] for me in ("alice", "bob")}
+    assert (told["alice"]["subscribers"], "subscribers" in told["bob"]) == (whole, False)
+    assert {(one["subscribers_count"], one["added"][0]["user_id"]) for one in told.values()} == {(2, "alice")}
+
+
 async def test_only_the_time_of_membership_is_told_with_the_notices_of_joining_and_leaving(http: Any, log: Any) -> None:
     await log.group(GROUP, "bob")
     await log.say("bob", GROUP)
