@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from tlim_runtime import background
-from tlim_runtime.background import Background, Repeated, Tasks, beside, running
+from tlim_runtime.background import Background, Repeated, Tasks, beside, cancellable, running
 from tlim_runtime.outages import Unavailable
 
 NEVER, AT_ONCE = 86_400, 0
@@ -159,3 +159,27 @@ async def test_a_helper_ends_with_its_block() -> None:
         async with beside(forever()) as helper:
             raise LookupError
     assert helper.cancelled()
+
+
+async def test_an_answer_that_comes_together_with_a_cancellation_does_not_hide_it() -> None:
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ask() -> str:
+        return await asyncio.wait_for(answer, 60)
+
+    asking = asyncio.create_task(cancellable(ask()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    answer.set_result("yes")
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_the_answer_and_the_failure_of_cancellable_work_are_its_own() -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    assert await cancellable(asyncio.sleep(0, "yes")) == "yes"
+    with pytest.raises(LookupError):
+        await cancellable(fail())

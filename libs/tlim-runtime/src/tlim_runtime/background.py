@@ -6,6 +6,7 @@
 | is done again and again | `Repeated` |
 | is begun and left to itself | `Tasks` |
 | helps one function, and ends with it | `beside` |
+| may lose a cancellation | `cancellable` |
 
 A bare asyncio task fails in silence: nobody reads its exception. Here the exception is logged, and readiness is red
 until the work runs again. Stopping is always the same: cancel, then wait for the end.
@@ -122,9 +123,7 @@ class Repeated:
     async def _rounds(self) -> None:
         if not self._at_once:
             await self._pause()
-        # The work may have lost a cancellation that was meant for us: asyncio.wait_for of Python 3.11, which nats-py
-        # uses, returns the result when both come together. Then `stop` would wait for ever.
-        while not _is_cancelled():
+        while not _is_cancelled():  # the work may have lost a cancellation that was meant for us: see `cancellable`
             self._woken.clear()
             try:
                 await self._work()
@@ -189,6 +188,21 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
         yield task
     finally:
         await _cancel(task)
+
+
+async def cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` of a library that may lose a cancellation, and end with CancelledError all the same.
+
+    asyncio.wait_for of Python 3.11, which nats-py uses, returns its result when the result and a cancellation come
+    together. A loop around it would go on, and whoever stops the loop would wait for ever.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await _cancel(task)
+        raise
+    return task.result()
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

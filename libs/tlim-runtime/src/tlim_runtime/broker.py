@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import PubAck
 from tlim_protocol.streams import inbox_prefix
 
-from tlim_runtime.background import Tasks
+from tlim_runtime.background import Tasks, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
@@ -176,7 +176,7 @@ class Broker:
     async def flush(self) -> None:
         """Wait until the server has read everything sent so far; raises BrokerUnavailable."""
         try:
-            await self._client.flush(timeout=2)
+            await cancellable(self._client.flush(timeout=2))
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or "NATS does not answer") from error
 
@@ -188,7 +188,7 @@ class Broker:
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
         try:
-            answer = await self._client.request(subject, payload, timeout=timeout_s)
+            answer = await cancellable(self._client.request(subject, payload, timeout=timeout_s))
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
         failure = (answer.headers or {}).get(_ERROR_HEADER)
