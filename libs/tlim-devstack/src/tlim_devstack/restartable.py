@@ -1,5 +1,6 @@
 """Servers from the wheels for one test. The test may stop, kill and freeze them, and start them on the same data."""
 
+import os
 import secrets
 import shutil
 import signal
@@ -44,8 +45,10 @@ class RestartableNats:
         self._signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """Let the server keep its connections in silence."""
+        """Let the server keep its connections in silence. When this returns, it answers nothing more."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            os.waitid(os.P_PID, self._process.process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let the server go on after `freeze`."""

@@ -119,11 +119,13 @@ async def test_a_commit_that_fails_is_never_answered_with_ok(
     as_user: AsUser,
     lunch: str,
     published: Published,
+    all_published: AllPublished,
     owner_url: Callable[[str, str], str],
     database_url: str,
     sqlstate: str,
     status: int,
 ) -> None:
+    await all_published()
     await _fail_at_commit(owner_url("session_api", database_url), sqlstate)
     alice = as_user("alice")
     answers = [
