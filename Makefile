@@ -4,7 +4,9 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
-PYTEST := .venv/bin/pytest
+PYTEST := .venv/bin/pytest -q
+# Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
+IN_PARALLEL := -n 2 --dist loadfile
 STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading)
 SERVICES := session_api file_api message_store xmpp_bridge
@@ -81,24 +83,24 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) -q -m "not integration and not e2e" libs services tests/test_references.py
+	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_references.py
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
-	@$(PYTEST) -q -m integration libs services
+	@$(PYTEST) $(IN_PARALLEL) -m integration libs services
 
 coverage: ready-servers ## how much of our code the unit and integration tests run, by line and branch
-	@$(PYTEST) -q --cov --cov-report=term:skip-covered libs services
+	@$(PYTEST) $(IN_PARALLEL) --cov --cov-report=term:skip-covered libs services
 
 e2e: ## user stories on the whole system, with ejabberd
 	@scripts/bootstrap $(STORIES_SERVER)
 	@echo "== end-to-end tests"
-	@$(PYTEST) -q tests/e2e
+	@$(PYTEST) $(IN_PARALLEL) tests/e2e
 
 e2e-prosody: ## the same stories with Prosody, except those that do not depend on the XMPP server
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
-	@TLIM_E2E_XMPP=prosody $(PYTEST) -q tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 
