@@ -3,7 +3,6 @@
 -- Our module takes tlim messages out of the stream and hands them to the bridge. Everything else is plain XMPP.
 
 umask = "077"
-run_as_root = ${run_as_root}
 pidfile = "${data_directory}/prosody.pid"
 data_path = "${data_directory}"
 plugin_paths = { "${module_directory}" }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tlim_devstack import nats, s3
-from tlim_devstack.processes import hand_over
+from tlim_devstack.privileges import hand_over, user_of
 
 
 @pytest.fixture
@@ -22,9 +22,27 @@ def test_a_link_in_a_directory_that_is_handed_over_gives_nothing_away(tmp_path: 
     link = tmp_path / "server" / "data" / "link"
     link.parent.mkdir(parents=True)
     link.symlink_to(of_ours)
-    hand_over(tmp_path / "server")
+    hand_over(tmp_path / "server", "nats")
     assert of_ours.stat().st_uid == 0
-    assert link.lstat().st_uid == link.parent.stat().st_uid != 0
+    assert {link.lstat().st_uid, link.parent.stat().st_uid} == {user_of("nats")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_second_name_in_a_directory_that_is_handed_over_gives_nothing_away(tmp_path: Path, of_ours: Path) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "name").hardlink_to(of_ours)
+    hand_over(tmp_path / "server", "nats")
+    assert of_ours.stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_an_older_release_kept_as_another_user_is_handed_over(tmp_path: Path) -> None:
+    file = tmp_path / "server" / "data" / "file"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    os.chown(file, user_of("initdb"), user_of("initdb"))
+    hand_over(tmp_path / "server", "nats")
+    assert {path.stat().st_uid for path in (file, *file.parents[:2])} == {user_of("nats")}
 
 
 def write_nats(directory: Path) -> Path:

@@ -14,7 +14,7 @@ from tlim_devstack.credentials import DEMO_USERS, load_or_generate
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import ROOT
 from tlim_devstack.ports import Ports
-from tlim_devstack.processes import close_to_others
+from tlim_devstack.privileges import close_to_others
 from tlim_devstack.stack import XMPP_SERVERS, Stack
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

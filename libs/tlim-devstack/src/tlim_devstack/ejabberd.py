@@ -1,7 +1,6 @@
 """ejabberd from Debian's package, run as an ordinary process with its own data, node and port mapper."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import httpx
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY, system_program
-from tlim_devstack.private_files import write_private
-from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.private_files import copy_private, write_private
+from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
 from tlim_devstack.waiting import accepts_connections
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_template
@@ -40,13 +39,14 @@ class Ejabberd:
         settings, ports = self.settings, self.settings.ports
         if not str(self.home).isascii() or TROUBLE.intersection(str(self.home)):
             raise StackError(f"ejabberd cannot work in {self.home}: set TLIM_HOME to a folder with a plain ASCII name")
+        self.home.mkdir(parents=True, exist_ok=True)
         config = fill_template(
             "ejabberd/ejabberd.yml",
             self.home / "ejabberd.yml",
             {
                 "domain": DOMAIN,
                 "component": COMPONENT,
-                "certificate_file": settings.certificate,
+                "certificate_file": copy_private(settings.certificate, self.home),
                 "public_address": settings.public_address,
                 "component_address": "127.0.0.1",
                 "client_port": ports.xmpp,
@@ -58,14 +58,16 @@ class Ejabberd:
                 "api_secret": settings.credentials.xmpp_api,
             },
         )
-        self._write_cookie()
-        library = _library()
+        write_private(self.home / ".erlang.cookie", settings.credentials.erlang_cookie)
+        library, modules = _library(), self.home / "modules"
+        modules.mkdir(exist_ok=True)
+        hand_over(self.home, NAME)
         for source in sorted((DEPLOY / NAME).glob("*.erl")):
-            compile_module(source, library, self.home / "modules")
+            compile_module(source, library, modules)
         mapper = [str(system_program("epmd", "erlang-base")), "-port", str(ports.epmd), "-address", "127.0.0.1"]
         return [
-            Program("epmd", dies_with_parent(mapper)),
-            Program(NAME, dies_with_parent(self._command(library)), self._environment(library, config)),
+            Program("epmd", not_as_root("epmd", mapper)),
+            Program(NAME, self._command(library), self._environment(library, config)),
         ]
 
     def _command(self, library: Path) -> list[str]:
@@ -78,12 +80,15 @@ class Ejabberd:
             "inet_dist_use_interface",
             "{127,0,0,1}",
         ]
-        options = ["-args_file", str(DEPLOY / NAME / "vm.args")]
+        arguments = DEPLOY / NAME / "vm.args"
+        options = ["-args_file", str(arguments)]
         code = ["-pa", str(library / "ebin"), "-pa", str(self.home / "modules")]
         data = ["-mnesia", "dir", f'"{self.home / "mnesia"}"']
         bounded = [str(system_program("prlimit", "util-linux")), f"--data={LARGEST_BYTES}"]
         erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *local]
-        return [*bounded, *erlang, *code, *data, "-s", "ejabberd"]
+        command = [*bounded, *erlang, *code, *data, "-s", "ejabberd"]
+        doors = (self.settings.ports.xmpp, self.settings.ports.websocket)
+        return not_as_root(NAME, command, self.home, arguments, ports=doors)
 
     def _environment(self, library: Path, config: Path) -> dict[str, str]:
         return {
@@ -95,11 +100,6 @@ class Ejabberd:
             "EJABBERD_CONFIG_PATH": str(config),
             "EJABBERD_LOG_PATH": str(self.home / "ejabberd.log"),
         }
-
-    def _write_cookie(self) -> None:
-        cookie = self.home / ".erlang.cookie"
-        write_private(cookie, self.settings.credentials.erlang_cookie)
-        cookie.chmod(0o400)
 
     def ready(self, log: str) -> bool:
         """Whether it listens for clients, the component and the API. If a module does not load, ejabberd stops."""
@@ -126,19 +126,22 @@ class Ejabberd:
 
 
 def compile_module(source: Path, library: Path, target: Path) -> None:
-    """Compile a module of ours into `target`, unless that was done with the same source."""
+    """Compile a module of ours into `target`, unless that was done with the same source.
+
+    `target` is ejabberd's, and can hold links to other files. So ejabberd's user compiles.
+    """
     stamp = target / source.name
     text = source.read_text()
     if stamp.exists() and stamp.read_text() == text:
         return
-    target.mkdir(parents=True, exist_ok=True)
     includes = [library / "include", *library.parent.glob("*xmpp-*/include"), *_erlang_includes()]
     options = [word for directory in includes for word in ("-I", str(directory))]
     command = [str(system_program("erlc", "ejabberd")), "-o", str(target), *options, "-pa", str(library / "ebin")]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    compiler = not_as_root(NAME, [*command, str(source)], target, source)
+    done = subprocess.run(compiler, capture_output=True, text=True, check=False, cwd="/")
     if done.returncode != 0:
         raise StackError(f"{source.name} does not compile: {(done.stdout + done.stderr).strip().splitlines()[0]}")
-    shutil.copyfile(source, stamp)
+    write_private(stamp, text)
 
 
 def _library() -> Path:

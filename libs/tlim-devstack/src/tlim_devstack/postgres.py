@@ -2,14 +2,13 @@
 
 import os
 import secrets
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import postgres_program
-from tlim_devstack.processes import UNPRIVILEGED, hand_over, not_as_root
+from tlim_devstack.privileges import INITDB, hand_over, not_as_root, user_of
 
 DATABASE_SERVICES = ("session_api", "file_api", "message_store")
 SUPERUSER = "postgres"
@@ -36,18 +35,22 @@ def owner_of(service: str) -> str:
 
 def create_cluster(data: Path, password: str) -> None:
     """Run initdb in `data` unless it was run there before: SCRAM passwords only, no Unix socket, UTF-8."""
-    if (data / "PG_VERSION").exists():
-        return
-    hand_over(data)
+    if not (data / "PG_VERSION").exists():
+        _run_initdb(data, password)
+    hand_over(data, "postgres")
+
+
+def _run_initdb(data: Path, password: str) -> None:
+    hand_over(data, INITDB)
     password_file = data.parent / f".initdb-{secrets.token_hex(4)}"
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     if os.geteuid() == 0:
-        shutil.chown(password_file, *UNPRIVILEGED)
+        os.chown(password_file, user_of(INITDB), -1)
     options = ["-U", SUPERUSER, f"--pwfile={password_file}", "--auth=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8"]
     try:
         initdb = [str(postgres_program("initdb")), "-D", str(data), *options, "--no-sync", "--no-instructions"]
-        done = subprocess.run(not_as_root(initdb, data), capture_output=True, text=True, check=False, cwd="/")
+        done = subprocess.run(not_as_root(INITDB, initdb, data), capture_output=True, text=True, check=False, cwd="/")
     finally:
         password_file.unlink()
     if done.returncode != 0:
@@ -59,7 +62,8 @@ def command(data: Path, port: int, *settings: str) -> list[str]:
     fixed = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "logging_collector=off")
     options = [word for setting in (*fixed, *settings) for word in ("-c", setting)]
     # When we end, the kernel sends SIGINT. It is PostgreSQL's fast shutdown, and leaves no shared memory behind.
-    return not_as_root([str(postgres_program("postgres")), "-D", str(data), "-p", str(port), *options], data)
+    server = [str(postgres_program("postgres")), "-D", str(data), "-p", str(port), *options]
+    return not_as_root("postgres", server, data, parent_death="INT")
 
 
 def run_sql(login: Login, script: str) -> str:

@@ -1,7 +1,6 @@
 """Makes what must be there before the services start: streams, roles, databases, tables, bucket."""
 
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from tlim_devstack import postgres, s3
 from tlim_devstack.credentials import Credentials
 from tlim_devstack.failures import StackError
+from tlim_devstack.layout import package_file
 from tlim_devstack.ports import Ports
 from tlim_devstack.services import ServicePrograms
 
@@ -59,15 +59,12 @@ def _migrate(package: str, services: ServicePrograms, stamps: Path) -> None:
         return
     url = services.migration_url(package.replace("_", "-"))
     _run(f"migration of {package}", ["tlim_runtime.migrations", package], {"TLIM_DATABASE_URL": url})
-    stamps.mkdir(parents=True, exist_ok=True)
+    stamps.mkdir(mode=0o700, parents=True, exist_ok=True)
     stamp.write_text(state)
 
 
 def _migrations_digest(package: str) -> str:
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise StackError(f"{package} is not installed: run scripts/bootstrap")
-    versions = sorted((Path(found.origin).parent / "migrations" / "versions").glob("*.py"))
+    versions = sorted((package_file(package).parent / "migrations" / "versions").glob("*.py"))
     return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in versions)).hexdigest()
 
 

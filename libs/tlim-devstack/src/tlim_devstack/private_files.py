@@ -14,3 +14,10 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # EXCL follows no link
         file.write(text)
     draft.replace(path)
+
+
+def copy_private(source: Path, directory: Path) -> Path:
+    """Copy a file of ours into a part's directory under the same name, and return the copy's path."""
+    copy = directory / source.name
+    write_private(copy, source.read_text())
+    return copy

@@ -1,11 +1,11 @@
 """Prosody from Debian's package, run as an ordinary process: the second XMPP server that the bridge works with."""
 
-import os
 import subprocess
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY, system_program
-from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.private_files import copy_private
+from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
 from tlim_devstack.waiting import accepts_connections
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_template
@@ -26,18 +26,19 @@ class Prosody:
     def prepare(self) -> list[Program]:
         """Write the configuration; return the server."""
         settings, ports = self.settings, self.settings.ports
-        (self.home / "data").mkdir(parents=True, exist_ok=True)
+        for directory in ("data", "certificates"):
+            (self.home / directory).mkdir(parents=True, exist_ok=True)
+        certificate = copy_private(settings.certificate, self.home / "certificates")
         fill_template(
             "prosody/prosody.cfg.lua",
             self.config,
             {
                 "domain": DOMAIN,
                 "component": COMPONENT,
-                "run_as_root": "true" if os.geteuid() == 0 else "false",
                 "data_directory": self.home / "data",
                 "module_directory": DEPLOY / NAME,
-                "certificate_file": settings.certificate,
-                "certificate_directory": settings.certificate.parent,
+                "certificate_file": certificate,
+                "certificate_directory": certificate.parent,
                 "public_address": settings.public_address,
                 "component_address": "127.0.0.1",
                 "client_port": ports.xmpp,
@@ -48,8 +49,13 @@ class Prosody:
                 "component_secret": settings.credentials.component,
             },
         )
-        command = [str(system_program("prosody", "prosody")), "--config", str(self.config), "-F"]
-        return [Program(NAME, dies_with_parent(command))]
+        hand_over(self.home, NAME)
+        return [Program(NAME, self._as_prosody("prosody", "-F"))]
+
+    def _as_prosody(self, program: str, *arguments: str) -> list[str]:
+        command = [str(system_program(program, "prosody")), "--config", str(self.config), *arguments]
+        doors = (self.settings.ports.xmpp, self.settings.ports.websocket)
+        return not_as_root(NAME, command, self.home, *(DEPLOY / NAME).glob("*.lua"), ports=doors)
 
     def ready(self, log: str) -> bool:
         """Whether it listens for clients and the component, and our module says that it diverts messages.
@@ -61,8 +67,8 @@ class Prosody:
 
     def register(self, user: str, password: str) -> None:
         """Create an account in Prosody's files."""
-        tool = str(system_program("prosodyctl", "prosody"))
-        command = [tool, "--config", str(self.config), "register", user, DOMAIN, password]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = self._as_prosody("prosodyctl", "register", user, DOMAIN)
+        typed = f"{password}\n{password}\n"  # every user of this machine can read an argument
+        done = subprocess.run(command, input=typed, capture_output=True, text=True, check=False, cwd="/")
         if done.returncode != 0:
             raise StackError(f"Prosody did not register {user}: {(done.stdout + done.stderr).strip()}")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tlim_devstack import s3
 from tlim_devstack.credentials import Credentials, token_key_file
-from tlim_devstack.layout import DEPLOY, program
+from tlim_devstack.layout import DEPLOY, package_file, program
 from tlim_devstack.ports import Ports
 from tlim_devstack.postgres import DATABASE_SERVICES, Login, owner_of
-from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.private_files import copy_private
+from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 
@@ -65,12 +66,21 @@ class ServicePrograms:
             "file-api": self._file_api,
             "xmpp-bridge": self._xmpp_bridge,
         }.get(name)
+        directory = self._directory(name)
         environment = {**self._common(name), **(special() if special else {}), **self.extra}
-        command = dies_with_parent([sys.executable, "-m", package_of(name)], "TERM")
+        hand_over(directory, name)
+        needed = (directory, package_file(package_of(name)), Path(sys.prefix) / "pyvenv.cfg", Path(os.__file__))
+        command = not_as_root(name, [sys.executable, "-m", package_of(name)], *needed, parent_death="TERM")
         return Program(name, command, environment)
+
+    def _directory(self, name: str) -> Path:
+        directory = self.home / name
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     def _common(self, name: str) -> dict[str, str]:
         environment = {
+            "HOME": str(self._directory(name)),  # libraries look there for settings; root's own is closed to services
             "TLIM_HOST": "127.0.0.1",
             "TLIM_PORT": str(self.port(name)),
             "TLIM_NATS_URL": f"nats://127.0.0.1:{self.ports.nats}",
@@ -104,19 +114,23 @@ class ServicePrograms:
         }
 
     def _xmpp_bridge(self) -> dict[str, str]:
+        directory = self._directory("xmpp-bridge")
         return {
             "TLIM_XMPP_HOST": "127.0.0.1",
             "TLIM_XMPP_COMPONENT_PORT": str(self.ports.component),
             "TLIM_XMPP_CLIENT_PORT": str(self.ports.xmpp),
             "TLIM_XMPP_DOMAIN": DOMAIN,
-            "TLIM_XMPP_CA_FILE": str(self.authority),
+            "TLIM_XMPP_CA_FILE": str(copy_private(self.authority, directory)),
             "TLIM_COMPONENT_JID": COMPONENT,
             "TLIM_COMPONENT_SECRET": self.credentials.component,
-            "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets")),
+            "TLIM_TOKEN_KEY_FILE": str(copy_private(token_key_file(self.home / "secrets"), directory)),
         }
 
     def _gateway(self) -> Program:
-        command = [str(program("caddy")), "run", "--config", str(DEPLOY / "caddy" / "Caddyfile")]
+        config, directory = DEPLOY / "caddy" / "Caddyfile", self._directory(GATEWAY)
+        hand_over(directory, GATEWAY)
+        caddy = [str(program("caddy")), "run", "--config", str(config)]
+        command = not_as_root(GATEWAY, caddy, directory, config, ports=(self.ports.gateway, self.ports.files))
         upstreams = {f"TLIM_{package_of(service).upper()}": f"127.0.0.1:{self.port(service)}" for service in SERVICES}
         environment = {
             "TLIM_BIND": self.public_address,
@@ -125,7 +139,7 @@ class ServicePrograms:
             "TLIM_S3": f"127.0.0.1:{self.ports.s3}",
             "TLIM_S3_BUCKET": s3.FILES_BUCKET,
             "TLIM_CORS_ORIGINS": json.dumps(self.web_origins()),
-            "XDG_DATA_HOME": str(self.home / GATEWAY),
-            "XDG_CONFIG_HOME": str(self.home / GATEWAY),
+            "XDG_DATA_HOME": str(directory),
+            "XDG_CONFIG_HOME": str(directory),
         }
-        return Program(GATEWAY, dies_with_parent(command), {**upstreams, **environment})
+        return Program(GATEWAY, command, {**upstreams, **environment})

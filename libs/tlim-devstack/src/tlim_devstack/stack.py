@@ -20,8 +20,10 @@ from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.failures import StackError
+from tlim_devstack.layout import DEPLOY
 from tlim_devstack.ports import Ports
-from tlim_devstack.processes import close_to_others, dies_with_parent, hand_over, not_as_root
+from tlim_devstack.privileges import close_to_others, closed_to_others, hand_over, not_as_root, passing_capability
+from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
 from tlim_devstack.supervision import Program, Supervisor
@@ -103,6 +105,7 @@ class Stack:
         self.ports.check_free()
         s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         close_to_others(self.home)  # at first, because servers that can pass through `home` need no capability
+        self._say_what_is_closed()
         try:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
             xmpp_programs = self.xmpp.prepare()
@@ -206,20 +209,26 @@ class Stack:
 
     # --- steps of a start ---------------------------------------------------------------------------------------
 
+    def _say_what_is_closed(self) -> None:
+        closed = closed_to_others(self.home, DEPLOY, Path(sys.prefix), Path(os.__file__))
+        if closed and os.geteuid() == 0:
+            kept = f"parts keep CAP_{passing_capability().upper()} to reach their files behind it"
+            self.say(f"{closed} is closed to other users: {kept}")
+
     def _server_programs(self) -> list[Program]:
         data = self.home / "s3" / "data"
         data.mkdir(parents=True, exist_ok=True)
         identities = s3.write_identities(self.home / "s3", self.credentials.s3_keys())
         config = nats.write_config(self.home / "nats", self.credentials.nats)
-        for directory in (self.home / "s3", self.home / "nats"):
-            hand_over(directory)
+        for part in ("s3", "nats"):
+            hand_over(self.home / part, part)
         nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats, self.ports.nats_monitor)
         weed = s3.command(data, identities, self.ports.s3, self.ports.s3_inner)
         return [
-            Program("nats", not_as_root(nats_server, self.home / "nats", parent_death="TERM")),
+            Program("nats", not_as_root("nats", nats_server, self.home / "nats", parent_death="TERM")),
             Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
             # KILL, because after TERM it waits 15 s. Nothing is lost: the kernel has everything that it acknowledged.
-            Program("s3", not_as_root(weed, self.home / "s3", parent_death="KILL"), s3.ENVIRONMENT, stop_signal="KILL"),
+            Program("s3", not_as_root("s3", weed, self.home / "s3"), s3.ENVIRONMENT, stop_signal="KILL"),
         ]
 
     def _keeper(self) -> Program:
