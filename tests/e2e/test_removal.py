@@ -14,7 +14,7 @@ from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered
 from tlim_client.xmpp import XmppClient
 from tlim_devstack import nats
-from tlim_devstack.processes import hand_over
+from tlim_devstack.privileges import hand_over
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -35,7 +35,7 @@ def _users(stack: Stack, passwords: dict[str, str]) -> None:
     """Let the running NATS server take these passwords. It ends the connections of users whose password changed."""
     directory = stack.home / "nats"
     nats.write_config(directory, passwords)
-    hand_over(directory)
+    hand_over(directory, "nats")
     os.kill(stack.supervisor.pid("nats"), signal.SIGHUP)
 
 
