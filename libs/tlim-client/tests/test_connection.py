@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from tlim_devstack.impostor import SASL, Impostor, Script, impostor
 from tlim_xmpp.keeper import Patience, StreamKeeper
 
 DOMAIN = "im.itonglian.com"
+SM = "urn:xmpp:sm:3"
 MIB = 1024 * 1024
 
 
@@ -47,16 +49,20 @@ def login(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> L
     return Login(*certificates)
 
 
-async def let_in(server: Impostor) -> None:
-    """Bind a resource and turn carbons on, as any server does after the login."""
+async def let_in(server: Impostor, *, managed: bool = False) -> None:
+    """Bind a resource and turn carbons on, as any server does after the login; `managed`: with stream management."""
     await server.hear(r"<stream:stream[^>]*>")
     await server.say(
         "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='1' version='1.0'>"
-        "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+        "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
+        f"{f'<sm xmlns={SM!r}/>' if managed else ''}</stream:features>"
     )
     request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
     bound = f"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>alice@{DOMAIN}/r</jid></bind>"
     await server.say(f"<iq type='result' id='{request}'>{bound}</iq>")
+    if managed:
+        await server.hear(r"<enable[^>]*>")
+        await server.say(f"<enabled xmlns='{SM}' id='1' resume='true'/>")
     request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
     await server.say(f"<iq type='result' id='{request}'/>")
     await server.hear(r"<presence")
@@ -195,3 +201,23 @@ async def test_a_device_that_cannot_be_announced_says_why(login: Login, monkeypa
     monkeypatch.setattr(Connection, "_announce", fail)
     with pytest.raises(ClientError, match="a mistake"):
         await login(an_honest_server)
+
+
+async def test_a_device_that_leaves_confirms_what_it_got_so_that_the_next_one_does_not_get_it_again(
+    login: Login,
+) -> None:
+    async def script(server: Impostor) -> None:
+        await server.greet_encrypted("SCRAM-SHA-256")
+        await server.sasl("success", await server.scram("alice", "secret"))
+        await let_in(server, managed=True)
+        await server.say(f"<message from='bob@{DOMAIN}' id='1'><body>hi</body></message>")
+        await server.hear(r"</stream:stream>")
+        await server.say("</stream:stream>")
+
+    async with (
+        impostor(script, login.certificate) as (port, connections),
+        Connection(ServerAddress("127.0.0.1", port, DOMAIN, login.authority), "alice", "secret") as device,
+    ):
+        await device.inbox.next()
+
+    assert re.search(r"<a [^>]*h=.2.[^>]*></stream:stream>$", connections[0].heard)  # carbons are on, and the message

@@ -117,6 +117,9 @@ class Connection:
     async def close(self) -> None:
         """End the stream properly, so that the server knows at once that this device is gone."""
         await _end(self._keeping)
+        if self._stream is not None and self._stream.plugin["xep_0198"].enabled_in:
+            # XEP-0198 section 4. Otherwise the server gives our next device what it thinks that we have not got.
+            self._stream.plugin["xep_0198"].send_ack()  # type: ignore[no-untyped-call] # slixmpp has not annotated it
         if self._keeper is not None:
             await self._keeper.close(wait=2.0)
         await _end(self._announcing)
