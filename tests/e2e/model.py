@@ -105,7 +105,6 @@ class Model:
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
         self.users = tuple(names)
-        self.inactive: set[str] = set()
         self.away: set[str] = set()
         self.log: list[Entry] = []
         self.sessions: dict[str, Session] = {}
@@ -119,8 +118,6 @@ class Model:
         sender, session_id = envelope.msg_from, envelope.session_id
         if session_id is None:
             people = frozenset({sender, envelope.msg_to or ""})
-            if envelope.msg_to in self.inactive and all(entry.conversation != people for entry in self.log):
-                return ErrorCode.USER_UNKNOWN  # nobody begins a conversation with him; those that are go on
             self._append(people, sender, envelope, people)
             return None
         refusal = self._refusal(session_id, sender)
@@ -182,15 +179,9 @@ class Model:
         self._append(message.conversation, author, envelope, audience, is_news=is_news)
         return None
 
-    def may_make_session(self, creator: str, listed: Sequence[str]) -> ErrorCode | None:
-        """A user wants to create a session: they and at least one other person must be known."""
-        if creator in self.inactive or self.inactive.issuperset(listed):
-            return ErrorCode.SESSION_USER_UNKNOWN
-        return None
-
     def make_session(self, session_id: str, creator: str, listed: Sequence[str]) -> None:
-        """A user creates a session with the known people among the others; it gets the names of its members."""
-        members = [creator, *(user for user in listed if user not in self.inactive)]
+        """A user creates a session with other people; it gets the names of its members."""
+        members = [creator, *listed]
         name = ",".join(self.names[user] for user in members)
         self.sessions[session_id] = Session(creator, members, name, places=dict.fromkeys(members, len(self.log)))
         self._notice(session_id, creator, added=members)
@@ -211,8 +202,6 @@ class Model:
         refusal = self._may_edit(session_id, who)
         if refusal is not None:
             return refusal
-        if newcomer in self.inactive:
-            return ErrorCode.USER_UNKNOWN
         session = self.sessions[session_id]
         session.members.append(newcomer)
         session.places[newcomer] = len(self.log)
@@ -241,10 +230,6 @@ class Model:
         self.sessions[session_id].deleted = True
         self._notice(session_id, who)
         return None
-
-    def activate(self, user: str, *, active: bool) -> None:
-        """An administrator deactivates a user, or activates them again."""
-        (self.inactive.discard if active else self.inactive.add)(user)
 
     def come(self, user: str) -> None:
         """A user logs in with their first device, and gets the messages that wait for them."""
@@ -297,10 +282,9 @@ class Model:
         return Overview(name, last, unread, session.name, left=False, deleted=session.deleted)
 
     def leader(self, session_id: str) -> str | None:
-        """Return the leader, who may remove others and delete: the creator, or else the longest active member."""
+        """Return the leader, who may remove others and delete: the creator, or else the longest member."""
         session = self.sessions[session_id]
-        able = [user for user in session.members if user not in self.inactive]
-        return session.creator if session.creator in able else next(iter(able), None)
+        return session.creator if session.creator in session.members else next(iter(session.members), None)
 
     def open_sessions(self, reader: str) -> list[str]:
         """Return the sessions of a user, the newest first."""
@@ -372,9 +356,8 @@ class Model:
         return not isinstance(conversation, str) or self._refusal(conversation, who) is None
 
     def _may_edit(self, session_id: str, who: str) -> ErrorCode | None:
-        if self._refusal(session_id, who) is not None:
-            return ErrorCode.SESSION_UNKNOWN  # who is not in it cannot tell it from none
-        return ErrorCode.NOT_ALLOWED if who in self.inactive else None
+        """A stranger cannot tell a session from none."""
+        return None if self._refusal(session_id, who) is None else ErrorCode.SESSION_UNKNOWN
 
     def _others(self, message: Entry) -> frozenset[str]:
         if isinstance(message.conversation, str):

@@ -5,14 +5,18 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from jwt import PyJWKSet
-from tlim_client.failures import ClientError, RefusedError
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
+from tlim_client.failures import ClientError, LoginRefusedError, NotReceivedError, RefusedError
 from tlim_client.http import HttpClient
+from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 
@@ -50,15 +54,51 @@ async def test_users_are_imported_found_renamed_and_deactivated(people: People, 
     assert refusal.value.code is ErrorCode.USER_UNKNOWN
 
 
-async def test_who_is_deactivated_gets_no_token(people: People, admin: HttpClient) -> None:
-    (alice,) = await people("alice")
-    phone = await alice.device()
+@pytest.mark.proves("DELETE /v1/users/{user_id}")
+async def test_who_is_deactivated_reads_and_writes_nothing_any_more(
+    people: People, admin: HttpClient, stack: Stack, tmp_path: Path
+) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    client = await alice.http()
+    (tmp_path / "plan.txt").write_text("the plan")
+    file_id = await client.upload(tmp_path / "plan.txt")
     await admin.call("DELETE", f"/v1/users/{alice.user_id}")
-    with pytest.raises(RefusedError) as refusal:
+
+    with pytest.raises(RefusedError) as refusal:  # ejabberd's account is closed; Prosody's was made elsewhere
         await alice.http()
-    with pytest.raises(ClientError, match="forbidden"):
-        await phone.fetch_token()
-    assert (refusal.value.status, refusal.value.code) == (403, ErrorCode.NOT_ALLOWED)
+    closed = stack.xmpp.accounts_api is not None
+    expected = (401, ErrorCode.NOT_ALLOWED) if closed else (403, ErrorCode.NOT_ALLOWED)
+    assert (refusal.value.status, refusal.value.code) == expected
+    for attempt in (
+        partial(client.sessions),  # session-api
+        partial(client.history, bob.user_id),  # message-store
+        partial(client.download, file_id, tmp_path / "again.txt"),  # file-api
+    ):
+        assert await _status_in_the_end(attempt) == 401
+    if closed:
+        with pytest.raises(LoginRefusedError):
+            await alice.device()
+        with pytest.raises(NotReceivedError):
+            await phone.send_until_stored(alice.text_to(bob, "am I still here?"), give_up=5)
+        assert receiver.inbox.all(Delivered) == []
+    else:
+        with pytest.raises(ClientError, match="forbidden"):
+            await phone.fetch_token()
+
+
+async def _status_in_the_end(attempt: Callable[[], Awaitable[Any]]) -> int | None:
+    """Repeat a request until it is refused, and return the status."""
+    succeeded = retry_if_result(lambda status: status is None)
+    return await AsyncRetrying(retry=succeeded, stop=stop_after_delay(60), wait=wait_fixed(1))(_status, attempt)
+
+
+async def _status(attempt: Callable[[], Awaitable[Any]]) -> int | None:
+    try:
+        await attempt()
+    except RefusedError as refusal:
+        return refusal.status
+    return None
 
 
 @pytest.mark.proves("GET /v1/audit", ErrorCode.NOT_ALLOWED)

@@ -40,7 +40,6 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.world = World(stack)
         self.model = self.world.model
-        self._switched = 0
 
     # --- what people do --------------------------------------------------------------------------------------------
 
@@ -139,18 +138,6 @@ class Machine(RuleBasedStateMachine):
         elif len(session.members) > 1:
             refusal = self.world.edit(partial(client.change_session, session_id, remove=[other]))
             assert refusal == self.model.remove(session_id, me, other)
-
-    @precondition(lambda self: self.model.inactive or 3 * self._switched < len(self.model.log))  # there is more to do
-    @rule(whom=somebody)
-    def deactivate_or_activate(self, whom: int) -> None:
-        user, active = self.world.user(whom), bool(self.model.inactive)
-        if active:  # never two of three at once
-            (user,) = self.model.inactive
-            self.world.change(partial(self.world.admin.put_user, user, self.model.names[user]))
-        else:
-            self.world.change(partial(self.world.admin.call, "DELETE", f"/v1/users/{user}"))
-        self.model.activate(user, active=active)
-        self._switched += 1
 
     @rule(whom=somebody, devices=st.integers(0, DEVICES))
     def come_or_leave(self, whom: int, devices: int) -> None:

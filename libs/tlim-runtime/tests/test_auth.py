@@ -13,11 +13,14 @@ from fastapi import APIRouter, Depends, FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 from jwt.algorithms import OKPAlgorithm
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_runtime import issuers
+from tlim_protocol.events import UsersDeactivated
+from tlim_protocol.subjects import Rpc
+from tlim_runtime import deactivation, issuers
 from tlim_runtime.app import build_app
 from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, token_user
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.issuers import http_jwks
+from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.settings import ServiceSettings
 
 
@@ -222,3 +225,48 @@ def test_a_named_user_counts_only_where_that_is_trusted_and_no_token_says_otherw
             caller(None, named, settings(trusting=trusting))
     with pytest.raises(TlimError):
         caller(None, "no@id", settings(trusting=True))
+
+
+class Directory:
+    """The broker, and session-api behind it."""
+
+    def __init__(self) -> None:
+        self.deactivated: list[str] = []
+        self.is_up = True
+        self._asked = asyncio.Event()
+
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        assert (subject, payload) == (Rpc.USER_DEACTIVATED, b"")
+        self._asked.set()
+        if not self.is_up:
+            raise BrokerUnavailable("away")
+        return UsersDeactivated(users=self.deactivated).to_bytes()
+
+    async def is_asked_again(self) -> None:
+        """Wait until the answer before the present one has been used."""
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                self._asked.clear()
+                await self._asked.wait()
+
+
+async def test_a_deactivated_users_tokens_are_refused_until_the_user_is_active_again(
+    issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deactivation, "READ_EVERY_S", 0)
+    directory, token = Directory(), issuer.token()
+    async with deactivation.deactivated_users_refused(directory, verifier):
+        await directory.is_asked_again()
+        assert (await verifier.verify(token)).user_id == "alice"
+        directory.deactivated = ["alice"]
+        await directory.is_asked_again()
+        with pytest.raises(NotAuthenticated, match="deactivated"):
+            await verifier.verify(token)
+        assert (await verifier.verify(issuer.token(sub="bob"))).user_id == "bob"
+        directory.is_up = False
+        await directory.is_asked_again()
+        with pytest.raises(NotAuthenticated, match="deactivated"):
+            await verifier.verify(token)
+        directory.is_up, directory.deactivated = True, []
+        await directory.is_asked_again()
+        assert (await verifier.verify(token)).user_id == "alice"

@@ -158,6 +158,12 @@ class UsersKnown(Event):
     known: list[str]
 
 
+class UsersDeactivated(Event):
+    """Answer of `tlim.rpc.user.deactivated`, whose request is empty: the users whose tokens no longer count."""
+
+    users: list[str]
+
+
 class AuditAction(StrEnum):
     """What an administrator can do; append-only, because entries are kept for ever."""
 
@@ -166,6 +172,7 @@ class AuditAction(StrEnum):
     USERS_IMPORTED = "users.imported"
     MESSAGE_SEND = "message.send"  # only the request; the message itself shows the outcome
     ACCOUNTS_MAKE = "accounts.make"  # only the request; `users.imported` shows the outcome
+    ACCOUNT_CLOSE = "account.close"  # only the request; `user.deactivated` shows the outcome
     ACCOUNT_RESET = "account.reset"  # only the request for a new password of one user
 
 

@@ -99,12 +99,19 @@ def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
-            publish=(*(every_in(kind) for kind in SESSION_TYPES), Rpc.CLOCK),
-            subscribe=_hearing("session-api", Rpc.SESSION_GET, Rpc.SESSION_CHANGES, Rpc.USER_MEET, Rpc.AUDIT_NOTE),
+            publish=(*(every_in(kind) for kind in SESSION_TYPES), Rpc.USER_DEACTIVATED, Rpc.CLOCK),
+            subscribe=_hearing(
+                "session-api",
+                Rpc.SESSION_GET,
+                Rpc.SESSION_CHANGES,
+                Rpc.USER_MEET,
+                Rpc.USER_DEACTIVATED,
+                Rpc.AUDIT_NOTE,
+            ),
             responds=True,
         ),
         "file-api": ClientPermissions(
-            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS, Rpc.CLOCK),
+            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS, Rpc.USER_DEACTIVATED, Rpc.CLOCK),
             subscribe=_hearing("file-api", Rpc.FILE_CHECK),
             responds=True,
         ),
@@ -115,6 +122,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 f"$JS.API.STREAM.INFO.{StreamName.OUT}",
                 f"$JS.API.STREAM.MSG.GET.{StreamName.OUT}",
                 Rpc.USER_MEET,
+                Rpc.USER_DEACTIVATED,
                 Rpc.SESSION_GET,
                 Rpc.SESSION_CHANGES,
                 Rpc.FILE_CHECK,
@@ -127,6 +135,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 *(every_in(kind) for kind in CLIENT_TYPES),
                 *_consuming(BRIDGE_OUTBOX),
                 Rpc.USER_MEET,
+                Rpc.USER_DEACTIVATED,
                 Rpc.AUDIT_NOTE,
                 Rpc.MESSAGE_RECALLED,
                 Rpc.CLOCK,

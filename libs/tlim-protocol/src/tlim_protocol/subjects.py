@@ -20,6 +20,7 @@ class Rpc(StrEnum):
     SESSION_GET = "tlim.rpc.session.get"
     SESSION_CHANGES = "tlim.rpc.session.changes"
     USER_MEET = "tlim.rpc.user.meet"
+    USER_DEACTIVATED = "tlim.rpc.user.deactivated"
     AUDIT_NOTE = "tlim.rpc.audit.note"
     FILE_CHECK = "tlim.rpc.file.check"
     MESSAGE_GRANTS = "tlim.rpc.message.grants"

@@ -1,7 +1,7 @@
 """The caller of a request: checks bearer tokens (JWT) against their issuer's keys, and gives FastAPI dependencies."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -44,12 +44,17 @@ class TokenVerifier:
     def __init__(self, jwks: JwksSource, issuer: str, audience: str, external: Sequence[ExternalIssuer] = ()) -> None:
         issuers = (Issuer.own(jwks, issuer, audience), *map(Issuer.external, external))
         self._issuers = {one.name: one for one in issuers}
+        self._deactivated: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self:
         """Return the verifier that a service's settings describe."""
         source = http_jwks(settings.jwks_url)
         return cls(source, settings.token_issuer, settings.token_audience, settings.external_issuers)
+
+    def refuse(self, users: Iterable[str]) -> None:
+        """Refuse the tokens of these users from now on, and of no others."""
+        self._deactivated = frozenset(users)
 
     async def verify(self, token: str) -> CurrentUser:
         """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""
@@ -72,6 +77,8 @@ class TokenVerifier:
             raise NotAuthenticated("the token has expired") from None
         except (jwt.PyJWTError, TlimError):
             raise NotAuthenticated("the token is not valid here") from None
+        if user_id in self._deactivated:
+            raise NotAuthenticated("your account is deactivated")
         return CurrentUser(user_id, _scopes_here(issuer, claims))
 
     def _announced(self, token: str) -> tuple[Issuer, dict[str, Any]]:

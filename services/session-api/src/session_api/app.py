@@ -8,6 +8,7 @@ from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
+from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.throttle import Throttle
 
@@ -84,4 +85,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)
         await stack.enter_async_context(compared_clock(broker, app.state.health))
+        await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
         yield

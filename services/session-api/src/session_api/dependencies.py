@@ -18,6 +18,7 @@ from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import REVOKED, ChangeRepository
 from session_api.changes_service import ChangeLogService
+from session_api.deactivation_service import DeactivationService
 from session_api.idempotency import HEADER, KEY, checked_key
 from session_api.idempotency_repository import IdempotencyRepository
 from session_api.import_service import DirectoryTransaction, ImportService
@@ -151,6 +152,11 @@ def _imports(request: Request) -> ImportService:
     return ImportService(partial(_directory, database), partial(own.alone, "accounts of imported users"), accounts)
 
 
+def _deactivation(request: Request) -> DeactivationService:
+    database: Database = request.app.state.database
+    return DeactivationService(partial(_directory, database), request.app.state.xmpp_accounts)
+
+
 @asynccontextmanager
 async def _directory(database: Database) -> AsyncIterator[DirectoryTransaction]:
     async with database.session() as session:
@@ -167,4 +173,5 @@ IdempotencyKeyDep = Annotated[str | None, Depends(_idempotency_key)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 AuditDep = Annotated[AuditService, Depends(_audit)]
 AdminDep = Annotated[Admin, Depends(_admin)]
+DeactivationDep = Annotated[DeactivationService, Depends(_deactivation)]
 ImportsDep = Annotated[ImportService, Depends(_imports)]

@@ -11,7 +11,7 @@ from session_api.settings import Settings
 
 
 class Subscribers:
-    """Answers `tlim.rpc.user.meet`, `.audit.note`, `.session.get` and `.session.changes`, one transaction for each.
+    """Answers `tlim.rpc.user.*`, `.audit.note`, `.session.get` and `.session.changes`, one transaction for each.
 
     A request that cannot be read or answered now raises. Then the broker tells the asking service, which tries again
     or gives up.
@@ -23,6 +23,7 @@ class Subscribers:
     async def listen(self, broker: Broker) -> None:
         """Take requests from now on; several processes of this service share them."""
         await broker.respond(Rpc.USER_MEET, self.user_meet, queue=Settings.service)
+        await broker.respond(Rpc.USER_DEACTIVATED, self.users_deactivated, queue=Settings.service)
         await broker.respond(Rpc.AUDIT_NOTE, self.audit_note, queue=Settings.service)
         await broker.respond(Rpc.SESSION_GET, self.session_get, queue=Settings.service)
         await broker.respond(Rpc.SESSION_CHANGES, self.session_changes, queue=Settings.service)
@@ -33,6 +34,12 @@ class Subscribers:
         async with self._database.session() as session:
             known = await user_service(session).meet(question)
         return known.to_bytes()
+
+    async def users_deactivated(self, _: bytes) -> bytes:
+        """Answer with the users whose tokens no longer count: an empty request -> UsersDeactivated."""
+        async with self._database.session() as session:
+            users = await user_service(session).deactivated()
+        return users.to_bytes()
 
     async def audit_note(self, request: bytes) -> bytes:
         """Write down an admin action of another service: AuditNote -> an empty answer, after the commit."""

@@ -7,7 +7,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.auth import TokenFirstRoute, admin_user
 from tlim_runtime.errors import PROBLEM_JSON, problem_responses
 
-from session_api.dependencies import AdminDep, UsersDep
+from session_api.dependencies import AdminDep, DeactivationDep, UsersDep
 from session_api.endpoints import MAX_BODY_BYTES
 from session_api.errors import import_problem_schema
 from session_api.paging import Cursor, PageSize, read_cursor, write_cursor
@@ -63,6 +63,10 @@ async def list_users(
 @router.delete(
     "/{user_id}", status_code=204, responses=problem_responses(*_ALWAYS, ErrorCode.USER_UNKNOWN, statuses=(401,))
 )
-async def deactivate_user(admin: AdminDep, users: UsersDep, user_id: str) -> None:
-    """Deactivate a user: they are no longer a known user. Their messages and memberships stay. Again is no error."""
-    await users.deactivate(admin, user_id)
+async def deactivate_user(admin: AdminDep, deactivation: DeactivationDep, user_id: str) -> None:
+    """Deactivate a user: they are no longer a known user. Their messages and memberships stay. Again is no error.
+
+    Where this service makes XMPP accounts, the account gets a password that nobody knows, and its sessions end. Tokens
+    of the user are refused within seconds.
+    """
+    await deactivation.run(admin, user_id)

@@ -64,11 +64,19 @@ class UserRepository:
         rows = await self._session.execute(sa.select(col(User.user_id), col(User.name)).where(wanted, col(User.active)))
         return {row.user_id: row.name for row in rows}
 
-    async def deactivate(self, user_id: str, at: int) -> bool:
-        """Deactivate a user, keeping the time of the first deactivation; return whether the user exists."""
-        is_he = col(User.user_id) == user_id
-        await self._session.execute(sa.update(User).where(is_he, col(User.active)).values(active=False, modified_at=at))
-        return await self._session.scalar(sa.select(col(User.user_id)).where(is_he)) is not None
+    async def exists(self, user_id: str) -> bool:
+        """Return whether a user is in the directory, active or not."""
+        return await self._session.get(User, user_id) is not None
+
+    async def deactivate(self, user_id: str, at: int) -> None:
+        """Deactivate an existing user, keeping the time of the first deactivation."""
+        is_active = (col(User.user_id) == user_id, col(User.active))
+        await self._session.execute(sa.update(User).where(*is_active).values(active=False, modified_at=at))
+
+    async def deactivated(self, limit: int) -> Sequence[str]:
+        """Return the users that were deactivated last."""
+        newest = sa.select(col(User.user_id)).where(~col(User.active)).order_by(col(User.modified_at).desc())
+        return (await self._session.scalars(newest.limit(limit))).all()
 
     async def search(self, prefix: str, after: str, limit: int) -> Sequence[User]:
         """Return users by prefix of id or name (case does not matter), after an id, in the order of ids."""

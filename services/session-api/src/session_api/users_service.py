@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.events import AuditAction, UserMeet, UsersKnown
+from tlim_protocol.events import AuditAction, UserMeet, UsersDeactivated, UsersKnown
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.names import checked_name
 
@@ -14,6 +14,10 @@ from session_api.clock import Clock, now_ms
 from session_api.errors import RowsRefusedError
 from session_api.models import User
 from session_api.users_repository import UserRepository
+
+MAX_DEACTIVATED = 10_000
+"""How many deactivated users the services hear of: with ids of 64 bytes that is 640 KB. Our own tokens end within an
+hour, and in an hour nobody deactivates so many."""
 
 
 def user_ids(raw: Iterable[str]) -> tuple[str, ...]:
@@ -98,21 +102,15 @@ class UserService:
         await self._audit.note(admin, AuditAction.USERS_IMPORTED, detail=asdict(done))
         return done
 
-    async def deactivate(self, admin: Admin, raw_id: str) -> None:
-        """Make a user unknown: nobody can add them to a session, or write to them for the first time, any more.
-
-        Raises USER_UNKNOWN for a user who is not in the directory.
-        """
-        checked_id = user_id(raw_id)
-        if not await self._users.deactivate(checked_id, self._clock()):
-            raise TlimError(ErrorCode.USER_UNKNOWN, f"user {quoted(raw_id)} is not in the directory", field="user_id")
-        await self._audit.note(admin, AuditAction.USER_DEACTIVATED, checked_id)
-
     async def search(self, prefix: str, after: str, limit: int) -> Sequence[User]:
         """Return up to `limit` users with an id above `after` whose id or name starts with `prefix`, ordered by id."""
         if not is_plain_text(prefix):
             raise TlimError(ErrorCode.FIELD_INVALID, "prefix holds a control character", field="prefix")
         return await self._users.search(prefix, after, limit)
+
+    async def deactivated(self) -> UsersDeactivated:
+        """Return the users that were deactivated last, at most MAX_DEACTIVATED."""
+        return UsersDeactivated(users=list(await self._users.deactivated(MAX_DEACTIVATED)))
 
     async def meet(self, question: UserMeet) -> UsersKnown:
         """Note the users that another service saw, then tell which of the users it asks about are known."""

@@ -1,9 +1,10 @@
-"""Making XMPP accounts through ejabberd's API (mod_http_api: `register`, `change_password`)."""
+"""XMPP accounts through ejabberd's API (mod_http_api): they are made, get new passwords, and are closed."""
 
 import asyncio
 import base64
 import http.client
 import json
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -96,6 +97,22 @@ class XmppAccounts:
         except* Unavailable as failures:
             raise failures.exceptions[0] from None
         return outcomes
+
+    async def shut_out(self, user: str) -> None:
+        """Give an account a password that nobody knows, and end its sessions. Does nothing if there is no account.
+
+        Raises XmppUnavailable. Then the account may be closed already; calling again continues. An import with
+        `reset_passwords` opens the account again.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._shut_out, user)
+
+    def _shut_out(self, user: str) -> None:
+        if self._call("check_account", user=user) is not None:
+            return
+        refusal = self._call("change_password", user=user, newpass=secrets.token_urlsafe(32))
+        if refusal is not None:
+            raise XmppUnavailable(f"the XMPP server does not close the account: {refusal.get('message')}")
+        self._call("kick_user", user=user)  # it answers with the number of sessions
 
     def _ensure(self, user: str, password: str, reset: bool) -> AccountOutcome | TlimError:
         refusal = self._call("register", user=user, password=password)

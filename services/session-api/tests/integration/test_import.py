@@ -33,10 +33,11 @@ NOTHING: dict[str, Any] = {
 
 
 class FakeEjabberd:
-    """mod_http_api with two commands, over a real socket; `status` and `refusal` make it refuse."""
+    """mod_http_api with the commands that we use, over a real socket; `status` and `refusal` make it refuse."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, str] = {}
+        self.kicked: list[str] = []
         self.authorizations: set[str] = set()
         self.status = 200
         self.takes = 10_000  # further accounts, before it is away
@@ -62,22 +63,30 @@ class FakeEjabberd:
         user = arguments["user"]
         if self.status != 200:
             return self.status, {"code": 1, "message": "no such luck"}
-        if command == "change_password":
+        if command == "check_account":
+            return 200, int(user not in self.accounts)
+        if command == "kick_user":
+            self.kicked.append(user)
+        elif command == "change_password":
             self.accounts[user] = arguments["newpass"]
-        elif user in self.accounts:
+        else:
+            return self._register(user, arguments["password"])
+        return 200, "done"
+
+    def _register(self, user: str, password: str) -> tuple[int, object]:
+        if user in self.accounts:
             return 409, {"code": ALREADY_REGISTERED, "message": f"User {user} already registered"}
-        elif arguments["password"] == "not taken":
+        if password == "not taken":
             return 500, {
                 "code": 10_001,
                 "message": "Can't register user: The password contains unacceptable characters",
             }
-        elif len(arguments["password"]) < 4:
+        if len(password) < 4:
             return 400, {"code": 10_010, "message": "the password is weak"}
-        elif self.takes <= 0:
+        if self.takes <= 0:
             return 500, {"code": 99, "message": "down"}
-        else:
-            self.takes -= 1
-            self.accounts[user] = arguments["password"]
+        self.takes -= 1
+        self.accounts[user] = password
         return 200, "done"
 
 
@@ -313,3 +322,30 @@ async def test_while_an_import_makes_accounts_another_one_is_told_to_wait_and_re
         again = await post_csv(hr, "user_id,password\nalice,another\n")
     assert again.json()["unchanged"] == 1
     assert ejabberd.accounts == {"alice": "s3cret"}
+
+
+async def test_a_deactivated_users_account_is_closed_and_an_import_opens_it_again(
+    hr: httpx.AsyncClient, ejabberd: FakeEjabberd
+) -> None:
+    text = "user_id,password\nalice,s3cret\nbob,\n"
+    await post_csv(hr, text)
+    assert [(await hr.delete(f"/v1/users/{user}")).status_code for user in ("alice", "bob")] == [204, 204]
+    assert (ejabberd.kicked, list(ejabberd.accounts)) == (["alice"], ["alice"])
+    assert len(ejabberd.accounts["alice"]) > 40
+    told = (await hr.get("/v1/audit", params={"target": "alice"})).json()["items"]
+    assert [one["action"] for one in told[:2]] == [AuditAction.USER_DEACTIVATED, AuditAction.ACCOUNT_CLOSE]
+    await post_csv(hr, text, reset_passwords="true")
+    assert (ejabberd.accounts, set(await names(hr))) == ({"alice": "s3cret"}, {"alice", "bob"})
+
+
+async def test_while_the_xmpp_server_is_away_nobody_is_deactivated(
+    hr: httpx.AsyncClient, ejabberd: FakeEjabberd
+) -> None:
+    await post_csv(hr, "user_id,password\nalice,s3cret\n")
+    ejabberd.status = 500
+    answer = await hr.delete("/v1/users/alice")
+    assert (answer.status_code, answer.json()["code"]) == (503, ErrorCode.UNAVAILABLE)
+    assert set(await names(hr)) == {"alice"}
+    assert (await hr.delete("/v1/users/ghost")).status_code == 404
+    ejabberd.status = 200
+    assert (await hr.delete("/v1/users/alice")).status_code == 204

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 from fastapi import FastAPI
-from session_api import changes_service
+from session_api import changes_service, users_service
 from tlim_protocol.events import (
     AuditAction,
     AuditNote,
@@ -13,6 +13,7 @@ from tlim_protocol.events import (
     SessionsAnswer,
     SessionsQuestion,
     UserMeet,
+    UsersDeactivated,
     UsersKnown,
 )
 from tlim_protocol.registry import MsgType
@@ -56,6 +57,25 @@ async def test_being_seen_neither_activates_nor_renames(
     assert await meet(asker, seen=["bob", "alice"], ask=people) == ["alice", "carol", "dave"]
     users = {one["user_id"]: one for one in (await admin.get("/v1/users")).json()["items"]}
     assert (users["bob"]["active"], users["alice"]["name"]) == (False, "爱丽丝")
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("service", ["file-api", "message-store", "xmpp-bridge", "session-api"])
+async def test_every_service_hears_who_is_deactivated_the_last_one_first(
+    connect_broker: ConnectBroker, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    asker = await connect_broker(service)
+
+    async def deactivated() -> list[str]:
+        return UsersDeactivated.from_bytes(await asker.request(Rpc.USER_DEACTIVATED, b"")).users
+
+    assert await deactivated() == []
+    for user in ("alice", "bob", "carol"):
+        await admin.delete(f"/v1/users/{user}")
+    await admin.put("/v1/users/bob", json={})
+    assert await deactivated() == ["carol", "alice"]
+    monkeypatch.setattr(users_service, "MAX_DEACTIVATED", 1)
+    assert await deactivated() == ["carol"]
 
 
 async def test_what_an_administrator_asks_the_bridge_for_is_in_the_log(

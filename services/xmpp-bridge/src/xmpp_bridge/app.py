@@ -10,6 +10,7 @@ from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.consumer import BatchConsumer
+from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge import endpoints, message_endpoints
@@ -51,7 +52,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.health.add("nats", broker.ping)
     app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer)
     try:
-        async with compared_clock(broker, app.state.health), _messages(app, settings, broker):
+        async with (
+            compared_clock(broker, app.state.health),
+            deactivated_users_refused(broker, app.state.tokens),
+            _messages(app, settings, broker),
+        ):
             yield
     finally:
         await broker.close()
