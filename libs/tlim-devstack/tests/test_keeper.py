@@ -16,7 +16,7 @@ class FakePrograms:
     """A process runner whose programs start and stop at once."""
 
     def __init__(self, **states: str) -> None:
-        self.now = {"nats": "RUNNING", "postgres": "RUNNING", **states}
+        self.now = {"nats": "RUNNING", "postgres": "RUNNING", "s3": "RUNNING", **states}
         self.done: list[str] = []
 
     def states(self) -> dict[str, str]:
@@ -34,10 +34,17 @@ class FakePrograms:
 class Disk:
     def __init__(self, directory: Path) -> None:
         self.is_broken = self.has_room = False
+        self.s3_free = 0.5
         self.held = directory / "nats-is-held"
 
     def keeper(self, programs: FakePrograms) -> Keeper:
-        return Keeper(programs, lambda: self.is_broken, lambda: self.has_room, self.held)
+        return Keeper(
+            programs,
+            nats_is_broken=lambda: self.is_broken,
+            has_room=lambda: self.has_room,
+            s3_free=lambda: self.s3_free,
+            held=self.held,
+        )
 
 
 @pytest.fixture
@@ -64,6 +71,17 @@ def test_nats_is_stopped_while_its_disk_is_full_and_started_when_there_is_space(
     keeper.look()
     keeper.look()
     assert programs.done == ["stop nats", "start nats"]
+
+
+def test_s3_is_started_anew_once_when_its_disk_was_full_and_has_space_again(disk: Disk) -> None:
+    programs = FakePrograms()
+    keeper = disk.keeper(programs)
+    for disk.s3_free in (0.015, 0.005, 0.015, 0.0):
+        keeper.look()
+    assert programs.done == []
+    for disk.s3_free in (0.03, 0.03, 0.015, 0.5):
+        keeper.look()
+    assert programs.done == ["stop s3", "start s3"]
 
 
 def test_nats_is_started_anew_at_once_where_there_is_space_already(disk: Disk) -> None:
@@ -107,7 +125,7 @@ def test_what_somebody_has_stopped_stays_stopped(disk: Disk) -> None:
     keeper = disk.keeper(programs)
     keeper.look()
     disk.has_room = True
-    programs.now = {"nats": "STOPPED", "postgres": "STOPPED"}
+    programs.now = {"nats": "STOPPED", "postgres": "STOPPED", "s3": "STOPPED"}
     keeper.look()
     assert programs.done == []
 

@@ -1,8 +1,9 @@
 """Looks after the programs of a stack, as an orchestrator does: `python -m tlim_devstack.keeper HOME PORT`.
 
-Two things do not come back by themselves. First, supervisord gives up a program that fails to start a few times.
-PostgreSQL fails so while the disk is full. Second, after one failed write a stream of NATS takes no more messages until
-the server is restarted. Its publishers are not told, but its health check (/healthz on PORT) shows it.
+Three things do not come back by themselves, or come back late. First, supervisord gives up a program that fails to
+start a few times. PostgreSQL fails so while the disk is full. Second, after one failed write a stream of NATS takes no
+more messages until the server is restarted. Its publishers are not told, but its health check (/healthz on PORT) shows
+it. Third, SeaweedFS looks only once a minute whether there is space again.
 """
 
 import json
@@ -25,7 +26,11 @@ ROOM_BYTES = 64 * 1024**2
 """The free space that is worth a new start. Less is used up at once: PostgreSQL's log grows by 16 MiB at a time, a
 stream by blocks of 8 MiB."""
 
-NATS = "nats"
+S3_FULL, S3_ROOM = 0.01, 0.02
+"""The free part of the disk below which SeaweedFS takes no writes (its volume.minFreeSpace), and the part with which it
+is started anew. Between the two nothing is done, so that it is not started again and again."""
+
+NATS, S3 = "nats", "s3"
 _RUNNING, _STOPPED = "RUNNING", "STOPPED"
 
 
@@ -38,21 +43,30 @@ class Programs(Protocol):
 
 
 class Keeper:
-    """Starts programs again that supervisord has given up, and NATS when it has lost a write.
+    """Starts programs again that supervisord has given up, NATS when it has lost a write, and S3 after a full disk.
 
     NATS is stopped while the disk is full, so that its publishers notice at once. `nats_is_broken` says whether NATS
-    has lost a write, `has_room` whether there is space again. The file `held` is there while the keeper holds NATS
-    stopped, so that the next keeper starts that NATS, and none that somebody else has stopped.
+    has lost a write, `has_room` whether there is space again, `s3_free` which part of S3's disk is free. The file
+    `held` is there while the keeper holds NATS stopped, so that the next keeper starts that NATS, and none that
+    somebody else has stopped.
     """
 
     def __init__(
-        self, programs: Programs, nats_is_broken: Callable[[], bool], has_room: Callable[[], bool], held: Path
+        self,
+        programs: Programs,
+        *,
+        nats_is_broken: Callable[[], bool],
+        has_room: Callable[[], bool],
+        s3_free: Callable[[], float],
+        held: Path,
     ) -> None:
         self._programs = programs
         self._nats_is_broken = nats_is_broken
         self._has_room = has_room
         self._held = held
         self._nats_is_held = held.exists()
+        self._s3_free = s3_free
+        self._s3_is_full = False
 
     def look(self) -> None:
         """Look once, and do what is due; raises StackError when supervisord does not answer."""
@@ -68,6 +82,17 @@ class Keeper:
                 self._programs.stop([NATS])
         if self._nats_is_held and states[NATS] in (_RUNNING, _STOPPED) and self._has_room():
             self._programs.start(NATS)
+        self._look_at_s3(runs=states[S3] == _RUNNING)
+
+    def _look_at_s3(self, *, runs: bool) -> None:
+        free = self._s3_free()
+        if free < S3_FULL:
+            self._s3_is_full = True
+        elif self._s3_is_full and free >= S3_ROOM and runs:
+            _say("there is space again: S3 is started anew")
+            self._s3_is_full = False
+            self._programs.stop([S3])
+            self._programs.start(S3)
 
     def _hold(self, held: bool) -> None:
         self._nats_is_held = held
@@ -118,6 +143,12 @@ def has_room(directory: Path) -> bool:
     return shutil.disk_usage(directory).free >= ROOM_BYTES
 
 
+def free_part(directory: Path) -> float:
+    """Return which part of the disk of that directory is free, from 0 to 1."""
+    usage = shutil.disk_usage(directory)
+    return usage.free / usage.total
+
+
 def _say(text: str) -> None:
     print(text, flush=True)
 
@@ -127,7 +158,13 @@ def main() -> None:
     home, port = Path(sys.argv[1]), int(sys.argv[2])
     programs = Supervisor(home)
     health = NatsHealth(port, lambda: programs.pid(NATS))
-    keeper = Keeper(programs, health.is_broken, lambda: has_room(home), home / "nats-is-held")
+    keeper = Keeper(
+        programs,
+        nats_is_broken=health.is_broken,
+        has_room=lambda: has_room(home),
+        s3_free=lambda: free_part(home / S3),
+        held=home / "nats-is-held",
+    )
     while True:
         time.sleep(LOOK_EVERY_S)
         try:

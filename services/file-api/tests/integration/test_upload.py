@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from botocore.exceptions import ClientError
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
@@ -189,3 +190,26 @@ async def test_an_upload_that_is_broken_off_leaves_nothing(world: Any, eventuall
     writer.close()
     await writer.wait_closed()
     await eventually(world.nothing_left)
+
+
+async def test_while_s3_takes_no_writes_uploads_are_503_and_readiness_is_red_until_it_does(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> NoReturn:
+        raise ClientError({"Error": {"Code": "InternalError", "Message": "no space left"}}, "PutObject")
+
+    client = world.app.state.files._storage.client
+    async with world.client("alice") as alice:
+        kept = (await alice.post("/v1/files", content=PNG)).json()["file_id"]
+        with monkeypatch.context() as full:
+            full.setattr(client, "put_object", refuse)
+            refused = await alice.post("/v1/files", content=PNG + b"more")
+            assert (refused.status_code, refused.json()["code"]) == (503, ErrorCode.UNAVAILABLE)
+            checks = (await alice.get("/readyz")).json()["checks"]
+            assert {name for name, outcome in checks.items() if outcome != "ok"} == {"storage"}
+            assert (await alice.get(f"/v1/files/{kept}")).content == PNG
+
+        async def is_ready() -> None:
+            assert (await alice.get("/readyz")).status_code == 200
+
+        await eventually(is_ready)

@@ -28,6 +28,9 @@ MAX_PARTS = 10_000
 MAX_CONNECTIONS = 300
 """More than may be in use at once (see Settings): no request waits for a connection that a slow download holds."""
 
+PROBE = "readiness"
+"""The key of the object with which we try whether S3 takes writes again: one byte, which stays and is no file."""
+
 _CHUNK_BYTES = 64 * 1024
 
 _CONFIG = AioConfig(
@@ -56,6 +59,7 @@ class Storage:
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self.client = client
         self.bucket = bucket
+        self._refuses_writes = False
 
     async def put(self, key: str, data: AsyncIterator[bytes]) -> None:
         """Store what `data` gives out under `key`; one request up to 8 MiB, a multipart upload above.
@@ -66,10 +70,10 @@ class Storage:
         buffer = io.BytesIO()
         more = await _fill(buffer, data)
         if not more:
-            async with translated():
+            async with self._writing():
                 await self.client.put_object(Bucket=self.bucket, Key=key, Body=buffer)
             return
-        async with translated():
+        async with self._writing():
             upload = await self.client.create_multipart_upload(Bucket=self.bucket, Key=key)
         done: list[CompletedPartTypeDef] = []
         while buffer.getbuffer().nbytes:
@@ -77,13 +81,13 @@ class Storage:
             if not more:
                 break
             more = await _fill(buffer, data)
-        async with translated():
+        async with self._writing():
             await self.client.complete_multipart_upload(
                 Bucket=self.bucket, Key=key, UploadId=upload["UploadId"], MultipartUpload={"Parts": done}
             )
 
     async def _put_part(self, key: str, upload_id: str, number: int, part: io.BytesIO) -> "CompletedPartTypeDef":
-        async with translated():
+        async with self._writing():
             sent = await self.client.upload_part(
                 Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
             )
@@ -112,9 +116,26 @@ class Storage:
             await self.client.delete_object(Bucket=self.bucket, Key=key)
 
     async def ping(self) -> None:
-        """Ask for the bucket; raises StorageUnavailable."""
+        """Ask for the bucket, and write an object if the last write failed; raises StorageUnavailable.
+
+        S3 with a full disk answers everything but writes. Without that object readiness would be green.
+        """
         async with translated():
             await self.client.head_bucket(Bucket=self.bucket)
+        if self._refuses_writes:
+            async with self._writing():
+                await self.client.put_object(Bucket=self.bucket, Key=PROBE, Body=b"x")
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """Do the same as `translated`, and remember for `ping` whether S3 takes writes."""
+        try:
+            async with translated():
+                yield
+        except StorageUnavailable:
+            self._refuses_writes = True
+            raise
+        self._refuses_writes = False
 
 
 @asynccontextmanager
