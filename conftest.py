@@ -2,6 +2,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.e2e")  # also in modules that are no tests, a failed comparison shows both sides
+# Also in modules that are no tests, a failed comparison shows both sides.
+pytest.register_assert_rewrite("tests.e2e.clients", "tests.e2e.model", "tests.e2e.world")
 
 pytest_plugins = ["tlim_devstack.pytest_plugin"]
