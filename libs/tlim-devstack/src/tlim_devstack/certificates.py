@@ -1,5 +1,6 @@
-"""The developer's own certificate authority, and the XMPP server's certificate that it signs."""
+"""The developer's own certificate authority, and the certificates of the XMPP server and of SeaweedFS' parts."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,13 +25,28 @@ def ensure_certificates(directory: Path, domain: str) -> tuple[Path, Path]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority_file, server_file = directory / "ca.pem", directory / f"{domain}.pem"
     if not (authority_file.exists() and server_file.exists()):
-        authority_key, server_key = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
-        authority = _authority(authority_key)
-        server = _server(domain, server_key, authority, authority_key)
-        authority_file.write_bytes(authority.public_bytes(Encoding.PEM))
-        key_text = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        write_private(server_file, server.public_bytes(Encoding.PEM).decode() + key_text)
+        _write_pair(authority_file, server_file, domain, ExtendedKeyUsageOID.SERVER_AUTH)
     return authority_file, server_file
+
+
+def write_mutual_certificates(directory: Path) -> tuple[Path, Path]:
+    """Make an authority, and one certificate with its key that it signs for both ends of a connection (mutual TLS).
+
+    Return (authority's certificate, certificate with key). They are new at each call: nothing else may know them.
+    """
+    authority_file, mutual_file = directory / "mutual-ca.pem", directory / "mutual.pem"
+    both_ends = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+    _write_pair(authority_file, mutual_file, "localhost", *both_ends)
+    return authority_file, mutual_file
+
+
+def _write_pair(authority_file: Path, file: Path, domain: str, *purposes: x509.ObjectIdentifier) -> None:
+    authority_key, key = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+    authority = _authority(authority_key)
+    certificate = _signed(domain, key, authority, authority_key, purposes)
+    write_private(authority_file, authority.public_bytes(Encoding.PEM).decode())
+    key_text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    write_private(file, certificate.public_bytes(Encoding.PEM).decode() + key_text)
 
 
 def _builder(subject: str, issuer: str, key: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
@@ -59,8 +75,12 @@ def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
-def _server(
-    domain: str, key: EllipticCurvePrivateKey, authority: x509.Certificate, authority_key: EllipticCurvePrivateKey
+def _signed(
+    domain: str,
+    key: EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    authority_key: EllipticCurvePrivateKey,
+    purposes: Iterable[x509.ObjectIdentifier],
 ) -> x509.Certificate:
     names = [x509.DNSName(domain), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -70,7 +90,7 @@ def _server(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .sign(authority_key, SHA256())
     )
 

@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tlim_devstack.certificates import write_mutual_certificates
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import program
 from tlim_devstack.private_files import write_private
@@ -56,6 +57,24 @@ def write_identities(directory: Path, keys: Sequence[S3Key]) -> Path:
     return file
 
 
+def secure(directory: Path) -> dict[str, str]:
+    """Return the environment with which the parts of `weed` answer each other only; `directory` takes certificates.
+
+    HTTP and gRPC of master, volume and filer ask for a certificate of an authority that signs no other one. Without
+    this, every user of the machine could read and write all files. The keys are new at each call, because only one
+    process needs them.
+    """
+    authority, certificate = write_mutual_certificates(directory)
+    grpc = [f"GRPC_{part}" for part in ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")]
+    http = [f"HTTPS_{part}" for part in ("MASTER", "VOLUME", "FILER", "CLIENT")]
+    return {
+        **ENVIRONMENT,
+        "WEED_HTTPS_CLIENT_ENABLED": "true",
+        **{f"WEED_{part}_CA": str(authority) for part in ("GRPC", *http)},
+        **{f"WEED_{part}_{file}": str(certificate) for part in (*grpc, *http) for file in ("CERT", "KEY")},
+    }
+
+
 def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[int]) -> list[str]:
     """Return the command line: master, volume, filer and S3 on loopback, everything else of `weed` switched off."""
     master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = inner_ports
@@ -63,7 +82,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "dir": data,
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
-        "disableHttp": "true",  # the master's HTTP asks for no key, and says where to write
+        "disableHttp": "true",  # all parts of `weed` speak gRPC with the master
         "master.port": master,
         "master.port.grpc": master_grpc,
         "master.telemetry": "false",
@@ -74,7 +93,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "volume.max": 0,
         "volume.preStopSeconds": 0,
         "filer": "true",
-        "filer.disableHttp": "true",  # the filer's HTTP would serve and take every file without a key
+        "filer.disableHttp": "true",  # … and with the filer
         "filer.port": filer,
         "filer.port.grpc": filer_grpc,
         "s3": "true",

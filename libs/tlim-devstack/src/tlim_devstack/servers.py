@@ -103,7 +103,7 @@ def running_s3(directory: Path) -> Iterator[S3Server]:
     identities = s3.write_identities(directory, [admin, tests])
     port, inner = free_port(), [free_port() for _ in range(s3.INNER_PORTS)]
     command = dies_with_parent(s3.command(data, identities, port, inner))
-    process = ServerProcess("S3", command, directory / "s3.log", env=s3.ENVIRONMENT)
+    process = ServerProcess("S3", command, directory / "s3.log", env=s3.secure(directory))
     endpoint = f"http://127.0.0.1:{port}"
     try:
         process.wait_ready(lambda: s3.takes_writes(endpoint, admin, "ready"))

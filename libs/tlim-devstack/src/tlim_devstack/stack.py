@@ -219,6 +219,7 @@ class Stack:
         data = self.home / "s3" / "data"
         data.mkdir(parents=True, exist_ok=True)
         identities = s3.write_identities(self.home / "s3", self.credentials.s3_keys())
+        s3_environment = s3.secure(self.home / "s3")
         config = nats.write_config(self.home / "nats", self.credentials.nats)
         for part in ("s3", "nats"):
             hand_over(self.home / part, part)
@@ -228,7 +229,7 @@ class Stack:
             Program("nats", not_as_root("nats", nats_server, self.home / "nats", parent_death="TERM")),
             Program("postgres", postgres.command(self.home / "postgres", self.ports.postgres), stop_signal="INT"),
             # KILL, because after TERM it waits 15 s. Nothing is lost: the kernel has everything that it acknowledged.
-            Program("s3", not_as_root("s3", weed, self.home / "s3"), s3.ENVIRONMENT, stop_signal="KILL"),
+            Program("s3", not_as_root("s3", weed, self.home / "s3"), s3_environment, stop_signal="KILL"),
         ]
 
     def _keeper(self) -> Program:

@@ -5,7 +5,6 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from tlim_devstack.privileges import PARTS, user_of
@@ -45,23 +44,6 @@ def test_what_the_stack_keeps_is_closed_to_others_and_stays_so(stack: Stack, pro
     assert [path.name for path in stack.home.iterdir() if path.stat().st_mode & 0o077] == []
     statuses = [Path(f"/proc/{process.pid}/status").read_text() for process in processes()]
     assert {status.partition("Umask:")[2].split()[0] for status in statuses} == {"0077"}
-
-
-@pytest.mark.parametrize(
-    ("port", "path"),
-    [
-        ("s3", "/"),
-        ("s3", "/tlim-files/"),
-        ("s3_filer", "/"),
-        ("s3_filer", "/buckets/tlim-files/"),
-        ("s3_master", "/dir/assign"),
-        ("s3_master", "/dir/status"),
-    ],
-)
-def test_a_program_of_this_machine_gets_nothing_without_a_key(stack: Stack, port: str, path: str) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{getattr(stack.ports, port)}{path}", trust_env=False)
-    assert answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND}
-    assert "access-control-allow-origin" not in answer.headers
 
 
 @only_root
