@@ -15,7 +15,8 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
-from xmpp_bridge.service import MessageIntake, UserPace
+from xmpp_bridge.pace import SenderPace
+from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
 from xmpp_bridge.wire import Wire
 
@@ -71,7 +72,7 @@ def diverted(number: int) -> str:
 async def inbound(count: int) -> float:
     """Return messages per second on the way in: from the bytes of the socket to the call that publishes."""
     unlimited = Throttle("999999999/second", "user")
-    pace = UserPace(unlimited, unlimited, unlimited)
+    pace = SenderPace(messages=unlimited, receipts=unlimited, sizes=unlimited, deliveries=unlimited)
     inbox = MessageIntake(
         ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), pace=pace, in_flight_limit=1_000_000, accept=Accept.DIVERTED
     )

@@ -63,6 +63,14 @@ def test_a_refusal_is_read_with_and_without_the_element_for_machines() -> None:
     assert _read(_message(f"<body>{code}</body>", DOMAIN)) == Refused(code, None, None, "", "s1", code)
 
 
+def test_a_refusal_says_when_the_message_would_pass() -> None:
+    code = ErrorCode.TOO_MANY_REQUESTS
+    element = f"<error xmlns='{TLIM_NS}' code='{code}' msg_id='m' retry_after='6'>too often</error>"
+    refused = _read(_message(f"<body>{code}</body>{element}", DOMAIN))
+    assert isinstance(refused, Refused)
+    assert refused.retry_after == 6
+
+
 def test_a_code_written_by_a_user_is_plain_chat() -> None:
     code = ErrorCode.BODY_EMPTY
     assert _read(_message(f"<body>{code}</body>")) == Plain("bob@example.org", code, "s1")

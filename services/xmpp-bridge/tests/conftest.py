@@ -11,10 +11,12 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.throttle import Throttle
-from xmpp_bridge.service import MessageIntake, UserPace
+from xmpp_bridge.pace import SenderPace
+from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
+PEOPLE = 1_000
 
 
 @dataclass
@@ -64,19 +66,21 @@ class FakeDoor:
 class Entrance:
     """The intake with its two sides. At most `limit` messages are in flight.
 
-    A user may send `pace` messages, twice as many receipts, and `size` bytes an hour.
+    A user may send `pace` messages, twice as many receipts, and `size` bytes an hour, to PEOPLE people.
     """
 
     def __init__(self, limit: int, pace: int, size: int) -> None:
         self.publisher, self.door = FakePublisher(), FakeDoor()
         addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
-        rates = (pace, 2 * pace, size)
+        throttles = (Throttle(f"{rate}/hour", "user") for rate in (pace, 2 * pace, size, PEOPLE))
+        names = ("messages", "receipts", "sizes", "deliveries")
+        self.pace = SenderPace(**dict(zip(names, throttles, strict=True)))
         self.intake = MessageIntake(
             addresses,
             self.publisher,
             self.door,
             Metrics(),
-            pace=UserPace(*(Throttle(f"{rate}/hour", "user") for rate in rates)),
+            pace=self.pace,
             in_flight_limit=limit,
             accept=Accept.ADDRESSED,
         )

@@ -5,8 +5,9 @@ import zlib
 from typing import Any
 
 import pytest
+from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import AcceptedMessage, RejectedMessage
+from tlim_protocol.events import AcceptedMessage, RejectedMessage, StoredMessage
 from tlim_protocol.registry import MsgType
 
 PACE = 15
@@ -120,7 +121,7 @@ async def test_a_refusal_that_costs_the_store_a_question_counts_as_many_messages
     entrance: Any, code: ErrorCode
 ) -> None:
     for _ in range(3):
-        entrance.intake.heard(refusal(code))
+        entrance.pace.heard(refusal(code))
     entrance.take_text()
     entrance.take_text(sender="bob")
     assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m1", "s1")]
@@ -128,6 +129,63 @@ async def test_a_refusal_that_costs_the_store_a_question_counts_as_many_messages
 
 async def test_other_refusals_of_the_store_cost_nothing_more(entrance: Any) -> None:
     for _ in range(PACE):
-        entrance.intake.heard(refusal(ErrorCode.RECALL_TOO_LATE))
+        entrance.pace.heard(refusal(ErrorCode.RECALL_TOO_LATE))
     entrance.take_text()
     assert entrance.refusals() == []
+
+
+PEOPLE = 1_000
+"""So many people may one user's messages reach in an hour."""
+
+
+def body_element(msg_type: MsgType, session: str) -> dict[str, str]:
+    return {"text": "hello", "session_id": session} if msg_type is MsgType.GROUP_TEXT else {"msg_id": "of bob"}
+
+
+def to_group(entrance: Any, number: int, msg_type: MsgType = MsgType.GROUP_TEXT, session: str = "crowd") -> None:
+    entrance.take_text(number, body=[body_element(msg_type, session)], msg_type=msg_type)
+
+
+def stored(
+    people: int, msg_type: MsgType = MsgType.GROUP_TEXT, session: str = "crowd", **changes: Any
+) -> StoredMessage:
+    recipients = [f"person{number}" for number in range(people)]
+    body = [body_element(msg_type, session)]
+    envelope = Envelope(msg_id="m1", msg_from="alice", msg_to="bob", msg_type=msg_type, body=body)
+    return StoredMessage(seq=1, stored_at=1, recipients=recipients, envelope=envelope, **changes)
+
+
+async def test_a_message_to_a_large_group_counts_as_many_and_the_refusal_says_until_when(entrance: Any) -> None:
+    to_group(entrance, 1)
+    entrance.pace.heard(stored(PEOPLE // 2))
+    to_group(entrance, 2)
+    to_group(entrance, 3)
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m3", "s1")]
+    error = entrance.door.sent[-1].find("{im.itonglian.com}error")
+    assert 1 <= int(error.get("retry_after")) <= 3_600
+    entrance.take_text(4, sender="bob")
+    assert len(entrance.published) == 3
+
+
+async def test_a_burst_to_a_large_group_is_counted_before_it_is_delivered(entrance: Any) -> None:
+    to_group(entrance, 1)
+    entrance.pace.heard(stored(PEOPLE // 5))
+    for number in range(2, 12):
+        to_group(entrance, number)
+    assert len(entrance.published) == 5
+
+
+async def test_small_groups_pairs_and_resends_are_not_slowed_down(entrance: Any) -> None:
+    entrance.pace.heard(stored(3, session="lunch"))
+    entrance.pace.heard(stored(PEOPLE, is_news=False))
+    for number in range(PACE):
+        to_group(entrance, number, session="lunch")
+    assert (len(entrance.published), entrance.refusals()) == (PACE, [])
+
+
+async def test_receipts_count_by_whom_they_are_told_and_not_by_the_size_of_the_group(entrance: Any) -> None:
+    entrance.pace.heard(stored(PEOPLE - 100))
+    for number in range(10):
+        to_group(entrance, number, MsgType.READ)
+        entrance.pace.heard(stored(1, MsgType.READ))
+    assert (len(entrance.published), entrance.refusals()) == (10, [])

@@ -44,7 +44,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server refused a message of ours (docs/wire-protocol.md, "Refusals"); `body` is the bare code."""
+    """The server refused a message of ours (docs/wire-protocol.md, "Refusals"); `body` is the bare code.
+
+    `retry_after` is there after error-017: the seconds until the message would pass.
+    """
 
     code: ErrorCode
     msg_id: str | None
@@ -52,6 +55,7 @@ class Refused:
     text: str
     stanza_id: str
     body: str
+    retry_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ def _read_refusal(stanza: Element) -> Refused | None:
     if code is None:
         return None
     details = Element("error") if error is None else error
-    return Refused(code, details.get("msg_id"), details.get("field"), details.text or "", stanza.get("id", ""), body)
+    named = details.get("msg_id"), details.get("field"), details.text or ""
+    return Refused(code, *named, stanza.get("id", ""), body, _number(details.get("retry_after")))
 
 
 def _read_message(stanza: Element, domain: str) -> Delivered | Plain | None:

@@ -69,8 +69,9 @@ class XmppClient(Connection):
         """Send, and send again with the same msg_id until the server has stored it (docs/wire-protocol.md, "Promises").
 
         The message is sent again after `retry_after` seconds of silence. It is also sent again after a temporary
-        refusal: error-010, error-017, or a bounce while the bridge is away. Raises RefusedError at once for any other
-        refusal, ClientError for a stanza that no server accepts, and NotReceivedError after `give_up` seconds.
+        refusal: error-010, a bounce while the bridge is away, or error-017, which says how long to wait. Raises
+        RefusedError at once for any other refusal, ClientError for a stanza that no server accepts, and
+        NotReceivedError after `give_up` seconds.
         """
         trouble = "no answer"
         stanza_ids = set[str]()
@@ -83,7 +84,8 @@ class XmppClient(Connection):
                         return answer
                     if answer is not None:
                         trouble = str(_worth_another_try(answer))
-                        await asyncio.sleep(retry_after / 10)
+                        named = answer.retry_after if isinstance(answer, Refused) else None
+                        await asyncio.sleep(named or retry_after / 10)
         except TimeoutError:
             raise NotReceivedError(f"not stored within {give_up:g} s: {trouble}") from None
 

@@ -17,8 +17,9 @@ from xmpp_bridge import endpoints, message_endpoints
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
+from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.sasl import SaslLogin
-from xmpp_bridge.service import MessageIntake, UserPace
+from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.settings import Settings
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
@@ -78,10 +79,11 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         settings.xmpp_component_port,
         timeout=settings.xmpp_timeout,
     )
-    pace = UserPace(
+    pace = SenderPace(
         messages=Throttle(settings.messages_per_user, "user"),
         receipts=Throttle(settings.receipts_per_user, "user"),
-        bytes=Throttle(settings.bytes_per_user, "user"),
+        sizes=Throttle(settings.bytes_per_user, "user"),
+        deliveries=Throttle(settings.deliveries_per_user, "user"),
     )
     intake = MessageIntake(
         addresses,
@@ -101,7 +103,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         Backlog(broker),
         app.state.metrics,
         accept=settings.accept,
-        heard=intake.heard,
+        heard=pace.heard,
     )
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 import uuid
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
@@ -11,17 +10,15 @@ from xml.etree.ElementTree import Element
 from tlim_protocol.body import Charge
 from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage
+from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
-from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
-from tlim_runtime.throttle import Throttle
 
+from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.translate import Accept, Arrival, BridgeAddresses, read_arrival, write_error
 
 logger = get_logger(__name__)
@@ -29,15 +26,6 @@ logger = get_logger(__name__)
 MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 """The bound on bytes in flight. The bound on the number of messages is not enough: a compressed message can be a
 thousand times as large when it is unpacked."""
-
-COST_OF_NOTHING = 20
-"""A message counts as this many messages if it names a session, file or person that does not exist, or a session that
-its sender is not in. It is expensive: the store asks another service each time, while the log is locked. By default a
-person can do this 150 times a minute."""
-
-_NOTHING_NAMED = frozenset(
-    {ErrorCode.SESSION_UNKNOWN, ErrorCode.FILE_UNKNOWN, ErrorCode.USER_UNKNOWN, ErrorCode.NOT_ALLOWED}
-)
 
 RED_SECONDS = 10
 """How long readiness stays red after a failed publish, in seconds, if no later publish succeeds."""
@@ -55,19 +43,6 @@ class Door(Protocol):
     def send(self, stanzas: str) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-
-
-class UserPace(NamedTuple):
-    """How much each user may send.
-
-    Messages and receipts are counted by the elements of their bodies, because the store may have to look up each
-    element. Receipts have a pace of their own: a device that comes online sends hundreds at once. The bytes of a stanza
-    are counted before it is read. A compressed body is counted once more, when it is unpacked.
-    """
-
-    messages: Throttle
-    receipts: Throttle
-    bytes: Throttle
 
 
 class Taken(NamedTuple):
@@ -95,7 +70,7 @@ class MessageIntake:
         door: Door,
         metrics: Metrics,
         *,
-        pace: UserPace,
+        pace: SenderPace,
         in_flight_limit: int,
         accept: Accept,
     ) -> None:
@@ -138,12 +113,6 @@ class MessageIntake:
             logger.exception("a stanza could not be processed", sender=arrival.sender, stanza_id=arrival.stanza_id)
             self._refuse(arrival, TlimError(ErrorCode.UNAVAILABLE, "the server could not process it"))
 
-    def heard(self, event: OutEvent) -> None:
-        """Charge the sender of a message that the store refused because it named nothing that the sender may use."""
-        if isinstance(event, RejectedMessage) and event.code in _NOTHING_NAMED:
-            with suppress(TooManyRequests):  # the sender has used up their pace already
-                self._pace.messages.hit(event.sender, COST_OF_NOTHING)
-
     async def drained(self) -> None:
         """Return when JetStream has answered for everything taken over so far."""
         await self._idle.wait()
@@ -166,17 +135,14 @@ class MessageIntake:
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
         """Count the message and return it. A refused message counts too: nonsense must have a bound."""
         sender = normalize_user_id(arrival.sender)
-        charge = partial(self._pace.bytes.hit, sender)
+        charge = partial(self._pace.count_bytes, sender)
         charge(arrival.size)
         try:
             message = _check(arrival, sender, charge)
         except TlimError as error:
-            _count(self._pace.messages, sender, 1, error.msg_id)
+            self._pace.count_nonsense(sender, error.msg_id)
             raise
-        envelope = message.envelope
-        is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
-        throttle = self._pace.receipts if is_receipt else self._pace.messages
-        _count(throttle, sender, len(envelope.body), envelope.msg_id)
+        self._pace.count(sender, message.envelope)
         return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
@@ -247,11 +213,3 @@ def _check(arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
         received_at=time.time_ns() // 1_000_000,
         envelope=read_envelope(arrival.text, sender, charge),
     )
-
-
-def _count(throttle: Throttle, sender: str, count: int, msg_id: str | None) -> None:
-    try:
-        throttle.hit(sender, count)
-    except TlimError as refusal:
-        refusal.msg_id = msg_id
-        raise

@@ -44,6 +44,7 @@ class Settings(ServiceSettings, TokenSettings):
 
     messages_per_user: Rate = Field(default="3000/minute")  # more than a person writes; a program may reach it
     receipts_per_user: Rate = Field(default="30000/minute")
+    deliveries_per_user: Rate = Field(default="100000/minute")  # ten messages to groups of 10,000 people
     bytes_per_user: Rate = Field(default="50000000/minute")  # 50 messages of the largest kind, unpacked
 
     system_users: list[str] = ["system"]  # in whose names POST /v1/messages may send

@@ -12,6 +12,7 @@ from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.notices import Element, long_form, newcomers, short_form
 from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
+from tlim_runtime.errors import TooManyRequests
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
 
@@ -240,7 +241,8 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Brid
     stanza error (RFC 6120 section 8.3.2), and breaks off the connection when one of the two is missing. Only the device
     that sent the message gets the refusal.
     """
-    named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field}
+    later = str(error.retry_after) if isinstance(error, TooManyRequests) else None
+    named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field, "retry_after": later}
     attributes = "".join(f" {name}={quote(value)}" for name, value in named.items() if value is not None)
     kind, condition = ("wait", "resource-constraint") if error.code in _PASSING else ("modify", "not-acceptable")
     return (

@@ -10,7 +10,8 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
 from xmpp_bridge.component import Component
-from xmpp_bridge.service import MessageIntake, UserPace
+from xmpp_bridge.pace import SenderPace
+from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 LIMIT = 5
@@ -52,7 +53,7 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
     ports, secret = world.xmpp.ports, world.xmpp.credentials.component
     component = Component(addresses, secret, "127.0.0.1", ports.component, timeout=timedelta(seconds=10))
     unlimited = Throttle("999999999/second", "user")
-    pace = UserPace(unlimited, unlimited, unlimited)
+    pace = SenderPace(messages=unlimited, receipts=unlimited, sizes=unlimited, deliveries=unlimited)
     intake = MessageIntake(
         addresses, publisher, component, Metrics(), pace=pace, in_flight_limit=LIMIT, accept=Accept.DIVERTED
     )
