@@ -110,7 +110,9 @@ local function blank(message, address)
 	end
 end
 module:hook("message/offline/handle", function(event)
-	if #event.stanza.tags == 0 or original(event.stanza) ~= event.stanza then return true; end
+	local stanza = event.stanza;
+	if #stanza.tags == 0 or original(stanza) ~= stanza then return true; end
+	return stanza:get_child("no-store", "urn:xmpp:hints") and true; -- mod_offline would keep it (XEP-0334)
 end, 1);
 
 -- The sender's other devices get a copy of a message (XEP-0280) when it is stored. The component tells us this: it

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
 Conversation = frozenset[str] | str
 """Two user ids, or a session id."""
@@ -40,6 +40,8 @@ class Entry:
     """People who were away when it came, and still are."""
     withheld_from: set[str] = field(default_factory=set)
     """People who were away until it was recalled."""
+    missed_by: frozenset[str] = frozenset()
+    """People who were away when a receipt came: it does not wait for them."""
     notice: Notice | None = None
 
     @property
@@ -375,7 +377,11 @@ class Model:
         notice: Notice | None = None,
     ) -> None:
         entry = Entry(conversation, sender, envelope, audience, is_news, notice=notice)
-        entry.waits_for |= self.away & entry.sent_to
+        away = self.away & entry.sent_to
+        if envelope is not None and REGISTRY[envelope.msg_type].effect is Effect.RECEIPT:
+            entry.missed_by = frozenset(away)
+        else:
+            entry.waits_for |= away
         self.log.append(entry)
 
     def _notice(

@@ -1,14 +1,20 @@
 """Receipts: the author of a message learns who received and read it; in a group all members learn who read it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from tlim_client.compose import about, group_message, receipt, text_message
 from tlim_client.failures import RefusedError
-from tlim_client.inbox import Delivered
+from tlim_client.inbox import Bounced, Delivered
 from tlim_client.xmpp import XmppClient
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, next_chat
+
+LARGE = 200
+"""Up to so many people in a group all others hear who has read (TLIM_READ_TO_ALL of message-store)."""
 
 
 async def _next_report(device: XmppClient) -> tuple[str, MsgType, list[str]]:
@@ -55,6 +61,56 @@ async def test_in_a_group_only_the_author_hears_received_and_everybody_else_hear
     assert await _next_report(phone) == (bob.user_id, MsgType.RECEIVED, [message.msg_id])
     for device in (phone, carols):
         assert await _next_report(device) == (bob.user_id, MsgType.READ, [message.msg_id])
+
+
+@pytest.mark.proves(MsgType.READ, "GET /v1/sync")
+async def test_in_a_large_group_only_the_author_hears_who_has_read_it(people: People) -> None:
+    alice, bob, carol = await people("alice", "bob", "carol")
+    phone, bobs, carols = await alice.device(), await bob.device(), await carol.device()
+    client, others = await alice.http(), await people.known(LARGE)
+    session_id = (await client.add_session([bob.user_id, carol.user_id, *others]))["session_id"]
+    message = group_message(alice.user_id, session_id, MsgType.TEXT, {"text": "hi"})
+    await phone.send_until_stored(message)
+
+    for reader, device in ((bob, bobs), (carol, carols)):
+        await next_chat(device)
+        await device.send_until_stored(receipt(reader.user_id, message, MsgType.READ))
+
+    told: list[Mapping[str, Any]] = []
+    while sum(element["readers_count"] for element in told) < 2:
+        told += (await phone.expect(Delivered, lambda event: event.envelope.msg_type is MsgType.READ)).envelope.body
+    names = [reader["user_id"] for element in told for reader in element["readers"]]
+    assert sorted(names) == [bob.user_id, carol.user_id]
+    assert {(element["session_id"], element["msg_id"]) for element in told} == {(session_id, message.msg_id)}
+    assert (await client.message(message.msg_id))["read"] == 2
+    found, _ = await client.sync()
+    assert [element for item in found if item["kind"] == "receipt" for element in item["body"]] == told
+    for reader, device in ((bob, bobs), (carol, carols)):
+        await phone.send_until_stored(alice.text_to(reader, "that was all"))
+        await next_chat(device)
+        assert MsgType.READ not in {event.envelope.msg_type for event in device.inbox.all(Delivered)}
+
+
+@pytest.mark.proves(MsgType.RECEIVED, MsgType.READ, "GET /v1/sync")
+async def test_a_receipt_does_not_wait_for_an_author_who_is_away_and_is_found_in_sync(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    message = alice.text_to(bob, "hi")
+    await phone.send_until_stored(message)
+    await next_chat(receiver)
+    await phone.close()
+
+    for kind in (MsgType.RECEIVED, MsgType.READ):
+        await receiver.send_until_stored(receipt(bob.user_id, message, kind))
+    await receiver.send_until_stored(bob.text_to(alice, "that was all"))
+
+    later = await alice.device()
+    assert (await later.expect(Delivered)).envelope.body == [{"text": "that was all"}]
+    found, _ = await (await alice.http()).sync()
+    assert [item["msg_type"] for item in found if item["kind"] == "receipt"] == [MsgType.RECEIVED, MsgType.READ]
+    await later.send_until_stored(alice.text_to(bob, "so you have read it"))
+    await next_chat(receiver)
+    assert not [event for event in receiver.inbox.history if isinstance(event, Bounced)]
 
 
 @pytest.mark.proves(MsgType.READ)

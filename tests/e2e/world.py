@@ -250,14 +250,14 @@ class World:
         here, devices = self.devices[user], [*self._gone[user], *self.devices[user]]
         came = {msg_id for device in devices for msg_id in device.came}
         assert came <= meant.keys()
-        assert not any(user in meant[msg_id].withheld_from for msg_id in came)
+        assert not any(user in meant[msg_id].withheld_from | meant[msg_id].missed_by for msg_id in came)
         assert {msg_id for device in devices for msg_id in device.copied} <= mine.keys()
         for got, due in (
             *((device.came, self.model.sent_to(user, device.since)) for device in here),
             *((device.copied, self.model.sent_by(user, here[-1].since)) for device in here[:-1]),
             *([] if user in self.model.away else [(came, meant)]),
         ):
-            assert all(msg_id in got or entry.recalled for msg_id, entry in due.items())
+            assert all(msg_id in got or entry.recalled or user in entry.missed_by for msg_id, entry in due.items())
         for device in devices:
             for conversation in {entry.conversation for entry in self.model.log}:
                 told = self.model.order(conversation)

@@ -45,6 +45,16 @@ def test_a_notice_is_shown_by_what_changed(changes: dict[str, object], shown: st
     assert _line(Delivered(notice, "d", "s")) == f"bob: [session changed] s1 Project X {shown}"
 
 
+@pytest.mark.parametrize(
+    ("names", "count", "shown"), [(["bob", "carol"], 302, "m1 (bob carol, 302 people)"), ([], 9, "m1 (9 people)")]
+)
+def test_a_gathered_receipt_is_shown_with_its_readers(names: list[str], count: int, shown: str) -> None:
+    readers = [{"user_id": name} for name in names]
+    element = {"session_id": "s1", "msg_id": "m1", "readers": readers, "readers_count": count}
+    read = new_envelope("bob", "alice", MsgType.READ, element)
+    assert _line(Delivered(read, "bob@d", "s")) == f"bob: [read receipt] {shown}"
+
+
 def test_nobody_steers_the_terminal() -> None:
     assert "\x1b" not in _line(Delivered(text_message("bob", "alice", "\x1b[2J\x07"), "bob@d", "s"))
     assert printable("a\x1bb\nc") == "a\N{REPLACEMENT CHARACTER}b\nc"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, TLIM_NS, Tag
+from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 ERLANG = (DEPLOY / "ejabberd" / "mod_tlim_bridge.erl").read_text(encoding="utf-8")
@@ -27,5 +27,5 @@ def test_the_module_of_an_xmpp_server_looks_for_the_names_of_the_protocol(
 
 
 def test_prosody_s_module_names_the_extensions_as_we_do() -> None:
-    used = set(re.findall(r"urn:xmpp:[a-z]+:\d", LUA)) - {"urn:xmpp:delay"}
-    assert used == {CARBONS_NS, FORWARD_NS}, "ejabberd's module takes them from ejabberd's own headers"
+    used = set(re.findall(r"urn:xmpp:[a-z]+(?::\d)?", LUA)) - {"urn:xmpp:delay"}
+    assert used == {CARBONS_NS, FORWARD_NS, HINTS_NS}, "ejabberd's module takes them from ejabberd's own headers"

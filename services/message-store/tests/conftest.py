@@ -6,16 +6,29 @@ from typing import Any
 
 import pytest
 from message_store.errors import DirectoryUnavailable, ItemRefused
+from message_store.gathering import Gathering
 from message_store.service import Recorder
-from message_store.values import AnsweredSession, ArrivedMessage, FileFacts, LogRow, Place, Roster, Span, Writes
+from message_store.values import (
+    AnsweredSession,
+    ArrivedMessage,
+    FileFacts,
+    LogRow,
+    Place,
+    Roster,
+    Span,
+    UntoldRead,
+    Writes,
+)
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent, StoredMessage
 from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_runtime.outages import BrokerUnavailable
 
 NOW = 1_700_000_000_000
 EXAMPLE_FILE = REGISTRY[MsgType.IMAGE].example["file_id"]
 WINDOW = 120_000
+READ_TO_ALL = 5
 
 
 class FakeArchive:
@@ -29,6 +42,7 @@ class FakeArchive:
         self.files: list[tuple[str, int]] = []
         self.addressees: list[tuple[str, int]] = []
         self.read: dict[tuple[int, str], bool] = {}
+        self.untold: list[tuple[int, str]] = []
         self.cursors: dict[tuple[str, str], int] = {}
         self.recalled: list[int] = []
         self.bad: set[str] = set()
@@ -126,11 +140,20 @@ class FakeArchive:
         self.files += writes.files
         self.addressees += writes.addressees
         self.read.update(writes.receipts)
+        self.untold += writes.untold
         self.cursors.update(writes.cursors)
         self.recalled += writes.recalled
 
     async def save_published(self, seq: int) -> None:
         self.noted.append(seq)
+
+    async def has_untold(self) -> bool:
+        return bool(self.untold)
+
+    async def take_untold(self, limit: int) -> list[UntoldRead]:
+        taken, self.untold = self.untold[:limit], self.untold[limit:]
+        rows = {row.seq: row for row in self.rows}
+        return [UntoldRead(rows[seq].conversation_id, rows[seq].sender, rows[seq].msg_id, user) for seq, user in taken]
 
 
 class FakeSessionApi:
@@ -171,6 +194,8 @@ class FakePublication:
     def __init__(self) -> None:
         self.seq = 0
         self.events: list[OutEvent] = []
+        self.is_broken = False
+        self.restored = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -179,7 +204,12 @@ class FakePublication:
     def doubt(self) -> None:
         pass
 
+    async def restore(self) -> None:
+        self.restored += 1
+
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
+        if self.is_broken:
+            raise BrokerUnavailable
         self.events += [event for _, event in events]
         self.seq = newest
 
@@ -208,8 +238,10 @@ class Bench:
         self.counters = FakeCounters()
         self.now = NOW
         self.recorder = Recorder(
-            self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now, recall_window=WINDOW
-        )
+            self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now,
+            recall_window=WINDOW, read_to_all=READ_TO_ALL,
+        )  # fmt: skip
+        self.gathering = Gathering(self.archive, self.publication, lambda: self.now)
 
     async def record(self, *items: ArrivedMessage | SessionEvent) -> list[str | None]:
         return await self.recorder.record(items)

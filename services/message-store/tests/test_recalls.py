@@ -195,7 +195,7 @@ def told_by(command: ArrivedMessage, seqs: Sequence[int], members: dict[str, int
         senders={("s1", msg_id): (sender,) for sender, msg_id in places},
         earlier=earlier,
     )
-    plan = Plan(known, [10_000], newest=9_999, now=NOW, recall_window=WINDOW)
+    plan = Plan(known, [10_000], newest=9_999, now=NOW, recall_window=WINDOW, read_to_all=200)
     plan.run([command])
     ((_, event),) = plan.events
     assert isinstance(event, StoredMessage)

@@ -156,7 +156,8 @@ REGISTRY: Mapping[MsgType, MessageKind] = MappingProxyType(
             Effect.RECEIPT,
             (_MSG_ID, _ANY_SESSION_ID),
             {"msg_id": _ID},
-            "record read(user); 1:1: forward to the author; group: to all other subscribers",
+            "record read(user); 1:1: forward to the author; group of up to 200: to all other subscribers; "
+            "larger: to the authors only, gathered for up to 1 s",
             says_read=True,
         ),
         MsgType.RECALL: MessageKind(

@@ -23,6 +23,7 @@ from tlim_runtime.outages import DatabaseUnavailable
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
 from message_store.directory import ServiceDirectory
+from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership, Role
 from message_store.locks import Connection
 from message_store.metrics import StoreMetrics
@@ -123,7 +124,11 @@ class Duty:
         publication = Publication(archive, self._broker, self._metrics)
         directory = ServiceDirectory(self._broker, self._settings.user_lookup_timeout)
         window = int(self._settings.recall_window.total_seconds() * 1000)
-        recorder = Recorder(archive, directory, publication, self._metrics, now=_now_ms, recall_window=window)
+        recorder = Recorder(
+            archive, directory, publication, self._metrics, now=_now_ms, recall_window=window,
+            read_to_all=self._settings.read_to_all,
+        )  # fmt: skip
+        gathering = Gathering(archive, publication, _now_ms)
         catch_up = CatchUp(recorder, directory)
         inbox = StoreInbox(recorder, self._metrics)
 
@@ -142,10 +147,13 @@ class Duty:
         look = partial(_catch_up, catch_up, prepare)
         changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
         changes.start()
+        receipts = Repeated("gathered receipts", gathering.tell, GATHER_EVERY_S, at_once=False)
+        receipts.start()
         try:
-            yield consumer.ping, notes.ping, changes.ping
+            yield consumer.ping, notes.ping, changes.ping, receipts.ping
         finally:
             self._broker.forget_disconnect(publication.doubt)
+            await receipts.stop()
             await changes.stop()
             await (consumer.abort() if connection.is_closed() else consumer.stop())
             await notes.stop()

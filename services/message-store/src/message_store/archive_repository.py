@@ -11,7 +11,7 @@ from tlim_runtime.outages import DatabaseUnavailable
 from message_store.errors import ItemRefused
 from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
-from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, Writes
+from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, UntoldRead, Writes
 
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
@@ -121,6 +121,15 @@ _UPSERT_RECEIPTS = """
     SELECT seq, user_id, $4::bigint, CASE WHEN has_read THEN $4::bigint END
     FROM unnest($1::bigint[], $2::text[], $3::boolean[]) AS new (seq, user_id, has_read)
     ON CONFLICT (seq, user_id) DO UPDATE SET read_at = coalesce(receipts.read_at, excluded.read_at)"""
+
+_INSERT_UNTOLD = "INSERT INTO untold_reads (seq, user_id) SELECT * FROM unnest($1::bigint[], $2::text[])"
+
+_TAKE_UNTOLD = """
+    WITH oldest AS (SELECT seq, user_id FROM untold_reads ORDER BY seq, user_id LIMIT $1),
+    taken AS (DELETE FROM untold_reads USING oldest
+              WHERE untold_reads.seq = oldest.seq AND untold_reads.user_id = oldest.user_id
+              RETURNING untold_reads.seq, untold_reads.user_id)
+    SELECT conversation_id, sender, msg_id, user_id FROM taken JOIN messages USING (seq) ORDER BY seq, user_id"""
 
 _UPSERT_CURSORS = """
     INSERT INTO read_cursors (user_id, conversation_id, read_seq)
@@ -246,6 +255,14 @@ class Archive:
             yield _RECALL, writes.recalled, writes.now
             yield _FORGET_SEARCH, writes.recalled
 
+    async def has_untold(self) -> bool:
+        """Tell whether any author is still to be told that a message was read."""
+        return bool((await self._fetch("SELECT EXISTS (SELECT FROM untold_reads)"))[0][0])
+
+    async def take_untold(self, limit: int) -> list[UntoldRead]:
+        """Take out up to `limit` of what authors are still to be told, oldest messages first; in `transaction`."""
+        return [UntoldRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
+
     async def published(self) -> int:
         """Return the saved seq up to which everything is known to be published; 0: nothing yet."""
         return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
@@ -317,6 +334,8 @@ def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:
     if writes.receipts:
         receipts = [(*key, has_read) for key, has_read in writes.receipts.items()]
         yield _UPSERT_RECEIPTS, *_columns(receipts, 3), writes.now
+    if writes.untold:
+        yield _INSERT_UNTOLD, *_columns(writes.untold, 2)
     if writes.cursors:
         yield _UPSERT_CURSORS, *_columns([(*key, seq) for key, seq in writes.cursors.items()], 3)
 

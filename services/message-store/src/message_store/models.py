@@ -99,7 +99,7 @@ class Message(Table, table=True):
 
     seq: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
     conversation_id: str
-    sender: str  # '' for notices: the server itself
+    sender: str  # '' for notices and gathered receipts: the server itself
     recipient: str | None
     audience: int = Field(sa_type=SmallInteger)
     msg_id: str
@@ -164,6 +164,15 @@ class Receipt(Table, table=True):
     user_id: str = Field(primary_key=True)
     delivered_at: int = Field(sa_type=BigInteger)
     read_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class UntoldRead(Table, table=True):
+    """A user read the message `seq` in a large group, and its author is still to be told (gathering.py)."""
+
+    __tablename__ = "untold_reads"
+
+    seq: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    user_id: str = Field(primary_key=True)
 
 
 class ReadCursor(Table, table=True):

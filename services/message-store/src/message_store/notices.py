@@ -10,8 +10,8 @@ from tlim_protocol.registry import MsgType
 
 from message_store.values import Roster
 
-NOTICE_SENDER = ""
-"""In the table a notice has no sender: it comes from the server, and the person who made the change gets it too."""
+SERVER = ""
+"""The sender of notices and gathered receipts in the table. People in whose name they are told get them too."""
 
 ACTOR = "actor"
 """The key under which a notice says who made the change."""
@@ -86,3 +86,9 @@ def notice_of(event: SessionEvent, change: RosterChange) -> Envelope:
 
 def _listed(people: Iterable[str]) -> list[dict[str, str]]:
     return [{"user_id": user_id} for user_id in people]
+
+
+def in_the_name_of(body: Sequence[Mapping[str, Any]]) -> str:
+    """Return the user in whose name a row of the server is delivered: who made the change, or the first reader."""
+    element = body[0]
+    return str(element["readers"][0]["user_id"] if "readers" in element else element.get(ACTOR, ""))

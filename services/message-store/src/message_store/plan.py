@@ -17,7 +17,7 @@ from tlim_protocol.registry import REGISTRY, Effect
 from message_store.audience import TO_NOBODY, Audible, to_authors, to_peers, to_readers
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
-from message_store.notices import NOTICE_SENDER, RosterChange, change_of, notice_of
+from message_store.notices import SERVER, RosterChange, change_of, notice_of
 from message_store.values import ArrivedMessage, Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
@@ -28,12 +28,14 @@ class Plan:
 
     `seqs`: the rising seqs that it may use, one for each item and one for each session that session-api answered for.
     `newest`: before the batch, everything up to this seq is published. `now`: epoch milliseconds. `recall_window`: ms
-    after storing in which a message may be recalled.
+    after storing in which a message may be recalled. `read_to_all`: in larger sessions only authors hear who read.
     `doubts` are sessions because of which a message was refused although session-api was not asked about them yet. If
     there are any, the caller throws this plan away and makes a new one with session-api's answers.
     """
 
-    def __init__(self, known: Known, seqs: Sequence[int], *, newest: int, now: int, recall_window: int) -> None:
+    def __init__(
+        self, known: Known, seqs: Sequence[int], *, newest: int, now: int, recall_window: int, read_to_all: int
+    ) -> None:
         self.newest = newest
         self.writes = Writes(now)
         self.events: list[tuple[str, OutEvent]] = []  # each with its conversation id
@@ -43,6 +45,7 @@ class Plan:
         self._known = known
         self._seqs: Iterator[int] = iter(seqs)
         self._recall_window = recall_window
+        self._read_to_all = read_to_all
         self._conversations = set(known.conversations)
         self._places = dict(known.places)
         self._sent = dict(known.sent)
@@ -148,6 +151,11 @@ class Plan:
         audible = to_peers(envelope, roster) if has_read else to_authors(news)
         if roster is not None and (roster.is_deleted or reporter not in roster.members):
             audible = TO_NOBODY  # it lowers the reporter's own unread count, and is of no use to anybody else
+        elif roster is not None and has_read and len(roster.members) > self._read_to_all:
+            audible = TO_NOBODY  # the authors hear it in a moment, together with others (gathering.py)
+            self.writes.untold += [
+                (place.seq, reporter) for one in news for place in one.places if place.sender in roster.members
+            ]
         self._tell_news(message, envelope, news, audible)
 
     def _record_receipt(self, place: Place, reporter: str, *, has_read: bool) -> bool:
@@ -277,7 +285,7 @@ class Plan:
         self._write_members(event.session_id, change, seq)
         envelope = notice_of(event, change)
         row = self._row(seq, envelope, event.session_id, Audible(Audience.MEMBERS, None, ()), "")
-        self.writes.rows.append(row._replace(sender=NOTICE_SENDER))
+        self.writes.rows.append(row._replace(sender=SERVER))
         notice = StoredMessage(seq=seq, stored_at=self.writes.now, recipients=change.audience, envelope=envelope)
         self.events.append((event.session_id, notice))
 

@@ -19,7 +19,7 @@ from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
-from message_store.notices import ACTOR, NOTICE_SENDER
+from message_store.notices import SERVER, in_the_name_of
 from message_store.portions import portions
 from message_store.values import DeliveredRow
 
@@ -82,14 +82,20 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
     body = cast("Body", read_strict(row.body))
     envelope = Envelope(
         version=row.version,
-        msg_from=body[0][ACTOR] if row.sender == NOTICE_SENDER else row.sender,
+        msg_from=in_the_name_of(body) if row.sender == SERVER else row.sender,
         msg_to=row.recipient,
         msg_id=row.msg_id,
         msg_type=MsgType(row.msg_type),
         msg_time=row.msg_time,
         body=body,
     )
-    return StoredMessage(seq=row.seq, stored_at=row.stored_at, recipients=list(found.recipients), envelope=envelope)
+    return StoredMessage(
+        seq=row.seq,
+        stored_at=row.stored_at,
+        recipients=list(found.recipients),
+        envelope=envelope,
+        tells_sender=row.sender != SERVER,  # a gathered receipt is no message of the reader in whose name it comes
+    )
 
 
 def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Outgoing]:

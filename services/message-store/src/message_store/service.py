@@ -134,6 +134,7 @@ class Recorder:
         *,
         now: Callable[[], int],
         recall_window: int,
+        read_to_all: int,
     ) -> None:
         self._archive = archive
         self._directory = directory
@@ -141,6 +142,7 @@ class Recorder:
         self._counters = counters
         self._now = now  # epoch milliseconds
         self._recall_window = recall_window  # milliseconds
+        self._read_to_all = read_to_all  # members
         self._rosters = RosterCache()
         self._progress: Progress | None = None
         self._survey = survey.Survey(archive, directory, self._rosters)
@@ -221,7 +223,10 @@ class Recorder:
         return plan
 
     def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item], newest: int) -> Plan:
-        plan = Plan(known, seqs, newest=newest, now=self._now(), recall_window=self._recall_window)
+        plan = Plan(
+            known, seqs, newest=newest, now=self._now(), recall_window=self._recall_window,
+            read_to_all=self._read_to_all,
+        )  # fmt: skip
         try:
             plan.run(items)
         except Exception as error:  # a mistake of ours: the same batch would fail for ever, and all others behind it

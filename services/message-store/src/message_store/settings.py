@@ -19,4 +19,5 @@ class Settings(ServiceSettings, DatabaseSettings):
     user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)
     recall_window: timedelta = timedelta(seconds=120)  # how long a message may be taken back, by the server's clock
+    read_to_all: int = Field(default=200, ge=1)  # in larger sessions only the authors hear who has read their messages
     keep_recalled_text: bool = False  # whether the audit of recalls keeps what was taken back

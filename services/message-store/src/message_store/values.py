@@ -95,6 +95,15 @@ class AnsweredSession(NamedTuple):
     event: SessionEvent | None
 
 
+class UntoldRead(NamedTuple):
+    """Somebody read a message of a large group, and its author is still to be told."""
+
+    session_id: str
+    author: str
+    msg_id: str
+    reader: str
+
+
 class FileFacts(NamedTuple):
     """file-api's answer about files: which exist, and which pairs of file and user are a file and its uploader."""
 
@@ -134,5 +143,6 @@ class Writes:
     addressees: list[tuple[str, int]] = field(default_factory=list)
     files: list[tuple[str, int]] = field(default_factory=list)
     receipts: dict[tuple[int, str], bool] = field(default_factory=dict)  # by seq and user: read?
+    untold: list[tuple[int, str]] = field(default_factory=list)  # seq and reader, in large groups
     cursors: dict[tuple[str, str], int] = field(default_factory=dict)  # by user and conversation
     recalled: list[int] = field(default_factory=list)

@@ -38,7 +38,7 @@ async def commit_only(world: Any, *messages: Any, stored_at: int = 1_700_000_000
     async with opened_archive(world) as archive, archive.transaction():
         existing = await archive.conversations({message.envelope.conversation_id for message in messages})
         known = Known(conversations=existing, users={message.envelope.msg_to for message in messages})
-        plan = Plan(known, await archive.draw(len(messages)), newest=0, now=stored_at, recall_window=0)
+        plan = Plan(known, await archive.draw(len(messages)), newest=0, now=stored_at, recall_window=0, read_to_all=200)
         plan.run(messages)
         await archive.write(plan.writes)
 
@@ -233,7 +233,13 @@ async def test_a_portion_that_is_committed_before_the_next_one_fails_is_publishe
         broker, metrics = await world.connect("message-store"), StoreMetrics(Metrics())
         publication = Publication(archive, broker, metrics)
         recorder = Recorder(
-            archive, ServiceDirectory(broker, timedelta()), publication, metrics, now=int, recall_window=0
+            archive,
+            ServiceDirectory(broker, timedelta()),
+            publication,
+            metrics,
+            now=int,
+            recall_window=0,
+            read_to_all=200,
         )
         await publication.restore()
         changes = [session_event(f"s{number}", 1, "alice", "bob", change=number) for number in (1, 2)]

@@ -173,7 +173,7 @@ async def test_two_writers_at_once_never_make_a_reader_skip(world: Any, accepted
             async with archive.transaction():
                 place = accepted(f"{sender}{number}", sender, receiver).envelope.conversation_id
                 known = Known(conversations=await archive.conversations([place]), users=[receiver])
-                plan = Plan(known, await archive.draw(1), newest=0, now=number, recall_window=0)
+                plan = Plan(known, await archive.draw(1), newest=0, now=number, recall_window=0, read_to_all=200)
                 plan.run([accepted(f"{sender}{number}", sender, receiver)])
                 await archive.write(plan.writes)
 
@@ -201,7 +201,8 @@ async def commit_only(world: Any, items: Any) -> None:
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     archive = Archive(connection)
     async with archive.transaction():
-        plan = Plan(Known(), await archive.draw(len(items)), newest=0, now=1_700_000_000_000, recall_window=0)
+        seqs = await archive.draw(len(items))
+        plan = Plan(Known(), seqs, newest=0, now=1_700_000_000_000, recall_window=0, read_to_all=200)
         plan.run(items)
         await archive.write(plan.writes)
     await connection.close()

@@ -195,7 +195,7 @@ def _content(event: StoredMessage) -> str:
     return (
         f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
         f"<{Tag.TLIM} xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
-        f"{_recalled(envelope)}</message>"
+        f"{_recalled(envelope)}{_no_store(envelope)}</message>"
     )
 
 
@@ -222,6 +222,12 @@ def _recalled(envelope: Envelope) -> str:
         return ""
     msg_ids = dict.fromkeys(element.get("msg_id") for element in envelope.body)
     return "".join(f"<{Tag.RECALLED} xmlns='{TLIM_NS}' msg_id={quote(msg_id)}/>" for msg_id in msg_ids if msg_id)
+
+
+def _no_store(envelope: Envelope) -> str:
+    # A receipt waits for nobody: sync and the ledger of the message have it. The server's storage for people who are
+    # away has an end, and receipts would fill it.
+    return f"<no-store xmlns='{HINTS_NS}'/>" if REGISTRY[envelope.msg_type].effect is Effect.RECEIPT else ""
 
 
 def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresses) -> str:

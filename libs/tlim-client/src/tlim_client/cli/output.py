@@ -91,8 +91,12 @@ def _content(envelope: Mapping[str, Any]) -> str:
 def _subject(element: Mapping[str, Any]) -> str:
     """Return the msg_id in an element of a receipt or recall, or what a notice says of its session.
 
-    A notice: `s1 Project X +carol -bob (3 people)`. A number stands for people whom the notice does not name.
+    A receipt of many readers: `m1 (bob carol, 302 people)`. A notice: `s1 Project X +carol -bob (3 people)`, where a
+    number stands for people whom it does not name.
     """
+    if "readers" in element:
+        names = " ".join(str(reader["user_id"]) for reader in element["readers"])
+        return f"{element['msg_id']} ({f'{names}, ' if names else ''}{element['readers_count']} people)"
     if "msg_id" in element:
         return str(element["msg_id"])
     count = element.get("subscribers_count")

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tlim_protocol.notices import form_for
 
 from message_store.models import Message
+from message_store.notices import SERVER, in_the_name_of
 from message_store.reading.conversations_service import UNREAD_CAP, UNREAD_LOOKED_AT, Overview, Overviews
 from message_store.reading.history_service import Page
 from message_store.reading.ledger_service import Ledger
@@ -85,12 +86,13 @@ class LogItem(HistoryMessage):
 
     @classmethod
     def seen_by(cls, me: str, message: Message) -> Self:
-        """Return the shape of a row for a reader; a notice is from the user who made the change."""
-        fields = HistoryMessage.of(message).model_dump()
-        if not message.sender and message.body:
-            (notice,) = message.body
-            fields |= {"msg_from": notice.get("actor", ""), "body": [form_for(me, notice)]}
-        return cls(**fields, **place_of(message.conversation_id, me), kind=kind_of(message))
+        """Return the shape of a row for a reader; a row of the server is from the user in whose name it is told."""
+        fields, kind = HistoryMessage.of(message).model_dump(), kind_of(message)
+        if message.sender == SERVER and message.body:
+            fields["msg_from"] = in_the_name_of(message.body)
+        if kind is LogKind.NOTICE:
+            fields["body"] = [form_for(me, element) for element in message.body]
+        return cls(**fields, **place_of(message.conversation_id, me), kind=kind)
 
 
 class SyncPage(BaseModel):
