@@ -15,11 +15,11 @@ _ID = sa.Text(collation="C")
 _TIME = sa.DateTime(timezone=True)
 
 
-class Table(SQLModel, registry=registry(metadata=METADATA)):
+class FileTable(SQLModel, registry=registry(metadata=METADATA)):
     """The base of this service's tables; metadata of their own, because the tests of all services share a process."""
 
 
-class UploadRow(Table, table=True):
+class UploadRow(FileTable, table=True):
     """An upload that has begun: there may be bytes or parts under the object key that belongs to `upload_id`.
 
     The row is committed before the first byte goes to S3. When the upload ends, one transaction turns the row into a
@@ -47,7 +47,7 @@ class UploadRow(Table, table=True):
     sha256: str | None = Field(default=None, sa_type=sa.Text)  # as declared
 
 
-class BlobRow(Table, table=True):
+class BlobRow(FileTable, table=True):
     """Bytes that are complete in S3, kept once for all files that have them. The row goes with the last such file.
 
     `scan_due_at` and `facts_due_at` say when a background task looks at the blob (again); null: nothing to do. Only an
@@ -79,7 +79,7 @@ class BlobRow(Table, table=True):
     thumbnail_failed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # nobody tries again
 
 
-class FileRow(Table, table=True):
+class FileRow(FileTable, table=True):
     """A file: what somebody uploaded under a name. Its size is repeated here, because quotas add it up by owner."""
 
     __tablename__ = "files"
@@ -99,7 +99,7 @@ class FileRow(Table, table=True):
     sent_at: datetime | None = Field(default=None, sa_type=_TIME)  # when message-store first asked for it
 
 
-class DiscardedRow(Table, table=True):
+class DiscardedRow(FileTable, table=True):
     """An object that belongs to nobody and is to be removed from S3, at `not_before` or later.
 
     `not_before` lies in the future for keys that S3 may still write, and for keys that a process is removing.

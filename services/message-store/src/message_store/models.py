@@ -44,13 +44,13 @@ class Audience(IntEnum):
     """Several members, listed in `addressees`."""
 
 
-class Table(SQLModel):
+class StoreTable(SQLModel):
     """The base of this service's tables, with its own metadata, so that it never includes tables of other services."""
 
     metadata = METADATA
 
 
-class Conversation(Table, table=True):
+class Conversation(StoreTable, table=True):
     """Two people who have talked, or a session; a session has the values of its newest applied event."""
 
     __tablename__ = "conversations"
@@ -64,7 +64,7 @@ class Conversation(Table, table=True):
     deleted_at: int | None = Field(default=None, sa_type=BigInteger)
 
 
-class Member(Table, table=True):
+class Member(StoreTable, table=True):
     """A membership: its user sees the rows of the conversation from `joined_seq` to `left_seq`, both included.
 
     `left_seq` is the seq of the notice about the leaving, None while the user is a member. A user who comes back gets a
@@ -80,7 +80,7 @@ class Member(Table, table=True):
     left_seq: int | None = Field(default=None, sa_type=BigInteger)
 
 
-class Message(Table, table=True):
+class Message(StoreTable, table=True):
     """One row per message, however many receivers it has; partitioned by ranges of `seq`, and so by time."""
 
     __tablename__ = "messages"
@@ -114,7 +114,7 @@ class Message(Table, table=True):
     recalled_at: int | None = Field(default=None, sa_type=BigInteger)  # then the body is []
 
 
-class MessageId(Table, table=True):
+class MessageId(StoreTable, table=True):
     """Where a message is in the log. It makes every handler idempotent: a resend finds the row that is there.
 
     It is a separate table, because a partitioned table can have unique keys only over its partition key.
@@ -131,7 +131,7 @@ class MessageId(Table, table=True):
     )
 
 
-class Addressee(Table, table=True):
+class Addressee(StoreTable, table=True):
     """One of several people who get a row: authors whose messages were received, readers of a recalled message."""
 
     __tablename__ = "addressees"
@@ -141,7 +141,7 @@ class Addressee(Table, table=True):
     seq: int = Field(sa_type=BigInteger, primary_key=True)
 
 
-class MessageFile(Table, table=True):
+class MessageFile(StoreTable, table=True):
     """Which messages carry a file: this decides who may download it.
 
     A recalled message keeps its rows. So we can tell a file whose messages are all recalled from a file that no stored
@@ -155,7 +155,7 @@ class MessageFile(Table, table=True):
     seq: int = Field(sa_type=BigInteger, primary_key=True)
 
 
-class Receipt(Table, table=True):
+class Receipt(StoreTable, table=True):
     """A user received the message `seq`, and perhaps read it; to have read it is to have received it."""
 
     __tablename__ = "receipts"
@@ -166,7 +166,7 @@ class Receipt(Table, table=True):
     read_at: int | None = Field(default=None, sa_type=BigInteger)
 
 
-class UntoldRead(Table, table=True):
+class UntoldRead(StoreTable, table=True):
     """A user read the message `seq` in a large group, and its author is still to be told (gathering.py)."""
 
     __tablename__ = "untold_reads"
@@ -175,7 +175,7 @@ class UntoldRead(Table, table=True):
     user_id: str = Field(primary_key=True)
 
 
-class ReadCursor(Table, table=True):
+class ReadCursor(StoreTable, table=True):
     """The newest message of a conversation that a user reported as read: newer messages are unread."""
 
     __tablename__ = "read_cursors"
@@ -185,7 +185,7 @@ class ReadCursor(Table, table=True):
     read_seq: int = Field(sa_type=BigInteger)
 
 
-class Recall(Table, table=True):
+class Recall(StoreTable, table=True):
     """The audit of a message that its author recalled; it has a `body` only if the operator chose to keep it."""
 
     __tablename__ = "recalls"
@@ -201,7 +201,7 @@ class Recall(Table, table=True):
     body: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
 
 
-class SearchDocument(Table, table=True):
+class SearchDocument(StoreTable, table=True):
     """The numbers by which search finds a message: of the pairs of characters in its text, of its conversation, etc."""
 
     __tablename__ = "search_documents"
@@ -211,7 +211,7 @@ class SearchDocument(Table, table=True):
     grams: list[int] = Field(sa_column=Column(ARRAY(Integer), nullable=False))
 
 
-class PublicationState(Table, table=True):
+class PublicationState(StoreTable, table=True):
     """A single row: up to where the leader has published and indexed the log, and applied session-api's changes."""
 
     __tablename__ = "publication"

@@ -11,16 +11,16 @@ _ID = sa.Text(collation="C")  # byte order, so that cursors, ORDER BY and prefix
 _BIG = sa.BigInteger()
 
 
-class Table(SQLModel):
+class SessionTable(SQLModel):
     """The base of this service's tables, with its own metadata, because tests of all services share a process."""
 
     metadata = new_metadata()
 
 
-OUTBOX = Outbox(Table.metadata)
+OUTBOX = Outbox(SessionTable.metadata)
 
 
-class User(Table, table=True):
+class User(SessionTable, table=True):
     """A user of the directory: imported, or seen once. `name` is the id until an import gives a better one."""
 
     __tablename__ = "users"
@@ -32,7 +32,7 @@ class User(Table, table=True):
     modified_at: int = Field(sa_type=_BIG)
 
 
-class Session(Table, table=True):
+class Session(SessionTable, table=True):
     """A session (specification section 2, JSON layer 2). `creator` is its session_user, a reserved word in SQL."""
 
     __tablename__ = "sessions"
@@ -53,7 +53,7 @@ class Session(Table, table=True):
     )
 
 
-class Subscriber(Table, table=True):
+class Subscriber(SessionTable, table=True):
     """One membership period: from the version of the session that added a user to the version that removed them."""
 
     __tablename__ = "subscribers"
@@ -74,7 +74,7 @@ class Subscriber(Table, table=True):
     left_at: int | None = Field(default=None, sa_type=_BIG)
 
 
-class SessionChange(Table, table=True):
+class SessionChange(SessionTable, table=True):
     """One version of one session, in the log of all changes: `change` rises by one, in the order of the commits.
 
     The members at that version are not copied here: the membership periods tell them for any version.
@@ -92,7 +92,7 @@ class SessionChange(Table, table=True):
     deleted: bool
 
 
-class IdempotencyKey(Table, table=True):
+class IdempotencyKey(SessionTable, table=True):
     """What a person's request with an `Idempotency-Key` made; the rest of its answer is the session's version 1."""
 
     __tablename__ = "idempotency_keys"
@@ -106,7 +106,7 @@ class IdempotencyKey(Table, table=True):
     at: int = Field(sa_type=_BIG)
 
 
-class AuditEntry(Table, table=True):
+class AuditEntry(SessionTable, table=True):
     """What an administrator did, written in the transaction of the action. Rows are never changed."""
 
     __tablename__ = "audit"

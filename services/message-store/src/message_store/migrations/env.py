@@ -2,6 +2,6 @@
 
 from tlim_runtime.migrations import run_env
 
-from message_store.models import Table
+from message_store.models import StoreTable
 
-run_env(Table.metadata)
+run_env(StoreTable.metadata)

@@ -2,6 +2,6 @@
 
 from tlim_runtime.migrations import run_env
 
-from session_api.models import Table
+from session_api.models import SessionTable
 
-run_env(Table.metadata)
+run_env(SessionTable.metadata)
