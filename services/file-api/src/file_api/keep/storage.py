@@ -1,6 +1,7 @@
 """The S3 adapter: put, get, discard and ping in our words, on the subset of S3 that every server has."""
 
 import io
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +30,10 @@ MAX_CONNECTIONS = 300
 """More than may be in use at once (see Settings): no request waits for a connection that a slow download holds."""
 
 PROBE = "readiness"
-"""The key of the object with which we try whether S3 takes writes again: one byte, which stays and is no file."""
+"""The key of the object with which we try whether S3 takes writes again. It stays, and belongs to no file."""
+
+PROBE_BYTES = 64 * 1024
+"""More than the last blocks that an S3 server may hold in reserve. Random, because some servers compress."""
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -124,7 +128,7 @@ class Storage:
             await self.client.head_bucket(Bucket=self.bucket)
         if self._refuses_writes:
             async with self._writing():
-                await self.client.put_object(Bucket=self.bucket, Key=PROBE, Body=b"x")
+                await self.client.put_object(Bucket=self.bucket, Key=PROBE, Body=os.urandom(PROBE_BYTES))
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
