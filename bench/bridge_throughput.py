@@ -74,7 +74,14 @@ async def inbound(count: int) -> float:
     unlimited = Throttle("999999999/second", "user")
     pace = SenderPace(messages=unlimited, receipts=unlimited, sizes=unlimited, deliveries=unlimited)
     inbox = MessageIntake(
-        ADDRESSES, InstantPublisher(), NoDoor(), Metrics(), pace=pace, in_flight_limit=1_000_000, accept=Accept.DIVERTED
+        ADDRESSES,
+        InstantPublisher(),
+        NoDoor(),
+        Metrics(),
+        pace=pace,
+        in_flight_limit=1_000_000,
+        accept=Accept.DIVERTED,
+        is_deactivated=frozenset().__contains__,
     )
     wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)
     wire.init_parser()

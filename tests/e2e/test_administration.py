@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import pytest
 from jwt import PyJWKSet
-from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_client.failures import ClientError, LoginRefusedError, NotReceivedError, RefusedError
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered
@@ -75,7 +75,7 @@ async def test_who_is_deactivated_reads_and_writes_nothing_any_more(
         partial(client.history, bob.user_id),  # message-store
         partial(client.download, file_id, tmp_path / "again.txt"),  # file-api
     ):
-        assert await _status_in_the_end(attempt) == 401
+        assert (await _refusal_in_the_end(attempt)).status == 401
     if closed:
         with pytest.raises(LoginRefusedError):
             await alice.device()
@@ -85,20 +85,20 @@ async def test_who_is_deactivated_reads_and_writes_nothing_any_more(
     else:
         with pytest.raises(ClientError, match="forbidden"):
             await phone.fetch_token()
+        told = await _refusal_in_the_end(lambda: phone.send_until_stored(alice.text_to(bob, "am I still here?")))
+        assert told.code is ErrorCode.NOT_ALLOWED
 
 
-async def _status_in_the_end(attempt: Callable[[], Awaitable[Any]]) -> int | None:
-    """Repeat a request until it is refused, and return the status."""
-    succeeded = retry_if_result(lambda status: status is None)
-    return await AsyncRetrying(retry=succeeded, stop=stop_after_delay(60), wait=wait_fixed(1))(_status, attempt)
-
-
-async def _status(attempt: Callable[[], Awaitable[Any]]) -> int | None:
-    try:
-        await attempt()
-    except RefusedError as refusal:
-        return refusal.status
-    return None
+async def _refusal_in_the_end(attempt: Callable[[], Awaitable[Any]]) -> RefusedError:
+    """Repeat an attempt until it is refused, and return the refusal."""
+    async for again in AsyncRetrying(stop=stop_after_delay(60), wait=wait_fixed(1), reraise=True):
+        with again:
+            try:
+                await attempt()
+            except RefusedError as refusal:
+                return refusal
+            raise LookupError("it still succeeds")
+    raise AssertionError("unreachable: the last attempt raises")
 
 
 @pytest.mark.proves("GET /v1/audit", ErrorCode.NOT_ALLOWED)

@@ -71,6 +71,7 @@ class Entrance:
 
     def __init__(self, limit: int, pace: int, size: int) -> None:
         self.publisher, self.door = FakePublisher(), FakeDoor()
+        self.deactivated: set[str] = set()
         addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
         throttles = (Throttle(f"{rate}/hour", "user") for rate in (pace, 2 * pace, size, PEOPLE))
         names = ("messages", "receipts", "sizes", "deliveries")
@@ -83,6 +84,7 @@ class Entrance:
             pace=self.pace,
             in_flight_limit=limit,
             accept=Accept.ADDRESSED,
+            is_deactivated=self.deactivated.__contains__,
         )
 
     @property

@@ -75,6 +75,14 @@ async def test_an_invalid_message_is_refused_and_not_published(
     assert (entrance.refusals(), entrance.published) == ([answer], [])
 
 
+async def test_a_deactivated_user_writes_nothing(entrance: Any) -> None:
+    entrance.deactivated.add("alice")
+    entrance.take_text(address=f"Alice@{DOMAIN}/phone")
+    entrance.take_text(sender="bob")
+    assert entrance.refusals() == [(ErrorCode.NOT_ALLOWED, "m1", "s1")]
+    assert [AcceptedMessage.from_bytes(one.payload).sender for one in entrance.published] == ["bob"]
+
+
 async def test_a_stanza_without_id_is_refused_without_id(entrance: Any) -> None:
     entrance.take("nonsense", stanza_id="")
     assert entrance.refusals() == [(ErrorCode.JSON_INVALID.value, None, None)]

@@ -75,7 +75,8 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
             "server could not process it, try again", "a dependency is down; nothing was stored"
         ),
         ErrorCode.NOT_ALLOWED: ErrorEntry(
-            "not allowed", "sender not a subscriber; editing a foreign session; recalling somebody else's message"
+            "not allowed",
+            "sender not a subscriber, or deactivated; editing a foreign session; recalling somebody else's message",
         ),
         ErrorCode.FROM_NOT_SENDER: ErrorEntry(
             "from is not the sender", "the envelope's `from` differs from the authenticated user"

@@ -56,6 +56,10 @@ class TokenVerifier:
         """Refuse the tokens of these users from now on, and of no others."""
         self._deactivated = frozenset(users)
 
+    def is_refused(self, user_id: str) -> bool:
+        """Return whether the tokens of this user are refused."""
+        return user_id in self._deactivated
+
     async def verify(self, token: str) -> CurrentUser:
         """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""
         issuer, header = self._announced(token)
@@ -77,7 +81,7 @@ class TokenVerifier:
             raise NotAuthenticated("the token has expired") from None
         except (jwt.PyJWTError, TlimError):
             raise NotAuthenticated("the token is not valid here") from None
-        if user_id in self._deactivated:
+        if self.is_refused(user_id):
             raise NotAuthenticated("your account is deactivated")
         return CurrentUser(user_id, _scopes_here(issuer, claims))
 

@@ -93,6 +93,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         pace=pace,
         in_flight_limit=settings.in_flight_limit,
         accept=settings.accept,
+        is_deactivated=app.state.tokens.is_refused,
     )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
@@ -73,6 +74,7 @@ class MessageIntake:
         pace: SenderPace,
         in_flight_limit: int,
         accept: Accept,
+        is_deactivated: Callable[[str], bool],
     ) -> None:
         self._addresses = addresses
         self._publisher = publisher
@@ -80,6 +82,7 @@ class MessageIntake:
         self._pace = pace
         self._limit = in_flight_limit
         self._believed = accept
+        self._is_deactivated = is_deactivated
         self._is_warned = False
         self._in_flight = 0
         self._bytes_in_flight = 0
@@ -143,6 +146,8 @@ class MessageIntake:
             self._pace.count_nonsense(sender, error.msg_id)
             raise
         self._pace.count(sender, message.envelope)
+        if self._is_deactivated(sender):
+            raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", msg_id=message.envelope.msg_id)
         return message
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:

@@ -55,7 +55,14 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
     unlimited = Throttle("999999999/second", "user")
     pace = SenderPace(messages=unlimited, receipts=unlimited, sizes=unlimited, deliveries=unlimited)
     intake = MessageIntake(
-        addresses, publisher, component, Metrics(), pace=pace, in_flight_limit=LIMIT, accept=Accept.DIVERTED
+        addresses,
+        publisher,
+        component,
+        Metrics(),
+        pace=pace,
+        in_flight_limit=LIMIT,
+        accept=Accept.DIVERTED,
+        is_deactivated=frozenset().__contains__,
     )
     component.start(intake.take)
     try:
