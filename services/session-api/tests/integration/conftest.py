@@ -21,6 +21,7 @@ from tlim_devstack.pytest_plugin import MakeDatabase
 from tlim_devstack.servers import NatsServer
 from tlim_protocol.events import SessionEvent
 from tlim_protocol.streams import StreamName
+from tlim_runtime import deactivation
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.broker import Broker
 
@@ -79,8 +80,12 @@ def settings(database_url: str, clean_jetstream: NatsServer, overrides: dict[str
 
 
 @pytest.fixture
-def running() -> Running:
-    """Return a function: settings → the application, open until the block ends."""
+def running(monkeypatch: pytest.MonkeyPatch) -> Running:
+    """Return a function: settings → the application, open until the block ends.
+
+    It reads only at its start who is deactivated, because some tests act as such users.
+    """
+    monkeypatch.setattr(deactivation, "READ_EVERY_S", 86_400)
 
     @asynccontextmanager
     async def run(settings: Settings) -> AsyncIterator[FastAPI]:
