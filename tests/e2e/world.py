@@ -57,8 +57,12 @@ class Device(NamedTuple):
         return [msg_id for msg_id, is_ours in self.heard if is_ours]
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_busy(error: BaseException) -> bool:
     return isinstance(error, RefusedError) and error.code is ErrorCode.UNAVAILABLE
+
+
+BUSY = retry_if_exception(_is_busy)
+"""A server that is busy may answer error-010: then it has changed nothing, and it is asked again."""
 
 
 class World:
@@ -74,7 +78,11 @@ class World:
         self._gone: dict[str, list[Device]] = {}
         self._stored: dict[str, Stored] = {}
         self._texts = (f"text {number}" for number in itertools.count())
-        self.run(self._move_in(stack))
+        try:
+            self.run(self._move_in(stack))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Log all people out."""
@@ -86,9 +94,10 @@ class World:
     async def _move_in(self, stack: Stack) -> None:
         token = stack.admin_token()  # for each history: it is good for an hour, and all of them can take longer
         admin = await self._opened.enter_async_context(HttpClient(stack.addresses.gateway, token=token))
-        people = await People(stack, admin, self._opened)(*(f"person{number}" for number in range(PEOPLE)))
+        make = partial(People(stack, admin, self._opened), *(f"person{number}" for number in range(PEOPLE)))
+        people = await self._patiently(make, BUSY)
         self._people: dict[str, Person] = {one.user_id: one for one in people}
-        self.http = {one.user_id: await one.http() for one in people}
+        self.http = {one.user_id: await self._patiently(one.http, BUSY) for one in people}
         self.model = Model({one.user_id: f"person{number}" for number, one in enumerate(people)})
         for one in people:
             self.devices[one.user_id], self._gone[one.user_id] = [Device(await one.device(), 0)], []
@@ -183,8 +192,8 @@ class World:
         return None
 
     def change(self, request: Callable[[], Awaitable[Json]]) -> Json:
-        """Change something over HTTP. After error-010 nothing is changed: it is asked again. Raises RefusedError."""
-        return self.run(self._patiently(request, retry_if_exception(_is_passing)))
+        """Change something over HTTP. Raises RefusedError."""
+        return self.run(self._patiently(request, BUSY))
 
     def eventually(self, check: Callable[[], Awaitable[None]]) -> None:
         """Wait until a check does not fail any more."""
@@ -192,7 +201,10 @@ class World:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], retry: retry_base) -> T:
         retrying = AsyncRetrying(retry=retry, wait=wait_fixed(0.05), stop=stop_after_delay(PATIENCE), reraise=True)
-        return await retrying(work)
+        async for attempt in retrying:
+            with attempt:
+                result = await work()
+        return result
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what a coroutine returns."""
