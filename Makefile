@@ -83,7 +83,7 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_references.py
+	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"

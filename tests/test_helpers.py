@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.model import Seen
+from tests.e2e.views import Seen
 
 
 def test_a_failed_assertion_of_a_helper_shows_what_was_compared() -> None:

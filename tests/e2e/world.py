@@ -21,7 +21,8 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
 from tests.e2e.clients.people import People, Person
-from tests.e2e.model import Conversation, Model, Overview, Seen
+from tests.e2e.model import Model
+from tests.e2e.views import Conversation, Overview, Seen
 
 PEOPLE = 3
 PATIENCE = 60
