@@ -34,7 +34,7 @@ TAKING: dict[str, Take] = {
 def _users(stack: Stack, passwords: dict[str, str]) -> None:
     """Let the running NATS server take these passwords. It ends the connections of users whose password changed."""
     directory = stack.home / "nats"
-    nats.write_config(directory, passwords)
+    nats.write_config(directory, passwords, stack.credentials.nats_monitor)
     hand_over(directory, "nats")
     os.kill(stack.supervisor.pid("nats"), signal.SIGHUP)
 

@@ -155,7 +155,7 @@ def monitoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def test_a_lost_write_is_seen_and_a_server_that_still_reads_its_streams_is_left_alone(monitoring: int) -> None:
     pids = [1]
-    health = NatsHealth(monitoring, lambda: pids[-1])
+    health = NatsHealth(monitoring, "/healthz", lambda: pids[-1])
     Monitoring.error = "JetStream not enabled"
     assert not health.is_broken()  # it has just been started
     Monitoring.error = ""
@@ -169,7 +169,7 @@ def test_a_lost_write_is_seen_and_a_server_that_still_reads_its_streams_is_left_
 
 
 def test_a_nats_server_that_is_away_has_lost_nothing() -> None:
-    assert not NatsHealth(free_port(), lambda: 1).is_broken()
+    assert not NatsHealth(free_port(), "/healthz", lambda: 1).is_broken()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -18,7 +18,10 @@ DEMO_PASSWORD_BYTES = 6  # 12 hexadecimal digits, because people type these pass
 
 @dataclass(frozen=True)
 class Credentials:
-    """The secrets of one stack. `users` are the demo users' XMPP passwords."""
+    """The secrets of one stack.
+
+    `nats_monitor` is in the path of NATS' monitoring pages. `users` are the demo users' XMPP passwords.
+    """
 
     nats: dict[str, str]
     postgres_admin: str
@@ -27,7 +30,7 @@ class Credentials:
     s3_file_api: tuple[str, str]
     component: str
     xmpp_api: str
-    erlang_cookie: str
+    nats_monitor: str
     users: dict[str, str]
 
     def s3_keys(self) -> tuple[s3.S3Key, s3.S3Key]:
@@ -46,7 +49,7 @@ def _generate() -> Credentials:
         s3_file_api=(secrets.token_hex(10), secrets.token_hex(24)),
         component=secrets.token_hex(24),
         xmpp_api=secrets.token_hex(24),
-        erlang_cookie=secrets.token_hex(24),
+        nats_monitor=secrets.token_hex(24),
         users={user: secrets.token_hex(DEMO_PASSWORD_BYTES) for user in DEMO_USERS},
     )
 
@@ -58,8 +61,8 @@ def load_or_generate(directory: Path) -> Credentials:
         write_private(token_key_file(directory), _token_key())
     path = directory / "credentials.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    kept = {**asdict(_generate()), **old}
-    if kept.keys() != old.keys():  # there were none, or an older release had fewer
+    kept = {name: old.get(name, new) for name, new in asdict(_generate()).items()}
+    if kept.keys() != old.keys():  # there were none, or those of an older release
         write_private(path, json.dumps(kept, indent=1))
     kept["s3_admin"], kept["s3_file_api"] = tuple(kept["s3_admin"]), tuple(kept["s3_file_api"])
     return Credentials(**kept)

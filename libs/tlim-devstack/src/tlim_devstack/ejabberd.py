@@ -1,4 +1,4 @@
-"""ejabberd from Debian's package, run as an ordinary process with its own data, node and port mapper."""
+"""ejabberd from Debian's package, run as an ordinary process with its own data."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ class Ejabberd:
         return f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api"
 
     def prepare(self) -> list[Program]:
-        """Write the configuration and compile the modules; return the port mapper and the server."""
+        """Write the configuration and compile the modules; return the server."""
         settings, ports = self.settings, self.settings.ports
         if not str(self.home).isascii() or TROUBLE.intersection(str(self.home)):
             raise StackError(f"ejabberd cannot work in {self.home}: set TLIM_HOME to a folder with a plain ASCII name")
@@ -58,44 +58,30 @@ class Ejabberd:
                 "api_secret": settings.credentials.xmpp_api,
             },
         )
-        write_private(self.home / ".erlang.cookie", settings.credentials.erlang_cookie)
         library, modules = _library(), self.home / "modules"
         modules.mkdir(exist_ok=True)
         hand_over(self.home, NAME)
         for source in sorted((DEPLOY / NAME).glob("*.erl")):
             compile_module(source, library, modules)
-        mapper = [str(system_program("epmd", "erlang-base")), "-port", str(ports.epmd), "-address", "127.0.0.1"]
-        return [
-            Program("epmd", not_as_root("epmd", mapper)),
-            Program(NAME, self._command(library), self._environment(library, config)),
-        ]
+        return [Program(NAME, self._command(library), self._environment(library, config))]
 
     def _command(self, library: Path) -> list[str]:
-        local = [
-            "-sname",
-            "tlim@localhost",
-            "-start_epmd",
-            "false",
-            "-kernel",
-            "inet_dist_use_interface",
-            "{127,0,0,1}",
-        ]
+        # The data belongs to a node of this name. No other node can connect, so no port mapper (epmd) is needed.
+        alone = ["-sname", NODE, "-dist_listen", "false", "-start_epmd", "false"]
         arguments = DEPLOY / NAME / "vm.args"
         options = ["-args_file", str(arguments)]
         code = ["-pa", str(library / "ebin"), "-pa", str(self.home / "modules")]
         data = ["-mnesia", "dir", f'"{self.home / "mnesia"}"']
         bounded = [str(system_program("prlimit", "util-linux")), f"--data={LARGEST_BYTES}"]
-        erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *local]
+        erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *alone]
         command = [*bounded, *erlang, *code, *data, "-s", "ejabberd"]
         doors = (self.settings.ports.xmpp, self.settings.ports.websocket)
         return not_as_root(NAME, command, self.home, arguments, ports=doors)
 
     def _environment(self, library: Path, config: Path) -> dict[str, str]:
         return {
-            "HOME": str(self.home),  # Erlang reads its cookie there
+            "HOME": str(self.home),  # Erlang makes its cookie there
             "ERL_LIBS": str(library.parent),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(self.settings.ports.epmd),
             "ERL_CRASH_DUMP": str(self.home / "crash.dump"),
             "EJABBERD_CONFIG_PATH": str(config),
             "EJABBERD_LOG_PATH": str(self.home / "ejabberd.log"),

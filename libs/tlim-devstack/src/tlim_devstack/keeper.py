@@ -2,11 +2,13 @@
 
 Three things do not come back by themselves, or come back late. First, supervisord gives up a program that fails to
 start a few times. PostgreSQL fails so while the disk is full. Second, after one failed write a stream of NATS takes no
-more messages until the server is restarted. Its publishers are not told, but its health check (/healthz on PORT) shows
-it. Third, SeaweedFS looks only once a minute whether there is space again.
+more messages until the server is restarted. Its publishers are not told, but its health check shows it: /healthz on
+PORT, below the secret path in the environment variable NATS_MONITOR. Third, SeaweedFS looks only once a minute whether
+there is space again.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -106,10 +108,14 @@ class Keeper:
 
 
 class NatsHealth:
-    """Asks a NATS server on its monitoring port. `pid` returns the server's process id of this moment."""
+    """Asks a NATS server on its monitoring port for the page at `path`.
 
-    def __init__(self, port: int, pid: Callable[[], int]) -> None:
+    `pid` returns the server's process id of this moment.
+    """
+
+    def __init__(self, port: int, path: str, pid: Callable[[], int]) -> None:
         self._port = port
+        self._path = path
         self._pid = pid
         self._well_pid = 0
 
@@ -129,7 +135,7 @@ class NatsHealth:
         """Return what is wrong: an empty string if all is well, None without an answer."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=2)
         try:
-            connection.request("GET", "/healthz")
+            connection.request("GET", self._path)
             answer = connection.getresponse()
             return "" if answer.status == HTTPStatus.OK else str(json.loads(answer.read()).get("error"))
         except (OSError, HTTPException, ValueError):
@@ -157,7 +163,7 @@ def main() -> None:
     """Look after the stack whose home directory and NATS monitoring port are the arguments, for ever."""
     home, port = Path(sys.argv[1]), int(sys.argv[2])
     programs = Supervisor(home)
-    health = NatsHealth(port, lambda: programs.pid(NATS))
+    health = NatsHealth(port, f"/{os.environ['NATS_MONITOR']}/healthz", lambda: programs.pid(NATS))
     keeper = Keeper(
         programs,
         nats_is_broken=health.is_broken,

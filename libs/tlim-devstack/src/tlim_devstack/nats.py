@@ -33,19 +33,22 @@ def users_document(passwords: Mapping[str, str]) -> str:
     return "authorization " + json.dumps({"users": users}, indent=1) + "\n"
 
 
-def write_config(directory: Path, passwords: Mapping[str, str]) -> Path:
-    """Put nats.conf and the users it includes into `directory`; returns the path of nats.conf."""
+def write_config(directory: Path, passwords: Mapping[str, str], monitor: str = "monitor") -> Path:
+    """Put nats.conf and the users it includes into `directory`; returns the path of nats.conf.
+
+    `monitor` is the first part of the monitoring pages' path. They ask for no password, so the stack makes it a secret.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     write_private(directory / "users.conf", users_document(passwords))
     config = directory / "nats.conf"
-    write_private(config, (DEPLOY / "nats" / "nats.conf").read_text())
+    write_private(config, f'http_base_path: "/{monitor}"\n{(DEPLOY / "nats" / "nats.conf").read_text()}')
     return config
 
 
 def command(config: Path, data: Path, port: int, monitor: int | None = None) -> list[str]:
     """Return the command line of a server on the loopback address that keeps its streams in `data`.
 
-    `monitor` is the port of its HTTP monitoring. The keeper asks for /healthz there.
+    `monitor` is the port of its HTTP monitoring. The keeper asks for its health check there.
     """
     listening = ["-a", "127.0.0.1", "-p", str(port), *([] if monitor is None else ["-m", str(monitor)])]
     return [str(program("nats-server")), "-c", str(config), *listening, "-sd", str(data)]

@@ -31,7 +31,6 @@ class Ports:
     s3: int = _port(18333, "S3")
     component: int = _port(15347, "XMPP component")
     xmpp_api: int = _port(15281, "ejabberd API")
-    epmd: int = _port(14369, "Erlang port mapper")
     session_api: int = _port(18101, "session-api")
     file_api: int = _port(18102, "file-api")
     message_store: int = _port(18103, "message-store")

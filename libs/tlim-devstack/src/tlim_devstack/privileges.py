@@ -17,7 +17,6 @@ PARTS = (
     "nats",
     "postgres",
     "s3",
-    "epmd",
     "ejabberd",
     "prosody",
     "gateway",
@@ -26,7 +25,7 @@ PARTS = (
     "message-store",
     "xmpp-bridge",
 )
-"""The parts in the order of their user ids. A new part goes to the end, so that the others keep their ids."""
+"""The parts in the order of their user ids."""
 
 INITDB = "initdb"
 """No part: it makes PostgreSQL's data. It refuses to run as a user without a name, so it runs as `nobody`."""

@@ -220,7 +220,7 @@ class Stack:
         data.mkdir(parents=True, exist_ok=True)
         identities = s3.write_identities(self.home / "s3", self.credentials.s3_keys())
         s3_environment = s3.secure(self.home / "s3")
-        config = nats.write_config(self.home / "nats", self.credentials.nats)
+        config = nats.write_config(self.home / "nats", self.credentials.nats, self.credentials.nats_monitor)
         for part in ("s3", "nats"):
             hand_over(self.home / part, part)
         nats_server = nats.command(config, self.home / "nats" / "data", self.ports.nats, self.ports.nats_monitor)
@@ -234,7 +234,7 @@ class Stack:
 
     def _keeper(self) -> Program:
         command = [sys.executable, "-m", "tlim_devstack.keeper", str(self.home), str(self.ports.nats_monitor)]
-        return Program(KEEPER, dies_with_parent(command))
+        return Program(KEEPER, dies_with_parent(command), {"NATS_MONITOR": self.credentials.nats_monitor})
 
     def _record(self) -> None:
         self._together(self._streams, self._databases)
@@ -289,7 +289,6 @@ class Stack:
             "nats": lambda: nats.greets(ports.nats),
             "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
             "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
-            "epmd": lambda: accepts_connections(ports.epmd),
             self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
             GATEWAY: lambda: accepts_connections(ports.gateway),
         }

@@ -34,7 +34,7 @@ def test_only_this_machine_can_reach_it(processes: Processes) -> None:
 def test_no_secret_stands_in_a_command_line(stack: Stack, processes: Processes) -> None:
     credentials = stack.credentials
     hidden = {*credentials.nats.values(), *credentials.postgres_roles.values(), *credentials.s3_admin}
-    hidden |= {*credentials.s3_file_api, credentials.component, credentials.erlang_cookie, credentials.postgres_admin}
+    hidden |= {*credentials.s3_file_api, credentials.component, credentials.nats_monitor, credentials.postgres_admin}
     shown = " ".join(word for process in processes() for word in process.cmdline())
     assert not [secret for secret in hidden if secret in shown]
 
@@ -58,10 +58,7 @@ def test_every_part_has_a_user_and_a_directory_of_its_own(stack: Stack, processe
     assert {name: psutil.Process(stack.supervisor.pid(name)).uids().effective for name in parts} == {
         name: user_of(name) for name in parts
     }
-    with_data = set(parts) - {"epmd"}
-    assert {name: (stack.home / name).stat().st_uid for name in with_data} == {
-        name: user_of(name) for name in with_data
-    }
+    assert {name: (stack.home / name).stat().st_uid for name in parts} == {name: user_of(name) for name in parts}
     assert {process.uids().effective for process in processes()} == {0, *map(user_of, parts)}
 
 
