@@ -34,7 +34,7 @@ class Ejabberd:
         """Where mod_http_api is mounted, for requests with the secret `xmpp_api`."""
         return f"http://127.0.0.1:{self.settings.ports.xmpp_api}/api"
 
-    def prepare(self) -> list[Program]:
+    def prepare(self) -> Program:
         """Write the configuration and compile the modules; return the server."""
         settings, ports = self.settings, self.settings.ports
         if not str(self.home).isascii() or TROUBLE.intersection(str(self.home)):
@@ -63,7 +63,7 @@ class Ejabberd:
         hand_over(self.home, NAME)
         for source in sorted((DEPLOY / NAME).glob("*.erl")):
             compile_module(source, library, modules)
-        return [Program(NAME, self._command(library), self._environment(library, config))]
+        return Program(NAME, self._command(library), self._environment(library, config))
 
     def _command(self, library: Path) -> list[str]:
         # The data belongs to a node of this name. No other node can connect, so no port mapper (epmd) is needed.

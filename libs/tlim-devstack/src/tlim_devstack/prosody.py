@@ -23,7 +23,7 @@ class Prosody:
         self.settings, self.home = settings, settings.home / NAME
         self.config = self.home / "prosody.cfg.lua"
 
-    def prepare(self) -> list[Program]:
+    def prepare(self) -> Program:
         """Write the configuration; return the server."""
         settings, ports = self.settings, self.settings.ports
         for directory in ("data", "certificates"):
@@ -50,7 +50,7 @@ class Prosody:
             },
         )
         hand_over(self.home, NAME)
-        return [Program(NAME, self._as_prosody("prosody", "-F"))]
+        return Program(NAME, self._as_prosody("prosody", "-F"))
 
     def _as_prosody(self, program: str, *arguments: str) -> list[str]:
         command = [str(system_program(program, "prosody")), "--config", str(self.config), *arguments]

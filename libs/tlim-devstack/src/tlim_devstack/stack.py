@@ -108,8 +108,8 @@ class Stack:
         self._say_what_is_closed()
         try:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
-            xmpp_programs = self.xmpp.prepare()
-            servers = [*self._server_programs(), *xmpp_programs]
+            xmpp = self.xmpp.prepare()
+            servers = [*self._server_programs(), xmpp]
             self.supervisor.configure([*servers, *self.services.all(), self._keeper()])
             close_to_others(self.home)
             self.supervisor.launch(background=background)

@@ -45,8 +45,8 @@ class XmppServer(Protocol):
     def accounts_api(self) -> str | None:
         """The URL where session-api makes accounts (ejabberd's mod_http_api); None if the server has no such API."""
 
-    def prepare(self) -> list[Program]:
-        """Write the configuration; return the programs to run, the server itself last."""
+    def prepare(self) -> Program:
+        """Write the configuration; return the server."""
 
     def ready(self, log: str) -> bool:
         """Whether it accepts clients and our module is loaded; `log` is the server's output."""

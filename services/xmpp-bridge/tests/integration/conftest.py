@@ -72,10 +72,7 @@ class XmppServerProcess:
         self.client_side = ServerAddress("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
         self._server = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
         self._log = home / "output.log"
-        *helpers, self._program = self._server.prepare()
-        self._helpers = [
-            ServerProcess(one.name, one.command, home / f"{one.name}.log", env=one.environment) for one in helpers
-        ]
+        self._program = self._server.prepare()
         self.start()
         self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
         for user, password in PASSWORDS.items():
@@ -103,11 +100,6 @@ class XmppServerProcess:
     def thaw(self) -> None:
         self._process.process.send_signal(signal.SIGCONT)
 
-    def close(self) -> None:
-        self.stop()
-        for helper in self._helpers:
-            helper.stop()
-
 
 @pytest.fixture(scope="session")
 def xmpp_server(
@@ -116,7 +108,7 @@ def xmpp_server(
     """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`."""
     server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), getattr(request, "param", Ejabberd))
     yield server
-    server.close()
+    server.stop()
 
 
 @dataclass

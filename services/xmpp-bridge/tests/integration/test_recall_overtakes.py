@@ -75,20 +75,20 @@ async def test_a_recall_of_hundreds_out_of_a_large_storage_holds_up_nobody(
 class SmallEjabberd(Ejabberd):
     """One that keeps five messages for somebody who is away."""
 
-    def prepare(self) -> list[Program]:
-        programs = super().prepare()
+    def prepare(self) -> Program:
+        program = super().prepare()
         config = self.home / "ejabberd.yml"
         config.write_text(config.read_text().replace("offline_capacity: 10000", "offline_capacity: 5"))
-        return programs
+        return program
 
 
 class SmallProsody(Prosody):
     """One that keeps five messages for somebody who is away."""
 
-    def prepare(self) -> list[Program]:
-        programs = super().prepare()
+    def prepare(self) -> Program:
+        program = super().prepare()
         self.config.write_text(f"storage_archive_item_limit = 5\n{self.config.read_text()}")
-        return programs
+        return program
 
 
 @pytest.mark.parametrize(
