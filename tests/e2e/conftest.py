@@ -17,7 +17,7 @@ from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
 from tests.e2e.clients.web import WEB_ORIGIN
 
-XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody: the same stories
+XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody, or openfire (docs/openfire.md): the same stories
 MANY = "100000/minute"
 RECALL_WINDOW_S = 3600
 """The two minutes of production would make a test of recalls depend on the speed of the machine."""

@@ -155,7 +155,7 @@ async def test_over_xmpp_the_sender_hears_the_code_and_nothing_is_stored_or_deli
     for name, (code, _) in TEXTS.items():
         expected[name] = (code, code.value, "body" if code is ErrorCode.BODY_EMPTY else None)
 
-    sent = {phone.send_body(body, bob.jid): name for name, body in bodies.items()}
+    sent = {phone.send_body(body, bob.entrance): name for name, body in bodies.items()}
     refusals = [await phone.expect(Refused) for _ in sent]
 
     heard = {sent[refusal.stanza_id]: (refusal.code, refusal.body, refusal.field) for refusal in refusals}

@@ -68,7 +68,7 @@ async def test_the_specification_s_own_notation_is_read_and_strict_json_is_deliv
         msg_time:'1599218283837',
         body:[ {{ text:'hello,world' }} ]
     }}""",
-        bob.jid,
+        bob.entrance,
         location="web",
     )
 
@@ -86,7 +86,7 @@ async def test_a_compressed_body_is_delivered_and_stored_unpacked(people: People
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
 
-    phone.send_body(raw_envelope(alice, bob, compress="1", body=packed('[{"text":"压缩"}]'.encode())), bob.jid)
+    phone.send_body(raw_envelope(alice, bob, compress="1", body=packed('[{"text":"压缩"}]'.encode())), bob.entrance)
 
     delivered = await next_delivered(receiver)
     assert (delivered.envelope.compress, delivered.envelope.body) == ("0", [{"text": "压缩"}])
@@ -114,7 +114,7 @@ async def test_user_ids_are_compared_as_xmpp_compares_them(people: People, spell
     phone, receiver = await alice.device(), await bob.device()
     written = raw_envelope(alice, bob, from_=spelling(alice.user_id), to=spelling(bob.user_id))
 
-    phone.send_body(written, bob.jid)
+    phone.send_body(written, bob.entrance)
 
     await phone.expect(Stored)
     delivered = await next_delivered(receiver)

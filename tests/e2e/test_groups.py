@@ -67,7 +67,7 @@ async def test_whom_a_group_message_names_in_to_makes_no_difference(people: Peop
     body = [{"session_id": session_id, "text": "for the group"}]
 
     for to in (stranger.user_id, bob.user_id, "nobody-has-this-id", "", "No User Id"):
-        phone.send_body(raw_envelope(alice, stranger, msg_type=MsgType.GROUP_TEXT, to=to, body=body), stranger.jid)
+        phone.send_body(raw_envelope(alice, stranger, msg_type=MsgType.GROUP_TEXT, to=to, body=body), stranger.entrance)
     stored = [await phone.expect(Stored) for _ in range(5)]
 
     delivered = [await next_chat(receiver) for _ in stored]

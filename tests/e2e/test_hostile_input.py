@@ -29,7 +29,7 @@ async def test_garbage_is_answered_with_one_code_each_and_harms_nobody(people: P
     mallory, bob = await people("mallory", "bob")
     device, receiver = await mallory.device(), await bob.device()
 
-    sent = {device.send_body(text, bob.jid): name for name, text in GARBAGE.items()}
+    sent = {device.send_body(text, bob.entrance): name for name, text in GARBAGE.items()}
     refusals = [await device.expect(Refused) for _ in sent]
 
     codes = {sent[refusal.stanza_id]: refusal.code for refusal in refusals}
@@ -46,8 +46,8 @@ async def test_a_stanza_over_the_limit_is_refused_and_one_just_below_it_is_deliv
     room = MAX_STANZA_BYTES - 2_000
     big = raw_envelope(alice, bob, body=[{"text": "x" * room}])
 
-    stanza_id = phone.send_body(raw_envelope(alice, bob, body=[{"text": "x" * MAX_STANZA_BYTES}]), bob.jid)
-    phone.send_body(big, bob.jid)
+    stanza_id = phone.send_body(raw_envelope(alice, bob, body=[{"text": "x" * MAX_STANZA_BYTES}]), bob.entrance)
+    phone.send_body(big, bob.entrance)
 
     refused = await phone.expect(Refused)
     assert (refused.code, refused.stanza_id) == (ErrorCode.FIELD_INVALID, stanza_id)
@@ -61,7 +61,7 @@ async def test_a_small_message_that_unpacks_to_a_giant_is_refused_without_unpack
     bomb = packed(b'[{"text":"' + b"0" * (100 << 20) + b'"}]')
     assert len(bomb) < MAX_STANZA_BYTES
 
-    device.send_body(raw_envelope(mallory, bob, compress="1", body=bomb), bob.jid)
+    device.send_body(raw_envelope(mallory, bob, compress="1", body=bomb), bob.entrance)
 
     assert (await device.expect(Refused)).code is ErrorCode.FIELD_INVALID
     await assert_next_is(receiver, device, mallory.text_to(bob, "sorry"))
@@ -72,7 +72,7 @@ async def test_a_message_that_unpacks_to_many_times_a_stanza_s_size_is_delivered
     phone, receiver = await alice.device(), await bob.device()
     body = [{"text": "<&>" * 300_000}]
 
-    phone.send_body(raw_envelope(alice, bob, compress="1", body=packed(json.dumps(body).encode())), bob.jid)
+    phone.send_body(raw_envelope(alice, bob, compress="1", body=packed(json.dumps(body).encode())), bob.entrance)
 
     assert (await next_delivered(receiver)).envelope.body == body
     (kept,) = await (await bob.http()).history(alice.user_id)
@@ -95,7 +95,7 @@ async def test_unknown_keys_are_kept_in_elements_and_dropped_from_the_envelope(p
     phone, receiver = await alice.device(), await bob.device()
     element = {"text": "hi", "future": {"nested": [1, 2.5, None, "x"]}}
 
-    phone.send_body(raw_envelope(alice, bob, body=[element], surprise="!"), bob.jid)
+    phone.send_body(raw_envelope(alice, bob, body=[element], surprise="!"), bob.entrance)
 
     assert (await next_delivered(receiver)).envelope.body == [element]
     (kept,) = await (await bob.http()).history(alice.user_id)

@@ -20,7 +20,7 @@ from tests.e2e.clients.people import People
 from tests.e2e.conftest import XMPP
 
 pytestmark = [
-    pytest.mark.skipif(XMPP != "ejabberd", reason="Prosody has no API for accounts"),
+    pytest.mark.skipif(XMPP != "ejabberd", reason="only ejabberd has an API for accounts"),
     pytest.mark.proves("POST /v1/users/import"),
 ]
 

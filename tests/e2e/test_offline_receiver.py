@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from tlim_client import connection
 from tlim_client.inbox import Delivered
-from tlim_client.xmpp import ServerAddress, XmppClient
+from tlim_client.xmpp import XmppClient
 
 from tests.e2e.clients.network import network_to
-from tests.e2e.clients.people import People, next_delivered
+from tests.e2e.clients.people import People, next_delivered, server_of
 
 
 @pytest.mark.proves("promise order")
@@ -69,7 +69,7 @@ async def test_a_device_notices_a_network_that_fell_silent_and_loses_nothing(
     sent = [alice.text_to(bob, f"number {number}") for number in range(3)]
 
     async with network_to(at.xmpp_host, at.xmpp_port) as (network, port):
-        server = ServerAddress("127.0.0.1", port, at.domain, at.ca_file)
+        server = replace(server_of(bob.stack), port=port)
         async with XmppClient(server, bob.user_id, bob.password) as receiver:
             network.fall_silent()
             for message in sent:

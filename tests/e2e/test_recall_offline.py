@@ -84,7 +84,7 @@ async def test_what_is_recalled_before_it_could_be_delivered_is_never_delivered(
     await asyncio.to_thread(disturbed_stack.stop_service, "message-store")
     for message in (wrong, recall):
         phone.send(message)
-    phone.send_body("nonsense", bob.jid)
+    phone.send_body("nonsense", bob.entrance)
     await phone.expect(Refused)  # which the bridge answers in order: it has taken the others over
     await asyncio.to_thread(disturbed_stack.stop_service, disturbed_stack.xmpp_name)
     await asyncio.to_thread(disturbed_stack.start_service, "message-store")

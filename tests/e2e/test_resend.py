@@ -74,7 +74,7 @@ async def test_a_body_comes_again_compressed_or_with_its_keys_in_another_order(p
     first = await phone.send_until_stored(message)
 
     body = packed(b'[{"more": [null], "number": 1.50, "text": "once"}]')
-    phone.send_body(raw_envelope(alice, bob, msg_id=message.msg_id, compress="1", body=body), bob.jid)
+    phone.send_body(raw_envelope(alice, bob, msg_id=message.msg_id, compress="1", body=body), bob.entrance)
 
     assert await phone.expect(Stored) == first
     await next_delivered(receiver)

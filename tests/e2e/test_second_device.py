@@ -102,7 +102,7 @@ async def test_only_the_device_that_sent_is_told_that_it_was_stored_or_refused(p
     alice, bob = await people("alice", "bob")
     phone, laptop = await alice.device(), await alice.device()
 
-    phone.send_body(raw_envelope(alice, bob, body=[]), bob.jid)
+    phone.send_body(raw_envelope(alice, bob, body=[]), bob.entrance)
     refused = await phone.expect(Refused)
     message = alice.text_to(bob, "stored")
     await phone.send_until_stored(message)

@@ -135,7 +135,7 @@ async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_re
 
 @pytest.mark.timeout(400)
 @pytest.mark.proves("POST /v1/users/import", ErrorCode.UNAVAILABLE)
-@pytest.mark.skipif(XMPP != "ejabberd", reason="Prosody has no API for accounts")
+@pytest.mark.skipif(XMPP != "ejabberd", reason="only ejabberd has an API for accounts")
 @pytest.mark.parametrize("narrow_stack", ["ejabberd"], indirect=True)
 async def test_while_ejabberd_cannot_write_no_account_is_made_and_messages_go_on(
     narrow_stack: tuple[Stack, Path], narrow_people: People

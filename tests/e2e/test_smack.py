@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from tlim_client.compose import about, group_message, receipt
 from tlim_client.inbox import Carbon, Delivered, Refused, Stored
-from tlim_client.xmpp import ServerAddress
 from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients import smack as smack_project
-from tests.e2e.clients.people import People, Person, next_delivered
+from tests.e2e.clients.people import People, Person, next_delivered, server_of
 from tests.e2e.clients.raw import raw_envelope
 from tests.e2e.clients.smack import SmackClient
 from tests.e2e.clients.terminal import Terminal, next_json
@@ -31,8 +30,7 @@ def smack_target() -> Path:
 @pytest.fixture
 async def smack(smack_target: Path, stack: Stack) -> AsyncIterator[Smack]:
     """Logs people in with Smack."""
-    at = stack.addresses
-    server = ServerAddress(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+    server = server_of(stack)
     async with AsyncExitStack() as opened:
 
         async def log_in(person: Person) -> SmackClient:
@@ -67,7 +65,7 @@ async def test_smack_hears_the_error_code_and_stays_connected(people: People, sm
     alice, bob = await people("alice", "bob")
     phone, terminal = await smack(alice), await bob.device()
 
-    stanza_id = await phone.send_body(raw_envelope(alice, bob, body=[]), bob.jid)
+    stanza_id = await phone.send_body(raw_envelope(alice, bob, body=[]), bob.entrance)
     refused = await phone.expect(Refused)
     message = alice.text_to(bob, "with a body now")
     await phone.send(message)

@@ -16,7 +16,7 @@ async def test_who_floods_hears_error_017_and_others_go_on(people: People) -> No
     flooding, phone, receiver = await mallory.device(), await alice.device(), await bob.device()
 
     for _ in range(FLOOD):
-        flooding.send_body("nonsense", bob.jid)
+        flooding.send_body("nonsense", bob.entrance)
     refused = await flooding.expect(Refused, lambda refusal: refusal.code is ErrorCode.TOO_MANY_REQUESTS, within=60)
     assert refused.body == ErrorCode.TOO_MANY_REQUESTS.value
 

@@ -27,7 +27,7 @@ async def test_a_forged_from_in_the_json_is_refused(people: People) -> None:
     mallory, alice, bob = await people("mallory", "alice", "bob")
     device, receiver = await mallory.device(), await bob.device()
 
-    stanza_id = device.send_body(raw_envelope(alice, bob), bob.jid)
+    stanza_id = device.send_body(raw_envelope(alice, bob), bob.entrance)
 
     refused = await device.expect(Refused)
     assert (refused.code, refused.field, refused.stanza_id) == (ErrorCode.FROM_NOT_SENDER, "from", stanza_id)
@@ -39,7 +39,7 @@ async def test_a_forged_from_in_the_stanza_does_not_reach_anybody_in_that_name(p
     mallory, alice, bob = await people("mallory", "alice", "bob")
     device, receiver = await mallory.device(), await bob.device()
 
-    device.send_body(raw_envelope(alice, bob), bob.jid, sender=alice.jid)
+    device.send_body(raw_envelope(alice, bob), bob.entrance, sender=alice.jid)
     device.send_body("plain, but forged", bob.jid, location=None, sender=alice.jid)
 
     await _assert_bob_only_hears_mallory(mallory, device, bob, receiver)

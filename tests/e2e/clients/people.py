@@ -15,6 +15,12 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import REGISTRY
 
 
+def server_of(stack: Stack) -> ServerAddress:
+    """Return the address of a stack's XMPP server, with the bridge's name if clients must address the bridge."""
+    at = stack.addresses
+    return ServerAddress(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file, at.addressed)
+
+
 @dataclass(frozen=True)
 class Person:
     """A person with an account; everything they open is closed when the test ends."""
@@ -28,10 +34,14 @@ class Person:
     def jid(self) -> str:
         return f"{self.user_id}@{self.stack.addresses.domain}"
 
+    @property
+    def entrance(self) -> str:
+        """Where a tlim message to this person is sent."""
+        return server_of(self.stack).entrance(self.user_id)
+
     async def device(self, resource: str = "") -> XmppClient:
         """Log in over XMPP with one more device."""
-        at = self.stack.addresses
-        server = ServerAddress(at.xmpp_host, at.xmpp_port, at.domain, at.ca_file)
+        server = server_of(self.stack)
         return await self._open.enter_async_context(XmppClient(server, self.user_id, self.password, resource=resource))
 
     async def http(self) -> HttpClient:

@@ -64,10 +64,8 @@ class SmackClient:
         return client
 
     async def send(self, envelope: Envelope) -> str:
-        """Send an envelope to its receiver, a group's to the domain, and return the stanza id."""
-        domain = self._server.domain
-        to = domain if envelope.msg_to is None else f"{envelope.msg_to}@{domain}"
-        return await self.send_body(write_envelope(envelope), to)
+        """Send an envelope to the address that the server expects, and return the stanza id."""
+        return await self.send_body(write_envelope(envelope), self._server.entrance(envelope.msg_to))
 
     async def send_body(self, body: str, to: str) -> str:
         """Send any one-line text in a message with the specification's extension, and return the stanza id."""

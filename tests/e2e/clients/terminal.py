@@ -23,6 +23,7 @@ class Terminal:
     def __init__(self, folder: Path, stack: Stack) -> None:
         at = stack.addresses
         self.folder = folder
+        self._login_options = () if at.addressed is None else ("--component", at.addressed)
         self._environment = {
             **os.environ,
             "XDG_CONFIG_HOME": str(folder / "config"),
@@ -45,7 +46,8 @@ class Terminal:
 
     async def log_in(self, person: Person) -> None:
         """Log a person in, with their password typed."""
-        await self.ok("login", person.user_id, "--password-stdin", typed=person.password)
+        options = ("--password-stdin", *self._login_options)
+        await self.ok("login", person.user_id, *options, typed=person.password)
 
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[Process]:

@@ -12,7 +12,7 @@ from tlim_client.inbox import Received
 from tlim_client.stanzas import CLIENT_NS, message_stanza, read_stanza
 from tlim_protocol.envelope import Envelope, write_envelope
 
-from tests.e2e.clients.people import Person
+from tests.e2e.clients.people import Person, server_of
 
 _FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
 _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
@@ -44,8 +44,8 @@ class WebDevice:
             await socket.send_str(f"<close xmlns='{_FRAMING}'/>")
 
     async def send(self, envelope: Envelope, stanza_id: str) -> None:
-        """Send an envelope to its receiver."""
-        to = f"{envelope.msg_to}@{self._person.stack.addresses.domain}"
+        """Send an envelope to the address that the server expects."""
+        to = server_of(self._person.stack).entrance(envelope.msg_to)
         stanza = message_stanza(to, write_envelope(envelope), stanza_id, location="web")
         await self._socket.send_str(tostring(stanza))  # not ElementTree's: ejabberd ignores stanzas with prefixes
 

@@ -29,8 +29,9 @@ def home() -> Path:
 def build_stack() -> Stack:
     """Return the stack as the environment describes it: TLIM_HOME, TLIM_PORT_*, TLIM_BIND, TLIM_XMPP_SERVER."""
     xmpp = os.environ.get("TLIM_XMPP_SERVER") or "ejabberd"
-    if xmpp not in XMPP_SERVERS:
-        raise StackError(f"TLIM_XMPP_SERVER is {xmpp!r}; it can be {' or '.join(XMPP_SERVERS)}")
+    possible = [name for name, server in XMPP_SERVERS.items() if server.diverts]
+    if xmpp not in possible:
+        raise StackError(f"TLIM_XMPP_SERVER is {xmpp!r}; it can be {' or '.join(possible)}")
     started = time.monotonic()
     return Stack(
         home(),

@@ -25,6 +25,7 @@ class Ejabberd:
     """One ejabberd node with our modules."""
 
     package = "ejabberd"
+    diverts = True
 
     def __init__(self, settings: XmppSettings) -> None:
         self.settings, self.home = settings, settings.home / NAME

@@ -24,6 +24,7 @@ PARTS = (
     "file-api",
     "message-store",
     "xmpp-bridge",
+    "openfire",
 )
 """The parts in the order of their user ids."""
 

@@ -18,6 +18,7 @@ class Prosody:
 
     package = "prosody"
     accounts_api = None
+    diverts = True
 
     def __init__(self, settings: XmppSettings) -> None:
         self.settings, self.home = settings, settings.home / NAME

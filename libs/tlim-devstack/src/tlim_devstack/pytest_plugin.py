@@ -45,8 +45,8 @@ class S3Bucket:
 
 
 _OURS = "TLIM_"
-_KNOBS = ("TLIM_E2E_", "TLIM_TEST_")
-"""The settings of the tests themselves: which XMPP server, how many histories, containers or not."""
+_KNOBS = ("TLIM_E2E_", "TLIM_TEST_", "TLIM_OPENFIRE_HOME")
+"""The settings of the tests themselves: which XMPP server and where it is, how many histories, containers or not."""
 _OTHERS = ("PG", "AWS_", "NATS_", "LC_")
 """Variables that libpq, boto3 and the NATS client read by themselves, and those of the locale."""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -21,6 +21,7 @@ from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
+from tlim_devstack.openfire import Openfire
 from tlim_devstack.ports import Ports
 from tlim_devstack.privileges import close_to_others, closed_to_others, hand_over, not_as_root, passing_capability
 from tlim_devstack.processes import dies_with_parent
@@ -30,7 +31,11 @@ from tlim_devstack.supervision import Program, Supervisor
 from tlim_devstack.waiting import accepts_connections, wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
 
-XMPP_SERVERS: dict[str, type[Ejabberd] | type[Prosody]] = {"ejabberd": Ejabberd, "prosody": Prosody}
+XMPP_SERVERS: dict[str, type[Ejabberd | Prosody | Openfire]] = {
+    "ejabberd": Ejabberd,
+    "prosody": Prosody,
+    "openfire": Openfire,
+}
 KEEPER = "keeper"
 FAILED_STARTS = 4  # a part may end while another part is not there yet: it gets this many tries
 START_SECONDS = 90  # enough for a first start on a slow machine
@@ -38,7 +43,10 @@ START_SECONDS = 90  # enough for a first start on a slow machine
 
 @dataclass(frozen=True)
 class StackAddresses:
-    """Where to reach a running stack. `ca_file` is the certificate authority to trust for XMPP."""
+    """Where to reach a running stack. `ca_file` is the certificate authority to trust for XMPP.
+
+    `addressed` is the component's name if clients must address it, and None if the XMPP server diverts messages to it.
+    """
 
     gateway: str
     xmpp_host: str
@@ -46,6 +54,7 @@ class StackAddresses:
     websocket: str
     domain: str
     component: str
+    addressed: str | None
     ca_file: Path
 
 
@@ -72,6 +81,8 @@ class Stack:
         self.credentials = load_or_generate(self.home / "secrets")
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
         settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
+        self.xmpp_name = xmpp
+        self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
         self.addresses = StackAddresses(
             gateway=f"http://127.0.0.1:{self.ports.gateway}",
             xmpp_host="127.0.0.1",
@@ -79,12 +90,11 @@ class Stack:
             websocket=f"{'wss' if settings.is_public else 'ws'}://127.0.0.1:{self.ports.websocket}/ws",
             domain=DOMAIN,
             component=COMPONENT,
+            addressed=None if self.xmpp.diverts else COMPONENT,
             ca_file=authority,
         )
         self.supervisor = Supervisor(self.home)
         self._given_up = threading.Event()
-        self.xmpp_name = xmpp
-        self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
         self.services = ServicePrograms(
             self.home,
             self.ports,
@@ -92,7 +102,7 @@ class Stack:
             authority,
             public_address,
             accounts_api=self.xmpp.accounts_api,
-            extra=dict(environment or {}),
+            extra={**({} if self.xmpp.diverts else {"TLIM_ACCEPT": "addressed"}), **(environment or {})},
         )
         self.postgres_admin = postgres.Login(
             "127.0.0.1", self.ports.postgres, postgres.SUPERUSER, self.credentials.postgres_admin

@@ -1,4 +1,4 @@
-"""What the two XMPP servers have in common: their settings, their interface, and their configuration templates."""
+"""What the XMPP servers have in common: their settings, their interface, and their configuration templates."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -37,9 +37,11 @@ class XmppSettings:
 
 
 class XmppServer(Protocol):
-    """An XMPP server with our module, as the stack needs it."""
+    """An XMPP server as the stack needs it."""
 
     package: str
+    diverts: bool
+    """Whether a module of ours hands tlim messages to the bridge. If not, clients address the bridge."""
 
     @property
     def accounts_api(self) -> str | None:
