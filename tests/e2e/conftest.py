@@ -28,6 +28,11 @@ LIMITS = {
 }
 
 
+def not_on_openfire(reason: str) -> pytest.MarkDecorator:
+    """Skip a story there; docs/openfire.md lists the reasons under "What does not hold"."""
+    return pytest.mark.skipif(XMPP == "openfire", reason=f"Openfire: {reason}")
+
+
 @pytest.fixture(scope="session")
 def provider() -> Iterator[IdentityProvider]:
     """An identity provider whose tokens the stack trusts."""

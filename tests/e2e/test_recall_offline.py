@@ -13,6 +13,7 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People, Person, next_chat
+from tests.e2e.conftest import not_on_openfire
 
 
 def _recall(author: Person, to: Person, *messages: Envelope) -> Envelope:
@@ -35,6 +36,7 @@ async def _assert_only_the_notice(device: XmppClient, reader: Person, author: Pe
 
 
 @pytest.mark.proves(MsgType.RECALL)
+@not_on_openfire("a recall does not reach its offline storage")
 async def test_who_was_away_gets_the_notice_and_never_the_text(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()
@@ -52,6 +54,7 @@ async def test_who_was_away_gets_the_notice_and_never_the_text(people: People) -
     await _assert_only_the_notice(receiver, bob, alice, wrong)
 
 
+@not_on_openfire("a recall does not reach its offline storage")
 async def test_in_a_group_everybody_who_was_away_gets_the_notice_only(people: People) -> None:
     alice, bob, carol = await people("alice", "bob", "carol")
     phone, online = await alice.device(), await bob.device()
