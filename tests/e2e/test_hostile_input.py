@@ -9,6 +9,7 @@ from tlim_protocol.errors import ErrorCode
 
 from tests.e2e.clients.people import People, assert_next_is, next_delivered
 from tests.e2e.clients.raw import packed, raw_envelope
+from tests.e2e.conftest import not_on_openfire
 
 TOO_MANY_VALUES = "nested without end"  # counted before anything is read
 GARBAGE = {
@@ -79,6 +80,7 @@ async def test_a_message_that_unpacks_to_many_times_a_stanza_s_size_is_delivered
     assert kept["body"] == body
 
 
+@not_on_openfire("a stream that is no longer XML stays open without an answer")
 @pytest.mark.parametrize("xml", ["<message", "</stream:stream>", "<a><b></a>", "\x01", "<!DOCTYPE x>"])
 async def test_what_is_no_xml_troubles_nobody_but_the_client_that_wrote_it(people: People, xml: str) -> None:
     mallory, bob = await people("mallory", "bob")

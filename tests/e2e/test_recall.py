@@ -17,7 +17,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.people import People, next_chat
-from tests.e2e.conftest import RECALL_WINDOW_S
+from tests.e2e.conftest import RECALL_WINDOW_S, not_on_openfire
 
 
 async def _is_recalled(device: XmppClient, message: Envelope) -> None:
@@ -108,6 +108,7 @@ async def test_in_a_group_everybody_else_hears_of_it(people: People) -> None:
 
 
 @pytest.mark.proves(MsgType.RECALL)
+@not_on_openfire("a recall does not reach its offline storage")
 async def test_who_comes_online_later_gets_the_recall_and_never_the_text(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()
