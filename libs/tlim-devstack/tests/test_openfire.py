@@ -20,4 +20,4 @@ def test_without_a_distribution_one_line_says_what_is_missing(
         Stack(tmp_path, xmpp="openfire")
 
     wanted = "it must be the folder of an unpacked Openfire distribution"
-    assert str(refusal.value) == f"TLIM_OPENFIRE_HOME is {given!r}: {wanted}"
+    assert str(refusal.value) == f"TLIM_OPENFIRE_HOME is {(given or '')!r}: {wanted}"

@@ -40,7 +40,7 @@ class Openfire:
 
     def __init__(self, settings: XmppSettings) -> None:
         self.settings, self.home = settings, settings.home / NAME
-        given = os.environ.get(DISTRIBUTION)
+        given = os.environ.get(DISTRIBUTION, "")
         if not given or not (Path(given) / SCHEMA).exists():
             raise StackError(f"{DISTRIBUTION} is {given!r}: it must be the folder of an unpacked Openfire distribution")
         self.distribution = Path(given).resolve()
