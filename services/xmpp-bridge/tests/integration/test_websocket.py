@@ -156,9 +156,10 @@ async def test_a_message_in_pieces_is_counted_as_a_whole(world: Any) -> None:
 @both_servers
 async def test_with_one_session_more_than_a_person_may_have_the_oldest_ends(world: Any) -> None:
     async with AsyncExitStack() as opened:
-        sessions = [await opened.enter_async_context(browser(world)) for _ in range(MOST_SESSIONS + 1)]
-        for session in sessions:
-            await session.log_in("alice", world.password_of("alice"))
+        sessions = []
+        for _ in range(MOST_SESSIONS + 1):  # one after the other: a server ends a connection that waits for its login
+            sessions.append(await opened.enter_async_context(browser(world)))
+            await sessions[-1].log_in("alice", world.password_of("alice"))
         assert await sessions[0].is_ended()
         for session in sessions[1:]:
             await session.socket.send_str(f"<iq xmlns='jabber:client' type='get' id='p'>{PING}</iq>")
