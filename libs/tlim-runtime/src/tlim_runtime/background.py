@@ -123,16 +123,15 @@ class Repeated:
     async def _rounds(self) -> None:
         if not self._at_once:
             await self._pause()
-        while not _is_cancelled():  # the work may have lost a cancellation that was meant for us: see `cancellable`
+        while True:
             self._woken.clear()
             try:
-                await self._work()
+                await cancellable(self._work())
             except Unavailable as error:
                 logger.warning("put off", work=self.name, reason=str(error))
             except Exception:
                 logger.exception("failed", work=self.name)
-            if not _is_cancelled():
-                await self._pause()
+            await self._pause()
 
     async def _pause(self) -> None:
         try:
@@ -190,13 +189,13 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
         await _cancel(task)
 
 
-async def cancellable(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` of a library that may lose a cancellation, and end with CancelledError all the same.
+async def cancellable(work: Awaitable[T]) -> T:
+    """Await `work` that may lose a cancellation, and end with CancelledError all the same.
 
     asyncio.wait_for of Python 3.11, which nats-py uses, returns its result when the result and a cancellation come
     together. A loop around it would go on, and whoever stops the loop would wait for ever.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:
@@ -205,7 +204,7 @@ async def cancellable(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel tasks and wait for their end. Their exceptions are ignored: nobody needs the results any more."""
     for task in tasks:
         task.cancel()
