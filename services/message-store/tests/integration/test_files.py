@@ -1,12 +1,7 @@
 """Files on real tables: what file-api and the log say about who may send one on."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
-import asyncpg
-import pytest
-from message_store.archive_repository import _FIND_SHARED_FILES
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
@@ -59,30 +54,3 @@ async def test_somebody_who_names_very_many_files_keeps_nobody_else_from_sending
     assert [delivery.envelope.msg_id for delivery in await world.deliveries()] == ["good"]
     refusals = [event for event in await world.out() if not hasattr(event, "envelope")]
     assert [refusal.code for refusal in refusals] == 49 * [ErrorCode.FILE_UNKNOWN]
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from nodes(part)
-
-
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_file_that_nobody_shared_costs_no_look_at_the_log(world: Any, mode: str) -> None:
-    connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
-    try:
-        await connection.execute("""
-            INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version,
-                                  body, msg_time, location, stored_at)
-            SELECT n, 'u:alice:bob', 'alice', 'bob', 1, n, 'MTT-000', true, '', '[]', '', '', 0
-            FROM generate_series(1, 1000) AS n""")
-        await connection.execute(f"SET plan_cache_mode = {mode}")
-        await connection.execute(f"PREPARE asked AS {_FIND_SHARED_FILES}")
-        names = ", ".join(f"'none{number}'" for number in range(100))
-        asked = f"EXECUTE asked (ARRAY[{names}], array_fill('alice'::text, ARRAY[100]))"
-        plan = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {asked}"))
-    finally:
-        await connection.close()
-    scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name", "").startswith("messages")]
-    assert scans
-    assert [scan["Actual Loops"] for scan in scans] == [0] * len(scans)

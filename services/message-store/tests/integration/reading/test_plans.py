@@ -1,4 +1,4 @@
-"""What a page costs depends on the page and on the reader, not on how much lies in the store."""
+"""What a page or a question costs depends on what is asked and by whom, not on how much lies in the store."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from message_store.archive_repository import _FIND_SHARED_FILES
 from sqlalchemy import event
 
 GROUPS = 20
@@ -32,6 +33,12 @@ FILL = """
     SELECT 40000 + n, 'u:u0:u1', 'u0', 'u1', 1, 'own' || n, 'MTT-000', true, '', '[]', '', '', 0
     FROM generate_series(1, 40000) AS n;
     INSERT INTO message_ids (msg_id, sender, seq) SELECT msg_id, sender, seq FROM messages"""
+
+FILL_FEW = """
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT n, 'u:alice:bob', 'alice', 'bob', 1, n, 'MTT-000', true, '', '[]', '', '', 0
+    FROM generate_series(1, 1000) AS n"""
 
 # What was said in the groups since, in the next partition.
 FILL_LATER = """
@@ -195,3 +202,12 @@ async def plans_of_reading(http: Any, owner: Any, path: str, query: dict[str, An
         found = [await plans_of(owner, *one) for one in asked]
     assert any(found)
     return [plans for plans in found if plans]
+
+
+async def test_a_file_that_nobody_shared_costs_no_look_at_the_log(owner: Any) -> None:
+    await owner.execute(FILL_FEW)  # without ANALYZE: a new store has no statistics
+    unknown = [f"none{number}" for number in range(100)]
+    for plan in await plans_of(owner, _FIND_SHARED_FILES, (unknown, ["alice"] * len(unknown))):
+        scans = [node for node in nodes(plan) if node.get("Relation Name", "").startswith("messages")]
+        assert scans
+        assert [scan["Actual Loops"] for scan in scans] == [0] * len(scans)
