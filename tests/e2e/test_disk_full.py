@@ -23,7 +23,7 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.people import People, ids_in_history
+from tests.e2e.clients.people import People, Person, ids_in_history
 from tests.e2e.conftest import XMPP
 
 SIZE_MIB = 400
@@ -100,6 +100,14 @@ async def write(phone: XmppClient, message: Envelope) -> Stored | Refused | None
         return None
 
 
+async def check_all_arrived(sent: list[Envelope], author: Person, reader: HttpClient, receiver: XmppClient) -> None:
+    """Check that history has all these messages and nothing else, and that the receiver's device got the same."""
+    everything = {message.msg_id for message in sent}
+    assert everything == set(await ids_in_history(reader, author))
+    await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
+    assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.proves("promise kept", ErrorCode.UNAVAILABLE)
 async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
@@ -129,11 +137,7 @@ async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
             assert not await asyncio.to_thread(unready, cramped_stack)
     for message in sent:
         await phone.send_until_stored(message)
-
-    everything = {message.msg_id for message in sent}
-    assert everything == set(await ids_in_history(reader, alice))
-    await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
-    assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
+    await check_all_arrived(sent, alice, reader, receiver)
     assert cramped_stack.supervisor.is_running()
 
 

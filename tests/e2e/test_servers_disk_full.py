@@ -17,9 +17,9 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.people import People, ids_in_history
+from tests.e2e.clients.people import People
 from tests.e2e.conftest import XMPP
-from tests.e2e.test_disk_full import BACK_S, FULL_S, mounted_disk, people_of, unready, write
+from tests.e2e.test_disk_full import BACK_S, FULL_S, check_all_arrived, mounted_disk, people_of, unready, write
 
 SIZES_MIB = {"postgres": 200, "s3": 200, "ejabberd": 60}
 """What a fresh server needs, and some megabytes in reserve."""
@@ -90,10 +90,7 @@ async def test_while_postgresql_cannot_write_nothing_is_said_to_be_stored_and_th
     await _all_is_well(stack, is_stored)
     for message in sent:
         await phone.send_until_stored(message)
-    everything = {message.msg_id for message in sent}
-    assert everything == set(await ids_in_history(reader, alice))
-    await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
-    assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
+    await check_all_arrived(sent, alice, reader, receiver)
 
 
 @pytest.mark.timeout(400)
