@@ -1,6 +1,7 @@
 """What the store says reaches the devices through a real XMPP server, and is acknowledged only then."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -156,7 +157,9 @@ async def test_what_a_killed_server_had_not_kept_yet_comes_again(world: Any, sto
         while (await bob.expect(Delivered)).seq != 120:
             pass
         await eventually(world.all_acknowledged)
-    assert {event.seq for event in bob.inbox.all(Delivered)} == {*range(100, 110), *range(111, 121)}
+    copies = Counter(event.seq for event in bob.inbox.all(Delivered))
+    assert set(range(100, 121)) - set(copies) <= {110}
+    assert copies[110] <= 1  # a slow machine gives the server the time to keep it before it is killed
 
 
 async def test_a_server_that_answers_no_more_gets_everything_again(world: Any, stored: Any, eventually: Any) -> None:
