@@ -270,6 +270,90 @@ class SeqsAnswer(Event):
     seqs: list[int]
 
 
+class MailboxNote(Event):
+    """What the bridge knows of one person's sessions; see MailboxNotes.
+
+    With `sessions` the person is present: the live deliveries of everything after the catch-up reach those sessions.
+    `is_new`: the catch-up has just ended. `is_stale`: all of them lost their network and may resume.
+
+    Without `sessions` the person has gone. `taken` is the seq up to which the devices have confirmed everything, None
+    when nobody knows. `at_most` is there when a message reached no session: the seq before it.
+    """
+
+    user_id: str
+    sessions: list[str] = []
+    is_new: bool = False
+    is_stale: bool = False
+    taken: int | None = None
+    at_most: int | None = None
+
+
+class MailboxNotes(Event):
+    """Request of `tlim.rpc.mailbox.note`: notes in the order in which they became true. The answer is empty JSON.
+
+    `settled_seq`: everything up to it had been handed to the XMPP server at `settled_at`. That is so long ago that a
+    connection which was broken then has been noticed by now.
+    """
+
+    notes: list[MailboxNote] = Field(max_length=1_000)
+    settled_seq: int | None = None
+    settled_at: int | None = None
+
+
+class MailboxNoted(Event):
+    """Answer of `tlim.rpc.mailbox.note`: the notes are committed."""
+
+
+class LiveQuestion(Event):
+    """Request of `tlim.rpc.mailbox.live`: who was present at the last note, by user id, after `after_user`."""
+
+    after_user: str = ""
+    limit: int = Field(default=1_000, gt=0, le=10_000)
+
+
+class LivePerson(Event):
+    """A person who was present at the last note, and the ids of the sessions."""
+
+    user_id: str
+    sessions: list[str]
+
+
+class LiveAnswer(Event):
+    """Answer of `tlim.rpc.mailbox.live`, and whether there are more."""
+
+    people: list[LivePerson]
+    more: bool
+
+
+class MissedQuestion(Event):
+    """Request of `tlim.rpc.mailbox.missed`: what a person has missed, after seq `after`, oldest first.
+
+    Without `after` it begins where the person's mailbox stands. `receipts`: whether receipts are wanted. It is what the
+    answer to the first question said.
+    """
+
+    user_id: str
+    after: int | None = None
+    limit: int = Field(default=100, gt=0, le=500)
+    receipts: bool = True
+
+
+class MissedAnswer(Carrier):
+    """Answer of `tlim.rpc.mailbox.missed`: a page of deliveries, and where the next one begins.
+
+    `up_to`: the page contains everything addressed to the person up to this seq. Without `more` it is the newest seq of
+    the whole log. `receipts`: receipts are among the deliveries. They are not when there are many of them. `is_cut`:
+    there was more than is sent, and the oldest was left out. Only the first answer tells it.
+    """
+
+    events: list[StoredMessage]
+    next: int
+    more: bool
+    up_to: int
+    receipts: bool
+    is_cut: bool = False
+
+
 class Time(Event):
     """Answer of `tlim.rpc.clock`: epoch milliseconds on message-store's clock, which gives the messages their times."""
 

@@ -17,6 +17,9 @@ CARBONS_NS = "urn:xmpp:carbons:2"
 HINTS_NS = "urn:xmpp:hints"
 """XEP-0334: marks stanzas that are not kept for a user who is offline."""
 
+DELAY_NS = "urn:xmpp:delay"
+"""XEP-0203: when a message was stored that a person gets later."""
+
 
 class Tag(StrEnum):
     """The local names of our elements."""
@@ -26,6 +29,11 @@ class Tag(StrEnum):
     ERROR = "error"  # to the sending device: `code`, `msg_id`, `field`
     RECALLED = "recalled"  # in a recall, for the XMPP server: the `msg_id` of an undelivered copy
     TOKEN = "token"  # noqa: S105 - in an IQ: asks for an HTTP token, and answers
+
+    CAUGHT_UP = "caught-up"  # to a person's devices: all that was missed has come; `seq`, `more`
+    MAILBOX = "mailbox"  # in a presence of the XMPP server: its module tells who comes and goes
+    SESSION = "session"  # in a presence for a user's device: `id`, `confirmed`, `stale`
+    MISSED = "missed"  # in a presence for a user: the message `seq` reached no session
 
     @property
     def qualified(self) -> str:

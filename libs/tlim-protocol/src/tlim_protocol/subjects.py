@@ -25,6 +25,9 @@ class Rpc(StrEnum):
     FILE_CHECK = "tlim.rpc.file.check"
     MESSAGE_GRANTS = "tlim.rpc.message.grants"
     MESSAGE_RECALLED = "tlim.rpc.message.recalled"
+    MAILBOX_NOTE = "tlim.rpc.mailbox.note"
+    MAILBOX_LIVE = "tlim.rpc.mailbox.live"
+    MAILBOX_MISSED = "tlim.rpc.mailbox.missed"
     CLOCK = "tlim.rpc.clock"
 
 
