@@ -100,11 +100,11 @@ async def test_nonsense_is_counted_too(entrance: Any) -> None:
     assert last == ErrorCode.TOO_MANY_REQUESTS
 
 
-def refusal(code: ErrorCode) -> RejectedMessage:
+def refusal(code: ErrorCode, msg_id: str = "m1") -> RejectedMessage:
     return RejectedMessage(
         code=code,
         detail="",
-        msg_id="m1",
+        msg_id=msg_id,
         msg_type=MsgType.GROUP_TEXT,
         sender="alice",
         reply_to="alice@im.itonglian.com/phone",
@@ -137,9 +137,14 @@ async def test_other_refusals_of_the_store_cost_nothing_more(entrance: Any) -> N
 PEOPLE = 1_000
 """So many people may one user's messages reach in an hour."""
 
+AT_UNKNOWN_PRICE = 10
+"""So many messages to groups of unknown size may wait for the store's answer."""
+
 
 def body_element(msg_type: MsgType, session: str) -> dict[str, str]:
-    return {"text": "hello", "session_id": session} if msg_type is MsgType.GROUP_TEXT else {"msg_id": "of bob"}
+    if msg_type in {MsgType.READ, MsgType.RECEIVED}:
+        return {"msg_id": "of bob", "session_id": session}
+    return {"text": "hello", "session_id": session}
 
 
 def to_group(entrance: Any, number: int, msg_type: MsgType = MsgType.GROUP_TEXT, session: str = "crowd") -> None:
@@ -147,11 +152,15 @@ def to_group(entrance: Any, number: int, msg_type: MsgType = MsgType.GROUP_TEXT,
 
 
 def stored(
-    people: int, msg_type: MsgType = MsgType.GROUP_TEXT, session: str = "crowd", **changes: Any
+    people: int,
+    msg_type: MsgType = MsgType.GROUP_TEXT,
+    session: str = "crowd",
+    msg_id: str = "m1",
+    **changes: Any,
 ) -> StoredMessage:
     recipients = [f"person{number}" for number in range(people)]
     body = [body_element(msg_type, session)]
-    envelope = Envelope(msg_id="m1", msg_from="alice", msg_to="bob", msg_type=msg_type, body=body)
+    envelope = Envelope(msg_id=msg_id, msg_from="alice", msg_to="bob", msg_type=msg_type, body=body)
     return StoredMessage(seq=1, stored_at=1, recipients=recipients, envelope=envelope, **changes)
 
 
@@ -173,6 +182,38 @@ async def test_a_burst_to_a_large_group_is_counted_before_it_is_delivered(entran
     for number in range(2, 12):
         to_group(entrance, number)
     assert len(entrance.published) == 5
+
+
+async def test_a_burst_to_a_group_of_unknown_size_waits_for_the_store_and_is_counted_then(entrance: Any) -> None:
+    for number in range(1, PACE):
+        to_group(entrance, number)
+    assert len(entrance.published) == AT_UNKNOWN_PRICE
+    for number in range(1, AT_UNKNOWN_PRICE + 1):
+        entrance.pace.heard(stored(PEOPLE // AT_UNKNOWN_PRICE, msg_id=f"m{number}"))
+    entrance.take_text(PACE)
+    assert len(entrance.published) == AT_UNKNOWN_PRICE
+    assert {code for code, _, _ in entrance.refusals()} == {ErrorCode.TOO_MANY_REQUESTS}
+
+
+async def test_the_stores_answers_make_room_for_messages_to_other_groups_of_unknown_size(entrance: Any) -> None:
+    for number in range(1, PACE):
+        to_group(entrance, number, session=f"group {number}")
+        answer = stored(2, session=f"group {number}", msg_id=f"m{number}")
+        entrance.pace.heard(answer if number % 2 else refusal(ErrorCode.RECALL_TOO_LATE, f"m{number}"))
+    assert (len(entrance.published), entrance.refusals()) == (PACE - 1, [])
+
+
+async def test_a_resend_to_a_group_of_unknown_size_does_not_count_again(entrance: Any) -> None:
+    for _ in range(PACE):
+        to_group(entrance, 1)
+    assert (len(entrance.published), entrance.refusals()) == (PACE, [])
+
+
+async def test_the_size_of_a_new_group_is_known_from_its_notice(entrance: Any) -> None:
+    entrance.pace.heard(stored(PEOPLE // 2, MsgType.SESSION_ADDED))
+    for number in range(1, PACE):
+        to_group(entrance, number)
+    assert len(entrance.published) == 2
 
 
 async def test_small_groups_pairs_and_resends_are_not_slowed_down(entrance: Any) -> None:

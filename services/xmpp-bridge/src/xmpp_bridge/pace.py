@@ -20,7 +20,14 @@ _NOTHING_NAMED = frozenset(
 )
 
 _GROUPS_REMEMBERED = 10_000
-"""About 2 MB. A group that was forgotten gets one message at the price of one person."""
+"""About 2 MB. A group is forgotten when others were written to more recently, and when the bridge starts."""
+
+_UNPRICED = "10/minute"
+"""So many messages to groups of unknown size may be on their way from one user. A message stops counting when the
+store has answered. Ten messages to groups of 10,000 are what the deliveries of one minute allow by default."""
+
+_UNPRICED_REMEMBERED = 10_000
+"""About 2 MB: the messages of 1,000 users."""
 
 
 class SenderPace:
@@ -32,7 +39,8 @@ class SenderPace:
 
     `deliveries` counts people. One message to a group of 10,000 is the work of 10,000 messages, and only its sender
     can save that work. Only the store knows the people, so the bridge remembers how many each conversation had last.
-    The first message to a group is counted when the store has said to whom it goes.
+    While it knows nothing of a group, a user's messages to it are few, and they are counted when the store has said
+    to whom they go.
     """
 
     def __init__(self, *, messages: Throttle, receipts: Throttle, sizes: Throttle, deliveries: Throttle) -> None:
@@ -41,6 +49,8 @@ class SenderPace:
         self._sizes = sizes
         self._deliveries = deliveries
         self._people: LRUCache[tuple[str, Effect], int] = LRUCache(_GROUPS_REMEMBERED)
+        self._at_unknown_price = Throttle(_UNPRICED, "user")
+        self._unpriced: LRUCache[tuple[str, str], None] = LRUCache(_UNPRICED_REMEMBERED)  # sender and msg_id
 
     def count_bytes(self, sender: str, size: int) -> None:
         """Count bytes that are about to be read."""
@@ -55,24 +65,42 @@ class SenderPace:
         is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
         elements = self._receipts if is_receipt else self._messages
         _hit(elements, sender, len(envelope.body), envelope.msg_id)
-        _hit(self._deliveries, sender, self._people.get(_audience(envelope), 1), envelope.msg_id)
+        people = self._people.get(_audience(envelope))
+        message = (sender, envelope.msg_id)
+        if people is None and REGISTRY[envelope.msg_type].is_group and message not in self._unpriced:
+            _hit(self._at_unknown_price, sender, 1, envelope.msg_id)
+            self._unpriced[message] = None
+        _hit(self._deliveries, sender, 1 if people is None else people, envelope.msg_id)
 
     def heard(self, event: OutEvent) -> None:
         """Learn from the store's decision to how many people a message went, or that it named nothing."""
         with suppress(TooManyRequests):  # the sender has used up the rate already
             if isinstance(event, RejectedMessage):
+                self._is_priced_now(event.sender, event.msg_id)
                 if event.code in _NOTHING_NAMED:
                     self._messages.hit(event.sender, COST_OF_NOTHING)
-            elif event.is_news and event.tells_sender:
+            elif REGISTRY[event.envelope.msg_type].effect is Effect.NOTICE:
+                self._people[event.envelope.body[0]["session_id"], Effect.CHAT] = len(event.recipients)
+            else:
                 self._learn(event)
 
     def _learn(self, event: StoredMessage) -> None:
-        audience, people = _audience(event.envelope), len(event.recipients)
-        if audience in self._people:
-            self._people[audience] = people
-        elif people > 1:  # one person is the price of whatever is not remembered
-            self._people[audience] = people
-            self._deliveries.hit(event.envelope.msg_from, people)
+        envelope, people = event.envelope, len(event.recipients)
+        was_unpriced = self._is_priced_now(envelope.msg_from, envelope.msg_id)
+        if envelope.session_id is None or not (event.is_news and event.tells_sender):
+            return  # one person is the price of whatever is not remembered
+        was_unknown = _audience(envelope) not in self._people
+        self._people[_audience(envelope)] = people
+        if was_unpriced or was_unknown:
+            self._deliveries.hit(envelope.msg_from, people)
+
+    def _is_priced_now(self, sender: str, msg_id: str) -> bool:
+        """Note that the store has answered a message; return whether it was sent to a group of unknown size."""
+        if (sender, msg_id) not in self._unpriced:
+            return False
+        del self._unpriced[sender, msg_id]
+        self._at_unknown_price.give_back(sender)
+        return True
 
 
 def _audience(envelope: Envelope) -> tuple[str, Effect]:
