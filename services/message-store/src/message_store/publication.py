@@ -36,7 +36,6 @@ MAX_RECIPIENTS = 100_000
 """Events are written out as JSON in portions that name this many recipients together, which is about 2 MB. A whole
 batch to a group of 10,000 people would be 100 MB."""
 
-
 HEADERS = 8 * 1024
 """Bytes kept free for the headers, because NATS counts them in the payload limit. The message id in them has two ids of
 64 letters, each up to 12 bytes long."""
@@ -111,19 +110,19 @@ def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Ou
         return [Outgoing(subject, payload, message_id)]
     return [
         Outgoing(subject, payload, piece_message_id(message_id, recipients))
-        for payload, recipients in _pieces(event, limit)
+        for payload, recipients in _pieces(event, payload, limit)
     ]
 
 
-def _pieces(event: StoredMessage, limit: int) -> Iterator[tuple[bytes, list[str]]]:
-    payload = event.to_bytes()
+def _pieces(event: StoredMessage, payload: bytes, limit: int) -> Iterator[tuple[bytes, list[str]]]:
     if len(payload) <= limit or len(event.recipients) < 2:
         yield payload, event.recipients
         return
     middle = len(event.recipients) // 2
-    first, rest = event.recipients[:middle], event.recipients[middle:]
-    yield from _pieces(event.model_copy(update={"recipients": first}), limit)
-    yield from _pieces(event.model_copy(update={"recipients": rest, "reply_to": None, "tells_sender": False}), limit)
+    first = event.model_copy(update={"recipients": event.recipients[:middle]})
+    others = {"recipients": event.recipients[middle:], "reply_to": None, "tells_sender": False}
+    for half in (first, event.model_copy(update=others)):
+        yield from _pieces(half, half.to_bytes(), limit)
 
 
 def _recipients(event: tuple[str, OutEvent]) -> int:
