@@ -59,12 +59,12 @@ async def test_what_was_recorded_and_not_told_when_the_store_died_is_told_after_
 ) -> None:
     await say(world, accepted, session_event, "m1")
     store = start_store(world)
-    for deaths, reader in enumerate(READERS[:100], 1):
+    for sent, reader in enumerate(READERS[:100], 1):
         await world.send(reading(accepted, reader, "m1"))
-        if deaths % 20:
+        if sent % 20:
             continue
 
-        async def are_recorded(count: int = deaths) -> None:
+        async def are_recorded(count: int = sent) -> None:
             assert (await world.sql("SELECT count(*) FROM receipts"))[0][0] == count
 
         await eventually(are_recorded)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from message_store import app as store
 from message_store import upkeep
+from message_store.gathering import Gathering
 from message_store.leadership import Role
 from message_store.search.indexer import Indexer
 from message_store.upkeep import PartitionKeeper
@@ -96,6 +97,7 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
         (Trimmer, "trim", "trimming of TLIM_IN"),
         (store, "_note", "publication notes"),
         (store, "_catch_up", "changes of sessions"),
+        (Gathering, "tell", "gathered receipts"),
     ],
 )
 async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_again(
@@ -110,9 +112,10 @@ async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_aga
             raise asyncio.CancelledError  # as a future does that somebody else has cancelled
 
     monkeypatch.setattr(owner, work, done_until_it_dies)
-    intervals = [(upkeep, "LOOK"), (store, "NOTE"), (store, "CATCH_UP")]
-    for module, interval in ((trimming, "INTERVAL_S"), *((module, f"{name}_EVERY_S") for module, name in intervals)):
-        monkeypatch.setattr(module, interval, 0.01)
+    monkeypatch.setattr(trimming, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(upkeep, "LOOK_EVERY_S", 0.01)
+    for interval in ("NOTE_EVERY_S", "CATCH_UP_EVERY_S", "GATHER_EVERY_S"):
+        monkeypatch.setattr(store, interval, 0.01)
 
     async with world.running() as app:
 
