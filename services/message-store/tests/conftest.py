@@ -13,10 +13,10 @@ from message_store.values import (
     ArrivedMessage,
     FileFacts,
     LogRow,
+    PendingRead,
     Place,
     Roster,
     Span,
-    UntoldRead,
     Writes,
 )
 from tlim_protocol.envelope import Envelope
@@ -150,10 +150,10 @@ class FakeArchive:
     async def has_untold(self) -> bool:
         return bool(self.untold)
 
-    async def take_untold(self, limit: int) -> list[UntoldRead]:
+    async def take_untold(self, limit: int) -> list[PendingRead]:
         taken, self.untold = self.untold[:limit], self.untold[limit:]
         rows = {row.seq: row for row in self.rows}
-        return [UntoldRead(rows[seq].conversation_id, rows[seq].sender, rows[seq].msg_id, user) for seq, user in taken]
+        return [PendingRead(rows[seq].conversation_id, rows[seq].sender, rows[seq].msg_id, user) for seq, user in taken]
 
 
 class FakeSessionApi:

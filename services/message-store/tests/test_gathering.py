@@ -6,7 +6,7 @@ import pytest
 from message_store.gathering import MAX_ELEMENTS, MAX_NAMED, gather
 from message_store.models import Audience
 from message_store.publication import delivery_of
-from message_store.values import DeliveredRow, UntoldRead
+from message_store.values import DeliveredRow, PendingRead
 from tlim_protocol.registry import MsgType
 from tlim_runtime.outages import BrokerUnavailable
 
@@ -97,7 +97,7 @@ async def test_what_could_not_be_published_is_made_up_for_with_the_next_call(
 
 
 def test_a_receipt_of_very_many_names_some_readers_and_counts_all() -> None:
-    reads = [UntoldRead("s1", "alice", msg_id, f"user{number}") for msg_id in ("m1", "m2") for number in range(500)]
+    reads = [PendingRead("s1", "alice", msg_id, f"user{number}") for msg_id in ("m1", "m2") for number in range(500)]
     (told,) = gather(reads)
     first, second = told.body
     assert (len(first["readers"]), first["readers_count"]) == (MAX_NAMED, 500)
@@ -105,7 +105,7 @@ def test_a_receipt_of_very_many_names_some_readers_and_counts_all() -> None:
 
 
 def test_very_many_messages_are_told_in_several_receipts_that_each_name_a_reader() -> None:
-    reads = [UntoldRead("s1", "alice", f"m{number}", "bob") for number in range(2 * MAX_ELEMENTS + 1)]
+    reads = [PendingRead("s1", "alice", f"m{number}", "bob") for number in range(2 * MAX_ELEMENTS + 1)]
     told = gather(reads)
     assert [len(one.body) for one in told] == [MAX_ELEMENTS, MAX_ELEMENTS, 1]
     assert all(one.body[0]["readers"] == [{"user_id": "bob"}] for one in told)

@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import nats.errors
 from nats.aio.client import Client
@@ -19,7 +19,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
 
-__all__ = ["Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "PubAck", "StreamState"]
+__all__ = ["Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "PubAck", "StreamState"]
 
 logger = get_logger(__name__)
 
@@ -56,6 +56,13 @@ class StreamState:
     messages: int
     first_seq: int
     last_seq: int
+
+
+class Asker(Protocol):
+    """Asks another service (Broker)."""
+
+    async def request(self, subject: str, payload: bytes, /) -> bytes:
+        """Return its answer; raises Unavailable without one."""
 
 
 class Broker:

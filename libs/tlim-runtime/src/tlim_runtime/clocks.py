@@ -3,13 +3,12 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
 
 from tlim_protocol.events import Time
 from tlim_protocol.subjects import Rpc
 
 from tlim_runtime.background import Repeated, running
-from tlim_runtime.broker import Responder
+from tlim_runtime.broker import Asker, Responder
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
@@ -23,13 +22,6 @@ COMPARE_EVERY_S = 30.0
 
 EXACT_S = 1.0
 """A slower answer is not used: the difference that we compute may be wrong by half of the time that it took."""
-
-
-class Asker(Protocol):
-    """Asks another service (broker.Broker)."""
-
-    async def request(self, subject: str, payload: bytes, /) -> bytes:
-        """Return its answer; raises Unavailable without one."""
 
 
 Clock = Callable[[], float]

@@ -2,24 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from tlim_protocol.events import UsersDeactivated
 from tlim_protocol.subjects import Rpc
 
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.background import Repeated, running
+from tlim_runtime.broker import Asker
 
 READ_EVERY_S = 10.0
 """How long a token may still count after its user was deactivated. For each reading session-api goes through the users:
 30 ms of PostgreSQL for 100,000 of them."""
-
-
-class Asker(Protocol):
-    """Asks another service (broker.Broker)."""
-
-    async def request(self, subject: str, payload: bytes, /) -> bytes:
-        """Return its answer; raises Unavailable without one."""
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from tlim_runtime.outages import DatabaseUnavailable
 from message_store.errors import ItemRefused
 from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
-from message_store.values import DeliveredRow, LogRow, Place, Roster, Span, UntoldRead, Writes
+from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roster, Span, Writes
 
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
@@ -266,9 +266,9 @@ class Archive:
         """Tell whether any author is still to be told that a message was read."""
         return bool((await self._fetch("SELECT EXISTS (SELECT FROM untold_reads)"))[0][0])
 
-    async def take_untold(self, limit: int) -> list[UntoldRead]:
+    async def take_untold(self, limit: int) -> list[PendingRead]:
         """Take out up to `limit` of what authors are still to be told, oldest messages first; in `transaction`."""
-        return [UntoldRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
+        return [PendingRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
 
     async def published(self) -> int:
         """Return the saved seq up to which everything is known to be published; 0: nothing yet."""

@@ -18,7 +18,7 @@ from message_store.models import Audience
 from message_store.notices import SERVER
 from message_store.publication import delivery_of
 from message_store.service import BatchPublication
-from message_store.values import DeliveredRow, LogRow, UntoldRead, Writes
+from message_store.values import DeliveredRow, LogRow, PendingRead, Writes
 
 GATHER_EVERY_S = 1.0
 """So long readers are gathered: an author waits at most that long, and gets at most one receipt a second in a group."""
@@ -42,7 +42,7 @@ class UntoldTables(Protocol):
     async def has_untold(self) -> bool:
         """Tell whether anybody is still to be told."""
 
-    async def take_untold(self, limit: int, /) -> Sequence[UntoldRead]:
+    async def take_untold(self, limit: int, /) -> Sequence[PendingRead]:
         """Take out up to `limit` reads."""
 
     async def draw(self, count: int, /) -> list[int]:
@@ -113,7 +113,7 @@ class Gathering:
         return rows
 
 
-def gather(reads: Iterable[UntoldRead]) -> list[Gathered]:
+def gather(reads: Iterable[PendingRead]) -> list[Gathered]:
     """Return what each author is told: one element for each message, with its readers."""
     told: dict[tuple[str, str], dict[str, list[str]]] = {}
     for read in reads:

@@ -95,7 +95,7 @@ class AnsweredSession(NamedTuple):
     event: SessionEvent | None
 
 
-class UntoldRead(NamedTuple):
+class PendingRead(NamedTuple):
     """Somebody read a message of a large group, and its author is still to be told."""
 
     session_id: str
