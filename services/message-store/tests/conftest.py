@@ -201,9 +201,6 @@ class FakePublication:
     async def turn(self) -> AsyncIterator[None]:
         yield
 
-    def doubt(self) -> None:
-        pass
-
     async def restore(self) -> None:
         self.restored += 1
 

@@ -91,16 +91,13 @@ class Gathering:
         async with self._publication.turn():
             if not await self._archive.has_untold():
                 return False
-            try:
-                rows = await self._keep()
-                deliveries = [(row.conversation_id, delivery_of(_to_author(row))) for row in rows]
-                told = [(place, delivery) for place, delivery in deliveries if delivery is not None]
-                newest = rows[-1].seq if rows else self._publication.seq
-                await self._publication.publish(told, newest)
-            except BaseException:
-                self._publication.doubt()  # the rows may be committed, and the next batch would publish past them
-                self._is_behind = True
-                raise
+            self._is_behind = True
+            rows = await self._keep()
+            deliveries = [(row.conversation_id, delivery_of(_to_author(row))) for row in rows]
+            told = [(place, delivery) for place, delivery in deliveries if delivery is not None]
+            newest = rows[-1].seq if rows else self._publication.seq
+            await self._publication.publish(told, newest)
+            self._is_behind = False
         return True
 
     async def _keep(self) -> list[LogRow]:

@@ -3,7 +3,7 @@
 import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
 from tlim_protocol.body import Body
@@ -151,29 +151,36 @@ class Publication:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Enter alone: nobody else commits or publishes inside."""
+        """Enter alone: nobody else commits or publishes inside.
+
+        After a failure inside, nothing new is published before `restore`: a row may be committed, and what comes next
+        would be published past it.
+        """
         async with self._turn:
-            yield
+            try:
+                yield
+            except BaseException:
+                self.doubt()
+                raise
 
     async def restore(self) -> None:
         """Compare table and stream, and publish from the table what the stream lacks. Call it before any new message.
 
         Afterwards everything that is committed is published. Raises DatabaseUnavailable or BrokerUnavailable.
         """
-        async with self._turn:
+        async with self.turn():
             self._is_certain = True  # set before we look: if the connection breaks meanwhile, it becomes false again
-            with self._doubted_on_failure():
-                if self._seq is None:
-                    self._seq = await self._archive.published()
-                newest = await self._newest()
-                before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
-                self._seq = starting_point(self.seq, newest, before_window)
-                await self._catch_up()
+            if self._seq is None:
+                self._seq = await self._archive.published()
+            newest = await self._newest()
+            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
+            self._seq = starting_point(self.seq, newest, before_window)
+            await self._catch_up()
 
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
         """Publish events, each with its conversation id, in order; when all are acknowledged, `seq` is `newest`.
 
-        Raises BrokerUnavailable: then `restore` has to come before the next batch.
+        Call it inside `turn`. Raises BrokerUnavailable: then `restore` has to come before the next batch.
         """
         self._metrics.lag(newest - self.seq)
         for portion in portions(events, _recipients, MAX_RECIPIENTS):
@@ -195,17 +202,8 @@ class Publication:
 
     async def _send(self, items: Sequence[Outgoing]) -> None:
         self._require_certainty()
-        with self._doubted_on_failure():
-            await self._broker.publish_batch(items)
+        await self._broker.publish_batch(items)
         self._require_certainty()
-
-    @contextmanager
-    def _doubted_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.doubt()
-            raise
 
     def _require_certainty(self) -> None:
         if not self._is_certain:

@@ -68,10 +68,10 @@ class BatchPublication(Protocol):
         """Up to here everything is published."""
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Hold the lock of publication: no other task commits or publishes inside."""
+        """Hold the lock of publication: no other task commits or publishes inside.
 
-    def doubt(self) -> None:
-        """Publish nothing new before table and stream have been compared."""
+        After a failure inside, nothing new is published before table and stream have been compared.
+        """
 
     async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
         """Publish events, each with its conversation id, in order; `newest` is then the published seq."""
@@ -155,13 +155,9 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            try:
-                for portion in portions(items, _named_by, MAX_NAMED):
-                    await self._store(portion, outcome)
-                await self._publication.publish(outcome.events, outcome.newest)
-            except BaseException:
-                self._publication.doubt()  # a portion may be committed, and the next batch would publish past it
-                raise
+            for portion in portions(items, _named_by, MAX_NAMED):
+                await self._store(portion, outcome)
+            await self._publication.publish(outcome.events, outcome.newest)
         self._count(outcome)
         return outcome.reasons
 
