@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 
 class FakeXmpp(XmppClient):
-    """A made-up server. It answers each message with `answers`, and has some events waiting at the start."""
+    """A made-up server. It answers each message with `answer`, and has some events waiting at the start."""
 
     def __init__(self, profile: Profile, waiting: list[Received], answer: Callable[[Envelope, str], Received]) -> None:
         super().__init__(profile.server, profile.user, profile.password)

@@ -181,7 +181,6 @@ class Connection:
             self.inbox.put(event)
 
     def _on_session(self, _: object) -> None:
-
         self._announcing = asyncio.create_task(self._announce())
         self._announcing.add_done_callback(self._on_announced)
 

@@ -93,7 +93,7 @@ def command(data: Path, identities: Path, s3_port: int, inner_ports: Sequence[in
         "volume.max": 0,
         "volume.preStopSeconds": 0,
         "filer": "true",
-        "filer.disableHttp": "true",  # … and with the filer
+        "filer.disableHttp": "true",  # they speak gRPC with the filer, too
         "filer.port": filer,
         "filer.port.grpc": filer_grpc,
         "s3": "true",

@@ -5,10 +5,6 @@ import unicodedata
 JOINERS = frozenset("\u200c\u200d")
 """They show nothing themselves. They change how their neighbours look (Persian, Indic scripts, family emoji)."""
 
-DIRECTION_MARKS = frozenset("\u061c\u200e\u200f")
-"""They act as an invisible letter of one direction (UAX 9, section 2.6). Names of people may hold them, file names may
-not."""
-
 DIRECTION_CHANGES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Embeddings, overrides and isolates (UAX 9, sections 2.1 to 2.5): a name with one rearranges the line around it."""
 
