@@ -1,5 +1,7 @@
 """The gateway's own answers look like those of the services: problem documents that pages of our origins may read."""
 
+import asyncio
+
 import pytest
 from tlim_client.http import HttpClient
 from tlim_devstack.services import SERVICES
@@ -105,6 +107,13 @@ async def test_a_compressed_body_is_refused_before_anybody_reads_it(stack: Stack
     answer = await ask_raw(stack.ports.gateway, "POST", NAMES[service], Content_Encoding="gzip", Content_Length="0005")
     assert answer.status == 415
     assert answer.problem["code"] == ErrorCode.UNSUPPORTED
+    _assert_a_page_may_read(answer)
+
+
+async def test_a_refused_upload_is_answered_while_its_body_is_still_on_its_way(stack: Stack) -> None:
+    async with asyncio.timeout(20):
+        answer = await ask_raw(stack.ports.gateway, "POST", "/app/upload/mobileFileUpload", Content_Length="100000")
+    assert answer.status == 401
     _assert_a_page_may_read(answer)
 
 
