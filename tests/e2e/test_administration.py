@@ -21,6 +21,8 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 
 from tests.e2e.clients.people import People
+from tests.e2e.clients.websocket import WebDevice
+from tests.e2e.conftest import XMPP
 
 
 @pytest.fixture
@@ -87,6 +89,13 @@ async def test_who_is_deactivated_reads_and_writes_nothing_any_more(
             await phone.fetch_token()
         told = await _refusal_in_the_end(lambda: phone.send_until_stored(alice.text_to(bob, "am I still here?")))
         assert told.code is ErrorCode.NOT_ALLOWED
+
+
+@pytest.mark.skipif(XMPP != "ejabberd", reason="accounts are made elsewhere, and are closed there")
+async def test_a_login_that_is_half_done_when_its_user_is_deactivated_ends(people: People, admin: HttpClient) -> None:
+    (alice,) = await people("alice")
+    async with WebDevice.of(alice, meanwhile=lambda: admin.call("DELETE", f"/v1/users/{alice.user_id}")) as device:
+        assert await device.ended() == "policy-violation"
 
 
 async def _refusal_in_the_end(attempt: Callable[[], Awaitable[Any]]) -> RefusedError:

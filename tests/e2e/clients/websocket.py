@@ -1,7 +1,7 @@
 """XMPP over WebSocket (RFC 7395), as browsers use it: just enough to log in, send and receive."""
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 from xml.etree import ElementTree as ET
@@ -18,6 +18,11 @@ _FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
 _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 _FEATURES = "{http://etherx.jabber.org/streams}features"
+_STREAM_ERROR = "{http://etherx.jabber.org/streams}error"
+
+
+async def _nothing() -> None:
+    pass
 
 
 class WebDevice:
@@ -29,8 +34,8 @@ class WebDevice:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, person: Person) -> AsyncIterator[Self]:
-        """Log in, and close the stream in the end."""
+    async def of(cls, person: Person, *, meanwhile: Callable[[], Awaitable[object]] = _nothing) -> AsyncIterator[Self]:
+        """Log in, and close the stream in the end. `meanwhile` runs when the password was checked, before a session."""
         at = person.stack.addresses
         timeout = aiohttp.ClientTimeout(total=30)
         async with (
@@ -39,9 +44,10 @@ class WebDevice:
         ):
             assert socket.protocol == "xmpp"
             device = cls(person, socket)
-            await device._log_in()
+            await device._log_in(meanwhile)
             yield device
-            await socket.send_str(f"<close xmlns='{_FRAMING}'/>")
+            if not socket.closed:
+                await socket.send_str(f"<close xmlns='{_FRAMING}'/>")
 
     async def send(self, envelope: Envelope, stanza_id: str) -> None:
         """Send an envelope to the address that the server expects."""
@@ -58,11 +64,19 @@ class WebDevice:
             if event is not None:
                 return event
 
-    async def _log_in(self) -> None:
+    async def ended(self) -> str:
+        """Return the condition with which the server ends the stream (RFC 6120 section 4.9.3), when it is closed."""
+        error = await self._until(lambda element: element.tag == _STREAM_ERROR)
+        while not self._socket.closed:
+            await self._socket.receive(timeout=20)
+        return error[0].tag.partition("}")[2]
+
+    async def _log_in(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
         await self._open()
         secret = base64.b64encode(f"\0{self._person.user_id}\0{self._person.password}".encode()).decode()
         await self._socket.send_str(f"<auth xmlns='{_SASL}' mechanism='PLAIN'>{secret}</auth>")
         await self._until(lambda element: element.tag == f"{{{_SASL}}}success")
+        await meanwhile()
         await self._open()
         await self._socket.send_str(
             f"<iq xmlns='{CLIENT_NS}' type='set' id='bind'><bind xmlns='{_BIND}'><resource>web</resource></bind></iq>"
