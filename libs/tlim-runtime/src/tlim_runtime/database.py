@@ -74,6 +74,16 @@ class Database:
             await session.commit()
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncSession]:
+        """Give a session whose statements all see the database as it was at the first of them (REPEATABLE READ).
+
+        Raises DatabaseUnavailable like `session`.
+        """
+        async with self.session() as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
+    @asynccontextmanager
     async def hot_transaction(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
         """Give the raw asyncpg connection inside BEGIN … COMMIT, for multi-row statements without ORM overhead.
 

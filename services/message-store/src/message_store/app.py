@@ -26,6 +26,7 @@ from message_store.directory import ServiceDirectory
 from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership, Role
 from message_store.locks import Connection
+from message_store.mailbox.subscribers import MISSED_AT_ONCE, live_responder, missed_responder, note_responder
 from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
 from message_store.reading.endpoints import router
@@ -40,7 +41,7 @@ logger = get_logger(__name__)
 NOTE_EVERY_S = 1.0
 """How often the leader saves what is published, even when idle. This also tests its connection."""
 
-OWN_POOL = QUESTIONS_POOL + 2
+OWN_POOL = QUESTIONS_POOL + MISSED_AT_ONCE + 2
 """Connections that HTTP readers never use: those for NATS questions, and two for partitions and the search index."""
 
 CATCH_UP_EVERY_S = 2.0
@@ -68,6 +69,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(own), settings.service)
         await broker.respond(Rpc.CLOCK, clock_responder(), settings.service)
         await broker.respond(Rpc.MESSAGE_RECALLED, recalled_responder(own), settings.service)
+        await broker.respond(Rpc.MAILBOX_NOTE, note_responder(own), settings.service)
+        await broker.respond(Rpc.MAILBOX_LIVE, live_responder(own, broker), settings.service)
+        await broker.respond(Rpc.MAILBOX_MISSED, missed_responder(own, broker), settings.service)
         duty = Duty(settings, broker, own, StoreMetrics(app.state.metrics))
         leadership = duty.leadership()
         election = Background("leadership", leadership.run)

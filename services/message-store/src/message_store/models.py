@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     Sequence,
     SmallInteger,
+    String,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -223,3 +224,38 @@ class PublicationState(StoreTable, table=True):
         default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}
     )  # session-api's
     indexed_seq: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})  # for search
+
+
+class Mailbox(StoreTable, table=True):
+    """How far a person's devices have taken over what was addressed to the person; see docs/decisions/mailbox.md.
+
+    Without a row the person was never seen: their mailbox stands at `delivery.start_seq`.
+    """
+
+    __tablename__ = "mailboxes"
+    __table_args__ = (
+        # a bridge that starts asks who is present: that must not cost more because many people were seen once
+        Index("ix_mailboxes_live", "user_id", postgresql_where=text("sessions <> '{}'")),
+    )
+
+    user_id: str = Field(primary_key=True)
+    taken_seq: int = Field(sa_type=BigInteger)  # everything addressed to the person up to here was taken over
+    # of the last note; empty: the person is away
+    sessions: list[str] = Field(sa_column=Column(ARRAY(String), nullable=False, server_default="{}"))
+    live_since: int | None = Field(default=None, sa_type=BigInteger)  # since then deliveries go to them directly
+
+
+class DeliveryState(StoreTable, table=True):
+    """A single row: where mailboxes begin, and what the XMPP server has had long enough to be sure of it.
+
+    Everything up to `settled_seq` had been handed to the XMPP server at `settled_at`. That is so long ago that a
+    connection which was broken then has been noticed.
+    """
+
+    __tablename__ = "delivery"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    start_seq: int = Field(sa_type=BigInteger)  # older messages wait in the XMPP server's own offline storage
+    settled_seq: int = Field(sa_type=BigInteger)
+    settled_at: int = Field(sa_type=BigInteger)

@@ -19,9 +19,10 @@ from tlim_runtime.outages import BrokerUnavailable
 
 from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
+from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of
 from message_store.portions import portions
-from message_store.values import DeliveredRow
+from message_store.values import DeliveredRow, LogRow
 
 logger = get_logger(__name__)
 
@@ -75,10 +76,13 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
 
     None when there is nothing to deliver: the row has no recipients, or its author has recalled it since.
     """
-    row = found.row
     if found.is_recalled or not found.recipients:
         return None
-    body = cast("Body", read_strict(row.body))
+    return delivery_from(found.row, cast("Body", read_strict(found.row.body)), found.recipients)
+
+
+def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) -> StoredMessage:
+    """Return the delivery of a row with this body to these people, without a confirmation to its sender."""
     envelope = Envelope(
         version=row.version,
         msg_from=in_the_name_of(body) if row.sender == SERVER else row.sender,
@@ -91,7 +95,7 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
     return StoredMessage(
         seq=row.seq,
         stored_at=row.stored_at,
-        recipients=list(found.recipients),
+        recipients=list(recipients),
         envelope=envelope,
         tells_sender=row.sender != SERVER,  # a gathered receipt is no message of the reader in whose name it comes
     )

@@ -2,11 +2,12 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from message_store.mailbox.repository import Mailboxes
 from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
 
 # A row concerns the user in one of four ways, and each way is a range of an index: it was sent to the user, by the user
 # (from another device), to several people with the user among them, or to a group while the user was in it. The first
-# three are `named`.
+# three are `named`. What a mailbox holds is the same without the rows by the user.
 #
 # Groups: for each group of the user we read its first 4 rows after the cursor (`heads`). That takes microseconds. A
 # column that says which groups have news would be one more row to write with every receipt.
@@ -14,19 +15,23 @@ from message_store.reading.slice_repository import Slice, go_along_the_indexes, 
 # `reach` is the last seq that the page can contain, as far as `named` tells. It keeps us from probing every partition
 # for every group. `horizon` is the same limit when `heads` are known too, and is closer. It keeps us from reading a
 # full page per group for a user who was away for long.
-_CANDIDATES = """
-    SELECT seq FROM (
-        WITH named AS MATERIALIZED (
+_TO_USER = """
             (SELECT seq FROM messages
              WHERE recipient IS NOT NULL
                 AND seq > :after AND (recipient, seq) > (:user_id, :after) AND recipient <= :user_id
-             ORDER BY recipient, seq LIMIT :one_more)
-            UNION
+             ORDER BY recipient, seq LIMIT :one_more)"""
+
+_BY_USER = """
             (SELECT seq FROM messages
              WHERE seq > :after AND (sender, seq) > (:user_id, :after) AND sender <= :user_id
-             ORDER BY sender, seq LIMIT :one_more)
-            UNION
-            (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)),
+             ORDER BY sender, seq LIMIT :one_more)"""
+
+_LISTING_USER = """
+            (SELECT seq FROM addressees WHERE user_id = :user_id AND seq > :after ORDER BY seq LIMIT :one_more)"""
+
+_MERGED = """
+    SELECT seq FROM (
+        WITH named AS MATERIALIZED ({named}),
         reach AS MATERIALIZED (
             SELECT coalesce(max(seq), 9223372036854775807) AS seq
             FROM (SELECT seq FROM named ORDER BY seq OFFSET :one_more - 1 LIMIT 1) AS last),
@@ -58,7 +63,16 @@ _CANDIDATES = """
         WHERE heads.seqs[4] < (SELECT seq FROM horizon)) AS concerning
     ORDER BY seq LIMIT :one_more"""
 
-_AFTER = slice_statement(_CANDIDATES)
+
+def _merged(*named: str) -> str:
+    return _MERGED.format(named="\n            UNION".join(named))
+
+
+ADDRESSED = _merged(_TO_USER, _LISTING_USER)
+"""Selects the first `:one_more` seqs after `:after` of rows that were addressed to the user. The user's own rows in
+groups are among them, because the index does not tell them apart."""
+
+_AFTER = slice_statement(_merged(_TO_USER, _BY_USER, _LISTING_USER))
 
 
 class SyncReader:
@@ -75,3 +89,7 @@ class SyncReader:
         # PostgreSQL expects few rows between the cursor and `reach`, and would sort all of them for each group.
         await go_along_the_indexes(self._session, sort=False)
         return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})
+
+    async def taken(self, user_id: str, up_to: int) -> None:
+        """Move the user's mailbox to seq `up_to`; writes only if it stands before that."""
+        await Mailboxes(self._session).move(user_id, up_to)

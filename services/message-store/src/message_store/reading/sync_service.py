@@ -26,6 +26,9 @@ class SyncTables(Protocol):
     async def concerning(self, user_id: str, after: int, limit: int, /) -> Slice:
         """Return up to `limit` rows that concern the user after seq `after`, oldest first."""
 
+    async def taken(self, user_id: str, up_to: int, /) -> None:
+        """Note that a device of the user has everything up to seq `up_to`."""
+
 
 class Changes(NamedTuple):
     """A page of what concerns a user; `next` is the cursor of the next page."""
@@ -64,6 +67,11 @@ def conversation_name(conversation_id: str, me: str) -> str:
 
 
 async def read_changes(reader: SyncTables, me: str, *, after: int, limit: int) -> Changes:
-    """Return up to `limit` things that concern `me` (normalised) after the cursor `after`, oldest first."""
+    """Return up to `limit` things that concern `me` (normalised) after the cursor `after`, oldest first.
+
+    A device that asks with a cursor has everything before it: that is not sent again at the next login over XMPP.
+    """
     found = await reader.concerning(me, after, limit)
+    if after:
+        await reader.taken(me, after)
     return Changes(list(found.messages), found.messages[-1].seq if found.messages else after, found.more)

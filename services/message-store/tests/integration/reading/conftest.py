@@ -15,9 +15,20 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from message_store.app import create_app
+from message_store.mailbox.subscribers import live_responder, missed_responder, note_responder
 from message_store.models import Audience
 from message_store.settings import Settings
 from pydantic import SecretStr
+from tlim_protocol.events import (
+    LiveAnswer,
+    LivePerson,
+    LiveQuestion,
+    MailboxNote,
+    MailboxNotes,
+    MissedAnswer,
+    MissedQuestion,
+    StoredMessage,
+)
 from tlim_protocol.identity import conversation_of_users
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
@@ -234,3 +245,63 @@ async def http(database_url: str) -> AsyncIterator[Http]:
         opened.database = app.state.database
         yield opened
     await app.state.database.close()
+
+
+@dataclass
+class Server:
+    """What the responders need of NATS."""
+
+    max_payload: int = 8 * 1024 * 1024
+
+
+class Mailroom:
+    """The responders of mailboxes, without a broker between."""
+
+    def __init__(self, database: Database) -> None:
+        server: Any = Server()
+        self.database = database
+        self.server = server
+        self._note = note_responder(database)
+        self._live = live_responder(database, server)
+        self.answer_missed = missed_responder(database, server)
+
+    async def note(self, *notes: MailboxNote, **settled: int) -> None:
+        assert await self._note(MailboxNotes(notes=list(notes), **settled).to_bytes()) == b"{}"
+
+    async def live(self, **question: Any) -> LiveAnswer:
+        return LiveAnswer.from_bytes(await self._live(LiveQuestion(**question).to_bytes()))
+
+    async def present(self, limit: int = 1_000) -> list[LivePerson]:
+        """Everybody who is present, page by page."""
+        people: list[LivePerson] = []
+        answer = LiveAnswer(people=[], more=True)
+        while answer.more:
+            answer = await self.live(after_user=people[-1].user_id if people else "", limit=limit)
+            people += answer.people
+        return people
+
+    async def page(self, user_id: str, **question: Any) -> MissedAnswer:
+        question_bytes = MissedQuestion(user_id=user_id, **question).to_bytes()
+        return MissedAnswer.from_bytes(await self.answer_missed(question_bytes))
+
+    async def missed(self, user_id: str, limit: int = 100) -> tuple[list[StoredMessage], MissedAnswer]:
+        """Everything that somebody has missed, page by page; and the last answer, with `is_cut` of the first."""
+        page = first = await self.page(user_id, limit=limit)
+        events = list(page.events)
+        while page.more:
+            assert (page.up_to, page.next > 0) == (page.next, True)
+            page = await self.page(user_id, after=page.next, limit=limit, receipts=first.receipts)
+            events += page.events
+        return events, page.model_copy(update={"is_cut": first.is_cut, "receipts": first.receipts})
+
+    async def seqs(self, user_id: str, limit: int = 100) -> list[int]:
+        events, _ = await self.missed(user_id, limit)
+        assert all(event.recipients == [user_id] and event.reply_to is None for event in events)
+        return [event.seq for event in events]
+
+
+@pytest_asyncio.fixture
+async def mailroom(database_url: str) -> AsyncIterator[Mailroom]:
+    database = Database(database_url, 4)
+    yield Mailroom(database)
+    await database.close()

@@ -1,0 +1,103 @@
+"""The SQL of the table of mailboxes: notes of the bridge, people who are present, and where a mailbox stands."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_protocol.events import LivePerson, MailboxNote
+
+_SETTLE = text("""
+    UPDATE delivery SET settled_seq = greatest(settled_seq, :seq), settled_at = greatest(settled_at, :at)
+    WHERE settled_seq < :seq OR settled_at < :at""")
+
+# Every transaction locks rows in the order of user ids, so two of them never wait for each other. DO UPDATE locks a row
+# that is there, and WHERE false leaves it as it is.
+_LOCK = text("""
+    INSERT INTO mailboxes (user_id, taken_seq)
+    SELECT user_id, start_seq FROM unnest(CAST(:user_ids AS text[])) AS noted (user_id), delivery ORDER BY user_id
+    ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id WHERE false""")
+
+# greatest() and least() leave out NULLs. A seq that no row has yet is a mistake: a mailbox that stands there would skip
+# messages. numeric, because such a number may be larger than a bigint.
+_NOTE = text("""
+    UPDATE mailboxes SET
+        taken_seq = least(note.at_most, greatest(taken_seq, CASE
+            WHEN note.is_live THEN NULL
+            WHEN note.taken IS NOT NULL THEN least(note.taken, newest_seq)
+            WHEN live_since <= settled_at THEN least(settled_seq, newest_seq) END)),
+        sessions = note.sessions,
+        live_since = CASE WHEN note.is_new THEN :now WHEN note.is_live THEN coalesce(live_since, :now) END
+    FROM delivery, (SELECT coalesce(max(seq), 0) AS newest_seq FROM messages) AS log,
+        json_to_recordset(CAST(:notes AS json)) AS note (
+            user_id text, sessions text[], is_live boolean, is_new boolean, taken numeric, at_most numeric)
+    WHERE mailboxes.user_id = note.user_id""")
+
+_LIVE = text("""
+    SELECT user_id, sessions FROM mailboxes
+    WHERE sessions <> '{}' AND user_id > :after ORDER BY user_id LIMIT :limit""")
+
+_STANDING = text("""
+    SELECT coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq) AS taken,
+           coalesce((SELECT max(seq) FROM messages), 0) AS newest
+    FROM delivery""")
+
+# A device that has nothing new asks again and again. Then no row passes WHERE, and nothing is written or locked.
+_MOVE = text("""
+    INSERT INTO mailboxes (user_id, taken_seq)
+    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT max(seq) FROM messages)))
+    FROM delivery
+    WHERE :up_to > coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq)
+    ON CONFLICT (user_id) DO UPDATE SET taken_seq = excluded.taken_seq
+    WHERE mailboxes.taken_seq < excluded.taken_seq""")
+
+
+class Standing(NamedTuple):
+    """Where a mailbox stands, and the newest seq of the log; 0 if the log is empty."""
+
+    taken: int
+    newest: int
+
+
+class Mailboxes:
+    """The table of mailboxes, on a database session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def settle(self, seq: int, at: int) -> None:
+        """Note that everything up to `seq` had been handed to the XMPP server at `at`; only newer values count.
+
+        Call it before `lock`, so that all transactions lock in one order.
+        """
+        await self._session.execute(_SETTLE, {"seq": seq, "at": at})
+
+    async def lock(self, user_ids: Collection[str]) -> None:
+        """Lock the rows of these people until the commit; people without a row get one."""
+        await self._session.execute(_LOCK, {"user_ids": list(user_ids)})
+
+    async def note(self, notes: Sequence[MailboxNote], now: int) -> None:
+        """Apply notes about different people, whose rows are locked, at the time `now` (epoch milliseconds)."""
+        values = [
+            {
+                "user_id": note.user_id, "sessions": note.sessions, "taken": note.taken, "at_most": note.at_most,
+                "is_live": bool(note.sessions) and not note.is_stale,
+                "is_new": bool(note.sessions) and not note.is_stale and note.is_new,
+            }
+            for note in notes
+        ]  # fmt: skip
+        await self._session.execute(_NOTE, {"notes": json.dumps(values), "now": now})
+
+    async def live(self, after_user: str, limit: int) -> list[LivePerson]:
+        """Return up to `limit` people with sessions, by user id, after `after_user`."""
+        found = await self._session.execute(_LIVE, {"after": after_user, "limit": limit})
+        return [LivePerson(user_id=user_id, sessions=sessions) for user_id, sessions in found]
+
+    async def standing(self, user_id: str) -> Standing:
+        """Return where the person's mailbox stands."""
+        return Standing(*(await self._session.execute(_STANDING, {"user_id": user_id})).one())
+
+    async def move(self, user_id: str, up_to: int) -> None:
+        """Note that the person has everything up to seq `up_to`; a mailbox never moves back by it."""
+        await self._session.execute(_MOVE, {"user_id": user_id, "up_to": up_to})

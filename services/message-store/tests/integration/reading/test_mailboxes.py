@@ -1,0 +1,154 @@
+"""Notes about mailboxes: where each stands, who is present; the same note twice changes nothing."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from tlim_protocol.events import MailboxNote
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def taken(mailroom: Any, user_id: str) -> int:
+    """Where a mailbox stands, as the first page tells."""
+    page = await mailroom.page(user_id, limit=1)
+    return int(page.events[0].seq - 1 if page.events else page.up_to)
+
+
+async def written(log: Any) -> list[tuple[Any, ...]]:
+    rows = await log.connection.fetch("SELECT user_id, taken_seq, sessions, live_since FROM mailboxes ORDER BY user_id")
+    return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def fill(log: Any) -> Any:
+    """Give everybody named ten messages, with the seqs 1 to 10."""
+
+    async def write(user_id: str = "alice") -> list[int]:
+        return [await log.direct("bob", user_id) for _ in range(10)]
+
+    return write
+
+
+async def test_somebody_who_was_never_seen_has_missed_what_came_since_the_beginning(
+    mailroom: Any, log: Any, fill: Any
+) -> None:
+    seqs = await fill()
+    await log.connection.execute("UPDATE delivery SET start_seq = $1", seqs[3])
+    assert await mailroom.seqs("alice") == seqs[4:]
+    assert await written(log) == []
+
+
+async def test_who_is_present_has_the_sessions_of_the_last_note(mailroom: Any, fill: Any) -> None:
+    seqs = await fill()
+    await mailroom.note(
+        MailboxNote(user_id="alice", sessions=["s1", "s2"]), MailboxNote(user_id="bob", sessions=["s3"]),
+        MailboxNote(user_id="carol", sessions=["s4"]),
+    )  # fmt: skip
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s2"]), MailboxNote(user_id="bob"))
+    assert [(one.user_id, one.sessions) for one in await mailroom.present(limit=1)] == [
+        ("alice", ["s2"]), ("carol", ["s4"])
+    ]  # fmt: skip
+    assert await mailroom.seqs("alice") == seqs
+
+
+async def test_a_mailbox_moves_to_what_the_devices_confirmed_when_they_are_gone(
+    mailroom: Any, log: Any, fill: Any
+) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"], is_new=True, taken=seqs[2]))
+    assert await taken(mailroom, "alice") == 0
+    await mailroom.note(MailboxNote(user_id="alice", taken=seqs[5]))
+    assert await taken(mailroom, "alice") == seqs[5]
+    await mailroom.note(MailboxNote(user_id="alice", taken=seqs[2]))
+    assert await written(log) == [("alice", seqs[5], [], None)]
+
+
+async def test_a_mailbox_goes_back_to_a_message_that_reached_no_session(mailroom: Any, fill: Any) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", taken=seqs[5], at_most=seqs[3] - 1))
+    assert await mailroom.seqs("alice") == seqs[3:]
+    await mailroom.note(MailboxNote(user_id="alice", at_most=seqs[7] - 1))
+    assert await mailroom.seqs("alice") == seqs[3:]
+
+
+async def test_when_nobody_knows_what_arrived_only_what_has_settled_counts(mailroom: Any, log: Any, fill: Any) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="carol", sessions=["s2"]))
+    later = now_ms() + 1_000
+    await log.connection.execute("UPDATE mailboxes SET live_since = $1 WHERE user_id = 'carol'", later + 1_000)
+    await mailroom.note(
+        MailboxNote(user_id="alice"), MailboxNote(user_id="carol"), MailboxNote(user_id="dave"),
+        settled_seq=seqs[4], settled_at=later,
+    )  # fmt: skip
+    assert await written(log) == [("alice", seqs[4], [], None), ("carol", 0, [], None), ("dave", 0, [], None)]
+
+
+async def test_what_has_settled_never_goes_back_and_counts_in_later_notes(mailroom: Any, log: Any, fill: Any) -> None:
+    seqs = await fill()
+    later = now_ms() + 1_000
+    await mailroom.note(settled_seq=seqs[4], settled_at=later)
+    await mailroom.note(settled_seq=seqs[2], settled_at=later - 500)
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="alice"))
+    assert await written(log) == [("alice", seqs[4], [], None)]
+
+
+async def test_sessions_that_may_resume_are_kept_and_their_person_is_live_anew_when_they_do(
+    mailroom: Any, log: Any, fill: Any
+) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]))
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"], is_stale=True, taken=seqs[1]))
+    assert await written(log) == [("alice", seqs[1], ["s1"], None)]
+    before = now_ms()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]))
+    ((_, at, sessions, live_since),) = await written(log)
+    assert (at, sessions, live_since >= before) == (seqs[1], ["s1"], True)
+
+
+async def test_live_since_stays_with_a_further_session_and_begins_anew_after_a_catch_up(
+    mailroom: Any, log: Any
+) -> None:
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]))
+    await log.connection.execute("UPDATE mailboxes SET live_since = 5")
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1", "s2"]))
+    assert await written(log) == [("alice", 0, ["s1", "s2"], 5)]
+    before = now_ms()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1", "s2"], is_new=True))
+    assert (await written(log))[0][3] >= before
+
+
+@pytest.mark.parametrize("most", [10**6, 2**63, 10**30])
+async def test_a_seq_that_no_row_has_yet_skips_nothing(mailroom: Any, log: Any, fill: Any, most: int) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", taken=most, at_most=most))
+    assert await written(log) == [("alice", seqs[-1], [], None)]
+
+
+async def test_several_notes_about_one_person_count_in_their_order(mailroom: Any, log: Any, fill: Any) -> None:
+    seqs = await fill()
+    await mailroom.note(
+        MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="bob", sessions=["s9"]),
+        MailboxNote(user_id="alice", taken=seqs[3]), MailboxNote(user_id="alice", at_most=seqs[1]),
+        MailboxNote(user_id="alice", sessions=["s2"]), MailboxNote(user_id="alice", taken=seqs[2]),
+    )  # fmt: skip
+    assert [row[:3] for row in await written(log)] == [("alice", seqs[2], []), ("bob", 0, ["s9"])]
+
+
+async def test_notes_of_two_bridges_at_once_about_the_same_people_all_count(mailroom: Any, log: Any) -> None:
+    people = [f"u{number}" for number in range(300)]
+    newest = [await log.direct("bob", "alice") for _ in range(3)][-1]
+
+    async def note(turn: int) -> None:
+        order = people if turn % 2 else people[::-1]
+        notes = [MailboxNote(user_id=one, sessions=[f"s{turn}"]) for one in order]
+        gone = [MailboxNote(user_id=one, taken=newest) for one in reversed(order)]
+        await mailroom.note(*notes, *gone, settled_seq=turn, settled_at=turn)
+
+    await asyncio.gather(*[note(turn) for turn in range(1, 9)])
+    rows = await written(log)
+    assert sorted(row[0] for row in rows) == sorted(people)
+    assert all(row[1:] == (newest, [], None) for row in rows)
