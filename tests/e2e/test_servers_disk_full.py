@@ -17,9 +17,9 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
+from tests.e2e.clients.full_disk import BACK_S, FULL_S, check_all_arrived, mounted_disk, people_of, unready, write
 from tests.e2e.clients.people import People
 from tests.e2e.conftest import XMPP
-from tests.e2e.test_disk_full import BACK_S, FULL_S, check_all_arrived, mounted_disk, people_of, unready, write
 
 SIZES_MIB = {"postgres": 200, "s3": 200, "ejabberd": 60}
 """What a fresh server needs, and some megabytes in reserve."""

@@ -1,0 +1,80 @@
+"""A story of a full disk: the disk, what is written meanwhile, and what must be there afterwards."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+from tlim_client.failures import NotReceivedError
+from tlim_client.http import HttpClient
+from tlim_client.inbox import Delivered, Received, Refused, Stored
+from tlim_client.xmpp import XmppClient
+from tlim_devstack import disks
+from tlim_devstack.failures import StackError
+from tlim_devstack.services import SERVICES
+from tlim_devstack.stack import Stack
+from tlim_protocol.envelope import Envelope
+
+from tests.e2e.clients.people import People, Person, ids_in_history
+
+FULL_S = 90
+"""Each server has some space in reserve, and takes writes until that is used up."""
+BACK_S = 30
+"""What the system takes until all works again by itself, at the most."""
+ANSWER_S = 10
+"""JetStream's acknowledgement may take 5 s: then the bridge says that it did not come."""
+
+
+@contextmanager
+def mounted_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
+    """A small disk. Where none can be mounted the story is skipped; TLIM_E2E_DISK=always (as in CI) makes it fail."""
+    with ExitStack() as mounted:
+        try:
+            mounted.enter_context(disks.small_disk(directory, mebibytes))
+        except StackError as error:
+            if os.environ.get("TLIM_E2E_DISK") == "always":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        yield directory
+
+
+@asynccontextmanager
+async def people_of(stack: Stack) -> AsyncIterator[People]:
+    """Give people of a stack of the story's own; everything they open is closed at the end."""
+    async with AsyncExitStack() as opened:
+        admin = await opened.enter_async_context(HttpClient(stack.addresses.gateway, token=stack.admin_token()))
+        yield People(stack, admin, opened)
+
+
+def unready(stack: Stack) -> list[str]:
+    """Return the services that report that they are not ready."""
+    statuses = {}
+    for name in SERVICES:
+        with suppress(httpx.TransportError):
+            answer = httpx.get(f"http://127.0.0.1:{stack.services.port(name)}/readyz", trust_env=False)
+            statuses[name] = answer.status_code
+    return [name for name in SERVICES if statuses.get(name) != HTTPStatus.OK]
+
+
+async def write(phone: XmppClient, message: Envelope) -> Stored | Refused | None:
+    """Send a message once and return the answer; None: there was none."""
+    phone.send(message)
+
+    def about_it(event: Received) -> Stored | Refused | None:
+        return event if isinstance(event, Stored | Refused) and event.msg_id == message.msg_id else None
+
+    try:
+        return await phone.inbox.pick(about_it, ANSWER_S)
+    except NotReceivedError:
+        return None
+
+
+async def check_all_arrived(sent: list[Envelope], author: Person, reader: HttpClient, receiver: XmppClient) -> None:
+    """Check that history has all these messages and nothing else, and that the receiver's device got the same."""
+    everything = {message.msg_id for message in sent}
+    assert everything == set(await ids_in_history(reader, author))
+    await receiver.expect(Delivered, lambda event: event.envelope == sent[-1])
+    assert {event.envelope.msg_id for event in receiver.inbox.all(Delivered)} == everything
