@@ -129,13 +129,14 @@ async def test_of_two_imports_at_once_one_is_told_to_wait_and_everybody_can_log_
 async def test_accounts_that_a_killed_server_lost_are_made_by_the_same_import_again(
     people: People, disturbed_stack: Stack
 ) -> None:
-    newcomers = _new_people(40)
-    first = (await _import(people.admin, newcomers.items())).json()
-
-    await asyncio.to_thread(kill_and_wait, disturbed_stack, disturbed_stack.xmpp_name)
-    again = (await _import(people.admin, newcomers.items())).json()
-
-    assert (first["accounts_created"], again["unchanged"], again["invalid"]) == (40, 40, [])
-    assert again["accounts_created"] > 0  # ejabberd writes new accounts some time later
+    for _ in range(5):  # ejabberd writes new accounts a moment later: a slow machine may give it the time to do so
+        newcomers = _new_people(40)
+        first = (await _import(people.admin, newcomers.items())).json()
+        await asyncio.to_thread(kill_and_wait, disturbed_stack, disturbed_stack.xmpp_name)
+        again = (await _import(people.admin, newcomers.items())).json()
+        assert (first["accounts_created"], again["unchanged"], again["invalid"]) == (40, 40, [])
+        if again["accounts_created"]:
+            break
+    assert again["accounts_created"] > 0
     for user, password in newcomers.items():
         assert await _can_log_in(disturbed_stack, user, password)
