@@ -119,6 +119,11 @@ async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_re
     async def is_taken() -> bool:
         return await upload() == HTTPStatus.CREATED
 
+    async def all_works() -> bool:
+        is_new_taken = await is_taken()
+        await _all_are_read(client, kept, tmp_path)
+        return is_new_taken
+
     assert await is_taken()
     await _fill_until(disk, is_refused)
     assert await asyncio.to_thread(unready, stack) == ["file-api"]
@@ -126,8 +131,7 @@ async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_re
     await _all_are_read(client, kept, tmp_path)
 
     (disk / "full").unlink()
-    await _all_is_well(stack, is_taken)
-    await _all_are_read(client, kept, tmp_path)
+    await _all_is_well(stack, all_works)  # S3 may take writes again before the keeper starts it anew: then reads fail
 
 
 @pytest.mark.timeout(400)
