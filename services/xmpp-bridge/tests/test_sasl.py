@@ -34,7 +34,7 @@ class Desk:
             timeout = timedelta(seconds=timeout_s)
             login = SaslLogin(host, port, DOMAIN, ca_file=self._authority, at_once=1, timeout=timeout)
             try:
-                await login.check("alice", "secret")
+                await login.check("alice", "secret", lambda: None)
             finally:
                 self.heard = "".join(connection.heard for connection in connections)
 

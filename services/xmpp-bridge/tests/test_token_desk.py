@@ -1,6 +1,8 @@
 """A token goes to who has the password, and nobody learns from a refusal who exists."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,8 +28,14 @@ class FakeLogins:
     is_up: bool = True
     asked: list[str] = field(default_factory=list)
     answer: asyncio.Event | None = None
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(100))
 
-    async def check(self, user_id: str, password: str) -> None:
+    async def check(self, user_id: str, password: str, begins: Callable[[], None]) -> None:
+        async with self.slots:
+            begins()
+            await self._answer(user_id, password)
+
+    async def _answer(self, user_id: str, password: str) -> None:
         self.asked.append(user_id)
         if self.answer is not None:
             await self.answer.wait()
@@ -213,6 +221,35 @@ async def test_an_office_behind_one_address_logs_in_at_nine(desk: TokenDesk, log
     logins.passwords |= {f"user{number}": "secret" for number in range(20)}
     for number in range(20):
         await desk.issue(f"user{number}", "secret", "10.0.0.1")
+
+
+async def test_the_whole_office_may_do_so_in_the_same_second(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.passwords |= {f"user{number}": "secret" for number in range(20)}
+    logins.slots, logins.answer = asyncio.Semaphore(4), asyncio.Event()
+    office = [asyncio.create_task(desk.issue(f"user{number}", "secret", "10.0.0.1")) for number in range(20)]
+    await asyncio.sleep(0)  # all of them wait for the XMPP server, or for their turn
+    logins.answer.set()
+    assert len(await asyncio.gather(*office)) == 20
+
+
+async def test_guesses_that_wait_for_their_turn_are_limited_too(desk: TokenDesk, logins: FakeLogins) -> None:
+    logins.slots = asyncio.Semaphore(2)
+    guesses = (desk.issue(f"user{number}", "wrong", "10.0.0.1") for number in range(20))
+    refused = [type(refusal) for refusal in await asyncio.gather(*guesses, return_exceptions=True)]
+    assert (refused.count(NotAuthenticated), refused.count(TooManyRequests)) == (5, 15)
+    assert len(logins.asked) == 5
+
+
+@pytest.mark.parametrize("password", ["wrong", "secret"])
+async def test_a_device_that_asks_again_and_again_locks_nobody_else_at_its_address_out(
+    desk: TokenDesk, logins: FakeLogins, password: str
+) -> None:
+    logins.passwords["bob"] = "secret"
+    for _ in range(20):
+        with suppress(NotAuthenticated, TooManyRequests):
+            await desk.issue("alice", password, "10.0.0.1")
+    assert logins.asked == ["alice"] * 3
+    await desk.issue("bob", "secret", "10.0.0.1")
 
 
 async def test_guesses_under_way_do_not_lock_the_right_password_out(desk: TokenDesk, logins: FakeLogins) -> None:

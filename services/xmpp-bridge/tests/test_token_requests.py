@@ -1,6 +1,7 @@
 """A token request is answered for a user of the domain only, and every refusal is a proper stanza error."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -25,7 +26,8 @@ STANZAS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 
 
 class NoLogins:
-    async def check(self, user_id: str, password: str) -> None:
+    async def check(self, user_id: str, password: str, begins: Callable[[], None]) -> None:
+        begins()
         raise WrongPasswordError(f"{user_id} has no password, not even {password}")
 
 

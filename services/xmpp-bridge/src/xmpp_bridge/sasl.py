@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import ssl
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,13 +54,15 @@ class SaslLogin:
         self._slots = asyncio.Semaphore(at_once)
         self._timeout = timeout.total_seconds()
 
-    async def check(self, user_id: str, password: str) -> None:
+    async def check(self, user_id: str, password: str, begins: Callable[[], None]) -> None:
         """Return when the server accepts the password; raises WrongPasswordError, or LoginUnavailable.
 
-        The time-out covers waiting for a slot as well.
+        `begins` is called when there is a slot. It may raise TlimError, and then the server is not asked. The time-out
+        covers waiting for a slot as well.
         """
         try:
             async with asyncio.timeout(self._timeout), self._slots:
+                begins()
                 await self._login(user_id, password)
         except (OSError, TimeoutError, ET.ParseError, ScramException, binascii.Error, ValueError) as error:
             raise LoginUnavailable(f"login at the XMPP server: {error or type(error).__name__}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, Protocol
@@ -20,7 +21,7 @@ from xmpp_bridge.tokens import TokenIssuer
 class Logins(Protocol):
     """The check of a password, done by the XMPP server (sasl.SaslLogin)."""
 
-    async def check(self, user_id: str, password: str) -> None: ...
+    async def check(self, user_id: str, password: str, begins: Callable[[], None], /) -> None: ...
 
 
 class UsersDirectory(Protocol):
@@ -48,6 +49,32 @@ def network_of(address: str) -> str:
     if not isinstance(parsed, IPv6Address):
         return address
     return str(parsed.ipv4_mapped or IPv6Network((parsed.packed[:8] + bytes(8), 64)))
+
+
+class _Failure:
+    """A login that counts as failed, at some throttles under some keys, from its beginning until it succeeds."""
+
+    def __init__(self, keys: Mapping[Throttle, str]) -> None:
+        self._keys = keys
+        self._is_counted = False
+
+    def check(self) -> None:
+        """Raise TooManyRequests if one throttle refuses it."""
+        for throttle, key in self._keys.items():
+            throttle.check(key)
+
+    def count(self) -> None:
+        """Count it at all throttles, or raise TooManyRequests and count it at none."""
+        self.check()
+        for throttle, key in self._keys.items():
+            throttle.hit(key)
+        self._is_counted = True
+
+    def take_back(self) -> None:
+        """Take back what was counted."""
+        if self._is_counted:
+            for throttle, key in self._keys.items():
+                throttle.give_back(key)
 
 
 class TokenDesk:
@@ -85,28 +112,29 @@ class TokenDesk:
 
         A failure counts against the address, and against the user at that address. So guesses from other addresses do
         not lock the user out. A success counts against the user, because each login is work for the XMPP server. A
-        login without a verdict counts as neither: the server is away, or the request is cancelled.
+        login without a verdict counts as neither: the server is away, or the request is cancelled. Nor does an attempt
+        that is refused here, or one that still waits for its turn: a whole office may share the address.
         """
         network = network_of(address)
-        self._failures_per_address.hit(network)
+        self._failures_per_address.check(network)
         try:
             user_id = normalize_user_id(username)
         except TlimError:
+            self._failures_per_address.hit(network)
             raise NotAuthenticated("wrong user or password") from None
         self._per_user.check(user_id)
-        guesser = f"{user_id} {network}"
-        self._failures_per_user.hit(guesser)
+        failure = _Failure({self._failures_per_address: network, self._failures_per_user: f"{user_id} {network}"})
+        failure.check()
         # The wait hides a difference: the server refuses an unknown user one round trip earlier than a wrong password.
         not_before = time.monotonic() + self._failure_delay
         is_wrong = False
         try:
-            await self._logins.check(user_id, password)
+            await self._logins.check(user_id, password, failure.count)
         except WrongPasswordError:
             is_wrong = True
         finally:
             if not is_wrong:
-                self._failures_per_user.give_back(guesser)
-                self._failures_per_address.give_back(network)
+                failure.take_back()
         if is_wrong:
             await asyncio.sleep(not_before - time.monotonic())
             raise NotAuthenticated("wrong user or password")
