@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
-from tlim_devstack.waiting import free_port
+from tlim_devstack.waiting import FIRST_FOR_CONNECTIONS, free_port
 
 
 def test_a_taken_port_is_named_with_its_purpose_and_variable() -> None:
@@ -44,7 +44,7 @@ def test_random_ports_are_all_different() -> None:
 
 
 def test_random_ports_are_none_that_the_system_gives_to_connections() -> None:
-    with socket.socket() as connection:
-        connection.bind(("127.0.0.1", 0))
-        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-        assert connection.getsockname()[1] >= lowest > max(vars(Ports.random()).values())
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if lowest < FIRST_FOR_CONNECTIONS:
+        pytest.skip(f"this system gives ports from {lowest} on to connections")
+    assert max(vars(Ports.random()).values()) < lowest

@@ -16,7 +16,6 @@ from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
-PEOPLE = 1_000
 
 
 @dataclass
@@ -66,14 +65,14 @@ class FakeDoor:
 class Entrance:
     """The intake with its two sides. At most `limit` messages are in flight.
 
-    A user may send `pace` messages, twice as many receipts, and `size` bytes an hour, to PEOPLE people.
+    A user may send `pace` messages, twice as many receipts, and `size` bytes an hour, to `people` people.
     """
 
-    def __init__(self, limit: int, pace: int, size: int) -> None:
+    def __init__(self, limit: int, pace: int, size: int, people: int) -> None:
         self.publisher, self.door = FakePublisher(), FakeDoor()
         self.deactivated: set[str] = set()
         addresses = BridgeAddresses(DOMAIN, f"bridge.{DOMAIN}")
-        throttles = (Throttle(f"{rate}/hour", "user") for rate in (pace, 2 * pace, size, PEOPLE))
+        throttles = (Throttle(f"{rate}/hour", "user") for rate in (pace, 2 * pace, size, people))
         names = ("messages", "receipts", "sizes", "deliveries")
         self.pace = SenderPace(**dict(zip(names, throttles, strict=True)))
         self.intake = MessageIntake(
@@ -123,5 +122,5 @@ class Entrance:
 @pytest.fixture
 async def entrance(request: pytest.FixtureRequest) -> Entrance:
     """An entrance with the bounds that the test's module names."""
-    bounds = {"LIMIT": 10, "PACE": 15, "BYTES": 100_000}
+    bounds = {"LIMIT": 10, "PACE": 15, "BYTES": 100_000, "PEOPLE": 1_000}
     return Entrance(*(getattr(request.module, name, usual) for name, usual in bounds.items()))

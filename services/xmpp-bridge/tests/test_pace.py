@@ -1,4 +1,4 @@
-"""A user may send so many messages, receipts and bytes; what is over is refused, and costs nobody anything."""
+"""A user may send so many messages, receipts and bytes, to so many people; what is over is refused."""
 
 import base64
 import zlib
@@ -12,6 +12,10 @@ from tlim_protocol.registry import MsgType
 
 PACE = 15
 BYTES = 100_000
+PEOPLE = 1_000
+"""So many people may one user's messages reach in an hour."""
+AT_UNKNOWN_PRICE = 10
+"""So many messages to groups of unknown size may wait for the store's answer."""
 
 
 def packed(body: str) -> str:
@@ -132,13 +136,6 @@ async def test_other_refusals_of_the_store_cost_nothing_more(entrance: Any) -> N
         entrance.pace.heard(refusal(ErrorCode.RECALL_TOO_LATE))
     entrance.take_text()
     assert entrance.refusals() == []
-
-
-PEOPLE = 1_000
-"""So many people may one user's messages reach in an hour."""
-
-AT_UNKNOWN_PRICE = 10
-"""So many messages to groups of unknown size may wait for the store's answer."""
 
 
 def body_element(msg_type: MsgType, session: str) -> dict[str, str]:

@@ -11,7 +11,10 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from tlim_devstack.failures import StackError
 
 POLL_SECONDS = 0.1
-_CANDIDATES = cycle(SystemRandom().sample(range(20_000, 32_768), k=12_768))
+FIRST_FOR_CONNECTIONS = 32_768
+"""Linux gives ports from here on to outgoing connections, unless net.ipv4.ip_local_port_range says otherwise."""
+_LISTENING = range(20_000, FIRST_FOR_CONNECTIONS)
+_CANDIDATES = cycle(SystemRandom().sample(_LISTENING, k=len(_LISTENING)))
 """Each process has an order of its own, so that two test runs side by side do not choose the same ports."""
 
 
@@ -36,8 +39,7 @@ def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
 def free_port() -> int:
     """Return a TCP port of the loopback address that nobody uses, and that this process was not given before.
 
-    Linux gives ports from 32,768 on to outgoing connections. A port below cannot be lost to a connection before the
-    server listens on it.
+    It is below FIRST_FOR_CONNECTIONS. So it cannot be lost to a connection before the server listens on it.
     """
     return next(port for port in _CANDIDATES if _can_be_bound(port))
 

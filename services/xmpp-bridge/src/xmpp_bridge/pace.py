@@ -31,7 +31,7 @@ _UNPRICED_REMEMBERED = 10_000
 
 
 class SenderPace:
-    """Counts what each user sends. Each method raises TooManyRequests, and counts nothing, if a rate is used up.
+    """Counts what each user sends. The methods that count raise TooManyRequests if a rate is used up.
 
     `messages` and `receipts` are counted by the elements of their bodies, because the store may have to look up each
     element. Receipts have a rate of their own: a device that comes online sends hundreds at once. `sizes` counts the
