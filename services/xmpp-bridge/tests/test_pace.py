@@ -227,3 +227,11 @@ async def test_receipts_count_by_whom_they_are_told_and_not_by_the_size_of_the_g
         to_group(entrance, number, MsgType.READ)
         entrance.pace.heard(stored(1, MsgType.READ))
     assert (len(entrance.published), entrance.refusals()) == (10, [])
+
+
+async def test_that_everybody_hears_who_read_makes_it_no_dearer_to_say_what_was_received(entrance: Any) -> None:
+    entrance.pace.heard(stored(PEOPLE // 2, MsgType.READ))
+    for number in range(10):
+        to_group(entrance, number, MsgType.RECEIVED)
+    to_group(entrance, 10, MsgType.READ)
+    assert (len(entrance.published), entrance.refusals()) == (11, [])

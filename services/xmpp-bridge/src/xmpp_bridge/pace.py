@@ -6,7 +6,7 @@ from cachetools import LRUCache
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
-from tlim_protocol.registry import REGISTRY, Effect
+from tlim_protocol.registry import REGISTRY, Effect, MsgType
 from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.throttle import Throttle
 
@@ -30,6 +30,10 @@ _UNPRICED_REMEMBERED = 10_000
 """About 2 MB: the messages of 1,000 users."""
 
 
+Audience = tuple[str, Effect | MsgType]
+"""A conversation, and what is told to equally many people in it."""
+
+
 class SenderPace:
     """Counts what each user sends. The methods that count raise TooManyRequests if a rate is used up.
 
@@ -48,7 +52,7 @@ class SenderPace:
         self._receipts = receipts
         self._sizes = sizes
         self._deliveries = deliveries
-        self._people: LRUCache[tuple[str, Effect], int] = LRUCache(_GROUPS_REMEMBERED)
+        self._people: LRUCache[Audience, int] = LRUCache(_GROUPS_REMEMBERED)
         self._at_unknown_price = Throttle(_UNPRICED, "user")
         self._unpriced: LRUCache[tuple[str, str], None] = LRUCache(_UNPRICED_REMEMBERED)  # sender and msg_id
 
@@ -103,8 +107,10 @@ class SenderPace:
         return True
 
 
-def _audience(envelope: Envelope) -> tuple[str, Effect]:
-    return envelope.conversation_id, REGISTRY[envelope.msg_type].effect
+def _audience(envelope: Envelope) -> Audience:
+    effect = REGISTRY[envelope.msg_type].effect
+    # Only the author hears that a message was received. In a small group everybody hears that it was read.
+    return envelope.conversation_id, envelope.msg_type if effect is Effect.RECEIPT else effect
 
 
 def _hit(throttle: Throttle, sender: str, count: int, msg_id: str | None) -> None:
