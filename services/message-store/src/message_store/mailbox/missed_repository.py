@@ -65,7 +65,7 @@ _BACK = text(f"""
     WHERE {_IS_SENT}""")  # noqa: S608 - no input
 
 
-class Page(NamedTuple):
+class MissedPage(NamedTuple):
     """What is sent, oldest first; `next` is where the next page begins.
 
     `more`: there may be more. A page with `more` may be empty.
@@ -88,7 +88,7 @@ class Block(NamedTuple):
 class MissedTables(Mailboxes):
     """What was addressed to a person, on a database session with one snapshot."""
 
-    async def page(self, user_id: str, after: int, limit: int, *, look_at: int, receipts: bool) -> Page:
+    async def page(self, user_id: str, after: int, limit: int, *, look_at: int, receipts: bool) -> MissedPage:
         """Return up to `limit` rows after seq `after`, among the first `look_at` that were addressed to the person."""
         await go_along_the_indexes(self._session, sort=False)
         bounds = {"after": after, "one_more": look_at, "max_rows": limit, "receipts": receipts}
@@ -96,8 +96,8 @@ class MissedTables(Mailboxes):
         messages = [row[0] for row in rows if row[0] is not None]
         found, looked_at, frontier = rows[0][1:]
         if messages and found > len(messages):
-            return Page(messages, messages[-1].seq, more=True)
-        return Page(messages, after if frontier is None else frontier, more=looked_at == look_at)
+            return MissedPage(messages, messages[-1].seq, more=True)
+        return MissedPage(messages, after if frontier is None else frontier, more=looked_at == look_at)
 
     async def back(self, user_id: str, low: int, high: int, most: int) -> Block:
         """Look back at up to `most` rows that were addressed to the person, from seq `high` down to behind `low`."""

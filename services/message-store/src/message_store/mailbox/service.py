@@ -15,7 +15,7 @@ from tlim_protocol.events import (
 )
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
-from message_store.mailbox.missed_repository import Block, Page
+from message_store.mailbox.missed_repository import Block, MissedPage
 from message_store.mailbox.repository import Standing
 from message_store.models import Message
 from message_store.publication import delivery_from
@@ -52,11 +52,11 @@ class LiveTables(Protocol):
     async def live(self, after_user: str, limit: int, /) -> list[LivePerson]: ...
 
 
-class LogTables(Protocol):
+class MissedLog(Protocol):
     """Where it stands what was missed (missed_repository.MissedTables)."""
 
     async def standing(self, user_id: str, /) -> Standing: ...
-    async def page(self, user_id: str, after: int, limit: int, /, *, look_at: int, receipts: bool) -> Page: ...
+    async def page(self, user_id: str, after: int, limit: int, /, *, look_at: int, receipts: bool) -> MissedPage: ...
     async def back(self, user_id: str, low: int, high: int, most: int, /) -> Block: ...
 
 
@@ -105,7 +105,7 @@ def half_of_people(answer: LiveAnswer) -> LiveAnswer | None:
     return LiveAnswer(people=people, more=True) if people else None
 
 
-async def read_missed(tables: LogTables, question: MissedQuestion) -> MissedAnswer:
+async def read_missed(tables: MissedLog, question: MissedQuestion) -> MissedAnswer:
     """Return a page of what the person has missed; the first page tells which part of the log is sent.
 
     For somebody who has missed little, the first page is all that is looked at.
@@ -136,10 +136,10 @@ def half_of_events(answer: MissedAnswer) -> MissedAnswer | None:
     return answer.model_copy(update={"events": events, "next": last, "more": True, "up_to": last})
 
 
-async def _first_page(tables: LogTables, me: str, limit: int, taken: int, newest: int) -> tuple[Page, Extent]:
+async def _first_page(tables: MissedLog, me: str, limit: int, taken: int, newest: int) -> tuple[MissedPage, Extent]:
     expected = Extent(taken, receipts=True, is_cut=False)
     if taken >= newest:
-        return Page([], taken, more=False), expected
+        return MissedPage([], taken, more=False), expected
     page = await _page(tables, me, limit, expected)
     if page.more:
         extent = await look_back(tables, me, taken, newest)
@@ -149,12 +149,12 @@ async def _first_page(tables: LogTables, me: str, limit: int, taken: int, newest
     return (page if extent[:2] == expected[:2] else await _page(tables, me, limit, extent)), extent
 
 
-async def _page(tables: LogTables, me: str, limit: int, extent: Extent) -> Page:
+async def _page(tables: MissedLog, me: str, limit: int, extent: Extent) -> MissedPage:
     look_at = limit + 1 if extent.receipts else WITHOUT_RECEIPTS
     return await tables.page(me, extent.after, limit, look_at=look_at, receipts=extent.receipts)
 
 
-async def look_back(tables: LogTables, me: str, taken: int, newest: int) -> Extent:
+async def look_back(tables: MissedLog, me: str, taken: int, newest: int) -> Extent:
     """Return the part of the log after seq `taken` that is sent: the newest MAX_MISSED things at most."""
     others: list[int] = []
     receipts: list[int] = []
