@@ -22,14 +22,17 @@ _NOT_RECEIPT = "msg_type <> ALL (CAST(:receipt_types AS text[]))"
 _IS_SENT = "(sender <> :user_id OR recipient = :user_id) AND NOT (is_chat AND recalled_at IS NOT NULL)"
 """A message to oneself is delivered, as it is to everybody else."""
 
+# From a seq to its row, whatever PostgreSQL believes: OFFSET 0 keeps it from reading the whole log in the order of seq.
+_ROW = "CROSS JOIN LATERAL (SELECT * FROM messages WHERE messages.seq = looked_up.seq OFFSET 0) AS message"
+
 # The bytes of a body are only looked at for rows that may be on the page.
 _PAGE = f"""
     WITH candidates AS MATERIALIZED ({ADDRESSED}),
     looked AS (SELECT count(*) AS looked_at, max(seq) AS frontier FROM candidates),
     sent AS (
-        SELECT messages.* FROM candidates JOIN messages USING (seq)
+        SELECT message.* FROM candidates AS looked_up {_ROW}
         WHERE {_IS_SENT} AND (:receipts OR {_NOT_RECEIPT})
-        ORDER BY seq LIMIT :max_rows + 1),
+        ORDER BY message.seq LIMIT :max_rows + 1),
     sized AS (
         SELECT sent.*, count(*) OVER () AS found,
                sum(octet_length(body::text)) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING)
@@ -59,9 +62,9 @@ _BACK = text(f"""
             AND (left_seq IS NULL OR left_seq > :low) AND joined_seq <= :high)),
     looked AS MATERIALIZED (SELECT seq FROM named ORDER BY seq DESC LIMIT :most)
     SELECT (SELECT count(*) FROM looked) AS looked_at, (SELECT min(seq) FROM looked) AS oldest,
-           array_agg(seq ORDER BY seq DESC) FILTER (WHERE {_NOT_RECEIPT}) AS others,
-           array_agg(seq ORDER BY seq DESC) FILTER (WHERE NOT {_NOT_RECEIPT}) AS receipts
-    FROM looked JOIN messages USING (seq)
+           array_agg(message.seq ORDER BY message.seq DESC) FILTER (WHERE {_NOT_RECEIPT}) AS others,
+           array_agg(message.seq ORDER BY message.seq DESC) FILTER (WHERE NOT {_NOT_RECEIPT}) AS receipts
+    FROM looked AS looked_up {_ROW}
     WHERE {_IS_SENT}""")  # noqa: S608 - no input
 
 

@@ -1,7 +1,7 @@
 """What a page or a question costs depends on what is asked and by whom, not on how much lies in the store."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import asyncpg
@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from message_store.archive_repository import _FIND_SHARED_FILES
 from sqlalchemy import event
+from tlim_protocol.events import MailboxNote
 
 GROUPS = 20
 
@@ -161,6 +162,30 @@ def rows_looked_at(plan: dict[str, Any]) -> float:
     return looked_at
 
 
+CASES_MISSED: list[tuple[dict[str, Any], list[int]]] = [
+    ({"after": 0}, [1, 101 * (GROUPS + 3)]),
+    ({"after": 39_000, "limit": 500}, [1, 501 * (GROUPS + 3)]),
+    ({"after": 39_990}, [1, 2 * 10]),
+    ({"after": 0, "receipts": False}, [1, 1_001 * (GROUPS + 3)]),
+    ({"after": 80_000}, [1, 0]),
+]
+"""What is asked, and how many rows of the log each statement may look at: the mailbox, and a page."""
+
+
+# A conversation of two with 3,000 messages, and a group of 5,000, at the beginning and at the end of a log that others
+# have filled.
+FILL_AMONG_OTHERS = """
+    INSERT INTO conversations (conversation_id, created_at, last_seq) VALUES ('u:u0:u7', 0, 1), ('g1', 0, 1);
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    VALUES ('g1', 'u0', 1), ('g1', 'u7', 1), ('u:u0:u7', 'u0', 0), ('u:u0:u7', 'u7', 0), ('g2', 'u7', 1);
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT n, CASE WHEN n <= 3000 THEN 'u:u0:u7' WHEN n > 195000 THEN 'g1' ELSE 'g' || n % 50 + 2 END, 'u7',
+           CASE WHEN n <= 3000 THEN 'u0' END, CASE WHEN n <= 3000 THEN 1 ELSE 2 END, n, 'MTT-000',
+           true, '', '[]', '', '', 0
+    FROM generate_series(1, 200000) AS n"""
+
+
 @pytest.mark.parametrize("vacuum", ["", "VACUUM"])  # what was written last has not been visited by autovacuum
 @pytest.mark.parametrize(
     ("fill", "cases"),
@@ -176,6 +201,45 @@ async def test_a_page_looks_at_no_more_rows_than_it_needs(
         assert sum(max(map(rows_looked_at, plans)) for plans in asked) <= at_most, path
 
 
+@pytest.mark.parametrize("vacuum", ["", "VACUUM"])
+async def test_a_page_of_what_was_missed_looks_at_no_more_rows_than_it_needs(
+    mailroom: Any, owner: Any, vacuum: str
+) -> None:
+    await owner.execute(FILL)
+    await owner.execute(f"{vacuum} ANALYZE")
+    for question, at_most in CASES_MISSED:
+        asked = await plans_of_asking(mailroom.database, owner, mailroom.page("u0", **question))
+        assert [max(map(rows_looked_at, plans)) <= limit for plans, limit in zip(asked, at_most, strict=True)], question
+
+
+@pytest.mark.parametrize("upkeep", ["SELECT", "VACUUM", "ANALYZE", "VACUUM ANALYZE"])
+async def test_what_a_cut_looks_at_is_what_was_addressed_to_the_person(mailroom: Any, owner: Any, upkeep: str) -> None:
+    await owner.execute(FILL_AMONG_OTHERS)
+    await owner.execute(upkeep)
+    asked = await plans_of_asking(mailroom.database, owner, mailroom.page("u0"))
+    standing, page, *blocks = [max(map(rows_looked_at, plans)) for plans in asked]
+    assert standing <= 1
+    assert page <= 101 * (1 + 3)
+    assert sum(blocks) <= 2 * 8_000
+
+
+async def test_who_has_missed_nothing_costs_one_look_at_the_end_of_the_log(mailroom: Any, owner: Any) -> None:
+    await owner.execute(FILL)
+    await owner.execute("ANALYZE")
+    await mailroom.note(MailboxNote(user_id="u0", taken=80_000))
+    ((*plans,),) = await plans_of_asking(mailroom.database, owner, mailroom.page("u0"))
+    assert max(map(rows_looked_at, plans)) <= 1
+
+
+async def test_who_is_present_is_found_without_a_look_at_who_is_not(mailroom: Any, owner: Any) -> None:
+    await owner.execute("INSERT INTO mailboxes (user_id, taken_seq) SELECT 'u' || n, 0 FROM generate_series(1, 9999) n")
+    await mailroom.note(*[MailboxNote(user_id=f"u{n}", sessions=["s"]) for n in range(1, 21)])
+    await owner.execute("ANALYZE")
+    (plans,) = await plans_of_asking(mailroom.database, owner, mailroom.live(limit=10))
+    scans = [node for plan in plans for node in nodes(plan) if node.get("Relation Name") == "mailboxes"]
+    assert {(scan["Index Name"], scan["Actual Rows"]) for scan in scans} == {("ix_mailboxes_live", 11)}
+
+
 async def test_the_log_behind_a_full_page_of_sync_is_not_looked_at_for_each_group(http: Any, owner: Any) -> None:
     await owner.execute(FILL)
     await owner.execute(FILL_LATER)
@@ -189,14 +253,19 @@ async def test_the_log_behind_a_full_page_of_sync_is_not_looked_at_for_each_grou
 
 async def plans_of_reading(http: Any, owner: Any, path: str, query: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """Let u0 read, and return the plans of each statement."""
+    return await plans_of_asking(http.database, owner, http.read("u0", path, **query))
+
+
+async def plans_of_asking(database: Any, owner: Any, question: Awaitable[Any]) -> list[list[dict[str, Any]]]:
+    """Await a question, and return the plans of each of its statements."""
     asked: list[tuple[str, tuple[Any, ...]]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: tuple[Any, ...], *_: Any) -> None:
         asked.append((statement, parameters))
 
-    engine = http.database.engine.sync_engine
+    engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
-    await http.read("u0", path, **query)
+    await question
     event.remove(engine, "before_cursor_execute", note)
     async with owner.transaction():
         found = [await plans_of(owner, *one) for one in asked]

@@ -1,4 +1,4 @@
-"""Over random histories, what is unread and what sync tells equal a plain recomputation in memory."""
+"""Over random histories, what is unread, what sync tells and what was missed equal a recomputation in memory."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from message_store.reading.sync_service import LogKind
+from tlim_protocol.events import MailboxNote
 
 PEOPLE = ("ann", "ben", "cid")
 EXAMPLES = count()
@@ -20,6 +22,7 @@ STEPS = st.lists(
         st.tuples(st.just("recall"), PERSON, WHICH),
         st.tuples(st.just("tell"), PERSON, PERSON),
         st.tuples(st.just("come or go"), PERSON, st.just(0)),
+        st.tuples(st.just("go away"), PERSON, st.just(0)),
     ),
     max_size=40,
 )
@@ -48,6 +51,8 @@ class Memory:
     concerned: dict[int, set[str]] = field(default_factory=dict)
     """Everything of the log, by its seq: whom it concerns."""
     read_up_to: dict[tuple[str, str], int] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    """The seq up to which a person's devices had taken everything when they went away."""
 
     async def take(self, act: str, person: int, which: int) -> None:
         me = self.people[person]
@@ -65,6 +70,8 @@ class Memory:
         elif act == "tell":
             other = self.people[which]
             self.concerned[await self.log.tell(me, self.session_id, other)] = {me, other}
+        elif act == "go away":
+            self.taken[me] = max(self.concerned)
         elif act in {"read", "recall"} and (chosen := self._choose(act, me, which)) is not None:
             await self._mark(act, me, chosen)
 
@@ -96,21 +103,27 @@ class Memory:
         return {newest[name]: unread[name] for name in newest}
 
 
-async def told_by_sync(http: Any, me: str, limit: int) -> list[int]:
-    seqs: list[int] = []
+async def told_by_sync(http: Any, me: str, limit: int) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
     page: dict[str, Any] = {"next": 0, "more": True}
     while page["more"]:
         page = await http.read(me, "sync", after=page["next"], limit=limit)
-        seqs += [item["seq"] for item in page["items"]]
-    return seqs
+        items += page["items"]
+    return items
+
+
+def is_delivered(item: dict[str, Any], me: str) -> bool:
+    """Whether an item of sync is delivered over XMPP: not what I sent to others, and nothing that was taken back."""
+    from_others = item["kind"] == LogKind.NOTICE or item["from"] != me or item["to"] == me
+    return from_others and not (item["kind"] == LogKind.MESSAGE and item["recalled"])
 
 
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=STEPS, limit=st.integers(1, 30))
-async def test_the_list_and_sync_say_what_a_recomputation_says(
-    http: Any, log: Any, steps: list[tuple[str, int, int]], limit: int
+async def test_the_list_sync_and_the_mailbox_say_what_a_recomputation_says(
+    http: Any, log: Any, mailroom: Any, steps: list[tuple[str, int, int]], limit: int
 ) -> None:
     example = next(EXAMPLES)  # the database is shared by all examples: each has people of its own
     people = tuple(f"{name}{example}" for name in PEOPLE)
@@ -121,4 +134,9 @@ async def test_the_list_and_sync_say_what_a_recomputation_says(
     for me in people:
         listed = (await http.read(me, "conversations"))["items"]
         assert {one["last"]["seq"]: one["unread"] for one in listed if one["last"]} == memory.conversations(me)
-        assert await told_by_sync(http, me, limit) == [seq for seq, who in memory.concerned.items() if me in who]
+        taken = memory.taken.get(me, 0)
+        await mailroom.note(MailboxNote(user_id=me, taken=taken))
+        missed = await mailroom.seqs(me, limit)
+        told = await told_by_sync(http, me, limit)
+        assert [item["seq"] for item in told] == [seq for seq, who in memory.concerned.items() if me in who]
+        assert missed == [item["seq"] for item in told if item["seq"] > taken and is_delivered(item, me)]

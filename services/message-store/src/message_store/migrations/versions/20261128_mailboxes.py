@@ -30,8 +30,15 @@ def upgrade() -> None:
         sa.CheckConstraint("id = 1", name=op.f("ck_delivery_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
     )
-    # what is older waits in the XMPP server's offline storage for people who are away
-    op.execute("INSERT INTO delivery SELECT 1, coalesce(max(seq), 0), 0, 0 FROM messages")
+    # What is older waits in the XMPP server's offline storage for people who are away. What was stored in the last 10
+    # minutes may still be in TLIM_OUT: the next bridge does not deliver it to people who are away, so it has to be in
+    # their mailboxes. Some get it twice.
+    op.execute("""
+        INSERT INTO delivery (id, start_seq, settled_seq, settled_at)
+        SELECT 1, coalesce((
+            SELECT seq FROM messages
+            WHERE stored_at < (SELECT stored_at FROM messages ORDER BY seq DESC LIMIT 1) - 600000
+            ORDER BY seq DESC LIMIT 1), 0), 0, 0""")
 
 
 def downgrade() -> None:
