@@ -46,7 +46,7 @@ _STANDING = text("""
 # A device that has nothing new asks again and again. Then no row passes WHERE, and nothing is written or locked.
 _MOVE = text("""
     INSERT INTO mailboxes (user_id, taken_seq)
-    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT max(seq) FROM messages)))
+    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT coalesce(max(seq), 0) FROM messages)))
     FROM delivery
     WHERE :up_to > coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq)
     ON CONFLICT (user_id) DO UPDATE SET taken_seq = excluded.taken_seq

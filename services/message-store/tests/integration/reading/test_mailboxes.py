@@ -128,6 +128,16 @@ async def test_a_seq_that_no_row_has_yet_skips_nothing(mailroom: Any, log: Any, 
     assert await written(log) == [("alice", seqs[-1], [], None)]
 
 
+@pytest.mark.parametrize("before", [0, 10], ids=["empty log", "ten rows"])
+async def test_a_cursor_that_no_row_has_yet_skips_nothing(mailroom: Any, http: Any, log: Any, before: int) -> None:
+    for _ in range(before):
+        await log.direct("bob", "alice")
+    await http.read("alice", "sync", after=10**6)
+    assert await mailroom.seqs("alice") == []
+    seq = await log.direct("bob", "alice")
+    assert await mailroom.seqs("alice") == [seq]
+
+
 async def test_several_notes_about_one_person_count_in_their_order(mailroom: Any, log: Any, fill: Any) -> None:
     seqs = await fill()
     await mailroom.note(
