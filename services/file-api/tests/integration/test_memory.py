@@ -4,7 +4,7 @@ TLIM_TEST_FILE_MIB=1024 makes the file the 1 GiB of the acceptance test. The def
 figures are logged: --log-cli-level=INFO.
 
 The idle figure is the anonymous memory (RssAnon of /proc/PID/status): what the process holds for itself, and what the
-kernel cannot drop. The resident size adds some 25 MiB of pages of the interpreter and of libraries. All processes on a
+kernel cannot drop. The resident size adds some 29 MB of pages of the interpreter and of libraries. All processes on a
 host share those pages. How many share them changes the proportional size (PSS), so a test cannot rely on it.
 """
 
