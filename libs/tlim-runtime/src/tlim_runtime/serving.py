@@ -6,10 +6,11 @@ from importlib import import_module
 from types import ModuleType
 from typing import cast
 
-_UNUSED = frozenset({"aiohttp", "httpx", "rich"})
-"""Optional packages that our libraries import whenever they are installed, although no service uses them. aiohttp is
-for NATS over WebSocket, rich for coloured tracebacks, httpx for a second way to S3. Together they take 17 MiB; an idle
-service may take 100."""
+_UNUSED = frozenset({"aiodns", "aiohttp", "httpx", "pygments", "rich"})
+"""Optional packages that our libraries import whenever they are installed, although no service uses them. aiodns asks
+for names that the resolver of the system finds as well. aiohttp is for NATS over WebSocket, and httpx for a second way
+to S3. pygments and rich are for coloured logs and tracebacks. Without them file-api takes 6 MB less, and each of the
+others 13 MB."""
 
 
 def serve(package: str, *, needs: Collection[str] = ()) -> None:

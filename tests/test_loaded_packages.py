@@ -1,0 +1,34 @@
+"""What a service loads: every package costs memory in each process, also one that nobody calls."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"PIL", "aiodns", "aiohttp", "alembic", "boto3", "httpx", "pygments", "rich"}
+"""Other processes decode pictures and run migrations. Our libraries work without the rest."""
+
+NEEDED = {"file_api": {"aiohttp"}}
+
+PROGRAM = """
+import runpy, sys
+from importlib import import_module
+from types import SimpleNamespace
+
+def run(package):
+    import_module(f"{package}.app")
+    print(*(name for name, module in sys.modules.items() if module and "." not in name))
+
+sys.modules["tlim_runtime.server"] = SimpleNamespace(run=run)
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("package", ["session_api", "file_api", "message_store", "xmpp_bridge"])
+def test_a_service_loads_no_package_that_it_does_not_need(package: str) -> None:
+    finished = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", PROGRAM, package], check=True, capture_output=True, text=True
+    )
+    loaded = set(finished.stdout.split())
+    assert package in loaded
+    assert loaded & HEAVY == NEEDED.get(package, set())
