@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from tlim_devstack.failures import StackError
 from tlim_devstack.keeper import Keeper, NatsHealth
 from tlim_devstack.supervision import Program, Supervisor
 from tlim_devstack.waiting import free_port, wait_until
@@ -18,6 +19,7 @@ class FakePrograms:
     def __init__(self, **states: str) -> None:
         self.now = {"nats": "RUNNING", "postgres": "RUNNING", "s3": "RUNNING", **states}
         self.done: list[str] = []
+        self.is_silent = False
 
     def states(self) -> dict[str, str]:
         return dict(self.now)
@@ -29,6 +31,11 @@ class FakePrograms:
     def stop(self, names: list[str]) -> None:
         self.done += [f"stop {name}" for name in names]
         self.now.update(dict.fromkeys(names, "STOPPED"))
+
+    def kill(self, name: str) -> None:
+        self.done.append(f"kill {name}")
+        if self.is_silent:
+            raise StackError("supervisord does not answer")
 
 
 class Disk:
@@ -81,7 +88,22 @@ def test_s3_is_started_anew_once_when_its_disk_was_full_and_has_space_again(disk
     assert programs.done == []
     for disk.s3_free in (0.03, 0.03, 0.015, 0.5):
         keeper.look()
-    assert programs.done == ["stop s3", "start s3"]
+    assert programs.done == ["kill s3"]
+
+
+def test_s3_is_started_anew_although_the_process_runner_did_not_answer_at_first(disk: Disk) -> None:
+    programs = FakePrograms()
+    keeper = disk.keeper(programs)
+    disk.s3_free = 0.0
+    keeper.look()
+    disk.s3_free, programs.is_silent = 0.5, True
+    with pytest.raises(StackError):
+        keeper.look()
+    programs.is_silent = False
+    for _ in range(2):
+        keeper.look()
+    assert programs.done == ["kill s3", "kill s3"]
+    assert programs.now["s3"] == "RUNNING"
 
 
 def test_nats_is_started_anew_at_once_where_there_is_space_already(disk: Disk) -> None:

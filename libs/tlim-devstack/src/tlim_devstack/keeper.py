@@ -42,6 +42,7 @@ class Programs(Protocol):
     def states(self) -> Mapping[str, str]: ...
     def start(self, *names: str) -> None: ...
     def stop(self, names: list[str]) -> None: ...
+    def kill(self, name: str) -> None: ...
 
 
 class Keeper:
@@ -92,9 +93,8 @@ class Keeper:
             self._s3_is_full = True
         elif self._s3_is_full and free >= S3_ROOM and runs:
             _say("there is space again: S3 is started anew")
+            self._programs.kill(S3)  # and supervisord starts it: it must not stay stopped if we end just now
             self._s3_is_full = False
-            self._programs.stop([S3])
-            self._programs.start(S3)
 
     def _hold(self, held: bool) -> None:
         self._nats_is_held = held

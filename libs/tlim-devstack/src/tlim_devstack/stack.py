@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -149,10 +148,7 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """Kill a part with SIGKILL; the process runner starts it again."""
-        pid = self.supervisor.pid(name)
-        if not pid:
-            raise StackError(f"{name} is not running")
-        os.kill(pid, signal.SIGKILL)
+        self.supervisor.kill(name)
 
     def stop_service(self, name: str) -> None:
         """Stop a part and leave it stopped."""

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,6 +99,13 @@ class Supervisor:
                 self._call("stopProcess", name, False)
         ended = {"STOPPED", "EXITED", "FATAL"}
         wait_until(lambda: {self.states()[name] for name in names} <= ended, f"the end of {', '.join(names)}")
+
+    def kill(self, name: str) -> None:
+        """Kill a program with SIGKILL; supervisord starts it again. Raises StackError if it does not run."""
+        pid = self.pid(name)
+        if not pid:
+            raise StackError(f"{name} is not running")
+        os.kill(pid, signal.SIGKILL)
 
     def states(self) -> dict[str, str]:
         """Return each program's state in supervisord's words: RUNNING, STOPPED, BACKOFF, FATAL, …."""
