@@ -79,6 +79,16 @@ def test_a_notice_is_delivered_in_the_name_of_whoever_made_the_change() -> None:
     assert (event.envelope.msg_from, event.recipients) == ("alice", ["alice", "bob"])
 
 
+def test_a_receipt_of_a_group_that_one_author_gets_names_a_receiver_only_if_the_server_gathered_it() -> None:
+    event = delivery_of(found(["bob"], conversation_id="s1", msg_type=MsgType.RECEIVED.value))
+    assert event is not None
+    assert (event.recipients, event.envelope.msg_to) == (["bob"], None)
+    readers = '[{"session_id":"s1","msg_id":"m1","readers":[{"user_id":"carol"}]}]'
+    gathered = delivery_of(found(["bob"], conversation_id="s1", sender="", msg_type=MsgType.READ.value, body=readers))
+    assert gathered is not None
+    assert (gathered.envelope.msg_from, gathered.envelope.msg_to) == ("carol", "bob")
+
+
 def test_what_is_recalled_or_concerns_nobody_else_is_not_delivered() -> None:
     assert delivery_of(found(["bob"], is_recalled=True)) is None
     assert delivery_of(found([])) is None

@@ -14,6 +14,8 @@ SHARDS = 16
 MAX_ID = 64
 """Specification section 2: ids (msg_id, from, to, session_id) hold at most 64 characters."""
 
+_DIRECT = "u:"
+
 _MAX_RAW = 4 * MAX_ID  # folding drops some characters and joins others
 _FORBIDDEN_IN_LOCALPART = frozenset("\"&'/:<>@")  # RFC 7622 section 3.3.1
 _ASCII_LOCALPART = frozenset("!#$%()*+,-.0123456789;=?[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~")
@@ -59,7 +61,12 @@ def _is_localpart(folded: str) -> bool:
 
 def conversation_of_users(one: str, other: str) -> str:
     """Return the id of the 1:1 conversation of two normalised user ids: `u:<smaller>:<larger>`."""
-    return f"u:{min(one, other)}:{max(one, other)}"
+    return f"{_DIRECT}{min(one, other)}:{max(one, other)}"
+
+
+def is_direct(conversation_id: str) -> bool:
+    """Tell a conversation of two people from a session."""
+    return conversation_id.startswith(_DIRECT)
 
 
 def shard_of(conversation_id: str, shards: int = SHARDS) -> int:

@@ -20,7 +20,7 @@ from tlim_runtime.outages import BrokerUnavailable
 from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
-from message_store.notices import SERVER, in_the_name_of
+from message_store.notices import SERVER, in_the_name_of, receiver_of
 from message_store.portions import portions
 from message_store.values import DeliveredRow, LogRow
 
@@ -86,7 +86,7 @@ def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) 
     envelope = Envelope(
         version=row.version,
         msg_from=in_the_name_of(body) if row.sender == SERVER else row.sender,
-        msg_to=row.recipient,
+        msg_to=receiver_of(row),
         msg_id=row.msg_id,
         msg_type=MsgType(row.msg_type),
         msg_time=row.msg_time,

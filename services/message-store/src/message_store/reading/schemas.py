@@ -3,14 +3,15 @@
 from typing import Any, Literal, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
+from tlim_protocol.identity import is_direct
 from tlim_protocol.notices import form_for
 
 from message_store.models import Message
-from message_store.notices import SERVER, in_the_name_of
+from message_store.notices import SERVER, in_the_name_of, receiver_of
 from message_store.reading.conversations_service import UNREAD_CAP, UNREAD_LOOKED_AT, Overview, Overviews
 from message_store.reading.history_service import Page
 from message_store.reading.ledger_service import Ledger
-from message_store.reading.sync_service import Changes, LogKind, conversation_name, is_direct, kind_of
+from message_store.reading.sync_service import Changes, LogKind, conversation_name, kind_of
 
 
 class HistoryMessage(BaseModel):
@@ -41,7 +42,7 @@ class HistoryMessage(BaseModel):
             recalled=message.recalled_at is not None,
             version=message.version,
             msg_from=message.sender,
-            msg_to=message.recipient,
+            msg_to=receiver_of(message),
             msg_id=message.msg_id,
             msg_type=message.msg_type,
             msg_time=message.msg_time,

@@ -3,12 +3,11 @@
 from enum import StrEnum
 from typing import NamedTuple, Protocol, assert_never
 
+from tlim_protocol.identity import is_direct
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
 from message_store.models import Message
 from message_store.reading.slice_repository import Slice
-
-_DIRECT = "u:"  # tlim_protocol.identity.conversation_of_users
 
 
 class LogKind(StrEnum):
@@ -51,11 +50,6 @@ def kind_of(message: Message) -> LogKind:
             return LogKind.NOTICE
         case other:
             assert_never(other)
-
-
-def is_direct(conversation_id: str) -> bool:
-    """Tell a conversation of two people from a session."""
-    return conversation_id.startswith(_DIRECT)
 
 
 def conversation_name(conversation_id: str, me: str) -> str:
