@@ -118,6 +118,20 @@ async def test_a_refused_upload_is_answered_while_its_body_is_still_on_its_way(s
 
 
 @pytest.mark.parametrize("service", SERVICES)
+async def test_a_body_that_nobody_reads_is_never_taken_for_the_next_request(stack: Stack, service: str) -> None:
+    address = NAMES[service]
+    hidden = f"GET {address} HTTP/1.1\r\nHost: chat.example\r\n\r\n"
+    head = f"POST {address} HTTP/1.1\r\nHost: chat.example\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.ports.gateway)
+    writer.write((head + 3 * hidden).encode())
+    async with asyncio.timeout(20):
+        answers = await reader.read()
+    writer.close()
+    assert answers.count(b"HTTP/1.1 ") - answers.count(b"HTTP/1.1 100 ") == 1
+    assert b"unread" not in answers.lower()
+
+
+@pytest.mark.parametrize("service", SERVICES)
 async def test_head_says_what_get_does_without_a_body(people: People, stack: Stack, service: str) -> None:
     (alice,) = await people("alice")
     token = f"Bearer {(await alice.http()).token}"

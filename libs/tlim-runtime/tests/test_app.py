@@ -5,13 +5,15 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 from httpx import ASGITransport, AsyncClient
+from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
+from starlette.types import Message
 from structlog.contextvars import get_contextvars
 from tlim_protocol.errors import ErrorCode
-from tlim_runtime import health
+from tlim_runtime import health, requests
 from tlim_runtime.app import build_app
 from tlim_runtime.errors import LegacyRoute
-from tlim_runtime.requests import MAX_HEADERS_BYTES
+from tlim_runtime.requests import MAX_HEADERS_BYTES, UNREAD_BODY, UnreadBodies
 from tlim_runtime.settings import ServiceSettings
 
 
@@ -205,3 +207,51 @@ def test_the_openapi_document_shows_problem_documents_only() -> None:
     assert list(answers["422"]["content"]) == ["application/problem+json"]
     assert "Problem" in document["components"]["schemas"]
     assert "HTTPValidationError" not in str(document)
+
+
+async def answer_to(body: list[bytes], **headers: str) -> tuple[Message, int]:
+    """Return the beginning of an answer that reads no body, and how many pieces of the body are left."""
+    pieces: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in body]
+    pieces[-1]["more_body"] = False
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return pieces.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    lines = {"transfer-encoding": "chunked", **headers}
+    raw = [(name.encode(), value.encode()) for name, value in lines.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": raw}
+    await UnreadBodies(Response(status_code=401))(scope, receive, send)
+    return sent[0], len(pieces)
+
+
+async def test_what_an_answer_leaves_of_a_body_is_read_up_to_a_bound_and_more_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "REST_BYTES", 10)
+    for body, headers, left, is_told in (
+        ([b"12345", b"6789"], {}, 0, False),
+        ([b"12345", b"67890", b"1"], {}, 1, True),
+        ([b"1", b"2"], {"expect": "100-continue"}, 2, True),
+    ):
+        start, pieces = await answer_to(body, **headers)
+        assert (pieces, UNREAD_BODY in Headers(raw=start["headers"])) == (left, is_told)
+
+
+async def test_a_body_that_does_not_come_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "REST_S", 0.01)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable: nothing comes")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"5")]}
+    await UnreadBodies(Response(status_code=401))(scope, receive, send)
+    assert UNREAD_BODY in Headers(raw=sent[0]["headers"])

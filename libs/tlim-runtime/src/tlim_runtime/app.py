@@ -20,6 +20,7 @@ from tlim_runtime.requests import (
     HeadMiddleware,
     ReadableRequests,
     RequestIdMiddleware,
+    UnreadBodies,
 )
 from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.turns import Turns
@@ -75,6 +76,7 @@ def build_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would name the address of the last hop: http, and the inner host
         middleware=[
+            Middleware(UnreadBodies),
             Middleware(RequestIdMiddleware),
             Middleware(MetricsMiddleware, metrics=app_metrics),
             Middleware(

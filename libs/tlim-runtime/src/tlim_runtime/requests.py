@@ -1,7 +1,9 @@
-"""Middleware around every HTTP request: request ids, unreadable requests, HEAD, and unexpected failures."""
+"""Middleware around every HTTP request: request ids, bodies, unreadable requests, HEAD, and unexpected failures."""
 
+import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -19,6 +21,16 @@ logger = get_logger(__name__)
 REQUEST_ID = "X-Request-ID"
 CLIENT_REQUEST_ID = "X-Client-Request-ID"
 """The gateway moves a client's own X-Request-ID here. It goes into our logs, beside our own id."""
+
+UNREAD_BODY = "X-Unread-Body"
+"""Tells the gateway that an answer came before the end of its request's body; the gateway removes it."""
+
+REST_BYTES = 32 * 1024 * 1024
+"""So much is read of the rest of a body. Many clients send a whole body before they read an answer. They would lose
+the answer when the connection is closed. Few files are larger."""
+
+REST_S = 5.0
+"""How long the rest of a body is read. Nothing but a connection waits meanwhile."""
 
 MAX_HEADERS_BYTES = 64 * 1024
 """The most that all header names and values may have together. A token has 1 or 2 KiB. The gateway lets more through:
@@ -58,6 +70,53 @@ class RequestIdMiddleware:
 
 def _harmless(given: str | None) -> str | None:
     return given if given is not None and _SAFE_ID.fullmatch(given) else None
+
+
+class UnreadBodies:
+    """Reads what an answer has left of its request's body, up to REST_BYTES and REST_S, before the answer begins.
+
+    If there is more, the answer has UNREAD_BODY, and the gateway closes the client's connection behind it. Otherwise
+    Caddy 2.11 would take the rest of the body for the next request: a body could hold a request that its sender may not
+    make in the name of others behind the same proxy. A client that waits for leave to send (RFC 9110 section 10.1.1)
+    gets its refusal at once.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if not _has_body(headers):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def watch() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                if "expect" not in headers:
+                    await _read_rest(watch)
+                if not is_read:
+                    MutableHeaders(scope=message)[UNREAD_BODY] = "true"
+            await send(message)
+
+        await self._app(scope, watch, answer)
+
+
+async def _read_rest(receive: Receive) -> None:
+    left = REST_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REST_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 class ReadableRequests:
