@@ -209,7 +209,7 @@ def test_the_openapi_document_shows_problem_documents_only() -> None:
     assert "HTTPValidationError" not in str(document)
 
 
-async def answer_to(body: list[bytes], **headers: str) -> tuple[Message, int]:
+async def answer_to(status: int, body: list[bytes], **headers: str) -> tuple[Message, int]:
     """Return the beginning of an answer that reads no body, and how many pieces of the body are left."""
     pieces: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in body]
     pieces[-1]["more_body"] = False
@@ -224,7 +224,7 @@ async def answer_to(body: list[bytes], **headers: str) -> tuple[Message, int]:
     lines = {"transfer-encoding": "chunked", **headers}
     raw = [(name.encode(), value.encode()) for name, value in lines.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": raw}
-    await UnreadBodies(Response(status_code=401))(scope, receive, send)
+    await UnreadBodies(Response(status_code=status))(scope, receive, send)
     return sent[0], len(pieces)
 
 
@@ -232,12 +232,13 @@ async def test_what_an_answer_leaves_of_a_body_is_read_up_to_a_bound_and_more_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(requests, "REST_BYTES", 10)
-    for body, headers, left, is_told in (
-        ([b"12345", b"6789"], {}, 0, False),
-        ([b"12345", b"67890", b"1"], {}, 1, True),
-        ([b"1", b"2"], {"expect": "100-continue"}, 2, True),
+    for status, body, headers, left, is_told in (
+        (401, [b"12345", b"6789"], {}, 0, False),
+        (401, [b"12345", b"67890", b"1"], {}, 1, True),
+        (401, [b"1", b"2"], {"expect": "100-continue"}, 2, True),
+        (408, [b"1", b"2"], {}, 2, True),
     ):
-        start, pieces = await answer_to(body, **headers)
+        start, pieces = await answer_to(status, body, **headers)
         assert (pieces, UNREAD_BODY in Headers(raw=start["headers"])) == (left, is_told)
 
 

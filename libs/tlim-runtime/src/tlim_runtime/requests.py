@@ -78,7 +78,7 @@ class UnreadBodies:
     If there is more, the answer has UNREAD_BODY, and the gateway closes the client's connection behind it. Otherwise
     Caddy 2.11 would take the rest of the body for the next request: a body could hold a request that its sender may not
     make in the name of others behind the same proxy. A client that waits for leave to send (RFC 9110 section 10.1.1)
-    gets its refusal at once.
+    gets its refusal at once, and so does a body that is refused because it is too slow.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -99,7 +99,7 @@ class UnreadBodies:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start" and not is_read:
-                if "expect" not in headers:
+                if "expect" not in headers and message["status"] != HTTPStatus.REQUEST_TIMEOUT:
                     await _read_rest(watch)
                 if not is_read:
                     MutableHeaders(scope=message)[UNREAD_BODY] = "true"
