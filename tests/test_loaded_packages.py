@@ -8,7 +8,7 @@ import pytest
 HEAVY = {"PIL", "aiodns", "aiohttp", "alembic", "boto3", "httpx", "pygments", "rich"}
 """Other processes decode pictures and run migrations. Our libraries work without the rest."""
 
-NEEDED = {"file_api": {"aiohttp"}}
+NEEDED = {"file_api": {"aiohttp", "boto3"}}
 
 PROGRAM = """
 import runpy, sys

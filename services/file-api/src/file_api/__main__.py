@@ -3,4 +3,4 @@
 from tlim_runtime.serving import serve
 
 if __name__ == "__main__":
-    serve("file_api", needs={"aiohttp"})  # aiobotocore talks to S3 with it
+    serve("file_api", needs={"aiohttp"})  # aioboto3 talks to S3 with it

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -148,7 +149,7 @@ async def open_storage(
     """Open the S3 client of this process. It connects to nothing yet: `ping` tells when S3 is away."""
     session = AioSession()
     session.register_component("data_loader", lean_loader())
-    async with session.create_client(
+    async with aioboto3.Session(botocore_session=session).client(
         "s3",
         region_name=region,
         endpoint_url=endpoint_url,
