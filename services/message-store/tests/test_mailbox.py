@@ -136,6 +136,12 @@ async def test_what_lies_far_back_is_found_in_few_looks_that_leave_no_gap() -> N
     assert max(high - low for low, high in log.blocks) == LARGEST_BLOCK
 
 
+async def test_a_look_back_goes_little_further_than_where_the_ten_thousandth_lies() -> None:
+    log = FakeLog(range(1, 400_000, 4))
+    assert await look_back(log, "alice", 0, log.newest) == Extent(log.newest - 4 * MAX_MISSED + 3, True, is_cut=True)
+    assert log.newest - log.blocks[-1][0] <= 4 * MAX_MISSED + FIRST_BLOCK
+
+
 async def test_pages_of_my_own_rows_are_empty_and_go_on() -> None:
     log = FakeLog([1, 900], own=range(2, 900))
     seqs, _ = await log.missed(50)

@@ -5,6 +5,7 @@ and receipts if there are many. So both limit what is looked at, and not only wh
 """
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Executable, bindparam, inspect, literal_column, select, text
@@ -13,7 +14,7 @@ from tlim_protocol.registry import REGISTRY, Effect
 from message_store.mailbox.repository import Mailboxes
 from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES, go_along_the_indexes
-from message_store.reading.sync_repository import ADDRESSED
+from message_store.reading.sync_repository import ADDRESSED, HEADS
 
 _RECEIPTS = [str(name) for name, kind in REGISTRY.items() if kind.effect is Effect.RECEIPT]
 
@@ -95,6 +96,7 @@ class MissedTables(Mailboxes):
         """Return up to `limit` rows after seq `after`, among the first `look_at` that were addressed to the person."""
         await go_along_the_indexes(self._session, sort=False)
         bounds = {"after": after, "one_more": look_at, "max_rows": limit, "receipts": receipts}
+        bounds["heads"] = max(HEADS, isqrt(look_at))
         rows = (await self._session.execute(_TYPED_PAGE, {"user_id": user_id, **bounds})).all()
         messages = [row[0] for row in rows if row[0] is not None]
         found, looked_at, frontier = rows[0][1:]

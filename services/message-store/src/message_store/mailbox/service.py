@@ -26,13 +26,13 @@ MAX_MISSED = 10_000
 MAX_RECEIPTS = 100
 """Up to so many receipts are sent with the rest. More say less than they cost, and sync has them."""
 
-MAX_LOOKED_AT = 100_000
+MAX_LOOKED_AT = 50_000
 """Rows that are looked at to find the newest 10,000 that are sent. In a busy group most rows are receipts."""
 
 FIRST_BLOCK = 16_384
 LARGEST_BLOCK = 1_048_576
 """Seqs that are looked back at in one statement. It looks at no more rows than this, so it never takes a second. Blocks
-grow fourfold, because most people are in few of the conversations."""
+grow up to fourfold, because most people are in few of the conversations."""
 
 WITHOUT_RECEIPTS = 1_000
 """Rows that a page looks at when receipts are left out: then most of them may be receipts."""
@@ -164,12 +164,19 @@ async def look_back(tables: MissedLog, me: str, taken: int, newest: int) -> Exte
         others += block.others
         receipts += block.receipts
         low, most = block.low, most - block.looked_at
-        width = min(width * 4, LARGEST_BLOCK)
+        width = min(width * 4, LARGEST_BLOCK, _further(width, block, most, MAX_MISSED - len(others)))
     with_receipts = len(receipts) <= MAX_RECEIPTS
     things = sorted(others + receipts, reverse=True) if with_receipts else others
     if len(things) > MAX_MISSED:
         return Extent(things[MAX_MISSED - 1] - 1, with_receipts, is_cut=True)
     return Extent(low, with_receipts, is_cut=low > taken)
+
+
+def _further(width: int, block: Block, most: int, missing: int) -> int:
+    """Return how many seqs further back the rest probably lies, if it is as dense as in a block of this width."""
+    rows = most * width // max(block.looked_at, 1)
+    things = max(missing, 0) * width // max(len(block.others), 1)
+    return min(rows, things) + FIRST_BLOCK
 
 
 def _delivery(message: Message, me: str) -> StoredMessage:

@@ -9,7 +9,7 @@ from message_store.reading.slice_repository import Slice, go_along_the_indexes, 
 # (from another device), to several people with the user among them, or to a group while the user was in it. The first
 # three are `named`. What a mailbox holds is the same without the rows by the user.
 #
-# Groups: for each group of the user we read its first 4 rows after the cursor (`heads`). That takes microseconds. A
+# Groups: for each group of the user we read its first few rows after the cursor (`heads`). That takes microseconds. A
 # column that says which groups have news would be one more row to write with every receipt.
 # Then groups with more rows are read further, up to `horizon`.
 # `reach` is the last seq that the page can contain, as far as `named` tells. It keeps us from probing every partition
@@ -44,7 +44,7 @@ _MERGED = """
                         AND (conversation_id, seq) > (members.conversation_id, greatest(joined_seq - 1, :after))
                         AND (conversation_id, seq) <= (members.conversation_id,
                             least(coalesce(left_seq, 9223372036854775807), (SELECT seq FROM reach)))
-                    ORDER BY conversation_id, seq LIMIT 4) AS first) AS head
+                    ORDER BY conversation_id, seq LIMIT :heads) AS first) AS head
             WHERE user_id = :user_id AND NOT starts_with(members.conversation_id, 'u:')
                 AND (left_seq IS NULL OR left_seq > :after)),
         near AS MATERIALIZED (SELECT seq FROM named UNION SELECT unnest(seqs) FROM heads),
@@ -57,10 +57,10 @@ _MERGED = """
         FROM heads CROSS JOIN LATERAL (
             SELECT seq FROM messages
             WHERE audience = 2 AND seq > :after AND seq <= (SELECT seq FROM horizon)
-                AND (conversation_id, seq) > (heads.conversation_id, heads.seqs[4])
+                AND (conversation_id, seq) > (heads.conversation_id, heads.seqs[CAST(:heads AS int)])
                 AND (conversation_id, seq) <= (heads.conversation_id, least(until, (SELECT seq FROM horizon)))
             ORDER BY conversation_id, seq LIMIT :one_more) AS further
-        WHERE heads.seqs[4] < (SELECT seq FROM horizon)) AS concerning
+        WHERE heads.seqs[CAST(:heads AS int)] < (SELECT seq FROM horizon)) AS concerning
     ORDER BY seq LIMIT :one_more"""
 
 
@@ -71,6 +71,10 @@ def _merged(*named: str) -> str:
 ADDRESSED = _merged(_TO_USER, _LISTING_USER)
 """Selects the first `:one_more` seqs after `:after` of rows that were addressed to the user. The user's own rows in
 groups are among them, because the index does not tell them apart."""
+
+HEADS = 4
+"""`:heads` of a page of usual size. For a page of 1,000 rows it is about the root of that: then a user's many groups
+together have the rows of a page among their heads, and a few groups may well be read as far as the page can reach."""
 
 _AFTER = slice_statement(_merged(_TO_USER, _BY_USER, _LISTING_USER))
 
@@ -88,7 +92,7 @@ class SyncReader:
         """
         # PostgreSQL expects few rows between the cursor and `reach`, and would sort all of them for each group.
         await go_along_the_indexes(self._session, sort=False)
-        return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after})
+        return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after, "heads": HEADS})
 
     async def taken(self, user_id: str, up_to: int) -> None:
         """Move the user's mailbox to seq `up_to`; writes only if it stands before that."""

@@ -202,6 +202,24 @@ async def test_a_page_looks_at_no_more_rows_than_it_needs(
         assert sum(max(map(rows_looked_at, plans)) for plans in asked) <= at_most, path
 
 
+# 60 groups that u0 is in, with 1,000 rows each.
+FILL_MANY_GROUPS = """
+    INSERT INTO members (conversation_id, user_id, joined_seq)
+    SELECT 'g' || n, 'u0', 1 FROM generate_series(0, 59) AS n;
+    INSERT INTO messages (seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body,
+                          msg_time, location, stored_at)
+    SELECT n, 'g' || n % 60, 'u7', NULL, 2, n, 'MTC-001', false, '', '[]', '', '', 0
+    FROM generate_series(1, 60000) AS n"""
+
+
+async def test_a_page_without_receipts_does_not_read_every_group_as_far_as_one_alone(mailroom: Any, owner: Any) -> None:
+    await owner.execute(FILL_MANY_GROUPS)
+    await owner.execute("ANALYZE")
+    question = mailroom.page("u0", after=10, receipts=False)
+    _, page = await plans_of_asking(mailroom.database, owner, question)
+    assert max(map(rows_looked_at, page)) <= 6_000
+
+
 @pytest.mark.parametrize("vacuum", ["", "VACUUM"])
 async def test_a_page_of_what_was_missed_looks_at_no_more_rows_than_it_needs(
     mailroom: Any, owner: Any, vacuum: str
