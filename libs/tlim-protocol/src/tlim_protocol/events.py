@@ -277,7 +277,8 @@ class MailboxNote(Event):
     `is_new`: the catch-up has just ended. `is_stale`: all of them lost their network and may resume.
 
     Without `sessions` the person has gone. `taken` is the seq up to which the devices have confirmed everything, None
-    when nobody knows. `at_most` is there when a message reached no session: the seq before it.
+    when nobody knows. `at_most` is there when a message reached no session: the seq before it. The mailbox goes back to
+    it, also if the person is present.
     """
 
     user_id: str
@@ -341,9 +342,11 @@ class MissedQuestion(Event):
 class MissedAnswer(Carrier):
     """Answer of `tlim.rpc.mailbox.missed`: a page of deliveries, and where the next one begins.
 
-    `up_to`: the page contains everything addressed to the person up to this seq. Without `more` it is the newest seq of
-    the whole log. `receipts`: receipts are among the deliveries. They are not when there are many of them. `is_cut`:
-    there was more than is sent, and the oldest was left out. Only the first answer tells it.
+    A page may be empty although `more` is true: what was looked at concerned the person, and is not sent. `up_to`: the
+    pages contain everything addressed to the person up to this seq. Without `more` it is the newest seq of the whole
+    log, in the snapshot in which the page was read. `receipts`: receipts are among the deliveries. They are not when
+    there are many of them. `is_cut`: there was more than is sent, and the oldest was left out. Only the first answer
+    tells it.
     """
 
     events: list[StoredMessage]

@@ -2,9 +2,13 @@
 
 import asyncio
 import time
+from itertools import count
 from typing import Any
 
+import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tlim_protocol.events import MailboxNote
 
 
@@ -73,6 +77,8 @@ async def test_a_mailbox_goes_back_to_a_message_that_reached_no_session(mailroom
     assert await mailroom.seqs("alice") == seqs[3:]
     await mailroom.note(MailboxNote(user_id="alice", at_most=seqs[7] - 1))
     assert await mailroom.seqs("alice") == seqs[3:]
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"], at_most=seqs[1] - 1))
+    assert await mailroom.seqs("alice") == seqs[1:]
 
 
 async def test_when_nobody_knows_what_arrived_only_what_has_settled_counts(mailroom: Any, log: Any, fill: Any) -> None:
@@ -148,17 +154,74 @@ async def test_several_notes_about_one_person_count_in_their_order(mailroom: Any
     assert [row[:3] for row in await written(log)] == [("alice", seqs[2], []), ("bob", 0, ["s9"])]
 
 
-async def test_notes_of_two_bridges_at_once_about_the_same_people_all_count(mailroom: Any, log: Any) -> None:
-    people = [f"u{number}" for number in range(300)]
-    newest = [await log.direct("bob", "alice") for _ in range(3)][-1]
+async def test_notes_of_two_bridges_at_once_about_the_same_people_all_count(
+    mailroom: Any, log: Any, database_url: str, eventually: Any
+) -> None:
+    """Both wait for one row in the middle: if each had locked its own half, neither could go on."""
+    people = ["ann", "ben", "cid"]
+    newest = await log.direct("bob", "alice")
+    await mailroom.note(*[MailboxNote(user_id=one) for one in people])
+    blocker = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    blocking = blocker.transaction()
+    await blocking.start()
+    await blocker.execute("SELECT FROM mailboxes WHERE user_id = 'ben' FOR UPDATE")
 
-    async def note(turn: int) -> None:
-        order = people if turn % 2 else people[::-1]
-        notes = [MailboxNote(user_id=one, sessions=[f"s{turn}"]) for one in order]
+    async def note(order: list[str]) -> None:
+        present = [MailboxNote(user_id=one, sessions=["s1"]) for one in order]
         gone = [MailboxNote(user_id=one, taken=newest) for one in reversed(order)]
-        await mailroom.note(*notes, *gone, settled_seq=turn, settled_at=turn)
+        await mailroom.note(*present, *gone)
 
-    await asyncio.gather(*[note(turn) for turn in range(1, 9)])
-    rows = await written(log)
-    assert sorted(row[0] for row in rows) == sorted(people)
-    assert all(row[1:] == (newest, [], None) for row in rows)
+    async def both_wait() -> None:
+        waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+        assert await log.connection.fetchval(waiting) == 2
+
+    both = asyncio.gather(note(people), note(people[::-1]))
+    await eventually(both_wait)
+    await blocking.rollback()
+    await blocker.close()
+    await both
+    assert await written(log) == [(one, newest, [], None) for one in people]
+
+
+async def test_a_sync_and_a_note_about_new_people_do_not_wait_for_each_other_for_ever(
+    mailroom: Any, http: Any, log: Any
+) -> None:
+    newest = await log.direct("bob", "alice")
+    notes = [MailboxNote(user_id=one, sessions=["s1"]) for one in ("alice", "bob")]
+    syncs = [http.read(one, "sync", after=newest) for one in ("bob", "alice")]
+    await asyncio.gather(mailroom.note(*notes), *syncs, mailroom.note(*notes[::-1], settled_seq=newest, settled_at=1))
+    assert [row[:3] for row in await written(log)] == [("alice", newest, ["s1"]), ("bob", newest, ["s1"])]
+
+
+SEQ = st.integers(0, 10)
+NOTE: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.builds(dict, sessions=st.just(["s1"]), is_new=st.booleans()),
+    st.builds(dict, sessions=st.just(["s1"]), is_stale=st.just(True), taken=st.none() | SEQ),
+    st.builds(dict, taken=st.none() | SEQ, at_most=st.none() | SEQ),
+)
+EXAMPLES = count()
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    batches=st.lists(st.lists(NOTE, min_size=1, max_size=4), max_size=5),
+    settled=st.lists(st.none() | st.tuples(SEQ, st.sampled_from([-60_000, 60_000])), min_size=5, max_size=5),
+    times=st.integers(2, 3),
+)
+async def test_notes_that_are_repeated_because_no_answer_came_change_nothing_more(
+    mailroom: Any, log: Any, batches: list[list[dict[str, Any]]], settled: list[tuple[int, int] | None], times: int
+) -> None:
+    once, repeated = (f"{name}{next(EXAMPLES)}" for name in ("ann", "ben"))
+    await log.connection.execute("UPDATE delivery SET settled_seq = 0, settled_at = 0")
+    while await log.direct("bob", "alice") < 10:  # so that no seq of a note is newer than the log
+        pass
+    for batch, what in zip(batches, settled, strict=False):
+        to_settle = {} if what is None else {"settled_seq": what[0], "settled_at": now_ms() + what[1]}
+        for user_id, how_often in ((once, 1), (repeated, times)):
+            notes = [MailboxNote(user_id=user_id, **note) for note in batch]
+            for _ in range(how_often):
+                await mailroom.note(*notes, **to_settle)
+    rows = {row[0]: (row[1], row[2], row[3] is None) for row in await written(log)}
+    assert rows.get(once) == rows.get(repeated)
