@@ -54,6 +54,20 @@ async def test_a_session_commits_on_success(database: Database) -> None:
     assert await names(database) == ["one"]
 
 
+async def test_a_snapshot_shows_nothing_that_was_committed_meanwhile_and_leaves_later_sessions_as_they_were(
+    database: Database,
+) -> None:
+    level = text("SHOW transaction_isolation")
+    async with database.snapshot() as session:
+        assert list(await session.scalars(text("SELECT name FROM thing"))) == []
+        async with database.session() as other:
+            await other.execute(text(INSERT))
+        assert list(await session.scalars(text("SELECT name FROM thing"))) == []
+    assert await names(database) == ["one"]
+    async with database.session() as one, database.session() as other:
+        assert {await one.scalar(level), await other.scalar(level)} == {"read committed"}
+
+
 async def insert(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:
     async with database.session() as session:
         for _ in range(times):

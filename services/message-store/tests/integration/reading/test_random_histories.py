@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from message_store.mailbox import service
 from message_store.reading.sync_service import LogKind
 from tlim_protocol.events import MailboxNote
 
@@ -14,17 +16,14 @@ EXAMPLES = count()
 
 PERSON = st.integers(0, len(PEOPLE) - 1)
 WHICH = st.integers(0, 30)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("say"), PERSON, st.just(0)),
-        st.tuples(st.just("write"), PERSON, PERSON),
-        st.tuples(st.just("read"), PERSON, WHICH),
-        st.tuples(st.just("recall"), PERSON, WHICH),
-        st.tuples(st.just("tell"), PERSON, PERSON),
-        st.tuples(st.just("come or go"), PERSON, st.just(0)),
-        st.tuples(st.just("go away"), PERSON, st.just(0)),
-    ),
-    max_size=40,
+STEP = st.one_of(
+    st.tuples(st.just("say"), PERSON, st.just(0)),
+    st.tuples(st.just("write"), PERSON, PERSON),
+    st.tuples(st.just("read"), PERSON, WHICH),
+    st.tuples(st.just("recall"), PERSON, WHICH),
+    st.tuples(st.just("tell"), PERSON, PERSON),
+    st.tuples(st.just("come or go"), PERSON, st.just(0)),
+    st.tuples(st.just("go away"), PERSON, st.just(0)),
 )
 
 
@@ -121,7 +120,7 @@ def is_delivered(item: dict[str, Any], me: str) -> bool:
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(steps=STEPS, limit=st.integers(1, 30))
+@given(steps=st.lists(STEP, max_size=40), limit=st.integers(1, 30))
 async def test_the_list_sync_and_the_mailbox_say_what_a_recomputation_says(
     http: Any, log: Any, mailroom: Any, steps: list[tuple[str, int, int]], limit: int
 ) -> None:
@@ -140,3 +139,40 @@ async def test_the_list_sync_and_the_mailbox_say_what_a_recomputation_says(
         told = await told_by_sync(http, me, limit)
         assert [item["seq"] for item in told] == [seq for seq, who in memory.concerned.items() if me in who]
         assert missed == [item["seq"] for item in told if item["seq"] > taken and is_delivered(item, me)]
+
+
+SMALL = {"MAX_MISSED": 5, "MAX_RECEIPTS": 2, "FIRST_BLOCK": 2, "LARGEST_BLOCK": 8, "WITHOUT_RECEIPTS": 3}
+"""Limits of mailboxes that a short history can reach."""
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(service, name, value)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=st.lists(STEP, min_size=15, max_size=40), limit=st.integers(1, 4))
+@pytest.mark.usefixtures("small_limits")
+async def test_of_a_long_absence_the_newest_come_and_receipts_if_they_are_few(
+    http: Any, log: Any, mailroom: Any, steps: list[tuple[str, int, int]], limit: int
+) -> None:
+    example = next(EXAMPLES)
+    people = tuple(f"{name}{example}" for name in PEOPLE)
+    memory = Memory(log, f"group {example}", people, inside=set(people))
+    begin = await log.group(memory.session_id, *people)
+    memory.concerned[begin] = set(people)
+    for step in steps:
+        await memory.take(*step)
+    for me in people:
+        await mailroom.note(MailboxNote(user_id=me, taken=begin - 1))
+        events, last = await mailroom.missed(me, limit)
+        told = [item for item in await told_by_sync(http, me, 50) if is_delivered(item, me)]
+        receipts = [item["seq"] for item in told if item["kind"] == LogKind.RECEIPT]
+        things = [item["seq"] for item in told if last.receipts or item["kind"] != LogKind.RECEIPT]
+        assert [event.seq for event in events] == things[-SMALL["MAX_MISSED"] :]
+        assert last.is_cut == (len(things) > SMALL["MAX_MISSED"])
+        assert last.is_cut or last.receipts == (len(receipts) <= SMALL["MAX_RECEIPTS"])
+        assert len({event.seq for event in events}.intersection(receipts)) <= SMALL["MAX_RECEIPTS"]
