@@ -330,7 +330,8 @@ class MissedQuestion(Event):
     """Request of `tlim.rpc.mailbox.missed`: what a person has missed, after seq `after`, oldest first.
 
     Without `after` it begins where the person's mailbox stands. `receipts`: whether receipts are wanted. It is what the
-    answer to the first question said.
+    answer to the first question said. The store answers a few of these questions at a time, and the first one about
+    somebody who was away for months takes a second: an asker waits for more than 2 s.
     """
 
     user_id: str
