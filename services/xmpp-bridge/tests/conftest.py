@@ -124,3 +124,26 @@ async def entrance(request: pytest.FixtureRequest) -> Entrance:
     """An entrance with the bounds that the test's module names."""
     bounds = {"LIMIT": 10, "PACE": 15, "BYTES": 100_000, "PEOPLE": 1_000}
     return Entrance(*(getattr(request.module, name, usual) for name, usual in bounds.items()))
+
+
+class EverybodyIsThere:
+    """A server without our module: the bridge sends everything, and the server keeps it for people who are away."""
+
+    server_keeps = True
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+
+    async def settled(self) -> None:
+        pass
+
+    def is_due(self, user_id: str, seq: int) -> bool:
+        raise AssertionError(f"asked whether {user_id} gets {seq}")
+
+    def handed_over(self, seq: int) -> None:
+        pass
+
+
+@pytest.fixture
+def everybody() -> EverybodyIsThere:
+    return EverybodyIsThere()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest_asyncio
@@ -103,10 +103,16 @@ class NothingRecalled:
 class Deliveries:
     """What consumer.py does with a subscriber: a batch comes again until there are verdicts."""
 
-    def __init__(self, component: Component) -> None:
+    def __init__(self, component: Component, everybody: Any) -> None:
         self._component = component
         self._outbox = OutboxSubscriber(
-            component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics(), accept=Accept.ADDRESSED
+            component,
+            ADDRESSES,
+            Awaited(),
+            Backlog(NothingRecalled()),
+            Metrics(),
+            accept=Accept.ADDRESSED,
+            presence=everybody,
         )
         component.start(lambda _: None, on_lost=self._go_back)
 
@@ -131,9 +137,9 @@ async def server() -> AsyncIterator[ServerWithLimit]:
 
 
 @pytest_asyncio.fixture
-async def deliveries(server: ServerWithLimit) -> AsyncIterator[Deliveries]:
+async def deliveries(server: ServerWithLimit, everybody: Any) -> AsyncIterator[Deliveries]:
     component = Component(ADDRESSES, "secret", "127.0.0.1", await server.start(), timeout=timedelta(seconds=5))
-    yield Deliveries(component)
+    yield Deliveries(component, everybody)
     await component.close()
 
 

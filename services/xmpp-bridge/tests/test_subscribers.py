@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterable
+from typing import Any
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, StoredMessage
@@ -50,9 +51,15 @@ def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
     return StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
 
 
-def subscriber(component: FakeComponent) -> OutboxSubscriber:
+def subscriber(component: FakeComponent, everybody: Any) -> OutboxSubscriber:
     return OutboxSubscriber(
-        component, ADDRESSES, Awaited(), Backlog(NothingRecalled()), Metrics(), accept=Accept.DIVERTED
+        component,
+        ADDRESSES,
+        Awaited(),
+        Backlog(NothingRecalled()),
+        Metrics(),
+        accept=Accept.DIVERTED,
+        presence=everybody,
     )
 
 
@@ -61,26 +68,26 @@ def batch_of(*data: bytes) -> list[Incoming]:
     return [Incoming(subject, one, stream_seq=place, received_at=0) for place, one in enumerate(data, 1)]
 
 
-async def test_each_receiver_and_then_its_sender_gets_each_message_in_stream_order() -> None:
+async def test_each_receiver_and_then_its_sender_gets_each_message_in_stream_order(everybody: Any) -> None:
     component = FakeComponent()
     batch = batch_of(*(group_message(seq, members).to_bytes() for seq, members in ((1, 2), (2, 3))))
-    assert await subscriber(component).handle(batch) == [DONE, DONE]
+    assert await subscriber(component, everybody).handle(batch) == [DONE, DONE]
     assert component.receivers == ["user0", "user1", "alice", "user0", "user1", "user2", "alice"]
 
 
-async def test_poison_is_named_and_its_neighbours_are_delivered() -> None:
+async def test_poison_is_named_and_its_neighbours_are_delivered(everybody: Any) -> None:
     component = FakeComponent()
     batch = batch_of(b"nonsense", group_message(2, 1).to_bytes())
-    first, second = await subscriber(component).handle(batch)
+    first, second = await subscriber(component, everybody).handle(batch)
     assert isinstance(first, Poison)
     assert second == DONE
     assert component.receivers == ["user0", "alice"]
 
 
-async def test_a_big_message_to_the_biggest_group_does_not_fill_memory() -> None:
+async def test_a_big_message_to_the_biggest_group_does_not_fill_memory(everybody: Any) -> None:
     component = FakeComponent()
     batch = batch_of(group_message(1, BIGGEST_GROUP, "x" * 20_000).to_bytes())
-    handle = subscriber(component).handle
+    handle = subscriber(component, everybody).handle
     tracemalloc.start()
     try:
         await handle(batch)

@@ -17,6 +17,7 @@ from xmpp_bridge import endpoints, message_endpoints
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
+from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import MessageIntake
@@ -97,6 +98,9 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
+    mailroom = Mailroom(
+        component, broker, addresses, app.state.metrics, timeout_s=settings.xmpp_timeout.total_seconds()
+    )
     outbox = OutboxSubscriber(
         component,
         addresses,
@@ -104,20 +108,29 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         Backlog(broker),
         app.state.metrics,
         accept=settings.accept,
+        presence=mailroom,
         heard=pace.heard,
     )
     consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)
     app.state.health.add("deliveries", consumer.ping)
+    app.state.health.add("mailboxes", mailroom.ping)
     requests = TokenRequests(app.state.token_desk, component, addresses)
-    component.start(intake.take, requests.take, lambda: consumer.go_back(outbox.connection_lost()))
+
+    def went_down() -> None:
+        consumer.go_back(outbox.connection_lost())
+        mailroom.went_down()
+
+    mailroom.start()
+    component.start(intake.take, requests.take, on_presence=mailroom.hear, on_up=mailroom.went_up, on_lost=went_down)
     await consumer.start()
     try:
         yield
     finally:
         # Without a connection the batch in hand cannot be finished: it would wait for a connection.
         await (consumer.stop() if component.is_connected else consumer.abort())
+        await mailroom.stop()
         await component.close()
         await requests.close()
         with suppress(TimeoutError):

@@ -53,6 +53,8 @@ class Component:
         self._addresses = addresses
         self._on_message: Callable[[Element], None] = _ignore
         self._on_request: Callable[[Element], bool] = _decline
+        self._on_presence: Callable[[Element], None] = _ignore
+        self._on_up: Callable[[], None] = _bear_it
         self._on_lost: Callable[[], None] = _bear_it
         self._timeout = timeout.total_seconds()
         self._wire = Wire(addresses.component, secret, host, port, self._on_stanza)
@@ -76,14 +78,19 @@ class Component:
         self,
         on_message: Callable[[Element], None],
         on_request: Callable[[Element], bool] | None = None,
+        *,
+        on_presence: Callable[[Element], None] | None = None,
+        on_up: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         """Connect, and connect again whenever the connection is lost, until `close`.
 
-        `on_request` gets each `<iq>` first. It returns False to leave the request to service discovery. `on_lost` is
-        called when a connection is lost, before the next one is made.
+        `on_request` gets each `<iq>` first. It returns False to leave the request to service discovery. `on_up` is
+        called when a connection can be used, `on_lost` when it is lost, before the next one is made.
         """
         self._on_message = on_message
+        self._on_presence = on_presence or _ignore
+        self._on_up = on_up or _bear_it
         self._on_request = on_request or _decline
         self._on_lost = on_lost or _bear_it
         self._keeping.start()
@@ -169,7 +176,8 @@ class Component:
                 self._on_message(stanza)
             elif stanza.tag == IQ:
                 self._on_iq(stanza)
-            # The bridge ignores presences. The diverting module replays one for every session.
+            else:
+                self._on_presence(stanza)
         except Exception:  # an exception that leaves this callback would close the connection for all users
             logger.exception("a stanza could not be handled", stanza=stanza.tag, sender=stanza.get("from"))
 
@@ -192,6 +200,7 @@ class Component:
     def _went_up(self, _event: object) -> None:
         logger.info("component connected")
         self._keeper.went_up()
+        self._on_up()
 
     def _went_down(self, reason: str, was_up: bool) -> None:
         self._reason, self._stream_error = self._stream_error or reason, ""
@@ -206,8 +215,8 @@ class Component:
         self._stream_error = f"the server says {error['condition']}"
 
 
-def _ignore(_message: Element) -> None:
-    """Drop a message: the default until `start` gives a callback."""
+def _ignore(_stanza: Element) -> None:
+    """Drop a message or a presence: the default until `start` gives a callback."""
 
 
 def _decline(_iq: Element) -> bool:
@@ -216,7 +225,7 @@ def _decline(_iq: Element) -> bool:
 
 
 def _bear_it() -> None:
-    """Do nothing about a lost connection: the keeper makes another one anyway."""
+    """Do nothing about a connection that came or went: the keeper makes another one anyway."""
 
 
 def _chunks(stanzas: Iterable[str]) -> Iterator[str]:

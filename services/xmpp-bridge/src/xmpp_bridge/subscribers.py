@@ -1,10 +1,11 @@
 """Delivers what the store has committed, as stanzas. An event is acknowledged when the XMPP server has its stanzas."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
-from tlim_protocol.events import OutEvent, read_out_event
+from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
@@ -24,6 +25,18 @@ class Deliverer(Protocol):
     async def barrier(self) -> None: ...
 
 
+class Presence(Protocol):
+    """Who is present (mailroom.Mailroom)."""
+
+    turn: asyncio.Lock
+
+    @property
+    def server_keeps(self) -> bool: ...
+    async def settled(self) -> None: ...
+    def is_due(self, user_id: str, seq: int) -> bool: ...
+    def handed_over(self, seq: int) -> None: ...
+
+
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
 
@@ -41,11 +54,13 @@ class OutboxSubscriber:
         metrics: Metrics,
         *,
         accept: Accept,
+        presence: Presence,
         heard: Callable[[OutEvent], None] = lambda _event: None,
     ) -> None:
         self._component = component
         self._addresses = addresses
         self._accept = accept
+        self._presence = presence
         self._awaited = awaited
         self._backlog = backlog
         self._heard = heard
@@ -65,27 +80,31 @@ class OutboxSubscriber:
             self._heard(event)
         good = [incoming for incoming, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
         poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
+        await self._presence.settled()
         with self._seconds.time():
-            remaining = await self._backlog.without_recalled(events, [one.received_at for one in good])
-            self._lately.check()
-            try:
-                await self._deliver(self._stanzas(zip(good, remaining, strict=True), poison))
-            except Unavailable as error:
-                self._backlog.fall_behind()
-                if isinstance(error, ComponentLost):
-                    self._culprits.note_loss(first, last)
-                raise
-            self._lately.end()
+            async with self._presence.turn:
+                remaining = await self._backlog.without_recalled(events, [one.received_at for one in good])
+                self._lately.check()
+                try:
+                    await self._deliver(self._stanzas(zip(good, remaining, strict=True), poison))
+                except Unavailable as error:
+                    self._backlog.fall_behind()
+                    if isinstance(error, ComponentLost):
+                        self._culprits.note_loss(first, last)
+                    raise
+                self._lately.end()
+        self._presence.handed_over(max((event.seq for event in events if isinstance(event, StoredMessage)), default=0))
         self._culprits.note_passed(last)
         return [poison.get(incoming.stream_seq, DONE) for incoming in batch]
 
     def connection_lost(self) -> int | None:
         """Return where in the stream delivery begins again, or None to go on from where it is.
 
-        What the server took over in the last seconds is delivered again (delivered.py).
+        A server that keeps deliveries may have lost those of the last seconds. They are delivered again (delivered.py).
         """
         self._backlog.fall_behind()
-        return self._lately.take_back()
+        first = self._lately.take_back()
+        return first if self._presence.server_keeps else None
 
     async def _deliver(self, stanzas: Iterator[tuple[Incoming, str]]) -> None:
         if not self._culprits.are_feared:
@@ -107,8 +126,10 @@ class OutboxSubscriber:
 
         A stanza that ends the connection is left out. Its message is noted in `poison`, by its place in the stream.
         """
-        for message, event in events:
-            for stanza in write_event(event, self._addresses, self._accept):
+        is_kept = self._presence.server_keeps
+        for message, whole in events:
+            event = whole if is_kept else self._to_present(whole)
+            for stanza in write_event(event, self._addresses, self._accept, is_kept=is_kept):
                 if self._culprits.is_found(message, stanza):
                     size = len(stanza.encode())
                     poison[message.stream_seq] = Poison(
@@ -117,6 +138,13 @@ class OutboxSubscriber:
                     continue
                 self._sent.inc()
                 yield message, stanza
+
+    def _to_present(self, event: OutEvent) -> OutEvent:
+        """Return the event for those of its recipients that are there. The others get it when they come."""
+        if isinstance(event, RejectedMessage) or not event.recipients:
+            return event
+        present = [user_id for user_id in event.recipients if self._presence.is_due(user_id, event.seq)]
+        return event.model_copy(update={"recipients": present})
 
 
 def _read(data: bytes) -> OutEvent | Poison:

@@ -1,6 +1,7 @@
 """Pure translation between XMPP stanzas and what the services say; golden files in tests/golden show every case."""
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
@@ -11,7 +12,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.notices import Element, long_form, newcomers, short_form
 from tlim_protocol.registry import REGISTRY, Effect
-from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
+from tlim_protocol.stanzas import CARBONS_NS, DELAY_NS, FORWARD_NS, HINTS_NS, TLIM_NS, Tag
 from tlim_runtime.errors import TooManyRequests
 
 from xmpp_bridge.markup import STANZAS_NS, escape_text, id_attribute, quote
@@ -30,6 +31,7 @@ PRESENCE = f"{_COMPONENT}presence"
 _FORWARDED = f"{{{FORWARD_NS}}}forwarded"
 _MAX_LOCATION = 20  # enough for `web` and `mobile`; every stored row keeps it, so it is short
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
+_NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
 _NO_CARBONS = f"<private xmlns='{CARBONS_NS}'/>"  # XEP-0280 section 9
 _LONGEST_ESCAPE = 6  # `&quot;`: no character takes more bytes on the wire
 
@@ -135,8 +137,10 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
         return True
 
 
-def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
+def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept, *, is_kept: bool = True) -> Iterator[str]:
     """Yield the stanzas of an out event: a delivery for each recipient, then the answers to the sender's devices.
+
+    `is_kept`: the XMPP server keeps deliveries for people who are away. If not, it is told so (XEP-0334).
 
     The device that sent the message gets `stored` or an error. The sender's other devices get a copy of a stored
     message, but only if `accept` says that the server has our module. A server without it has already made copies
@@ -148,7 +152,7 @@ def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept) -> 
             yield write_error(read_refusal(event), hears, event.stanza_id, addresses)
         return
     if event.recipients:
-        yield from _write_deliveries(event, addresses)
+        yield from _write_deliveries(event, addresses, "" if is_kept else _NO_STORE)
     is_copied = event.is_news and event.tells_sender and REGISTRY[event.envelope.msg_type].sent_by_clients
     if is_copied and accept is not Accept.ADDRESSED:
         yield _write_sent(event, hears, addresses)
@@ -161,23 +165,43 @@ def read_refusal(event: RejectedMessage) -> TlimError:
     return TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
 
 
-def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
+def write_missed(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
+    """Yield the deliveries of a message that its recipients missed, with the time when it was stored (XEP-0203)."""
+    stored_at = datetime.fromtimestamp(event.stored_at / 1_000, UTC)
+    stamp = stored_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")  # XEP-0082 section 3.2
+    delay = f"<delay xmlns='{DELAY_NS}' from='{addresses.domain}' stamp='{stamp}'/>"
+    yield from _write_deliveries(event, addresses, delay + _NO_STORE)
+
+
+def write_caught_up(user_id: str, up_to: int, addresses: BridgeAddresses, *, is_cut: bool) -> str:
+    """Return the mark behind what a person has missed: all of it up to the seq `up_to` has come.
+
+    `is_cut`: the oldest was left out, and is in sync. A headline goes to all devices that are there, and is never kept.
+    """
+    more = "true" if is_cut else "false"
+    return (
+        f"<message type='headline' from='{addresses.domain}' to={quote(f'{user_id}@{addresses.domain}')}>"
+        f"<{Tag.CAUGHT_UP} xmlns='{TLIM_NS}' seq='{up_to}' more='{more}'/>{_NO_STORE}</message>"
+    )
+
+
+def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses, hints: str) -> Iterator[str]:
     # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members.
     envelope = event.envelope
     if REGISTRY[envelope.msg_type].effect is Effect.NOTICE:
-        yield from _write_notices(event, addresses)
+        yield from _write_notices(event, addresses, hints)
         return
-    sender, rest = quote(f"{envelope.msg_from}@{addresses.domain}"), _content(event)
+    sender, rest = quote(f"{envelope.msg_from}@{addresses.domain}"), _content(event, hints)
     for recipient in event.recipients:
         yield _delivery(sender, recipient, rest, addresses)
 
 
-def _write_notices(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
+def _write_notices(event: StoredMessage, addresses: BridgeAddresses, hints: str) -> Iterator[str]:
     # A notice comes from the server itself, because only the server can send one. The envelope names the user that
     # caused it.
     envelope, sender = event.envelope, quote(addresses.domain)
     added = frozenset[str]().union(*map(newcomers, envelope.body))
-    long, short = (_content(_with_body(event, map(form, envelope.body))) for form in (long_form, short_form))
+    long, short = (_content(_with_body(event, map(form, envelope.body)), hints) for form in (long_form, short_form))
     for recipient in event.recipients:
         yield _delivery(sender, recipient, long if recipient in added else short, addresses)
 
@@ -190,12 +214,12 @@ def _delivery(sender: str, recipient: str, rest: str, addresses: BridgeAddresses
     return f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
 
 
-def _content(event: StoredMessage) -> str:
+def _content(event: StoredMessage, hints: str = "") -> str:
     envelope = event.envelope
     return (
         f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
         f"<{Tag.TLIM} xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
-        f"{_recalled(envelope)}{_no_store(envelope)}</message>"
+        f"{_recalled(envelope)}{hints or _no_store(envelope)}</message>"
     )
 
 
@@ -227,7 +251,7 @@ def _recalled(envelope: Envelope) -> str:
 def _no_store(envelope: Envelope) -> str:
     # A receipt waits for nobody: sync and the ledger of the message have it. The server's storage for people who are
     # away has an end, and receipts would fill it.
-    return f"<no-store xmlns='{HINTS_NS}'/>" if REGISTRY[envelope.msg_type].effect is Effect.RECEIPT else ""
+    return _NO_STORE if REGISTRY[envelope.msg_type].effect is Effect.RECEIPT else ""
 
 
 def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresses) -> str:
@@ -236,7 +260,7 @@ def _write_stored(event: StoredMessage, reply_to: str, addresses: BridgeAddresse
     return (
         f"<message type='headline' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(event.stanza_id)}>"
         f"<{Tag.STORED} xmlns='{TLIM_NS}' msg_id={msg_id} seq='{event.seq}' time='{event.stored_at}'/>"
-        f"<no-store xmlns='{HINTS_NS}'/></message>"
+        f"{_NO_STORE}</message>"
     )
 
 

@@ -26,6 +26,13 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import (
     AcceptedMessage,
+    LiveAnswer,
+    LivePerson,
+    LiveQuestion,
+    MailboxNoted,
+    MailboxNotes,
+    MissedAnswer,
+    MissedQuestion,
     OutEvent,
     SeqsAnswer,
     SeqsQuestion,
@@ -33,7 +40,7 @@ from tlim_protocol.events import (
     UserMeet,
     UsersKnown,
 )
-from tlim_protocol.registry import MsgType
+from tlim_protocol.registry import REGISTRY, Effect, MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOX, StreamName
 from tlim_protocol.subjects import Rpc, out_message_id, subject_out
 from tlim_runtime.broker import Broker
@@ -70,21 +77,31 @@ class XmppServerProcess:
         self.ports = Ports.random()
         self.authority = authority
         self.client_side = ServerAddress("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
-        self._server = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
+        self.software = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
         self._log = home / "output.log"
-        self._program = self._server.prepare()
+        self._program = self.software.prepare()
         self.start()
-        self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
+        self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
         for user, password in PASSWORDS.items():
-            self._server.register(user, password)
+            self.software.register(user, password)
         self._process.stop()  # in order: it writes accounts to disk some time later, and tests kill it
         self.start()
-        self._process.wait_ready(lambda: self._server.ready(self._process.tail()))
+        self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
+
+    async def register(self, user: str, password: str) -> None:
+        """Create an account while the server runs."""
+        await asyncio.to_thread(self.software.register, user, password)
 
     def start(self) -> None:
         """Start it without waiting: called from a test it must not stop the test's own event loop."""
         program = self._program
         self._process = ServerProcess(program.name, program.command, self._log, env=program.environment)
+
+    async def restart(self) -> None:
+        """Stop it in order, and return when it is ready again."""
+        await asyncio.to_thread(self._process.stop)
+        self.start()
+        await asyncio.to_thread(self._process.wait_ready, lambda: self.software.ready(self._process.tail()))
 
     @property
     def pid(self) -> int:
@@ -138,6 +155,55 @@ class Recalls:
         return SeqsAnswer(seqs=sorted(self.recalled.intersection(self.asked))).to_bytes()
 
 
+@dataclass
+class Mailboxes:
+    """Message-store's log and mailboxes, as the bridge sees them. A number only rises here."""
+
+    recalls: Recalls
+    log: list[StoredMessage] = field(default_factory=list)
+    taken: dict[str, int] = field(default_factory=dict)
+    live: dict[str, list[str]] = field(default_factory=dict)
+
+    async def note(self, data: bytes) -> bytes:
+        for note in MailboxNotes.from_bytes(data).notes:
+            self.live[note.user_id] = note.sessions
+            self.taken[note.user_id] = max(self.taken.get(note.user_id, 0), note.taken or 0)
+        return MailboxNoted().to_bytes()
+
+    async def is_live(self, user_id: str) -> None:
+        """Hold when the person's catch-up is over."""
+        assert self.live.get(user_id)
+
+    async def who_was_live(self, data: bytes) -> bytes:
+        assert LiveQuestion.from_bytes(data).after_user == ""
+        people = [LivePerson(user_id=name, sessions=sessions) for name, sessions in self.live.items() if sessions]
+        return LiveAnswer(people=people, more=False).to_bytes()
+
+    async def missed(self, data: bytes) -> bytes:
+        if not self.recalls.is_up:
+            raise Unavailable("the database is away")
+        question = MissedQuestion.from_bytes(data)
+        user_id, newest = question.user_id, max((row.seq for row in self.log), default=0)
+        after = self.taken.get(user_id, 0) if question.after is None else question.after
+        rows = sorted({row.seq: row for row in self.log if user_id in row.recipients and row.seq > after}.items())
+        recalled = self._recalled()
+        page = [row.model_copy(update={"recipients": [user_id]}) for _, row in rows if _key(row) not in recalled]
+        limit, more = question.limit, len(page) > question.limit
+        following = page[limit - 1].seq if more else max(newest, after)
+        return MissedAnswer(
+            events=page[:limit], next=following, more=more, up_to=following, receipts=question.receipts
+        ).to_bytes()
+
+    def _recalled(self) -> set[tuple[str, str]]:
+        notices = [one.envelope for one in self.log if REGISTRY[one.envelope.msg_type].effect is Effect.RECALL]
+        by_name = {(notice.msg_from, element["msg_id"]) for notice in notices for element in notice.body}
+        return by_name | {_key(row) for row in self.log if row.seq in self.recalls.recalled}
+
+
+def _key(row: StoredMessage) -> tuple[str, str]:
+    return row.envelope.msg_from, row.envelope.msg_id
+
+
 class Bridge:
     """A running xmpp-bridge and its HTTP side."""
 
@@ -163,6 +229,7 @@ class World:
     broker: Broker
     directory: Directory
     recalls: Recalls
+    mailboxes: Mailboxes
     stack: AsyncExitStack
 
     def settings(self, **changes: Any) -> Settings:
@@ -212,6 +279,8 @@ class World:
     async def publish(self, *events: OutEvent) -> None:
         """Say what the store would say."""
         for event in events:
+            if isinstance(event, StoredMessage):
+                self.mailboxes.log.append(event)
             kind = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
             await self.broker.publish(subject_out(kind, "any"), event.to_bytes(), out_message_id(event))
 
@@ -224,9 +293,13 @@ class World:
 async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, broker: Broker) -> AsyncIterator[World]:
     directory, recalls = Directory(), Recalls()
     await broker.respond(Rpc.USER_MEET, directory.answer, "directory")
+    mailboxes = Mailboxes(recalls)
     await broker.respond(Rpc.MESSAGE_RECALLED, recalls.answer, "store")
+    await broker.respond(Rpc.MAILBOX_NOTE, mailboxes.note, "store")
+    await broker.respond(Rpc.MAILBOX_LIVE, mailboxes.who_was_live, "store")
+    await broker.respond(Rpc.MAILBOX_MISSED, mailboxes.missed, "store")
     async with AsyncExitStack() as stack:
-        yield World(xmpp_server, clean_jetstream, broker, directory, recalls, stack)
+        yield World(xmpp_server, clean_jetstream, broker, directory, recalls, mailboxes, stack)
 
 
 def text_envelope(msg_id: str, text: str = "hello", **changes: Any) -> Envelope:

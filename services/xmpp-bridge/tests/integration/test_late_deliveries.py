@@ -34,9 +34,10 @@ async def test_while_the_store_cannot_be_asked_late_messages_wait(world: Any, st
         await eventually(bridge.is_ready)
 
 
-async def test_fresh_messages_are_not_asked_about(world: Any, stored: Any) -> None:
-    world.recalls.is_up = False
+async def test_fresh_messages_are_not_asked_about(world: Any, stored: Any, eventually: Any) -> None:
     async with world.ready_bridge():
         bob = await world.login("bob")
+        await eventually(lambda: world.mailboxes.is_live("bob"))
+        world.recalls.is_up = False
         await world.publish(stored(stored_at=time.time_ns() // 1_000_000))
         assert (await bob.expect(Delivered)).seq == 100

@@ -1,0 +1,158 @@
+"""Sends people what they have missed, out of the log, before they get anything newer."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Protocol
+
+from tlim_protocol.events import MissedAnswer, MissedQuestion, StoredMessage
+from tlim_runtime.background import Background, cancellable
+from tlim_runtime.errors import TooManyRequests
+from tlim_runtime.logging import get_logger
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import Unavailable
+from tlim_runtime.throttle import Throttle
+
+from xmpp_bridge.component import ComponentDown
+from xmpp_bridge.mailbox import Notes, Store, ask_missed
+from xmpp_bridge.roll import Person, Roll
+from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
+
+logger = get_logger(__name__)
+
+AT_ONCE = 8
+"""People that catch up at the same time. When a server has been restarted, everybody comes at once."""
+
+PER_PERSON = "30/minute"
+"""A device may come and go all the time. From here on its person waits."""
+
+PAGE = 100
+"""Messages that are asked for at a time, and sent without a break. Live deliveries take their turn between pages."""
+
+PAGES_BESIDE = 5
+"""Pages at the end that may be out of date when they come. After that live deliveries wait for one page."""
+
+LARGEST_STANZA = 8 * 1024 * 1024
+"""The XMPP server ends the connection at a larger one (deploy/). It is left out here, and is in sync."""
+
+_MOST_BYTES = 4  # of a character in UTF-8
+
+RETRY_S = 1.0
+"""The pause after a question that the store did not answer."""
+
+FAILED_S = 60.0
+"""The pause after a fault in what one person has missed. Nobody else has to do with it."""
+
+
+class Line(Protocol):
+    """Where stanzas go (component.Component)."""
+
+    def send(self, stanzas: str) -> None: ...
+    async def deliver(self, stanzas: Iterable[str]) -> None: ...
+    async def barrier(self) -> None: ...
+
+
+class CatchUps:
+    """Catches people up, a few at a time, in the order in which they came.
+
+    A page is read, sent and taken over by the server before the next one is read. Live deliveries go on meanwhile, and
+    skip the person (roll.py). With the last page the person becomes live: in that moment nothing was skipped that the
+    page does not have. `turn` keeps live deliveries away, in case that moment does not come by itself.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        line: Line,
+        *,
+        notes: Notes,
+        turn: asyncio.Lock,
+        addresses: BridgeAddresses,
+        metrics: Metrics,
+    ) -> None:
+        self.roll = Roll(self.begin, notes.add)
+        self._store = store
+        self._line = line
+        self._notes = notes
+        self._addresses = addresses
+        self._turn = turn
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._pace = Throttle(PER_PERSON, "user")
+        self._reason = ""
+        self.workers = [Background(f"catch-up {number}", self._work) for number in range(1, AT_ONCE + 1)]
+        self._sent = metrics.counter("tlim_bridge_missed_total", "Messages sent to people who had missed them")
+        metrics.gauge("tlim_bridge_catch_ups_waiting", "People whose catch-up has not begun").set_function(
+            self._queue.qsize
+        )
+
+    def begin(self, user_id: str, pause_s: float = 0) -> None:
+        """Catch the person up as soon as it is their turn, but not before the pause is over."""
+        try:
+            self._pace.hit(user_id)
+        except TooManyRequests as refusal:
+            pause_s = max(pause_s, refusal.retry_after)
+        if pause_s:
+            asyncio.get_running_loop().call_later(pause_s, self._queue.put_nowait, user_id)
+        else:
+            self._queue.put_nowait(user_id)
+
+    async def ping(self) -> None:
+        """Raise Unavailable while the store does not say what people have missed."""
+        for worker in self.workers:
+            await worker.ping()
+        if self._reason:
+            raise Unavailable(self._reason)
+
+    async def _work(self) -> None:
+        while True:
+            await cancellable(self._serve(await self._queue.get()))
+
+    async def _serve(self, user_id: str) -> None:
+        person = self.roll.catching_up(user_id)
+        if person is None or person.is_served:
+            return
+        person.is_served = True
+        try:
+            await self._catch_up(user_id, person)
+            self._reason = ""
+        except ComponentDown:
+            return  # with the next connection everything begins again
+        except Unavailable as error:
+            self._reason = f"what people have missed: {error}"
+            person.is_served = False
+            self.begin(user_id, RETRY_S)
+        except Exception:
+            logger.exception("a catch-up failed", user_id=user_id)
+            person.is_served = False
+            self.begin(user_id, FAILED_S)
+
+    async def _catch_up(self, user_id: str, person: Person) -> None:
+        await self._notes.written()
+        question = MissedQuestion(user_id=user_id, limit=PAGE)
+        is_cut, ends = False, 0
+        while self.roll.is_waiting(user_id, person):
+            async with self._turn if ends >= PAGES_BESIDE else nullcontext():
+                page = await self._send_page(person, question)
+                is_cut = is_cut or page.is_cut
+                if not page.more and self.roll.go_live(user_id, person, page.up_to):
+                    self._line.send(write_caught_up(user_id, page.up_to, self._addresses, is_cut=is_cut))
+                    break
+            ends += not page.more
+            after = page.next if page.more else page.up_to
+            question = MissedQuestion(user_id=user_id, after=after, limit=PAGE, receipts=page.receipts)
+        await self._line.barrier()
+        self.roll.note_live(user_id, person)
+
+    async def _send_page(self, person: Person, question: MissedQuestion) -> MissedAnswer:
+        page = await ask_missed(self._store, question)
+        if page.events:
+            person.sent = max(person.sent, page.events[-1].seq)
+            await self._line.deliver(self._stanzas(page.events))
+        return page
+
+    def _stanzas(self, events: Sequence[StoredMessage]) -> Iterator[str]:
+        for event in events:
+            for stanza in write_missed(event, self._addresses):
+                if len(stanza) * _MOST_BYTES <= LARGEST_STANZA or len(stanza.encode()) <= LARGEST_STANZA:
+                    self._sent.inc()
+                    yield stanza

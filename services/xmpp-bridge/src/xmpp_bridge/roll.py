@@ -1,0 +1,230 @@
+"""Who is present, and who has caught up: this decides to whom a live delivery goes.
+
+    away ──came──► waiting ──catch-up──► live ──all gone──► away
+
+Deliveries for somebody who is not live are skipped. That loses nothing: the log has them, and the number in the
+person's mailbox is smaller than they are (docs/decisions/mailbox.md). A device that sends one presence after another
+costs nothing: only the first session of a person begins a catch-up.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tlim_protocol.events import MailboxNote
+
+from xmpp_bridge.component import ComponentDown
+from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
+
+MAX_SESSIONS = 100
+"""Sessions of one person that are remembered. The servers of deploy/ allow 20."""
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Session:
+    since: int  # everything for the person behind this seq goes to the session; 0: all that is in the mailbox
+    is_stale: bool = False
+
+
+@dataclass(slots=True)
+class Person:
+    """A person with at least one session. `sent` is the highest seq that was sent since the first of them came."""
+
+    sessions: dict[str, _Session] = field(default_factory=dict)
+    is_live: bool = False
+    sent: int = 0
+    skipped: int = 0  # the highest seq that the live path has left to the catch-up
+    taken: int = 0  # up to here the devices have confirmed everything; 0: what the mailbox says
+    misses: int = 0  # how often a message has reached none of the sessions
+    is_served: bool = False  # the catch-up is being worked on
+
+    def covers(self) -> list[str]:
+        """Return the sessions that get everything which is in the mailbox or comes behind it."""
+        return [name for name, session in self.sessions.items() if session.since <= self.taken and not session.is_stale]
+
+
+class Roll:
+    """The people with sessions. `waiting` gets each person whose catch-up has to begin, and a pause in seconds.
+
+    `note` gets what message-store must know about mailboxes, in the order in which it became true.
+    """
+
+    def __init__(self, waiting: Callable[[str, float], None], note: Callable[[MailboxNote], None]) -> None:
+        self._waiting = waiting
+        self._note = note
+        self._people: dict[str, Person] = {}
+        self._is_settled = False
+        self.is_kept = False
+        """Whether the server's module speaks of sessions. Until then everything is sent to everybody."""
+
+    @property
+    def present(self) -> int:
+        """How many people have a session."""
+        return len(self._people)
+
+    def clear(self) -> None:
+        """Forget everything: the connection to the XMPP server is lost, and the next one begins with a hello."""
+        self._people.clear()
+        self._is_settled = self.is_kept = False
+
+    def settle(self, live: Mapping[str, Iterable[str]]) -> None:
+        """Begin, when the server has said who is present. `live` is who was live before, and in which sessions.
+
+        Whoever is still there in one of those sessions goes on where they were. The others catch up.
+        """
+        for user_id, sessions in live.items():
+            person = self._people.get(user_id)
+            if person is not None and not person.sessions.keys().isdisjoint(sessions):
+                person.is_live, person.sent = True, 1
+                for name in person.sessions.keys() - set(sessions):
+                    person.sessions[name].since = 1
+                self._note(MailboxNote(user_id=user_id, sessions=person.covers()))
+            else:
+                self._note(MailboxNote(user_id=user_id))
+        self._is_settled = True
+        for user_id, person in self._people.items():
+            if not person.is_live:
+                self._waiting(user_id, 0)
+
+    def hear(self, sign: Sign) -> None:
+        """Learn what the server's module says."""
+        match sign:
+            case Hello():
+                self.is_kept = True
+            case Came(user_id, session_id):
+                self._came(user_id, session_id)
+            case Stale(user_id, session_id, confirmed):
+                self._stale(user_id, session_id, confirmed)
+            case Gone(user_id, session_id, confirmed):
+                self._gone(user_id, session_id, confirmed)
+            case Missed(user_id, seq):
+                self._missed(user_id, seq)
+
+    def is_due(self, user_id: str, seq: int) -> bool:
+        """Whether a live delivery goes to the person. If not, it is or will be in the catch-up.
+
+        Raises ComponentDown while nobody knows who is present.
+        """
+        if not self._is_settled:
+            raise ComponentDown("the XMPP server has not said who is present")
+        if not self.is_kept:
+            return True
+        person = self._people.get(user_id)
+        if person is None:
+            return False
+        if not person.is_live:
+            person.skipped = max(person.skipped, seq)
+            return False
+        if seq <= person.skipped:  # came with the catch-up
+            return False
+        person.sent = max(person.sent, seq)
+        return True
+
+    def catching_up(self, user_id: str) -> Person | None:
+        """Return the person if there is a catch-up to do."""
+        person = self._people.get(user_id)
+        return person if person is not None and not person.is_live else None
+
+    def is_waiting(self, user_id: str, person: Person) -> bool:
+        """Whether this catch-up still has somebody to go to."""
+        return self._people.get(user_id) is person and not person.is_live
+
+    def go_live(self, user_id: str, person: Person, up_to: int) -> bool:
+        """Deliver to the person directly from now on, if the catch-up had everything: it went up to the seq `up_to`.
+
+        Return whether the person is live. If not, something newer was skipped meanwhile, or nobody is there any more.
+        """
+        if not self.is_waiting(user_id, person) or person.skipped > up_to:
+            return False
+        person.is_live = True
+        person.skipped = up_to
+        return True
+
+    def note_live(self, user_id: str, person: Person) -> None:
+        """Have it noted that the person is live, when the server has taken over the whole catch-up."""
+        if self._people.get(user_id) is person and person.is_live:
+            self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=True))
+
+    def _came(self, user_id: str, session_id: str) -> None:
+        person = self._people.get(user_id)
+        if person is None:
+            person = self._people[user_id] = Person()
+            person.sessions[session_id] = _Session(since=0)
+            if self._is_settled:
+                self._waiting(user_id, 0)
+            return
+        session = person.sessions.get(session_id)
+        if session is not None and not session.is_stale:
+            return
+        if session is not None:
+            session.is_stale = False
+            is_new = True
+        elif len(person.sessions) < MAX_SESSIONS:
+            session = person.sessions[session_id] = _Session(since=person.sent)
+            is_new = False
+        else:
+            return
+        if person.is_live and session.since <= person.taken:
+            self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=is_new))
+
+    def _stale(self, user_id: str, session_id: str, confirmed: int | None) -> None:
+        person = self._people.get(user_id)
+        session = person.sessions.get(session_id) if person else None
+        if person is None or session is None:
+            return
+        session.is_stale = True
+        self._confirm(person, session, confirmed)
+        if not person.is_live:
+            return
+        if covering := person.covers():
+            self._note(MailboxNote(user_id=user_id, sessions=covering))
+        else:
+            stale = [name for name, one in person.sessions.items() if one.is_stale]
+            self._note(MailboxNote(user_id=user_id, sessions=stale, is_stale=True, taken=person.taken or None))
+
+    def _gone(self, user_id: str, session_id: str, confirmed: int | None) -> None:
+        person = self._people.get(user_id)
+        session = person.sessions.pop(session_id, None) if person else None
+        if person is None or session is None:
+            return
+        self._confirm(person, session, confirmed)
+        if not person.sessions:
+            del self._people[user_id]
+            if person.is_live or person.taken:
+                self._note(MailboxNote(user_id=user_id, taken=None if confirmed is None else person.taken or None))
+        elif person.is_live:
+            self._leave_to_the_others(user_id, person)
+
+    def _leave_to_the_others(self, user_id: str, person: Person) -> None:
+        covering = person.covers()
+        if covering or not person.taken:
+            self._note(MailboxNote(user_id=user_id, sessions=covering))
+            return
+        # The session that ended had not confirmed everything, and the others lack that: they came later.
+        self._note(MailboxNote(user_id=user_id, taken=person.taken))
+        self._begin_again(user_id, person, pause_s=0)
+
+    def _confirm(self, person: Person, session: _Session, confirmed: int | None) -> None:
+        # A session that came later lacks what went only to the others before. If they have not confirmed that, its own
+        # confirmation does not mean that the person has everything. Nor does it when the server has moved a message
+        # to it, from a session that ended, which the catch-up has not reached.
+        is_known = confirmed is not None and (person.is_live or confirmed <= person.sent)
+        if confirmed is not None and is_known and session.since <= person.taken:
+            person.taken = max(person.taken, confirmed)
+
+    def _missed(self, user_id: str, seq: int) -> None:
+        person = self._people.get(user_id)
+        self._note(MailboxNote(user_id=user_id, taken=(person and person.taken) or None, at_most=seq - 1))
+        if person is None:
+            return
+        # The sessions have probably gone, and the server is about to say so. If one is still there, it needs what was
+        # missed. The pauses grow, because a session that gets nothing must not keep us busy.
+        person.misses += 1
+        self._begin_again(user_id, person, min(FIRST_PAUSE_S * 2 ** min(person.misses, 10), LONGEST_PAUSE_S))
+
+    def _begin_again(self, user_id: str, person: Person, pause_s: float) -> None:
+        sessions = {name: _Session(since=0, is_stale=one.is_stale) for name, one in person.sessions.items()}
+        self._people[user_id] = Person(sessions, misses=person.misses)
+        self._waiting(user_id, pause_s)

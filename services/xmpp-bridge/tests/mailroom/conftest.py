@@ -1,0 +1,374 @@
+"""A world in which only the bridge's mailroom is real, with a clock that jumps: the log, the XMPP server, the devices.
+
+The server and the devices do what deploy/ and docs/wire-protocol.md promise, in an order that a seed decides: devices
+come, leave, lose their network and resume, the server is killed, the bridge is killed, connections break.
+"""
+
+import asyncio
+import random
+import selectors
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import (
+    LiveAnswer,
+    LivePerson,
+    LiveQuestion,
+    MailboxNote,
+    MailboxNoted,
+    MailboxNotes,
+    MissedAnswer,
+    MissedQuestion,
+    SeqsAnswer,
+    StoredMessage,
+)
+from tlim_protocol.registry import MsgType
+from tlim_protocol.stanzas import TLIM_NS
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.background import Background
+from tlim_runtime.outages import Unavailable
+from xmpp_bridge.component import ComponentDown, ComponentLost
+from xmpp_bridge.mailroom import Mailroom
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.translate import BridgeAddresses
+
+ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
+EPOCH = 1_800_000_000.0
+NOTICED_WITHIN_S = 120.0
+_TLIM = f"{{{TLIM_NS}}}tlim"
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Waits for nothing: the clock jumps to the next thing that is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "everybody waits, and nothing will ever happen"
+        self.now += max(timeout, 0)
+        return super().select(0)
+
+
+def jumping_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop in which an hour takes no time."""
+    selector = JumpingSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+    return loop
+
+
+@dataclass
+class Mailbox:
+    """A row of the store's table."""
+
+    taken: int = 0
+    sessions: list[str] = field(default_factory=list)
+    live_since: float | None = None
+
+
+class Log:
+    """message-store as the bridge sees it. It answers late, and sometimes not at all."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.rows: list[StoredMessage] = []
+        self.mailboxes: defaultdict[str, Mailbox] = defaultdict(Mailbox)
+        self.settled = (0, 0.0)
+        self.is_up = True
+
+    def commit(self, recipients: Sequence[str]) -> StoredMessage:
+        seq = len(self.rows) + 1
+        envelope = Envelope(
+            msg_from="author",
+            msg_id=f"m{seq}",
+            msg_type=MsgType.GROUP_TEXT,
+            body=[{"session_id": "s", "text": "hello"}],
+        )
+        self.rows.append(StoredMessage(seq=seq, stored_at=1, recipients=list(recipients), envelope=envelope))
+        return self.rows[-1]
+
+    async def request(self, subject: str, payload: bytes) -> bytes:
+        await asyncio.sleep(self._chance.random() / 50)
+        if not self.is_up:
+            raise Unavailable("the store is away")
+        answer = self._answer(subject, payload)
+        await asyncio.sleep(self._chance.random() / 50)
+        if self._chance.random() < 0.02:
+            raise Unavailable("the answer is lost")
+        return answer
+
+    def _answer(self, subject: str, payload: bytes) -> bytes:
+        if subject == Rpc.MAILBOX_MISSED:
+            return self._missed(MissedQuestion.from_bytes(payload)).to_bytes()
+        if subject == Rpc.MAILBOX_LIVE:
+            return self._live(LiveQuestion.from_bytes(payload)).to_bytes()
+        if subject == Rpc.MESSAGE_RECALLED:
+            return SeqsAnswer(seqs=[]).to_bytes()
+        notes = MailboxNotes.from_bytes(payload)
+        if notes.settled_seq is not None and notes.settled_at is not None and notes.settled_seq > self.settled[0]:
+            self.settled = notes.settled_seq, notes.settled_at / 1_000
+        for note in notes.notes:
+            self._note(note)
+        return MailboxNoted().to_bytes()
+
+    def _note(self, note: MailboxNote) -> None:
+        box = self.mailboxes[note.user_id]
+        if note.sessions and not note.is_stale:
+            box.sessions = note.sessions
+            if box.live_since is None or note.is_new:
+                box.live_since = EPOCH + asyncio.get_running_loop().time()
+            return
+        is_settled = box.live_since is not None and box.live_since <= self.settled[1]
+        known = note.taken if note.taken is not None else self.settled[0] if is_settled else box.taken
+        box.taken = max(box.taken, known)
+        if note.at_most is not None:
+            box.taken = min(box.taken, note.at_most)
+        box.sessions, box.live_since = note.sessions, None
+
+    def _live(self, question: LiveQuestion) -> LiveAnswer:
+        names = sorted(name for name, box in self.mailboxes.items() if box.sessions and name > question.after_user)
+        people = [LivePerson(user_id=name, sessions=self.mailboxes[name].sessions) for name in names[:2]]
+        return LiveAnswer(people=people, more=len(names) > 2)
+
+    def _missed(self, question: MissedQuestion) -> MissedAnswer:
+        after = self.mailboxes[question.user_id].taken if question.after is None else question.after
+        rows = [row for row in self.rows[after:] if question.user_id in row.recipients]
+        limit = min(question.limit, 7)
+        page = [row.model_copy(update={"recipients": [question.user_id]}) for row in rows[:limit]]
+        following, newest = page[-1].seq if page else after, len(self.rows)
+        more = len(rows) > limit
+        return MissedAnswer(
+            events=page, next=following, more=more, up_to=following if more else max(newest, after), receipts=True
+        )
+
+
+@dataclass(eq=False)
+class Device:
+    """A session on the server, and the client behind it. `flight`: what the client has not got yet."""
+
+    user_id: str
+    session_id: str
+    resumes: bool
+    flight: list[int] = field(default_factory=list)
+    got: list[int] = field(default_factory=list)
+    written: int = 0
+    is_cut: bool = False
+    is_stale: bool = False
+
+    def write(self, seq: int) -> None:
+        self.written = max(self.written, seq)
+        if not self.is_cut or self.resumes:
+            self.flight.append(seq)
+
+    @property
+    def confirmed(self) -> int | None:
+        return min(self.flight) - 1 if self.flight else self.written or None
+
+
+class Server:
+    """The XMPP server with our module, and the bridge's connection to it."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._numbers = count(1)
+        self.devices: list[Device] = []
+        self.got: defaultdict[str, list[int]] = defaultdict(list)
+        self.missed = 0
+        self.line: Line | None = None
+
+    def of(self, user_id: str) -> list[Device]:
+        return [device for device in self.devices if device.user_id == user_id]
+
+    def come(self, user_id: str, *, resumes: bool) -> None:
+        device = Device(user_id, f"session{next(self._numbers)}", resumes)
+        self.devices.append(device)
+        self.say(device)
+
+    def take(self, stanza: ET.Element) -> None:
+        mark = stanza.find(_TLIM)
+        if mark is not None:
+            self.route(stanza.get("to", "").partition("@")[0], int(mark.get("seq", "")))
+
+    def route(self, user_id: str, seq: int) -> None:
+        devices = self.of(user_id)
+        for device in devices:
+            device.write(seq)
+        if not devices:
+            self.missed += 1
+            self._tell(f"{user_id}@{ADDRESSES.domain}", f"<missed seq='{seq}'/>", is_gone=True)
+
+    def read(self, device: Device) -> None:
+        """The client gets what is in flight."""
+        if not device.is_cut:
+            device.got.extend(device.flight)
+            self.got[device.user_id].extend(device.flight)
+            device.flight.clear()
+
+    def cut(self, device: Device) -> None:
+        """The client's network is gone. Without resumption what is in flight is lost."""
+        device.is_cut = True
+        if not device.resumes:
+            device.flight.clear()
+
+    def notice(self, device: Device) -> None:
+        """The server notices a cut connection."""
+        if device not in self.devices or not device.is_cut:
+            return
+        if device.resumes:
+            device.is_stale = True
+            self.say(device)
+        else:
+            self.end(device, confirmed=None)
+
+    def resume(self, device: Device) -> None:
+        device.is_cut = device.is_stale = False
+        self.read(device)
+        self.say(device)
+
+    def leave(self, device: Device) -> None:
+        self.read(device)
+        self.end(device, confirmed=device.confirmed)
+
+    def give_up(self, device: Device) -> None:
+        """The client has not resumed in time: what it has not confirmed is routed again."""
+        self.end(device, confirmed=device.confirmed)
+
+    def end(self, device: Device, confirmed: int | None) -> None:
+        self.devices.remove(device)
+        known = "" if confirmed is None else f" confirmed='{confirmed}'"
+        self._tell_session(device, known, is_gone=True)
+        asyncio.get_running_loop().call_later(self._chance.random() / 10, self._return, device)
+
+    def _return(self, device: Device) -> None:
+        for seq in device.flight:
+            self.route(device.user_id, seq)
+
+    def say(self, device: Device) -> None:
+        known = "" if device.confirmed is None else f" confirmed='{device.confirmed}'"
+        self._tell_session(device, f" stale='true'{known}" if device.is_stale else "", is_gone=False)
+
+    def _tell_session(self, device: Device, attributes: str, *, is_gone: bool) -> None:
+        jid = f"{device.user_id}@{ADDRESSES.domain}/{device.session_id}"
+        self._tell(jid, f"<session id='{device.session_id}'{attributes}/>", is_gone=is_gone)
+
+    def _tell(self, sender: str, payload: str, *, is_gone: bool) -> None:
+        kind = " type='unavailable'" if is_gone else ""
+        payload = payload.replace(" ", f" xmlns='{TLIM_NS}' ", 1)
+        if self.line is not None:
+            self.line.said.put_nowait(ET.XML(f"<presence from='{sender}'{kind}>{payload}</presence>"))
+
+    def connect(self, line: "Line") -> None:
+        self.line = line
+        line.said.put_nowait(ET.XML(f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"))
+        for device in self.devices:
+            self.say(device)
+
+    def die(self) -> None:
+        """Everything in memory is lost. Devices notice it, and come again later."""
+        self.devices.clear()
+        if self.line is not None:
+            self.line.lose()
+
+
+class Line:
+    """The component connection of one bridge: in order, late, and lost from time to time."""
+
+    def __init__(self, server: Server, chance: random.Random) -> None:
+        self._server = server
+        self._chance = chance
+        self.is_up = False
+        self.sent: asyncio.Queue[str | int] = asyncio.Queue()
+        self.said: asyncio.Queue[ET.Element | int] = asyncio.Queue()
+        self._numbers = count(1)
+        self._pongs: dict[int, asyncio.Future[None]] = {}
+        self.mailroom: Mailroom
+        self.outbox: OutboxSubscriber
+        self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
+
+    def connect(self) -> None:
+        self.sent, self.said = asyncio.Queue(), asyncio.Queue()
+        self.is_up = True
+        self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
+        for work in self.work:
+            work.start()
+        self._server.connect(self)
+        self.mailroom.went_up()
+
+    def lose(self) -> None:
+        if not self.is_up:
+            return
+        self.is_up = False
+        self._server.line = None
+        self.sent, self.said = asyncio.Queue(), asyncio.Queue()
+        self.outbox.connection_lost()
+        self.mailroom.went_down()
+        for pong in self._pongs.values():
+            if not pong.done():
+                pong.set_exception(ComponentLost("lost"))
+
+    def send(self, stanzas: str) -> None:
+        if not self.is_up:
+            raise ComponentDown("down")
+        self.sent.put_nowait(stanzas)
+
+    async def deliver(self, stanzas: Iterable[str]) -> None:
+        for stanza in stanzas:
+            self.send(stanza)
+            if self._chance.random() < 0.3:
+                await self.barrier()
+        await self.barrier()
+
+    async def barrier(self) -> None:
+        number = next(self._numbers)
+        pong = self._pongs[number] = asyncio.get_running_loop().create_future()
+        try:
+            if not self.is_up:
+                raise ComponentDown("down")
+            self.sent.put_nowait(number)
+            await pong
+        finally:
+            del self._pongs[number]
+
+    async def _to_server(self) -> None:
+        queue = self.sent
+        while self.sent is queue:
+            item = await queue.get()
+            await asyncio.sleep(self._chance.random() / 1_000)
+            if self.sent is not queue:
+                return
+            if isinstance(item, int):
+                self.said.put_nowait(item)
+            else:
+                self._server.take(ET.XML(item))
+
+    async def _to_bridge(self) -> None:
+        queue = self.said
+        while self.said is queue:
+            item = await queue.get()
+            await asyncio.sleep(self._chance.random() / 1_000)
+            if self.said is not queue:
+                return
+            if isinstance(item, ET.Element):
+                self.mailroom.hear(item)
+            elif item in self._pongs and not self._pongs[item].done():
+                self._pongs[item].set_result(None)
+
+
+@pytest.fixture
+def simulated() -> SimpleNamespace:
+    """The parts of the world, and `run`: it runs a coroutine in that world's time."""
+
+    def run(story: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=jumping_loop) as runner:
+            runner.run(story)
+
+    return SimpleNamespace(Log=Log, Server=Server, Line=Line, run=run)

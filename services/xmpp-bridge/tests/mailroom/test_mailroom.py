@@ -1,0 +1,182 @@
+"""Whatever dies, and whenever: every person gets everything that was addressed to them, and each device in order."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import subject_out
+from tlim_runtime.background import Background
+from tlim_runtime.consumer import Incoming
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import Unavailable
+from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.mailroom import Mailroom
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.translate import Accept, BridgeAddresses
+
+ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
+EPOCH = 1_800_000_000.0
+PEOPLE = ["ann", "bob", "cem", "dan"]
+SEEDS = range(8)
+STEPS = 120
+MOST_DEVICES = 2
+READS = 0.7
+"""The share of devices that read what has come, after each step."""
+PAUSES_S = (0.001, 0.01, 0.1, 1, 30)
+LONG_S = 200
+RECONNECTED_WITHIN_S = 5
+NOTICED_WITHIN_S = 120
+"""So long the XMPP server may take to notice that a device has lost its network."""
+
+
+class Bridge:
+    """A process: the mailroom, and what JetStream would feed it with."""
+
+    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, acknowledged: list[int]) -> None:
+        self.line = parts.Line(server, chance)
+        clock = asyncio.get_running_loop().time
+        self.mailroom = Mailroom(
+            self.line, log, ADDRESSES, Metrics(), timeout_s=15, clock=lambda: EPOCH + clock(), monotonic=clock
+        )
+        self.outbox = OutboxSubscriber(
+            self.line, ADDRESSES, Awaited(), Backlog(log), Metrics(), accept=Accept.DIVERTED, presence=self.mailroom
+        )
+        self.line.mailroom, self.line.outbox = self.mailroom, self.outbox
+        self._log = log
+        self._acknowledged = acknowledged  # one number, that outlives the process
+        self._chance = chance
+        self._consumer = Background("consumer", self._consume)
+
+    def start(self) -> None:
+        self.mailroom.start()
+        self._consumer.start()
+        self.line.connect()
+
+    async def kill(self) -> None:
+        await self._consumer.stop()
+        await self.mailroom.stop()
+        self.line.lose()
+
+    async def _consume(self) -> None:
+        while True:
+            floor = self._acknowledged[0]
+            batch = self._log.rows[floor : floor + self._chance.randint(1, 20)]
+            if not batch:
+                await asyncio.sleep(0.01)
+                continue
+            subject = subject_out(MsgType.GROUP_TEXT, "s")
+            incoming = [Incoming(subject, row.to_bytes(), row.seq, received_at=2**60) for row in batch]
+            try:
+                await self.outbox.handle(incoming)
+                self._acknowledged[0] = batch[-1].seq
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+
+class Story:
+    """A random history, and what must be true at its end."""
+
+    def __init__(self, seed: int, parts: Any) -> None:
+        self.chance = random.Random(seed)  # noqa: S311 - a history that can be repeated
+        self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
+        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, [0])
+        self.bridge: Any = None
+
+    async def tell(self, steps: int) -> None:
+        self.bridge = self._make_bridge()
+        self.bridge.start()
+        weights = {
+            self.messages: 50,
+            self.somebody_comes: 12,
+            self.something_happens_to_a_device: 20,
+            self.the_connection_breaks: 4,
+            self.the_server_dies: 2,
+            self.the_bridge_dies: 3,
+            self.the_store_goes_or_comes: 3,
+        }
+        for _ in range(steps):
+            await self.chance.choices(list(weights), list(weights.values()))[0]()
+            for device in self.server.devices:
+                if self.chance.random() < READS:
+                    self.server.read(device)
+            await asyncio.sleep(self.chance.choice(PAUSES_S) * self.chance.random())
+
+    async def messages(self) -> None:
+        for _ in range(self.chance.randint(1, 6)):
+            self.log.commit(self.chance.sample(PEOPLE, self.chance.randint(1, len(PEOPLE))))
+            await asyncio.sleep(self.chance.random() / 100)
+
+    async def somebody_comes(self) -> None:
+        person = self.chance.choice(PEOPLE)
+        if len(self.server.of(person)) < MOST_DEVICES:
+            self.server.come(person, resumes=self.chance.random() < 0.5)
+
+    async def something_happens_to_a_device(self) -> None:
+        if not self.server.devices:
+            return
+        device = self.chance.choice(self.server.devices)
+        if device.is_stale:
+            self.chance.choice([self.server.resume, self.server.give_up])(device)
+        elif not device.is_cut:
+            self.chance.choice([self.server.leave, self.lose_network])(device)
+
+    def lose_network(self, device: Any) -> None:
+        self.server.cut(device)
+        self.later(partial(self.server.notice, device), NOTICED_WITHIN_S)
+
+    async def the_connection_breaks(self) -> None:
+        self.bridge.line.lose()
+        self.later(self.reconnect, RECONNECTED_WITHIN_S)
+
+    async def the_server_dies(self) -> None:
+        self.server.die()
+        self.later(self.reconnect, RECONNECTED_WITHIN_S)
+
+    async def the_bridge_dies(self) -> None:
+        await self.bridge.kill()
+        self.bridge = self._make_bridge()
+        self.bridge.start()
+
+    async def the_store_goes_or_comes(self) -> None:
+        self.log.is_up = not self.log.is_up
+
+    def later(self, what: Callable[[], None], within_s: float) -> None:
+        asyncio.get_running_loop().call_later(within_s * self.chance.random(), what)
+
+    def reconnect(self) -> None:
+        if not self.bridge.line.is_up:
+            self.bridge.line.connect()
+
+    async def end_well(self) -> None:
+        """Everything works again, and everybody comes with a device that stays."""
+        self.log.is_up = True
+        await asyncio.sleep(LONG_S)
+        self.reconnect()
+        for device in list(self.server.devices):
+            (self.server.give_up if device.is_stale else self.server.leave)(device)
+        await asyncio.sleep(1)
+        for person in PEOPLE:
+            self.server.come(person, resumes=True)
+        await asyncio.sleep(LONG_S)
+        for device in self.server.devices:
+            self.server.read(device)
+        await self.bridge.kill()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int) -> None:
+    story = Story(seed, simulated)
+
+    async def tell() -> None:
+        await story.tell(STEPS)
+        await story.end_well()
+
+    simulated.run(tell())
+    for person in PEOPLE:
+        addressed = [row.seq for row in story.log.rows if person in row.recipients]
+        assert sorted(set(story.server.got[person])) == addressed
