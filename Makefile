@@ -8,7 +8,7 @@ PYTEST := .venv/bin/pytest -q
 # Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
 IN_PARALLEL := -n 2 --dist loadfile
 STACK := $(PYTHON) -m tlim_devstack
-TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading)
+TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading services/*/tests/integration/presence)
 SERVICES := session_api file_api message_store xmpp_bridge
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 # The tests ignore the settings of `make run`, so they have a setting of their own.

@@ -1,5 +1,6 @@
 """The bridge's surroundings: a real ejabberd with our module, a real JetStream, and a directory that answers."""
 
+import asyncio
 import base64
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -91,6 +92,10 @@ class XmppServerProcess:
     async def register(self, user: str, password: str) -> None:
         """Create an account while the server runs."""
         await asyncio.to_thread(self.software.register, user, password)
+
+    async def register(self, user: str, password: str) -> None:
+        """Create an account while the server runs."""
+        await asyncio.to_thread(self._server.register, user, password)
 
     def start(self) -> None:
         """Start it without waiting: called from a test it must not stop the test's own event loop."""

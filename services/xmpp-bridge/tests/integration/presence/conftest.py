@@ -1,0 +1,295 @@
+"""A component in the bridge's place, and clients stanza by stanza, around a real XMPP server with our module."""
+
+import asyncio
+import base64
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, cast
+from xml.etree.ElementTree import Element, XMLPullParser
+
+import pytest_asyncio
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+from tlim_protocol.stanzas import CARBONS_NS, HINTS_NS, TLIM_NS, Tag
+from xmpp_bridge.iq import read_pong, write_ping
+from xmpp_bridge.translate import IQ, PRESENCE, BridgeAddresses
+from xmpp_bridge.wire import Wire
+
+ADDRESSES = BridgeAddresses(DOMAIN, COMPONENT)
+STREAM = (
+    f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
+)
+SM = "urn:xmpp:sm:3"
+NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
+
+
+class Word(NamedTuple):
+    """One presence of the module: `what` is hello, came, gone, stale or missed; `seq` is confirmed or missed."""
+
+    what: str
+    jid: str
+    session: str = ""
+    seq: int | None = None
+
+
+def read_word(presence: Element) -> Word | None:
+    jid, is_gone = presence.get("from", ""), presence.get("type") == "unavailable"
+    if presence.find(Tag.MAILBOX.qualified) is not None:
+        return Word("hello", jid)
+    if (missed := presence.find(Tag.MISSED.qualified)) is not None:
+        assert is_gone
+        return Word("missed", jid, seq=int(missed.get("seq", "")))
+    session = presence.find(Tag.SESSION.qualified)
+    if session is None:
+        return None
+    what = "gone" if is_gone else "stale" if session.get("stale") == "true" else "came"
+    confirmed = session.get("confirmed")
+    return Word(what, jid, session.get("id", ""), int(confirmed) if confirmed is not None else None)
+
+
+class Listener:
+    """A component in the bridge's place: sends as the bridge does, and notes what the module says."""
+
+    def __init__(self, server: Any) -> None:
+        port, secret = server.ports.component, server.credentials.component
+        self._wire = Wire(COMPONENT, secret, "127.0.0.1", port, self._on_stanza)
+        self._up, self._news = asyncio.Event(), asyncio.Event()
+        self._wire.add_event_handler("session_start", lambda _: self._up.set())
+        self._address = ("127.0.0.1", port)
+        self.words: list[Word] = []
+        self._pongs: set[str] = set()
+        self._taken = 0
+
+    async def __aenter__(self) -> Self:
+        self._wire.connect(*self._address)
+        await asyncio.wait_for(self._up.wait(), 20)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._wire.disconnect(2)
+
+    def _on_stanza(self, stanza: Element) -> None:
+        if stanza.tag == PRESENCE and (word := read_word(stanza)) is not None:
+            self.words.append(word)
+        elif stanza.tag == IQ and (ping := read_pong(stanza, ADDRESSES)) is not None:
+            self._pongs.add(ping)
+        self._news.set()
+
+    async def _until(self, holds: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(20):
+            while not (found := holds()):
+                self._news.clear()
+                await self._news.wait()
+        return found
+
+    async def barrier(self) -> None:
+        """Return when the server has taken over everything that was sent."""
+        ping = str(uuid.uuid4())
+        self._wire.send_raw(write_ping(ping, ADDRESSES))
+        await self._until(lambda: ping in self._pongs)
+
+    async def hears(self, what: str, jid: str) -> Word:
+        """Wait for the next such word about this full or bare JID; what was said before it is passed over."""
+
+        def found() -> Word | None:
+            for number, word in enumerate(self.words[self._taken :], self._taken):
+                if word.what == what and jid in (word.jid, word.jid.partition("/")[0]):
+                    self._taken = number + 1
+                    return word
+            return None
+
+        word: Word = await self._until(found)
+        return word
+
+    def about(self, user: str, *kinds: str) -> list[Word]:
+        """Return what was said so far of a user."""
+        kinds = kinds or ("came", "gone", "stale", "missed")
+        return [word for word in self.words if word.what in kinds and word.jid.startswith(f"{user}@{DOMAIN}")]
+
+    async def misses(self, user: str, *seqs: int) -> None:
+        """Wait until these have been missed."""
+        with suppress(TimeoutError):
+            await self._until(lambda: set(seqs) <= {*self.missed(user)})
+        assert sorted(set(seqs) - {*self.missed(user)}) == []
+
+    def missed(self, user: str) -> list[int | None]:
+        return [word.seq for word in self.about(user, "missed")]
+
+    def deliver(
+        self, user: str, *seqs: int, hint: str = NO_STORE, author: str = "carol", recalled: int | None = None
+    ) -> None:
+        """Send texts with these numbers, which are in their ids too; each can be the notice of a recall."""
+        extra = "" if recalled is None else f"<recalled xmlns='{TLIM_NS}' msg_id='m{recalled}'/>"
+        for seq in seqs:
+            self.send(
+                f"<message type='chat' id='m{seq}' from='{author}@{DOMAIN}' to='{user}@{DOMAIN}'>"
+                f"<body>text {seq}</body>"
+                f"<tlim xmlns='{TLIM_NS}' location='server' seq='{seq}' time='1'/>{extra}{hint}</message>"
+            )
+
+    def chat(self, user: str, text: str) -> None:
+        """Send an ordinary message of carol."""
+        self.send(f"<message type='chat' from='carol@{DOMAIN}' to='{user}@{DOMAIN}'><body>{text}</body></message>")
+
+    def send(self, stanza: str) -> None:
+        self._wire.send_raw(stanza)
+
+
+class Device:
+    """A client, stanza by stanza: it confirms (XEP-0198) what a test says, and ends as a test says."""
+
+    def __init__(self, server: Any, user: str) -> None:
+        self._server, self.user = server, user
+        self.jid = self._stream_id = ""
+        self.received = 0  # stanzas since stream management began
+        self.texts: list[str] = []  # the bodies of all messages and carbons, oldest first
+
+    async def log_in(self, resource: str, *, managed: bool, resumable: bool = True) -> Self:
+        await self._open_session()
+        bind = f"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind>"
+        self.send(f"<iq type='set' id='bind'>{bind}</iq><iq type='set' id='cc'><enable xmlns='{CARBONS_NS}'/></iq>")
+        self.jid = (await self.take("iq")).findtext(".//{*}jid", "")
+        await self.take("iq")
+        if managed:
+            await self.manage(resumable=resumable)
+        return self
+
+    async def manage(self, *, resumable: bool) -> None:
+        """Begin stream management."""
+        self.send(f"<enable xmlns='{SM}' resume='{str(resumable).lower()}'/>")
+        self._stream_id = (await self.take("enabled")).get("id", "")
+        self.received = 0
+
+    async def resume(self, *, heard: int) -> None:
+        """Take up the session again, with `heard` stanzas received."""
+        await self._open_session()
+        self.send(f"<resume xmlns='{SM}' h='{heard}' previd='{self._stream_id}'/>")
+        await self.take("resumed")
+
+    async def _open_session(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.ports.xmpp)
+        await self._open_stream()
+        self.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+        await self.take("proceed")
+        tls = ssl.create_default_context(cafile=self._server.authority)
+        await self._writer.start_tls(tls, server_hostname=DOMAIN)
+        await self._open_stream()
+        secret = base64.b64encode(f"\0{self.user}\0{secret_of(self.user)}".encode()).decode()
+        self.send(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")
+        await self.take("success")
+        await self._open_stream()
+
+    async def _open_stream(self) -> None:
+        self._parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
+        self._depth = 0
+        self.send(STREAM)
+        await self.take("features")
+
+    def send(self, text: str) -> None:
+        self._writer.write(text.encode())
+
+    def announce(self, priority: int = 0) -> None:
+        self.send(f"<presence><priority>{priority}</priority></presence>")
+
+    async def take(self, name: str) -> Element:
+        """Return the next element of the stream with this name; the server's end of the stream is called `stream`."""
+        async with asyncio.timeout(20):
+            while True:
+                for event in self._parser.read_events():
+                    kind, element = cast("tuple[str, Element]", event)
+                    self._depth += 1 if kind == "start" else -1
+                    if kind == "end" and self._depth <= 1 and self._note(element) == name:
+                        return element
+                data = await self._reader.read(65536)
+                assert data, "the server has ended the connection"
+                self._parser.feed(data)
+
+    def _note(self, element: Element) -> str:
+        name = element.tag.rpartition("}")[2]
+        self.received += name in {"message", "presence", "iq"}
+        if name == "message":
+            self.texts += [body.text or "" for body in element.iter("{jabber:client}body")]
+        return name
+
+    async def gets(self, *texts: str) -> None:
+        """Wait until these texts have come."""
+        while not set(texts) <= set(self.texts):
+            await self.take("message")
+
+    async def settles(self) -> None:
+        """Return when the server has taken over what this client sent, and all that it had sent before has come."""
+        self.send(f"<iq type='get' id='settled' to='{DOMAIN}'><ping xmlns='urn:xmpp:ping'/></iq>")
+        while (await self.take("iq")).get("id") != "settled":
+            pass
+
+    def confirm(self, *, but: int = 0) -> None:
+        """Say that all stanzas have been received, but for the last ones."""
+        self.send(f"<a xmlns='{SM}' h='{self.received - but}'/>")
+
+    async def end(self) -> None:
+        """End the stream in order."""
+        self.send("</stream:stream>")
+        await self.take("stream")
+        self.lose_network()
+
+    def lose_network(self) -> None:
+        self._writer.transport.abort()
+
+    async def breaks(self) -> None:
+        """Lose the network, when the server has read all that this client sent."""
+        await self.settles()
+        self.lose_network()
+
+    async def withdraw(self) -> None:
+        self.send("<presence type='unavailable'/>")
+
+    async def replaced(self) -> None:
+        """Make way for another login with the same resource."""
+        other = await Device(self._server, self.user).log_in(self.jid.partition("/")[2], managed=False)
+        other.lose_network()
+
+
+def secret_of(user: str) -> str:
+    return f"secret of {user}"
+
+
+@dataclass
+class Scene:
+    """The server, and what a test makes on it. Everybody has devices of their own, so tests share a server."""
+
+    server: Any
+    stack: AsyncExitStack
+
+    async def listener(self) -> Listener:
+        return await self.stack.enter_async_context(Listener(self.server))
+
+    async def person(self) -> str:
+        user = f"user-{uuid.uuid4().hex[:12]}"
+        await self.server.register(user, secret_of(user))
+        return user
+
+    async def kept_for(self, user: str) -> list[str]:
+        """Return the texts that the server had in store for somebody who comes now."""
+        phone = await self.device(user, "late", managed=False)
+        phone.announce()
+        await phone.settles()
+        phone.send(f"<message type='chat' to='{phone.jid}'><body>all</body></message>")
+        await phone.gets("all")
+        await phone.end()
+        return phone.texts[:-1]
+
+    def secret_of(self, user: str) -> str:
+        return secret_of(user)
+
+    async def device(self, user: str, resource: str = "phone", **how: bool) -> Device:
+        device = Device(self.server, user)
+        self.stack.callback(device.lose_network)
+        return await device.log_in(resource, **how)
+
+
+@pytest_asyncio.fixture
+async def scene(xmpp_server: Any) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        yield Scene(xmpp_server, stack)

@@ -1,0 +1,109 @@
+"""What only ejabberd has: several connections of one component, sessions that are killed, a module that starts anew."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tlim_devstack.ejabberd import Ejabberd, compile_module
+from tlim_devstack.supervision import Program
+from tlim_devstack.xmpp_servers import DOMAIN
+
+SM = "urn:xmpp:sm:3"
+
+KILLER = """
+-module(mod_killer).
+-behaviour(gen_mod).
+-export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, die/1]).
+-include("xmpp.hrl").
+start(H, _) -> ejabberd_hooks:add(user_send_packet, H, ?MODULE, die, 1).
+stop(_) -> ok.
+reload(_, _, _) -> ok.
+depends(_, _) -> [].
+mod_options(_) -> [].
+mod_doc() -> #{}.
+die({#message{body = [#text{data = <<"die">>}]}, _}) -> exit(self(), kill);
+die(Acc) -> Acc.
+"""
+
+
+class FragileEjabberd(Ejabberd):
+    """One in which a client can have its session killed, and in which the API starts modules anew."""
+
+    def prepare(self) -> Program:
+        program, source, config = super().prepare(), self.home / "mod_killer.erl", self.home / "ejabberd.yml"
+        source.write_text(KILLER)
+        library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent
+        compile_module(source, library, self.home / "modules")
+        text = config.read_text().replace("[register, ", "[restart_module, register, ")
+        config.write_text(text.replace("\nmodules:\n", "\nmodules:\n  mod_killer: {}\n"))
+        return program
+
+
+pytestmark = pytest.mark.parametrize("xmpp_server", [FragileEjabberd], indirect=True, ids=["ejabberd"], scope="session")
+
+
+async def test_what_was_written_before_stream_management_counts_when_the_client_confirms_anything(
+    scene: Any,
+) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    for heard, confirmed in ((0, None), (1, 101)):
+        phone = await scene.device(user, managed=False)
+        phone.announce()
+        await listener.hears("came", phone.jid)
+        listener.deliver(user, 101)
+        await phone.gets("text 101")
+        await phone.manage(resumable=False)
+        await phone.settles()
+        phone.send(f"<a xmlns='{SM}' h='{heard}'/>")
+        await phone.breaks()
+        assert (await listener.hears("gone", phone.jid)).seq == confirmed
+
+
+async def test_a_session_that_is_killed_is_gone_with_nobody_knows_what(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=True)
+    phone.announce()
+    came = await listener.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    await phone.gets("text 101")
+    phone.confirm()
+    phone.send(f"<message to='{phone.jid}'><body>die</body></message>")
+    assert await listener.hears("gone", phone.jid) == ("gone", phone.jid, came.session, None)
+    listener.deliver(user, 102)
+    await listener.barrier()
+    assert listener.missed(user) == [102]
+
+
+async def test_every_connection_is_told_everything_and_all_again_when_the_module_starts_anew(scene: Any) -> None:
+    user = await scene.person()
+    both = [await scene.listener(), await scene.listener()]
+    phone, stale = await scene.device(user, managed=False), await scene.device(user, "stale", managed=True)
+    phone.announce()
+    stale.announce()
+    came = {
+        name: [await one.hears("came", device.jid) for one in both]
+        for name, device in (("phone", phone), ("stale", stale))
+    }
+    both[0].deliver(user, 101)
+    await stale.gets("text 101")
+    stale.confirm()
+    await stale.breaks()
+    lost = [await one.hears("stale", stale.jid) for one in both]
+    assert [one.seq for one in lost] == [101, 101]
+    listener = await scene.listener()
+    await listener.barrier()
+    assert sorted(listener.about(user), key=str) == sorted([came["phone"][0], lost[0]], key=str)
+    await restart_module(scene.server)
+    for one in (*both, listener):
+        await one.hears("hello", DOMAIN)
+        assert await one.hears("came", phone.jid) == came["phone"][0]
+    await phone.end()
+    assert [(await one.hears("gone", phone.jid)).seq for one in (*both, listener)] == [101] * 3
+
+
+async def restart_module(server: Any) -> None:
+    url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
+    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {secret}"}) as http:
+        answer = await http.post(url, json={"host": DOMAIN, "module": "mod_tlim_bridge"})
+    assert answer.is_success, answer.text
