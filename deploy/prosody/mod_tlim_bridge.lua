@@ -1,14 +1,11 @@
 -- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114 component. Each is wrapped
 -- as XEP-0297 says. The outer from= is this host: a client cannot forge that. The inner message has the authenticated
 -- full JID as from=, and its original to=. Load this module on the VirtualHost.
-local st, jid = require "util.stanza", require "util.jid";
-local jid_bare = jid.bare;
-local sha1, datetime = require "util.hashes".sha1, require "util.datetime".datetime;
-local hosts = prosody.hosts;
+local hosts, st, jid = prosody.hosts, require "util.stanza", require "util.jid";
+local sha1, new_id, add_filter = require "util.hashes".sha1, require "util.id".medium, require "util.filters".add_filter;
 local ns = "im.itonglian.com"; -- as in tlim_protocol.stanzas, like the names of elements
 local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
-local is_target = {};
-for _, h in ipairs(targets) do is_target[h] = true; end
+local target_set = require "util.set".new(targets);
 
 local function live()
 	local list = {};
@@ -21,9 +18,9 @@ end
 
 local function intercept(event)
 	local origin, stanza = event.origin, event.stanza;
-	if not stanza:get_child("tlim", ns) then return; end
+	if event.is_stored or not stanza:get_child("tlim", ns) then return; end
 	if stanza.attr.type == "error" then return true; end -- an error is no message, but a receiver would take it for one
-	local sender, list = jid_bare(stanza.attr.from), live();
+	local sender, list = jid.bare(stanza.attr.from), live();
 	if #list == 0 then
 		origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
 		return true;
@@ -40,139 +37,141 @@ for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, 10); -- before mam (0) and carbons (-0.5) make a copy
 end
 
--- A recall overtakes the recalled message: when the receiver gets the notice of the recall, the undelivered copies are
--- left out (id = msg_id, from = the recalling author). Only the bridge can get a tlim message this far, because those
--- of clients are diverted.
-local function copy_of(author, id) return jid_bare(author) .. " " .. id; end
-local function note_recalled(stanza, recalled)
-	if stanza.attr.type == "error" or not stanza:get_child("tlim", ns) then return; end
-	for element in stanza:childtags("recalled", ns) do
-		recalled[copy_of(stanza.attr.from, element.attr.msg_id or "")] = true;
-	end
-end
-local function is_recalled(message, recalled)
-	return message.attr.id and recalled[copy_of(message.attr.from, message.attr.id)];
-end
-
--- Copies in offline storage are left out when a device gets the storage. We do this instead of mod_offline. To remove
--- each copy when the notice is stored would write the whole file again, and all users would wait. This works with every
--- store that mod_offline can use.
-local undelivered, unnoticed = module:open_store("offline", "archive"), module:open_store("tlim_recalled");
-module:hook("message/offline/handle", function(event) -- runs after mod_offline, if that had no room for the notice
-	local user, recalled = event.username, {};
-	note_recalled(event.stanza, recalled);
-	if not next(recalled) then return; end
-	for copy in pairs(unnoticed:get(user) or {}) do recalled[copy] = true; end
-	unnoticed:set(user, recalled);
-end, -2);
-module:hook("message/offline/broadcast", function(event)
-	local origin, messages = event.origin, {};
-	local recalled = unnoticed:get(origin.username) or {};
-	local found, problem = undelivered:find(origin.username);
-	if not found then
-		module:log("error", "the storage of %s cannot be read: %s", origin.username, problem);
-		return true;
-	end
-	for _, message, stored_at in found do
-		message:tag("delay", { xmlns = "urn:xmpp:delay", from = origin.host, stamp = datetime(stored_at) }):up(); -- XEP-0203
-		messages[#messages + 1] = message;
-		note_recalled(message, recalled);
-	end
-	for _, message in ipairs(messages) do
-		if not is_recalled(message, recalled) then origin.send(message); end
-	end
-	undelivered:delete(origin.username);
-	unnoticed:set(origin.username, nil);
-	return true;
-end, 1);
-
--- Copies can also wait in a session whose client lost its network and may resume (mod_smacks). Carbon copies wait there
--- too. The recalled ones become messages without content, so that the count of stanzas stays right. A message without
--- content is not put into offline storage.
-local function original(message)
-	local copy = message:get_child(nil, "urn:xmpp:carbons:2");
+local function original(message) -- of a carbon copy (XEP-0280): no client can send with the user's own bare JID
+	local copy = message.attr.from == jid.bare(message.attr.to) and message:get_child(nil, "urn:xmpp:carbons:2");
 	return copy and copy:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
 end
-local function sessions_of(address)
-	local account = hosts[module.host].sessions[jid.node(address)];
-	return account and account.sessions or {};
+local function waiting(session) -- what the client has not confirmed (XEP-0198)
+	local queue = session.outgoing_stanza_queue;
+	return queue and queue:table() or session.tlim_unread or {};
 end
-local function blank(message, address)
+
+-- A recall overtakes the copies of the recalled message (id = msg_id, from = the recalling author) that wait in sessions.
+-- They become messages without content, so that the count of stanzas stays right. Only the bridge can get a tlim message
+-- this far, because those of clients are diverted.
+local function copy_of(author, id) return (jid.bare(author) or "") .. " " .. (id or ""); end
+local function blank(notice, address)
 	local recalled = {};
-	note_recalled(message, recalled);
-	for _, session in pairs(next(recalled) and sessions_of(address) or {}) do
-		local queue = session.outgoing_stanza_queue;
-		for _, sent in pairs(queue and queue.table and queue:table() or {}) do
-			if sent.name == "message" and is_recalled(original(sent), recalled) then
+	for element in notice:childtags("recalled", ns) do
+		recalled[copy_of(notice.attr.from, element.attr.msg_id)] = notice:get_child("tlim", ns);
+	end
+	local account = next(recalled) and prosody.bare_sessions[jid.bare(address)];
+	for _, session in pairs(account and account.sessions or {}) do
+		for _, sent in ipairs(waiting(session)) do
+			local message = original(sent);
+			if sent.name == "message" and recalled[copy_of(message.attr.from, message.attr.id)] then
 				sent:maptags(function() return nil; end);
 			end
 		end
 	end
 end
-module:hook("message/offline/handle", function(event)
-	local stanza = event.stanza;
-	if #stanza.tags == 0 or original(stanza) ~= stanza then return true; end
-	return stanza:get_child("no-store", "urn:xmpp:hints") and true; -- mod_offline would keep it (XEP-0334)
-end, 1);
 
 -- The sender's other devices get a copy of a message (XEP-0280) when it is stored. The component tells us this: it
 -- forwards the message to the address that sent it. No client can have the component's address.
-local function copy_sent(message, device)
-	local node, host, resource = jid.split(device);
-	local copy = st.message({ from = jid.join(node, host), type = message.attr.type })
-		:tag("sent", { xmlns = "urn:xmpp:carbons:2" })
-			:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(message):reset();
-	for _, session in pairs(sessions_of(device)) do
-		if session.want_carbons and session.resource ~= resource then
-			copy.attr.to = session.full_jid;
-			session.send(copy);
-		end
-	end
-end
 local function deliver(event)
-	local stanza = event.stanza;
-	local sent = is_target[stanza.attr.from] and stanza:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message");
-	blank(sent or stanza, stanza.attr.to);
-	if sent then
-		copy_sent(sent, stanza.attr.to);
-		return true;
-	end
+	local stanza, device = event.stanza, event.stanza.attr.to;
+	local sent = target_set:contains(stanza.attr.from) and stanza:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message");
+	blank(sent or stanza, device);
+	if not sent then return; end
+	local origin = prosody.full_sessions[device] or hosts[module.host];
+	module:fire_event("pre-message/bare", { origin = origin, stanza = sent, is_stored = true }); -- for mod_carbons
+	return true;
 end
 module:hook("message/bare", deliver, 100);
 module:hook("message/full", deliver, 100);
 
-local function send_presence(p, h)
-	module:send(st.presence({ from = p.attr.from, to = h, type = p.attr.type }));
-end
-module:hook("presence/bare", function(event) -- only broadcast presence of local users
-	local p = event.stanza;
-	if event.origin.type ~= "c2s" or p.attr.to or (p.attr.type and p.attr.type ~= "unavailable") then return; end
-	for _, h in ipairs(live()) do send_presence(p, h); end
-end, 150);
-for _, h in ipairs(targets) do -- a component that connects is told who is online
-	if hosts[h] then module:hook_object_event(hosts[h].events, "component-authenticated", function()
-		for _, s in pairs(prosody.full_sessions) do
-			if s.host == module.host and s.presence then send_presence(s.presence, h); end
-		end
-	end); end
-end
--- The number of sessions of one person has a bound, as in ejabberd. One more session ends the oldest, even if the
--- oldest waits to be resumed.
-local max_sessions = module:get_option_number("tlim_max_user_sessions", 20);
-local binds = 0;
-local function place(session) return session.tlim_place or 0; end
-module:hook("resource-bind", function(event)
-	local count, oldest = 0, event.session;
-	binds = binds + 1;
-	oldest.tlim_place = binds;
-	for _, s in pairs(sessions_of(oldest.full_jid)) do
-		count = count + 1;
-		if place(s) < place(oldest) then oldest = s; end
+-- Nothing of ours is kept here for people who are away: the bridge has a log. It is told which sessions get messages,
+-- and up to which `seq` the client of a session has everything (`confirmed`).
+local function tell(from, is_here, name, attr, only)
+	attr.xmlns = ns;
+	for _, h in ipairs(only and { only } or live()) do
+		module:send(st.presence({ from = from, to = h, type = not is_here and "unavailable" or nil }):tag(name, attr));
 	end
-	if count > max_sessions then
-		oldest:close({ condition = "conflict", text = "Too many sessions" });
+end
+local queue_size = module:get_option_number("smacks_max_queue_size", 500);
+local function digits(seq) return seq and ("%d"):format(seq); end
+local function seq_of(stanza)
+	local mark = stanza.name == "message" and original(stanza):get_child("tlim", ns);
+	return mark and tonumber(mark.attr.seq) or nil;
+end
+local function note_written(stanza, session)
+	local queue, seq = session.outgoing_stanza_queue, seq_of(stanza);
+	local read, unread = queue and queue:count_acked() or 0, queue and queue:count_unacked() or 0;
+	session.tlim_is_early = read == 0 and (session.tlim_is_early or seq and not queue); -- written before there was a queue
+	session.tlim_is_full = queue and unread >= queue_size; -- mod_smacks now drops the oldest
+	if read > 0 and unread == 0 then session.tlim_acked = session.tlim_seq; end
+	if seq then
+		session.tlim_acked = session.tlim_acked or seq - 1;
+		session.tlim_seq = math.max(seq, session.tlim_seq or seq);
 	end
+	return stanza;
+end
+local function confirmed(session)
+	local seq, has_queue = session.tlim_seq, session.smacks ~= nil; -- XEP-0198
+	local is_orderly = session.tlim_is_closed or not has_queue and not session.destroyed; -- the client has read everything
+	if not seq or not has_queue and not is_orderly then return nil; end
+	if session.tlim_is_full or session.tlim_is_early and not is_orderly then return session.tlim_acked; end
+	for _, sent in ipairs(waiting(session)) do
+		local unread = seq_of(sent);
+		if unread then seq = math.min(seq, unread - 1); end
+	end
+	return seq;
+end
+local function report(session, only)
+	session.tlim_id = session.tlim_id or new_id(); -- mod_smacks resumes into the same table, but with other filters
+	add_filter(session, "stanzas/out", note_written);
+	local is_here, was_here = session.presence and session.priority >= 0, session.tlim_is_here;
+	session.tlim_is_here = is_here;
+	local attr = { id = session.tlim_id, stale = is_here and session.hibernating and "true" or nil };
+	if attr.stale or not is_here then attr.confirmed = digits(confirmed(session)); end
+	if is_here or was_here then tell(session.full_jid, is_here, "session", attr, only); end
+end
+module:wrap_event("presence/bare", function(handlers, name, event)
+	local is_own = event.origin.type == "c2s" and not event.stanza.attr.to;
+	local handled = handlers(name, event); -- mod_presence notes in the session what its presence is
+	if is_own then report(event.origin); end
+	return handled;
 end);
+module:hook("smacks-hibernation-start", function(event) report(event.origin); end);
+module:hook("smacks-hibernation-end", function(event) report(event.resumed); end);
+module:hook("pre-session-close", function(event)
+	event.session.tlim_is_closed = event.reason == false; -- mod_c2s: the client ended the stream
+end);
+
+-- A message that reaches nobody is `missed`: there is no session, or the last one has ended and has not confirmed it.
+local function miss(stanza)
+	if not stanza:get_child("no-store", "urn:xmpp:hints") then return; end
+	local seq = seq_of(stanza);
+	if seq then tell(jid.bare(stanza.attr.to), false, "missed", { seq = digits(seq) }); end
+	return true; -- mod_offline would keep it (XEP-0334)
+end
+module:hook("message/offline/handle", function(event) return miss(event.stanza); end, 1);
+module:hook("delivery/failure", function(event) -- mod_smacks: the session ends, and its queue is gone
+	local stanza, session = event.stanza, event.session;
+	if stanza.name ~= "message" then return; end
+	session.tlim_unread = session.tlim_unread or {};
+	table.insert(session.tlim_unread, stanza);
+	local is_useless = #stanza.tags == 0 or original(stanza) ~= stanza; -- recalled, or a copy for this session
+	return is_useless or seq_of(stanza) and stanza:get_child("no-store", "urn:xmpp:hints") and true or nil;
+end, 1);
+module:hook("resource-unbind", function(event) -- mod_presence has said that the session is gone
+	local is_last = not prosody.bare_sessions[jid.bare(event.session.full_jid)];
+	for _, stanza in ipairs(is_last and event.session.tlim_unread or {}) do miss(stanza); end
+end, -1);
+
+local function greet(component) -- first that this module is here, then who is
+	tell(module.host, true, "mailbox", {}, component);
+	for _, session in pairs(prosody.full_sessions) do
+		if session.host == module.host then report(session, component); end
+	end
+end
+local function attend(host)
+	if not target_set:contains(host) or not hosts[host] then return; end
+	module:hook_object_event(hosts[host].events, "component-authenticated", function() greet(host); end);
+end
+module:hook_global("host-activated", attend); -- Prosody activates its hosts in any order
+for _, h in ipairs(targets) do attend(h); end
+for _, h in ipairs(live()) do greet(h); end
 
 -- When a module does not load, Prosody goes on without it. Without this module it would deliver tlim messages
 -- undiverted. So the program that starts Prosody waits for this line of the log.

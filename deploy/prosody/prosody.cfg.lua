@@ -1,6 +1,6 @@
 -- Prosody for tlim. Names in braces after a dollar sign are placeholders: the deployment fills them in (the development
 -- stack, envsubst, a ConfigMap).
--- Our module takes tlim messages out of the stream and hands them to the bridge. Everything else is plain XMPP.
+-- mod_tlim_bridge takes tlim messages out of the stream and hands them to the bridge. Everything else is plain XMPP.
 
 umask = "077"
 pidfile = "${data_directory}/prosody.pid"
@@ -9,7 +9,7 @@ plugin_paths = { "${module_directory}" }
 log = { { levels = { min = "info" }, to = "console" } }
 
 modules_enabled = {
-  "tlim_bridge";
+  "tlim_bridge"; "tlim_sessions";
   "roster"; "saslauth"; "tls"; "disco"; "ping"; "carbons"; "smacks"; "private"; "blocklist"; "vcard_legacy"; "pep";
   "offline"; "c2s"; "http"; "websocket";
 }
@@ -28,9 +28,12 @@ ssl = { certificate = "${certificate_file}"; key = "${certificate_file}" }
 c2s_stanza_size_limit = 524288
 -- How many sessions one person may have. One more ends the oldest (conflict).
 tlim_max_user_sessions = 20
--- How many messages are kept for a client that lost its network and may resume. With the default of 500 Prosody drops
--- the older ones, and then refuses to resume. 10000 is also the number that is kept for an absent user in ejabberd.
-smacks_max_queue_size = 10000
+-- How many stanzas wait until a client confirms them. If there are more, Prosody drops the oldest, and the client cannot
+-- resume after a lost network: it logs in anew, and gets again what it missed. A whole catch-up of 10000 messages fits.
+smacks_max_queue_size = 10500
+-- A connection that is silent for 60 s is asked for a sign of life. If it is silent for another 60 s, it is closed. The
+-- bridge counts on it that a lost client is noticed within three minutes.
+network_settings = { read_timeout = 60 }
 -- The bridge delivers a compressed message unpacked. Its body may have 1 MiB, and XML escaping can multiply that.
 component_stanza_size_limit = 8388608
 
