@@ -93,10 +93,6 @@ class XmppServerProcess:
         """Create an account while the server runs."""
         await asyncio.to_thread(self.software.register, user, password)
 
-    async def register(self, user: str, password: str) -> None:
-        """Create an account while the server runs."""
-        await asyncio.to_thread(self._server.register, user, password)
-
     def start(self) -> None:
         """Start it without waiting: called from a test it must not stop the test's own event loop."""
         program = self._program

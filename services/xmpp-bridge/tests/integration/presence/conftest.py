@@ -5,12 +5,13 @@ import base64
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
 from xml.etree.ElementTree import Element, XMLPullParser
 
 import pytest_asyncio
+from aiohttp import ClientSession, ClientWebSocketResponse
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 from tlim_protocol.stanzas import CARBONS_NS, HINTS_NS, TLIM_NS, Tag
 from xmpp_bridge.iq import read_pong, write_ping
@@ -37,6 +38,7 @@ class Word(NamedTuple):
 def read_word(presence: Element) -> Word | None:
     jid, is_gone = presence.get("from", ""), presence.get("type") == "unavailable"
     if presence.find(Tag.MAILBOX.qualified) is not None:
+        assert not is_gone
         return Word("hello", jid)
     if (missed := presence.find(Tag.MISSED.qualified)) is not None:
         assert is_gone
@@ -52,9 +54,9 @@ def read_word(presence: Element) -> Word | None:
 class Listener:
     """A component in the bridge's place: sends as the bridge does, and notes what the module says."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, component: str) -> None:
         port, secret = server.ports.component, server.credentials.component
-        self._wire = Wire(COMPONENT, secret, "127.0.0.1", port, self._on_stanza)
+        self._wire = Wire(component, secret, "127.0.0.1", port, self._on_stanza)
         self._up, self._news = asyncio.Event(), asyncio.Event()
         self._wire.add_event_handler("session_start", lambda _: self._up.set())
         self._address = ("127.0.0.1", port)
@@ -123,10 +125,10 @@ class Listener:
         """Send texts with these numbers, which are in their ids too; each can be the notice of a recall."""
         extra = "" if recalled is None else f"<recalled xmlns='{TLIM_NS}' msg_id='m{recalled}'/>"
         for seq in seqs:
+            mark = f"<tlim xmlns='{TLIM_NS}' location='server' seq='{seq}' time='1'/>"
             self.send(
                 f"<message type='chat' id='m{seq}' from='{author}@{DOMAIN}' to='{user}@{DOMAIN}'>"
-                f"<body>text {seq}</body>"
-                f"<tlim xmlns='{TLIM_NS}' location='server' seq='{seq}' time='1'/>{extra}{hint}</message>"
+                f"<body>text {seq}</body>{mark}{extra}{hint}</message>"
             )
 
     def chat(self, user: str, text: str) -> None:
@@ -176,8 +178,7 @@ class Device:
         tls = ssl.create_default_context(cafile=self._server.authority)
         await self._writer.start_tls(tls, server_hostname=DOMAIN)
         await self._open_stream()
-        secret = base64.b64encode(f"\0{self.user}\0{secret_of(self.user)}".encode()).decode()
-        self.send(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")
+        self.send(plain_login(self.user))
         await self.take("success")
         await self._open_stream()
 
@@ -255,6 +256,11 @@ def secret_of(user: str) -> str:
     return f"secret of {user}"
 
 
+def plain_login(user: str) -> str:
+    secret = base64.b64encode(f"\0{user}\0{secret_of(user)}".encode()).decode()
+    return f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>"
+
+
 @dataclass
 class Scene:
     """The server, and what a test makes on it. Everybody has devices of their own, so tests share a server."""
@@ -262,8 +268,8 @@ class Scene:
     server: Any
     stack: AsyncExitStack
 
-    async def listener(self) -> Listener:
-        return await self.stack.enter_async_context(Listener(self.server))
+    async def listener(self, component: str = COMPONENT) -> Listener:
+        return await self.stack.enter_async_context(Listener(self.server, component))
 
     async def person(self) -> str:
         user = f"user-{uuid.uuid4().hex[:12]}"
@@ -287,6 +293,26 @@ class Scene:
         device = Device(self.server, user)
         self.stack.callback(device.lose_network)
         return await device.log_in(resource, **how)
+
+    @asynccontextmanager
+    async def browser(self, user: str) -> AsyncIterator[ClientWebSocketResponse]:
+        """Log in over WebSocket (RFC 7395); leaving the block is a lost network, unless the stream was closed."""
+        bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>browser</resource></bind>"
+        opening = f"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='{DOMAIN}' version='1.0'/>"
+        steps = (
+            (opening, "features"),
+            (plain_login(user), "<success"),
+            (opening, "features"),
+            (f"<iq xmlns='jabber:client' type='set' id='bind'>{bind}</iq>", "result"),
+            ("<presence xmlns='jabber:client'/>", "<presence"),
+        )
+        url = f"ws://127.0.0.1:{self.server.ports.websocket}/ws"
+        async with ClientSession() as http, http.ws_connect(url, protocols=["xmpp"]) as socket:
+            for text, answer in steps:
+                await socket.send_str(text)
+                while answer not in await socket.receive_str(timeout=20):
+                    pass
+            yield socket
 
 
 @pytest_asyncio.fixture

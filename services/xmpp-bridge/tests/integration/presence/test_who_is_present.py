@@ -10,6 +10,7 @@ from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import DOMAIN
+from tlim_protocol.stanzas import CARBONS_NS, TLIM_NS
 
 FRAMING = "urn:ietf:params:xml:ns:xmpp-framing"
 OPEN = f"<open xmlns='{FRAMING}' to='{DOMAIN}' version='1.0'/>"
@@ -266,3 +267,57 @@ async def test_copies_for_a_second_device_count_as_what_it_got(scene: Any) -> No
     back.confirm(but=1)
     await back.end()
     assert (await listener.hears("gone", back.jid)).seq == 101
+
+
+@both_servers
+async def test_a_client_cannot_make_another_client_confirm_anything(scene: Any) -> None:
+    listener, user, forger = await scene.listener(), await scene.person(), await scene.person()
+    phone, other = await scene.device(user, managed=False), await scene.device(forger, managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    message = f"<message xmlns='jabber:client'><body>forged</body><tlim xmlns='{TLIM_NS}' seq='999'/></message>"
+    forged = f"<received xmlns='{CARBONS_NS}'><forwarded xmlns='urn:xmpp:forward:0'>{message}</forwarded></received>"
+    other.send(f"<message type='chat' to='{phone.jid}'>{forged}</message>")
+    await phone.gets("text 101", "forged")
+    await phone.end()
+    assert (await listener.hears("gone", phone.jid)).seq == 101
+
+
+@both_servers
+async def test_what_one_device_has_not_confirmed_is_neither_missed_nor_bounced_while_another_is_there(
+    scene: Any,
+) -> None:
+    listener, user, author = await scene.listener(), await scene.person(), await scene.person()
+    phone, laptop = [await scene.device(user, name, managed=True, resumable=False) for name in ("phone", "laptop")]
+    sender = await scene.device(author, managed=False)
+    for device in (sender, phone, laptop):
+        device.announce()
+        await listener.hears("came", device.jid)
+    listener.deliver(user, 101, author=author)
+    for device in (phone, laptop):
+        await device.gets("text 101")
+    laptop.confirm()
+    await phone.breaks()
+    assert (await listener.hears("gone", phone.jid)).seq == 100
+    await listener.barrier()
+    assert listener.missed(user) == []
+    sender.send(f"<message type='chat' to='{sender.jid}'><body>all</body></message>")
+    await sender.gets("all")
+    assert sender.texts == ["all"]
+    await laptop.end()
+    assert (await listener.hears("gone", laptop.jid)).seq == 101
+
+
+@both_servers
+async def test_a_browser_that_closes_its_stream_has_everything(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    for is_orderly in (True, False):
+        async with scene.browser(user) as socket:
+            came = await listener.hears("came", f"{user}@{DOMAIN}")
+            listener.deliver(user, 101)
+            while "text 101" not in await socket.receive_str(timeout=20):
+                pass
+            if is_orderly:
+                await socket.send_str("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")
+        assert (await listener.hears("gone", came.jid)).seq == (101 if is_orderly else None)

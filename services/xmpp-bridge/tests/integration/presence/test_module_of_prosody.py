@@ -1,0 +1,173 @@
+"""What only Prosody has: queues that drop the oldest, time-outs in our module, a component for each bridge."""
+
+import asyncio
+import subprocess
+from typing import Any
+
+import pytest
+from tlim_devstack.prosody import Prosody
+from tlim_devstack.supervision import Program
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+
+SECOND = f"second.{COMPONENT}"
+
+
+class QuickProsody(Prosody):
+    """One that asks a client after a second of silence for a sign of life."""
+
+    def prepare(self) -> Program:
+        program = super().prepare()
+        self.config.write_text(self.config.read_text().replace("read_timeout = 60", "read_timeout = 1"))
+        return program
+
+
+class OddProsody(Prosody):
+    """One with room for five unconfirmed stanzas, a second bridge, and a shell."""
+
+    def prepare(self) -> Program:
+        program = super().prepare()
+        config = self.config.read_text().replace("smacks_max_queue_size = 10500", "smacks_max_queue_size = 5")
+        config = config.replace('"tlim_bridge";', '"tlim_bridge"; "admin_shell";')
+        both = f'{{ "{COMPONENT}", "{SECOND}" }}'
+        config = config.replace(f'VirtualHost "{DOMAIN}"', f'VirtualHost "{DOMAIN}"\ntlim_bridge_components = {both}')
+        secret = self.settings.credentials.component
+        self.config.write_text(
+            f'{config}\nComponent "{SECOND}"\n  component_secret = "{secret}"\n  validate_from_addresses = false\n'
+        )
+        return program
+
+    def reload_module(self) -> None:
+        command = self._as_prosody("prosodyctl", "shell", "module", "reload", "tlim_bridge", DOMAIN)
+        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=20)  # noqa: S603 - a fixed command
+
+
+def running(kind: type[Prosody]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("xmpp_server", [kind], indirect=True, ids=["prosody"], scope="session")
+
+
+@running(QuickProsody)
+@pytest.mark.parametrize("managed", [False, True], ids=["unmanaged", "managed"])
+async def test_a_client_whose_network_silently_ended_is_noticed(scene: Any, managed: bool) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=managed, resumable=False)
+    phone.announce()
+    came = await listener.hears("came", phone.jid)
+    assert await listener.hears("gone", phone.jid) == ("gone", phone.jid, came.session, None)
+
+
+@running(QuickProsody)
+async def test_a_client_without_stream_management_stays_if_it_answers_pings(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    for _ in range(3):
+        while (ping := await phone.take("iq")).get("type") != "get":
+            pass
+        phone.send(f"<iq type='result' id='{ping.get('id')}' to='{DOMAIN}'/>")
+    assert listener.about(user, "gone") == []
+
+
+@running(OddProsody)
+@pytest.mark.parametrize("resumable", [False, True])
+async def test_what_a_full_queue_has_dropped_does_not_count_as_confirmed(scene: Any, resumable: bool) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=True, resumable=resumable)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, *range(101, 121))
+    await phone.gets("text 120")
+    await phone.breaks()
+    assert (await listener.hears("stale" if resumable else "gone", phone.jid)).seq == 100
+
+
+@running(OddProsody)
+async def test_all_bridges_are_told_everything(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    second = await scene.listener(SECOND)
+    phone = await scene.device(user, managed=True, resumable=False)
+    phone.announce()
+    for one in (listener, second):
+        await one.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    await phone.breaks()
+    listener.deliver(user, 102)
+    for one in (listener, second):
+        await one.hears("gone", phone.jid)
+        await one.misses(user, 101, 102)
+    assert listener.about(user) == second.about(user)
+
+
+@running(OddProsody)
+async def test_a_module_that_is_loaded_late_says_who_is_there(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=False)
+    phone.announce()
+    came = await listener.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    await phone.gets("text 101")
+    await asyncio.to_thread(scene.server.software.reload_module)
+    await listener.hears("hello", DOMAIN)
+    assert await listener.hears("came", phone.jid) == came
+    listener.deliver(user, 102)
+    await phone.gets("text 102")
+    await phone.end()
+    assert (await listener.hears("gone", phone.jid)).seq == 102
+
+
+@running(OddProsody)
+async def test_a_server_that_is_stopped_says_before_what_each_client_has(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=True)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, 101, 102)
+    await phone.gets("text 101", "text 102")
+    phone.confirm(but=1)
+    await phone.settles()
+    await scene.server.restart()
+    assert (await listener.hears("gone", phone.jid)).seq == 101
+    await listener.misses(user, 102)
+
+
+@running(OddProsody)
+async def test_a_new_connection_hears_that_a_session_is_stale(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=True)
+    phone.announce()
+    await phone.breaks()
+    stale = await listener.hears("stale", phone.jid)
+    second = await scene.listener(SECOND)
+    assert await second.hears("stale", phone.jid) == stale
+
+
+@running(OddProsody)
+async def test_one_session_more_than_a_person_may_have_ends_the_oldest(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    devices = []
+    for number in range(21):
+        devices.append(await scene.device(user, f"device-{number}", managed=number == 0))
+        devices[-1].announce()
+        await listener.hears("came", devices[-1].jid)
+        if number == 0:
+            await devices[0].breaks()
+    await listener.barrier()
+    assert [word.jid for word in listener.about(user, "gone")] == [devices[0].jid]
+
+
+@running(OddProsody)
+async def test_what_came_before_stream_management_counts_when_the_client_confirms_anything(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    for confirms, confirmed in ((False, 100), (True, 102)):
+        phone = await scene.device(user, managed=False)
+        phone.announce()
+        await listener.hears("came", phone.jid)
+        listener.deliver(user, 101)
+        await phone.gets("text 101")
+        await phone.manage(resumable=False)
+        listener.deliver(user, 102, 103)
+        await phone.gets("text 102", "text 103")
+        if confirms:
+            phone.confirm(but=1)
+        await phone.breaks()
+        assert (await listener.hears("gone", phone.jid)).seq == confirmed
