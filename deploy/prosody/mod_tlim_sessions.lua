@@ -3,8 +3,8 @@ local st = require "util.stanza";
 local add_filter = require "util.filters".add_filter;
 local sessions = prosody.hosts[module.host].sessions;
 
--- The number of sessions of one person has a bound. One more session ends the oldest, even if the
--- oldest waits to be resumed.
+-- The number of sessions of one person has a bound. One more session ends the oldest, even if the oldest waits to be
+-- resumed.
 local max_sessions = module:get_option_number("tlim_max_user_sessions", 20);
 module:hook("resource-bind", function(event)
 	local count, oldest = 0, event.session;
@@ -17,8 +17,8 @@ module:hook("resource-bind", function(event)
 	end
 end);
 
--- A client whose network is gone is noticed. mod_smacks asks a silent client (XEP-0198) for a sign of life. Here the
--- others are asked (XEP-0199). A client that is silent until the next time-out (read_timeout) has gone.
+-- A client that lost its network is noticed. mod_smacks asks a silent client that has stream management (XEP-0198) for a
+-- sign of life. This module asks the others (XEP-0199). A client that is silent until the next time-out has gone.
 local function note_heard(stanza, session)
 	session.tlim_is_asked = nil;
 	return stanza;

@@ -31,9 +31,9 @@ tlim_max_user_sessions = 20
 -- How many stanzas wait until a client confirms them. If there are more, Prosody drops the oldest, and the client cannot
 -- resume after a lost network: it logs in anew, and gets again what it missed. A whole catch-up of 10000 messages fits.
 smacks_max_queue_size = 10500
--- A connection that is silent for 60 s is asked for a sign of life. If it is silent for another 60 s, it is closed. The
--- bridge counts on it that a lost client is noticed within three minutes.
-network_settings = { read_timeout = 60 }
+-- A connection that is silent for 80 s is asked for a sign of life. If it is silent for another 80 s, it is closed. The
+-- bridge counts on it that a lost client is noticed within three minutes. More questions would wake phones more often.
+network_settings = { read_timeout = 80 }
 -- The bridge delivers a compressed message unpacked. Its body may have 1 MiB, and XML escaping can multiply that.
 component_stanza_size_limit = 8388608
 

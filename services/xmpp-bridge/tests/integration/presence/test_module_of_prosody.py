@@ -17,7 +17,7 @@ class QuickProsody(Prosody):
 
     def prepare(self) -> Program:
         program = super().prepare()
-        self.config.write_text(self.config.read_text().replace("read_timeout = 60", "read_timeout = 1"))
+        self.config.write_text(self.config.read_text().replace("read_timeout = 80", "read_timeout = 1"))
         return program
 
 
