@@ -286,9 +286,6 @@ class Scene:
         await phone.end()
         return phone.texts[:-1]
 
-    def secret_of(self, user: str) -> str:
-        return secret_of(user)
-
     async def device(self, user: str, resource: str = "phone", **how: bool) -> Device:
         device = Device(self.server, user)
         self.stack.callback(device.lose_network)
