@@ -8,8 +8,10 @@ import pytest
 from tlim_devstack.ejabberd import Ejabberd, compile_module
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import DOMAIN
+from tlim_protocol.stanzas import HINTS_NS
 
 SM = "urn:xmpp:sm:3"
+NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
 
 KILLER = """
 -module(mod_killer).
@@ -100,6 +102,27 @@ async def test_every_connection_is_told_everything_and_all_again_when_the_module
         assert await one.hears("came", phone.jid) == came["phone"][0]
     await phone.end()
     assert [(await one.hears("gone", phone.jid)).seq for one in (*both, listener)] == [101] * 3
+
+
+async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    padding = f"{NO_STORE}<x xmlns='padding'>{'x' * 200_000}</x>"  # more than the sockets take: the session waits
+    listener.deliver(user, *range(101, 201), hint=padding)
+    await listener.barrier()
+    phone.send("</stream:stream>")
+    listener.deliver(user, *range(201, 301), hint=padding)
+    await listener.barrier()
+    await phone.gets("text 201")  # the session has read the end and waits again, amid the second hundred
+    listener.deliver(user, *range(301, 351))
+    await listener.barrier()
+    await phone.take("stream")
+    gone = await listener.hears("gone", phone.jid)
+    await listener.misses(user, *range(gone.seq + 1, 351))
+    assert phone.texts == [f"text {seq}" for seq in range(101, gone.seq + 1)]
+    assert await scene.kept_for(user) == []
 
 
 async def restart_module(server: Any) -> None:
