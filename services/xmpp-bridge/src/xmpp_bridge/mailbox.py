@@ -25,6 +25,9 @@ PEOPLE = 1_000
 AT_A_TIME = 500
 """Notes in one request."""
 
+MISSED_WITHIN_S = 10.0
+"""The store answers a few such questions at a time. After a long absence one takes a second."""
+
 RETRY_S = 0.5
 """The pause before notes are sent again that nobody has taken."""
 
@@ -32,12 +35,12 @@ RETRY_S = 0.5
 class Store(Protocol):
     """The service that keeps the mailboxes: message-store, over the broker's request-reply."""
 
-    async def request(self, subject: str, payload: bytes) -> bytes: ...
+    async def request(self, subject: str, payload: bytes, timeout_s: float = ...) -> bytes: ...
 
 
 async def ask_missed(store: Store, question: MissedQuestion) -> MissedAnswer:
     """Return a page of what a person has missed. Raises Unavailable when the store does not answer."""
-    return MissedAnswer.from_bytes(await store.request(Rpc.MAILBOX_MISSED, question.to_bytes()))
+    return MissedAnswer.from_bytes(await store.request(Rpc.MAILBOX_MISSED, question.to_bytes(), MISSED_WITHIN_S))
 
 
 async def ask_live(store: Store) -> dict[str, list[str]]:

@@ -96,7 +96,8 @@ class Log:
         self.rows.append(StoredMessage(seq=seq, stored_at=1, recipients=list(recipients), envelope=envelope))
         return self.rows[-1]
 
-    async def request(self, subject: str, payload: bytes) -> bytes:
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        assert timeout_s > 0
         await asyncio.sleep(self._chance.random() / 50)
         if not self.is_up:
             raise Unavailable("the store is away")
