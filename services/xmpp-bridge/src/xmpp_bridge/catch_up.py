@@ -15,7 +15,7 @@ from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.mailbox import Notes, Store, ask_missed
-from xmpp_bridge.roll import Person, Roll
+from xmpp_bridge.roll import Attendee, Roll
 from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
 
 logger = get_logger(__name__)
@@ -126,7 +126,7 @@ class CatchUps:
             person.is_served = False
             self.begin(user_id, FAILED_S)
 
-    async def _catch_up(self, user_id: str, person: Person) -> None:
+    async def _catch_up(self, user_id: str, person: Attendee) -> None:
         await self._notes.written()
         question = MissedQuestion(user_id=user_id, limit=PAGE)
         is_cut, ends = False, 0
@@ -143,7 +143,7 @@ class CatchUps:
         await self._line.barrier()
         self.roll.note_live(user_id, person)
 
-    async def _send_page(self, person: Person, question: MissedQuestion) -> MissedAnswer:
+    async def _send_page(self, person: Attendee, question: MissedQuestion) -> MissedAnswer:
         page = await ask_missed(self._store, question)
         if page.events:
             person.sent = max(person.sent, page.events[-1].seq)

@@ -29,7 +29,7 @@ class _Session:
 
 
 @dataclass(slots=True)
-class Person:
+class Attendee:
     """A person with at least one session. `sent` is the highest seq that was sent since the first of them came."""
 
     sessions: dict[str, _Session] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Roll:
     def __init__(self, waiting: Callable[[str, float], None], note: Callable[[MailboxNote], None]) -> None:
         self._waiting = waiting
         self._note = note
-        self._people: dict[str, Person] = {}
+        self._people: dict[str, Attendee] = {}
         self._is_settled = False
         self.is_kept = False
         """Whether the server's module speaks of sessions. Until then everything is sent to everybody."""
@@ -122,16 +122,16 @@ class Roll:
         person.sent = max(person.sent, seq)
         return True
 
-    def catching_up(self, user_id: str) -> Person | None:
+    def catching_up(self, user_id: str) -> Attendee | None:
         """Return the person if there is a catch-up to do."""
         person = self._people.get(user_id)
         return person if person is not None and not person.is_live else None
 
-    def is_waiting(self, user_id: str, person: Person) -> bool:
+    def is_waiting(self, user_id: str, person: Attendee) -> bool:
         """Whether this catch-up still has somebody to go to."""
         return self._people.get(user_id) is person and not person.is_live
 
-    def go_live(self, user_id: str, person: Person, up_to: int) -> bool:
+    def go_live(self, user_id: str, person: Attendee, up_to: int) -> bool:
         """Deliver to the person directly from now on, if the catch-up had everything: it went up to the seq `up_to`.
 
         Return whether the person is live. If not, something newer was skipped meanwhile, or nobody is there any more.
@@ -142,7 +142,7 @@ class Roll:
         person.skipped = up_to
         return True
 
-    def note_live(self, user_id: str, person: Person) -> None:
+    def note_live(self, user_id: str, person: Attendee) -> None:
         """Have it noted that the person is live, when the server has taken over the whole catch-up."""
         if self._people.get(user_id) is person and person.is_live:
             self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=True))
@@ -150,7 +150,7 @@ class Roll:
     def _came(self, user_id: str, session_id: str) -> None:
         person = self._people.get(user_id)
         if person is None:
-            person = self._people[user_id] = Person()
+            person = self._people[user_id] = Attendee()
             person.sessions[session_id] = _Session(since=0)
             if self._is_settled:
                 self._waiting(user_id, 0)
@@ -197,7 +197,7 @@ class Roll:
         elif person.is_live:
             self._leave_to_the_others(user_id, person)
 
-    def _leave_to_the_others(self, user_id: str, person: Person) -> None:
+    def _leave_to_the_others(self, user_id: str, person: Attendee) -> None:
         covering = person.covers()
         if covering or not person.taken:
             self._note(MailboxNote(user_id=user_id, sessions=covering))
@@ -206,7 +206,7 @@ class Roll:
         self._note(MailboxNote(user_id=user_id, taken=person.taken))
         self._begin_again(user_id, person, pause_s=0)
 
-    def _confirm(self, person: Person, session: _Session, confirmed: int | None) -> None:
+    def _confirm(self, person: Attendee, session: _Session, confirmed: int | None) -> None:
         # A session that came later lacks what went only to the others before. If they have not confirmed that, its own
         # confirmation does not mean that the person has everything. Nor does it when the server has moved a message
         # to it, from a session that ended, which the catch-up has not reached.
@@ -224,7 +224,7 @@ class Roll:
         person.misses += 1
         self._begin_again(user_id, person, min(FIRST_PAUSE_S * 2 ** min(person.misses, 10), LONGEST_PAUSE_S))
 
-    def _begin_again(self, user_id: str, person: Person, pause_s: float) -> None:
+    def _begin_again(self, user_id: str, person: Attendee, pause_s: float) -> None:
         sessions = {name: _Session(since=0, is_stale=one.is_stale) for name, one in person.sessions.items()}
-        self._people[user_id] = Person(sessions, misses=person.misses)
+        self._people[user_id] = Attendee(sessions, misses=person.misses)
         self._waiting(user_id, pause_s)
