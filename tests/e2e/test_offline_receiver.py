@@ -1,10 +1,10 @@
-"""The receiver is offline: messages sent meanwhile wait for them, in order."""
+"""The receiver is away: what is sent meanwhile comes when they come, in order."""
 
 from dataclasses import replace
 
 import pytest
 from tlim_client import connection
-from tlim_client.inbox import Delivered
+from tlim_client.inbox import CaughtUp, Delivered
 from tlim_client.xmpp import XmppClient
 
 from tests.e2e.clients.network import network_to

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tlim_client.cli.output import clock
 from tlim_client.compose import about, file_message, new_envelope, text_message
-from tlim_client.inbox import Delivered, Stored
+from tlim_client.inbox import CaughtUp, Delivered, Stored
 from tlim_protocol.registry import MsgType
 
 TEXT = text_message("bob", "alice", "hi, 你好")
@@ -44,6 +44,27 @@ def test_listen_shows_receipts_and_notices_but_neither_counts_nor_answers_them(a
     shown = ["[read receipt] m1", "[session changed] s1 X", "hi, 你好"]
     assert [line.partition("bob: ")[2] for line in lines] == shown
     assert len(as_alice.doors.clients[0].sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (False, "Caught up: what follows is new."),
+        (True, "Caught up with the newest messages. Older ones: tlim history, tlim sync. What follows is new."),
+    ],
+)
+def test_listen_says_where_what_was_missed_ends_and_does_not_count_it(as_alice: Any, more: bool, line: str) -> None:
+    missed = Delivered(TEXT, "bob@d", "s", seq=1, time=1, delayed=True)
+    new = Delivered(text_message("bob", "alice", "now"), "bob@d", "s", seq=2, time=2)
+    as_alice.doors.waiting = [missed, CaughtUp(1, more), new]
+
+    result = as_alice("listen", "--count", "2")
+    objects = [json.loads(one) for one in as_alice("listen", "--count", "2", "--json").stdout.splitlines()]
+
+    assert [one.partition("bob: ")[2] for one in result.stdout.splitlines()] == ["hi, 你好", "now"]
+    assert result.stderr.splitlines() == ["Listening as alice; Ctrl-C ends.", line]
+    assert [one["kind"] for one in objects] == ["message", "caught-up", "message"]
+    assert objects[1] == {"kind": "caught-up", "seq": 1, "more": more}
 
 
 def test_listen_saves_what_is_shared_and_a_lost_file_does_not_end_it(as_alice: Any, tmp_path: Path) -> None:

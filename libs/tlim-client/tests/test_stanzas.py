@@ -3,7 +3,7 @@
 import pytest
 from slixmpp.xmlstream import ET
 from tlim_client.compose import new_envelope, text_message
-from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Refused, Stored
+from tlim_client.inbox import Bounced, Carbon, CaughtUp, Delivered, Plain, Refused, Stored
 from tlim_client.stanzas import message_stanza, read_stanza
 from tlim_protocol.envelope import write_envelope
 from tlim_protocol.errors import ErrorCode
@@ -31,7 +31,7 @@ def test_a_delivery_has_its_envelope_and_its_place() -> None:
     assert _read(_delivery()) == Delivered(FROM_BOB, "bob@example.org", "s1", seq=7, time=99)
 
 
-def test_a_delivery_out_of_offline_storage_is_delayed() -> None:
+def test_a_delivery_that_waited_for_its_receiver_is_delayed() -> None:
     event = _read(_delivery(extra="<delay xmlns='urn:xmpp:delay' stamp='2026-01-01T00:00:00Z'/>"))
     assert isinstance(event, Delivered)
     assert event.delayed
@@ -52,6 +52,14 @@ def test_stored_is_read_from_the_domain_and_not_from_a_user() -> None:
     stored = f"<stored xmlns='{TLIM_NS}' msg_id='m' seq='5' time='6'/>"
     assert _read(_message(stored, DOMAIN)) == Stored("m", 5, 6)
     assert _read(_message(stored, "mallory@example.org/x")) is None
+
+
+@pytest.mark.parametrize("more", ["true", "false"])
+def test_the_end_of_what_was_missed_is_read_from_the_domain_and_not_from_a_user(more: str) -> None:
+    mark = f"<caught-up xmlns='{TLIM_NS}' seq='5' more='{more}'/><no-store xmlns='urn:xmpp:hints'/>"
+    assert _read(_message(mark, DOMAIN, "type='headline'")) == CaughtUp(5, more == "true")
+    for forger in ("mallory@example.org/x", "alice@example.org/x", "bridge.example.org", "example.org/x"):
+        assert _read(_message(mark, forger, "type='headline'")) is None
 
 
 def test_a_refusal_is_read_with_and_without_the_element_for_machines() -> None:

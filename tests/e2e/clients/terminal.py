@@ -64,7 +64,9 @@ class Terminal:
 
 
 async def next_json(process: Process) -> dict[str, Any]:
-    """Return the next line that a `tlim … --json` prints."""
+    """Return the next line that a `tlim … --json` prints. The end of what was missed is passed over."""
     assert process.stdout is not None
-    line: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
-    return line
+    while True:
+        line: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        if line.get("kind") != "caught-up":
+            return line

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import aiohttp
 from slixmpp.xmlstream import tostring
-from tlim_client.inbox import Received
+from tlim_client.inbox import CaughtUp, Received
 from tlim_client.stanzas import CLIENT_NS, message_stanza, read_stanza
 from tlim_protocol.envelope import Envelope, write_envelope
 
@@ -56,12 +56,12 @@ class WebDevice:
         await self._socket.send_str(tostring(stanza))  # not ElementTree's: ejabberd ignores stanzas with prefixes
 
     async def receive(self) -> Received:
-        """Return the next message that means something to tlim."""
+        """Return the next message that means something to tlim. The end of what was missed is passed over."""
         domain = self._person.stack.addresses.domain
         while True:
             stanza = await self._until(lambda element: element.tag == f"{{{CLIENT_NS}}}message")
             event = read_stanza(stanza, self._person.jid, domain)
-            if event is not None:
+            if event is not None and not isinstance(event, CaughtUp):
                 return event
 
     async def ended(self) -> str:

@@ -18,7 +18,7 @@ class Delivered:
     `seq` and `time` (epoch ms) are the values with which the server stored the message. Both are None in one case: an
     XMPP server without our module copies a message of our other device before it is stored.
 
-    `delayed` is true when the XMPP server kept the message while we were away.
+    `delayed` is true when the message waited for us, because none of our devices was there.
     """
 
     envelope: Envelope
@@ -59,6 +59,17 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """All that we missed while we were away has come, up to `seq` (docs/wire-protocol.md, "What was missed").
+
+    `more` is true when that was too much. Then only the newest messages came, and `/v1/sync` has the older ones.
+    """
+
+    seq: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plain:
     """Ordinary XMPP chat, which tlim never touches."""
 
@@ -84,8 +95,8 @@ class Carbon:
     message: Delivered | Plain
 
 
-Received = Delivered | Stored | Refused | Plain | Bounced | Carbon
-R = TypeVar("R", Delivered, Stored, Refused, Plain, Bounced, Carbon)
+Received = Delivered | Stored | Refused | CaughtUp | Plain | Bounced | Carbon
+R = TypeVar("R", Delivered, Stored, Refused, CaughtUp, Plain, Bounced, Carbon)
 T = TypeVar("T")
 
 

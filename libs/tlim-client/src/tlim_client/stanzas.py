@@ -6,12 +6,11 @@ from tlim_protocol.envelope import Envelope, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import read_strict
-from tlim_protocol.stanzas import CARBONS_NS, FORWARD_NS, Tag
+from tlim_protocol.stanzas import CARBONS_NS, DELAY_NS, FORWARD_NS, Tag
 
-from tlim_client.inbox import Bounced, Carbon, Delivered, Plain, Received, Refused, Stored
+from tlim_client.inbox import Bounced, Carbon, CaughtUp, Delivered, Plain, Received, Refused, Stored
 
 CLIENT_NS = "jabber:client"
-DELAY_NS = "urn:xmpp:delay"
 STANZAS_NS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 _CODES = {code.value: code for code in ErrorCode}
@@ -39,8 +38,8 @@ def message_stanza(
 def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
     """Return the event that a `<message>` is to `me` (a bare JID) on `domain`, or None when it is nothing to tlim.
 
-    `stored` and refusals count only when they come from the domain itself. Carbons count only when they come from our
-    own account (XEP-0280 section 11). Anybody else could forge them.
+    `stored`, refusals and `caught-up` count only when they come from the domain itself. Carbons count only when they
+    come from our own account (XEP-0280 section 11). Anybody else could forge them.
     """
     carbon = _read_carbon(stanza, me, domain)
     if carbon is not None:
@@ -48,7 +47,7 @@ def read_stanza(stanza: Element, me: str, domain: str) -> Received | None:
     if stanza.get("type") == "error":
         return _read_bounce(stanza)
     if stanza.get("from", domain) == domain:
-        answer = _read_stored(stanza) or _read_refusal(stanza)
+        answer = _read_stored(stanza) or _read_caught_up(stanza) or _read_refusal(stanza)
         if answer is not None:
             return answer
     return _read_message(stanza, domain)
@@ -77,6 +76,11 @@ def _read_stored(stanza: Element) -> Stored | None:
         return None
     seq, time = _number(stored.get("seq")) or 0, _number(stored.get("time")) or 0
     return Stored(stored.get("msg_id", ""), seq, time, stanza.get("id", ""))
+
+
+def _read_caught_up(stanza: Element) -> CaughtUp | None:
+    mark = stanza.find(Tag.CAUGHT_UP.qualified)
+    return None if mark is None else CaughtUp(_number(mark.get("seq")) or 0, mark.get("more") == "true")
 
 
 def _read_refusal(stanza: Element) -> Refused | None:

@@ -12,7 +12,7 @@ from tlim_client.cli.context import As, AsJson, Doors, doors, run
 from tlim_client.cli.output import json_line, json_of_event, line_of_event, size
 from tlim_client.compose import receipt
 from tlim_client.failures import ClientError
-from tlim_client.inbox import Delivered, Received
+from tlim_client.inbox import CaughtUp, Delivered, Plain, Received
 from tlim_client.xmpp import XmppClient
 
 
@@ -27,7 +27,8 @@ def listen(
 ) -> None:
     """Print what comes in, as it arrives, until Ctrl-C: messages, receipts, recalls, changes of sessions.
 
-    Messages that came while you were away are printed first. A repeated delivery is shown once.
+    What you missed while you were away is printed first, oldest first, and then a line that you are caught up. A
+    repeated delivery is shown once.
 
     Examples:
       tlim listen
@@ -61,7 +62,7 @@ async def _listen(outside: Doors, user: str | None, how: _Listening) -> None:
             if isinstance(event, Delivered) and REGISTRY[event.envelope.msg_type].is_chat:
                 await _take(outside, user, device, event.envelope, how)
                 shown += 1
-            shown += not isinstance(event, Delivered)
+            shown += isinstance(event, Plain)
 
 
 def _is_news(event: Received, seen: set[tuple[str, str]]) -> bool:
@@ -77,7 +78,10 @@ def _show(event: Received, *, as_json: bool) -> bool:
     content = json_of_event(event) if as_json else line_of_event(event)
     if content is None:
         return False
-    typer.echo(json_line(content) if as_json else content)
+    if as_json:
+        typer.echo(json_line(content))
+    else:
+        typer.echo(content, err=isinstance(event, CaughtUp))  # about the command, like its first line
     return True
 
 

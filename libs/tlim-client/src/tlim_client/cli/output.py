@@ -8,7 +8,7 @@ from typing import Any
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import REGISTRY, MsgType
 
-from tlim_client.inbox import Delivered, Plain, Received
+from tlim_client.inbox import CaughtUp, Delivered, Plain, Received
 
 
 def printable(text: str) -> str:
@@ -40,22 +40,28 @@ def line_of_conversation(conversation: Mapping[str, Any]) -> str:
 
 
 def line_of_event(event: Received) -> str | None:
-    """Return one line for a received message or plain chat. Return None for every other event."""
+    """Return one line for a message, plain chat, or the end of what was missed. Return None for every other event."""
     match event:
         case Delivered(envelope, time=time):
             return line_of_envelope(_wire(envelope), time or envelope.msg_time)
         case Plain(from_jid, body):
             return f"{printable(from_jid.partition('/')[0])} (plain XMPP): {printable(body)}"
+        case CaughtUp(more=False):
+            return "Caught up: what follows is new."
+        case CaughtUp():
+            return "Caught up with the newest messages. Older ones: tlim history, tlim sync. What follows is new."
     return None
 
 
 def json_of_event(event: Received) -> dict[str, Any] | None:
-    """Return the JSON object for a received message or plain chat. Return None for every other event."""
+    """Return the JSON object for what `line_of_event` has a line for. Return None for every other event."""
     match event:
         case Delivered(envelope, seq=seq, time=time, delayed=delayed):
             return {"kind": "message", "seq": seq, "stored_at": time, "delayed": delayed, **_wire(envelope)}
         case Plain(from_jid, body):
             return {"kind": "plain", "from": from_jid, "body": body}
+        case CaughtUp(seq, more):
+            return {"kind": "caught-up", "seq": seq, "more": more}
     return None
 
 
