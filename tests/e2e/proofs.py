@@ -32,6 +32,7 @@ PROMISES = {
     "promise stored": "stored before delivered",
     "promise once": "stored once, however often it is sent",
     "promise order": "delivered at least once, in the order of `seq` in a conversation",
+    "promise missed": "what came while somebody was away comes over XMPP when they come",
     "promise kept": "nothing acknowledged is lost when a process is killed",
     "promise late": "a reader who asks after a `seq` skips nothing that commits late",
 }

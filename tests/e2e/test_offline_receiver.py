@@ -9,9 +9,10 @@ from tlim_client.xmpp import XmppClient
 
 from tests.e2e.clients.network import network_to
 from tests.e2e.clients.people import People, next_delivered, server_of
+from tests.e2e.conftest import not_on_openfire
 
 
-@pytest.mark.proves("promise order")
+@pytest.mark.proves("promise order", "promise missed")
 async def test_who_was_away_gets_everything_in_order_when_he_comes(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone = await alice.device()
@@ -24,6 +25,26 @@ async def test_who_was_away_gets_everything_in_order_when_he_comes(people: Peopl
     assert [event.envelope for event in delivered] == sent
     assert [event.seq for event in delivered] == [one.seq for one in stored]
     assert all(event.delayed for event in delivered)
+
+
+@pytest.mark.proves("promise missed")
+@not_on_openfire("it does not say where what was missed ends")
+async def test_the_end_of_what_was_missed_stands_before_what_is_new(people: People) -> None:
+    alice, bob = await people("alice", "bob")
+    phone = await alice.device()
+    missed, live = alice.text_to(bob, "missed"), alice.text_to(bob, "live")
+
+    stored = await phone.send_until_stored(missed)
+    receiver = await bob.device()
+    end = await receiver.expect(CaughtUp)
+    before_it = [event.envelope for event in receiver.inbox.all(Delivered)]
+    await phone.send_until_stored(live)
+    await receiver.expect(Delivered, lambda event: event.envelope == live)
+    later, _ = await (await bob.http()).sync(after=end.seq)
+
+    assert before_it == [missed]
+    assert (end.seq >= stored.seq, end.more) == (True, False)
+    assert [item["msg_id"] for item in later] == [live.msg_id]
 
 
 async def test_who_leaves_and_comes_back_gets_only_what_he_has_not_had(people: People) -> None:
