@@ -117,6 +117,17 @@ def test_what_the_first_device_had_not_confirmed_is_sent_to_the_one_that_came_la
     assert not desk.roll.is_due("bob", 12)
 
 
+def test_what_the_first_device_lost_is_sent_to_the_one_that_came_later_if_nobody_knows_how_much_it_was(
+    desk: Desk,
+) -> None:
+    desk.with_live_bob(up_to=10)
+    assert desk.roll.is_due("bob", 11)
+    desk.roll.hear(Came("bob", "laptop"))
+    desk.roll.hear(Gone("bob", "phone", None))
+    assert desk.notes == [note()]
+    assert desk.begun == [("bob", 0)]
+
+
 @pytest.mark.parametrize(("confirmed", "taken"), [(10, 20), (None, None)])
 def test_a_later_device_speaks_for_the_person_only_when_the_first_has_confirmed_what_it_lacks(
     desk: Desk, confirmed: int | None, taken: int | None

@@ -198,12 +198,11 @@ class Roll:
             self._leave_to_the_others(user_id, person)
 
     def _leave_to_the_others(self, user_id: str, person: Attendee) -> None:
-        covering = person.covers()
-        if covering or not person.taken:
+        if covering := person.covers():
             self._note(MailboxNote(user_id=user_id, sessions=covering))
             return
-        # The session that ended had not confirmed everything, and the others lack that: they came later.
-        self._note(MailboxNote(user_id=user_id, taken=person.taken))
+        # The session that ended had not confirmed everything, or nobody knows. The others lack that: they came later.
+        self._note(MailboxNote(user_id=user_id, taken=person.taken or None))
         self._begin_again(user_id, person, pause_s=0)
 
     def _confirm(self, person: Attendee, session: _Session, confirmed: int | None) -> None:

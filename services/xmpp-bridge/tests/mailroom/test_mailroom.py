@@ -86,6 +86,7 @@ class Story:
         self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
         self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, [0])
         self.bridge: Any = None
+        self.got: dict[str, set[int]] = {}  # of the people who were there when all had become well
 
     async def tell(self, steps: int) -> None:
         self.bridge = self._make_bridge()
@@ -153,12 +154,19 @@ class Story:
             self.bridge.line.connect()
 
     async def end_well(self) -> None:
-        """Everything works again, and everybody comes with a device that stays."""
+        """Everything works again; what people who are there have then is noted. Then everybody comes once more."""
         self.log.is_up = True
         await asyncio.sleep(LONG_S)
         self.reconnect()
         for device in list(self.server.devices):
-            (self.server.give_up if device.is_stale else self.server.leave)(device)
+            if device.is_stale:
+                self.server.give_up(device)
+        await asyncio.sleep(LONG_S)
+        for device in list(self.server.devices):
+            self.server.read(device)
+        self.got = {device.user_id: set(self.server.got[device.user_id]) for device in self.server.devices}
+        for device in list(self.server.devices):
+            self.server.leave(device)
         await asyncio.sleep(1)
         for person in PEOPLE:
             self.server.come(person, resumes=True)
@@ -179,4 +187,5 @@ def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int) -> N
     simulated.run(tell())
     for person in PEOPLE:
         addressed = [row.seq for row in story.log.rows if person in row.recipients]
+        assert story.got.get(person, set(addressed)) == set(addressed), "a device that stayed lacks something"
         assert sorted(set(story.server.got[person])) == addressed
