@@ -9,6 +9,7 @@
 -define(MAX_MESSAGE, 524288). %% bytes, as max_stanza_size of TCP
 -define(MAX_CONTROL, 125).    %% bytes, RFC 6455 section 5.5
 -define(POLL, 5).             %% ms
+-define(OWNED_WITHIN, 10000). %% ms
 
 socket_handoff(Path, #request{sockmod = Mod, socket = Raw, data = Data} = Request, Opts) ->
     case erlang:system_info(port_count) > erlang:system_info(port_limit) div 2 of
@@ -23,9 +24,14 @@ close({Mod, Raw, _}) -> Mod:close(Raw).
 setopts({Mod, Raw, Data}, _) -> %% once, when the handshake is over
     Loop = self(),
     Guard = spawn_link(fun() -> guard(Data, {Loop, Mod, Raw}) end),
-    ok = Mod:controlling_process(Raw, Guard),
+    ok = hand_over(Mod, Raw, Guard, ?OWNED_WITHIN div ?POLL),
     Guard ! start,
     ok.
+hand_over(Mod, Raw, Guard, Tries) -> %% on a busy machine the process that accepted the socket may still own it
+    case Mod:controlling_process(Raw, Guard) of
+        {error, not_owner} when Tries > 0 -> timer:sleep(?POLL), hand_over(Mod, Raw, Guard, Tries - 1);
+        Result -> Result
+    end.
 guard(Data, {Loop, _, _} = To) ->
     monitor(process, Loop),
     receive start -> pass(Data, {<<>>, 0, 0}, To) end.

@@ -1,5 +1,6 @@
 """XMPP over WebSocket (RFC 7395) keeps the bounds of XMPP over TCP, before a login and after it, on both servers."""
 
+import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator
@@ -116,6 +117,16 @@ def message_of(size: int, to: str) -> str:
         "</x></message>",
     )
     return head + "<a/>" * ((size - len(head) - len(tail)) // 4) + tail
+
+
+@both_servers
+async def test_browsers_that_come_all_at_once_are_all_served(world: Any) -> None:
+    async def come(_: int) -> None:
+        async with browser(world) as one:
+            await one.open()
+
+    for _ in range(20):
+        await asyncio.gather(*map(come, range(20)))
 
 
 @both_servers
