@@ -128,6 +128,58 @@ def test_what_the_first_device_lost_is_sent_to_the_one_that_came_later_if_nobody
     assert desk.begun == [("bob", 0)]
 
 
+def test_a_device_that_comes_while_the_other_is_without_a_network_gets_what_that_has_not_confirmed(desk: Desk) -> None:
+    desk.with_live_bob(up_to=10)
+    assert desk.roll.is_due("bob", 11)
+    desk.roll.hear(Stale("bob", "phone", 10))
+    desk.roll.hear(Came("bob", "laptop"))
+    assert desk.notes[-1] == note(taken=10)
+    assert desk.begun == [("bob", 0)]
+
+
+def test_a_device_beside_one_that_loses_its_network_gets_what_that_has_not_confirmed_only_once(desk: Desk) -> None:
+    desk.with_live_bob(up_to=10)
+    assert desk.roll.is_due("bob", 11)
+    desk.roll.hear(Came("bob", "laptop"))
+    desk.roll.hear(Stale("bob", "phone", 10))
+    assert desk.notes == [note(taken=10)]
+    assert desk.begun == [("bob", 0)]
+    assert desk.catch_up(11)
+    desk.roll.hear(Came("bob", "phone"))
+    desk.roll.hear(Stale("bob", "phone", 10))
+    assert desk.begun == [("bob", 0)]
+
+
+def test_a_device_that_came_amid_a_catch_up_gets_all_of_it_when_the_first_device_leaves(desk: Desk) -> None:
+    desk.roll.settle({})
+    desk.roll.hear(Came("bob", "phone"))
+    person = desk.roll.catching_up("bob")
+    assert person is not None
+    person.sent = 5
+    desk.roll.hear(Came("bob", "laptop"))
+    desk.roll.hear(Gone("bob", "phone", None))
+    assert desk.begun == [("bob", 0), ("bob", 0)]
+    assert not desk.roll.go_live("bob", person, 10)
+
+
+def test_who_is_there_after_a_restart_only_in_a_new_session_and_one_without_a_network_catches_up(desk: Desk) -> None:
+    desk.roll.hear(Came("bob", "phone"))
+    desk.roll.hear(Stale("bob", "phone", 10))
+    desk.roll.hear(Came("bob", "laptop"))
+    desk.roll.settle({"bob": ["phone"]})
+    assert desk.notes == [note()]
+    assert desk.begun == [("bob", 0)]
+
+
+def test_a_device_that_came_during_a_restart_gets_what_the_older_one_has_not_confirmed(desk: Desk) -> None:
+    desk.roll.hear(Came("bob", "phone"))
+    desk.roll.hear(Came("bob", "laptop"))
+    desk.roll.settle({"bob": ["phone"]})
+    desk.roll.hear(Stale("bob", "phone", 243))
+    assert desk.notes[-1] == note(taken=243)
+    assert desk.begun == [("bob", 0)]
+
+
 @pytest.mark.parametrize(("confirmed", "taken"), [(10, 20), (None, None)])
 def test_a_later_device_speaks_for_the_person_only_when_the_first_has_confirmed_what_it_lacks(
     desk: Desk, confirmed: int | None, taken: int | None

@@ -18,6 +18,9 @@ from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
 MAX_SESSIONS = 100
 """Sessions of one person that are remembered. The servers of deploy/ allow 20."""
 
+_UNKNOWN = 2**63
+"""More than any seq. Nobody remembers how much went to the older sessions before the connection was lost."""
+
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
 
@@ -43,6 +46,16 @@ class Attendee:
     def covers(self) -> list[str]:
         """Return the sessions that get everything which is in the mailbox or comes behind it."""
         return [name for name, session in self.sessions.items() if session.since <= self.taken and not session.is_stale]
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether there is a session that has not lost its network."""
+        return any(not session.is_stale for session in self.sessions.values())
+
+    def anew(self) -> "Attendee":
+        """Return the person with the same sessions, before a catch-up of all of them."""
+        sessions = {name: _Session(since=0, is_stale=one.is_stale) for name, one in self.sessions.items()}
+        return Attendee(sessions, misses=self.misses)
 
 
 class Roll:
@@ -72,14 +85,17 @@ class Roll:
     def settle(self, live: Mapping[str, Iterable[str]]) -> None:
         """Begin, when the server has said who is present. `live` is who was live before, and in which sessions.
 
-        Whoever is still there in one of those sessions goes on where they were. The others catch up.
+        Whoever is still there in one of those sessions goes on where they were. The others catch up. So does somebody
+        whose only session with a network is a new one.
         """
         for user_id, sessions in live.items():
             person = self._people.get(user_id)
             if person is not None and not person.sessions.keys().isdisjoint(sessions):
-                person.is_live, person.sent = True, 1
+                person.is_live, person.sent = True, _UNKNOWN
                 for name in person.sessions.keys() - set(sessions):
-                    person.sessions[name].since = 1
+                    person.sessions[name].since = _UNKNOWN
+                if person.is_reachable and not person.covers():
+                    self._people[user_id] = person.anew()
                 self._note(MailboxNote(user_id=user_id, sessions=person.covers()))
             else:
                 self._note(MailboxNote(user_id=user_id))
@@ -166,7 +182,9 @@ class Roll:
             is_new = False
         else:
             return
-        if person.is_live and session.since <= person.taken:
+        if not person.covers():  # the other sessions have lost their network, and may have what this one lacks
+            self._rely_on_the_rest(user_id, person)
+        elif person.is_live and session.since <= person.taken:
             self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=is_new))
 
     def _stale(self, user_id: str, session_id: str, confirmed: int | None) -> None:
@@ -176,12 +194,10 @@ class Roll:
             return
         session.is_stale = True
         self._confirm(person, session, confirmed)
-        if not person.is_live:
-            return
-        if covering := person.covers():
-            self._note(MailboxNote(user_id=user_id, sessions=covering))
-        else:
-            stale = [name for name, one in person.sessions.items() if one.is_stale]
+        if person.is_reachable:
+            self._rely_on_the_rest(user_id, person)
+        elif person.is_live:
+            stale = list(person.sessions)
             self._note(MailboxNote(user_id=user_id, sessions=stale, is_stale=True, taken=person.taken or None))
 
     def _gone(self, user_id: str, session_id: str, confirmed: int | None) -> None:
@@ -194,16 +210,17 @@ class Roll:
             del self._people[user_id]
             if person.is_live or person.taken:
                 self._note(MailboxNote(user_id=user_id, taken=None if confirmed is None else person.taken or None))
-        elif person.is_live:
-            self._leave_to_the_others(user_id, person)
+        else:
+            self._rely_on_the_rest(user_id, person)
 
-    def _leave_to_the_others(self, user_id: str, person: Attendee) -> None:
-        if covering := person.covers():
+    def _rely_on_the_rest(self, user_id: str, person: Attendee) -> None:
+        covering = person.covers()
+        if not covering:
+            # What another session had not confirmed, or nobody knows whether it had, these lack: they came later.
+            self._note(MailboxNote(user_id=user_id, taken=person.taken or None))
+            self._begin_again(user_id, person, pause_s=0)
+        elif person.is_live:
             self._note(MailboxNote(user_id=user_id, sessions=covering))
-            return
-        # The session that ended had not confirmed everything, or nobody knows. The others lack that: they came later.
-        self._note(MailboxNote(user_id=user_id, taken=person.taken or None))
-        self._begin_again(user_id, person, pause_s=0)
 
     def _confirm(self, person: Attendee, session: _Session, confirmed: int | None) -> None:
         # A session that came later lacks what went only to the others before. If they have not confirmed that, its own
@@ -224,6 +241,5 @@ class Roll:
         self._begin_again(user_id, person, min(FIRST_PAUSE_S * 2 ** min(person.misses, 10), LONGEST_PAUSE_S))
 
     def _begin_again(self, user_id: str, person: Attendee, pause_s: float) -> None:
-        sessions = {name: _Session(since=0, is_stale=one.is_stale) for name, one in person.sessions.items()}
-        self._people[user_id] = Attendee(sessions, misses=person.misses)
+        self._people[user_id] = person.anew()
         self._waiting(user_id, pause_s)

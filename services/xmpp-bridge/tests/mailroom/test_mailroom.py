@@ -158,15 +158,13 @@ class Story:
         self.log.is_up = True
         await asyncio.sleep(LONG_S)
         self.reconnect()
-        for device in list(self.server.devices):
-            if device.is_stale:
-                self.server.give_up(device)
         await asyncio.sleep(LONG_S)
-        for device in list(self.server.devices):
+        for device in self.server.devices:
             self.server.read(device)
-        self.got = {device.user_id: set(self.server.got[device.user_id]) for device in self.server.devices}
+        there = {device.user_id for device in self.server.devices if not device.is_stale}
+        self.got = {person: set(self.server.got[person]) for person in there}
         for device in list(self.server.devices):
-            self.server.leave(device)
+            (self.server.give_up if device.is_stale else self.server.leave)(device)
         await asyncio.sleep(1)
         for person in PEOPLE:
             self.server.come(person, resumes=True)
