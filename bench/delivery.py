@@ -4,8 +4,8 @@
     .venv/bin/python bench/delivery.py [--xmpp prosody]
     .venv/bin/python bench/delivery.py --group 10000 --readers 500 --renames 100
 
-It prints one table, with the aim beside each figure. The aims are meant for the sizes of the last command. Limits per
-person are lifted.
+It prints one table, with the aim beside each figure. The aims are meant for the sizes of the last command, which
+needs about 1,100 open files (`ulimit -n`). Limits per person are lifted. `--rate` and `--repeats` give more samples.
 
 During the whole run an unrelated pair of people writes at a steady rate. They have a process of their own. Their
 latency counts from the moment at which a message is due. So it has the time for which the sender was held up.
