@@ -62,7 +62,7 @@ class Notes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[MailboxNote] = deque()
-        self._settled: tuple[int, int] | None = None
+        self._settled: tuple[int, int, int] | None = None  # how many notes go before it; seq; at
         self._added = self._written = 0
         self._news, self._progress = asyncio.Event(), asyncio.Condition()
         self._reason = ""
@@ -75,8 +75,12 @@ class Notes:
         self._news.set()
 
     def settle(self, seq: int, at: int) -> None:
-        """Have it written that everything up to `seq` had been handed over at `at` (epoch milliseconds)."""
-        self._settled = seq, at
+        """Have it written that everything up to `seq` had been handed over at `at` (epoch milliseconds).
+
+        It is written behind the notes that were added before. Somebody who left long ago, and whose note has waited for
+        the store, has not got what was handed over since.
+        """
+        self._settled = self._added, seq, at
         self._news.set()
 
     async def written(self) -> None:
@@ -106,13 +110,13 @@ class Notes:
 
     async def _write(self) -> None:
         notes = [self._waiting[place] for place in range(min(len(self._waiting), AT_A_TIME))]
-        settled = self._settled
-        seq, at = settled or (None, None)
+        settled = self._settled if self._settled is not None and self._settled[0] <= self._written else None
+        _, seq, at = settled or (0, None, None)
         request = MailboxNotes(notes=notes, settled_seq=seq, settled_at=at)
         await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes())
         for _ in notes:
             self._waiting.popleft()
-        if self._settled is settled:
+        if settled is not None and self._settled is settled:
             self._settled = None
         async with self._progress:
             self._written += len(notes)

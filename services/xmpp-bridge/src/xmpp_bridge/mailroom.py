@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from xml.etree.ElementTree import Element
 
 from tlim_runtime.background import Background, Repeated, cancellable
@@ -109,6 +110,7 @@ class Mailroom:
         self._up.clear()
         self._settled.clear()
         self.roll.clear()
+        self._handed_over.forget()
 
     async def settled(self) -> None:
         """Wait until it is known who is present; raises ComponentDown after the time-out."""
@@ -157,9 +159,15 @@ class Mailroom:
             logger.info("the roll is called", people=self.roll.present, is_kept=self.roll.is_kept)
 
     async def _note_settled(self) -> None:
-        seq = self._handed_over.before(NOTICED_S)
-        if seq is not None and self.roll.is_kept:
-            self._notes.settle(seq, int(self._clock() * 1_000) - NOTICED_S * 1_000 - CLOCKS_MS)
+        if not self.roll.is_kept:
+            return
+        seq, now = self._handed_over.before(NOTICED_S), int(self._clock() * 1_000)
+        if seq is None:
+            return
+        # After a pause of this process, what the server has said of broken connections may not be read yet.
+        with suppress(ComponentDown):
+            await self._component.barrier()
+            self._notes.settle(seq, now - NOTICED_S * 1_000 - CLOCKS_MS)
 
 
 class HandedOver:
@@ -178,6 +186,10 @@ class HandedOver:
             self._newest = seq
             if not self._steps or now - self._steps[-1][0] >= 1:
                 self._steps.append((now, seq))
+
+    def forget(self) -> None:
+        """Forget the times: a server that has stopped for a while notices broken connections that much later."""
+        self._steps.clear()
 
     def before(self, seconds: float) -> int | None:
         """Return the seq of `seconds` ago. None: there is none, or the last answer was the same."""
