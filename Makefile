@@ -17,7 +17,7 @@ STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 export PYTHONUTF8 := 1
 
 .PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
-	test lint types unit integration coverage e2e e2e-prosody drift format migrate docs proofs openapi lock
+	test lint types unit integration coverage e2e e2e-prosody torture drift format migrate docs proofs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -101,6 +101,10 @@ e2e-prosody: ## the same stories with Prosody, except those that do not depend o
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
 	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+
+torture: ## random people, random kills (SEED=n; TLIM_E2E_XMPP=prosody): everybody gets all that was acknowledged
+	@scripts/bootstrap $(STORIES_SERVER)
+	@$(PYTHON) -m tests.torture $(or $(SEED),1)
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 
