@@ -250,6 +250,24 @@ def test_a_device_that_came_during_a_restart_does_not_speak_for_the_person(desk:
     assert desk.notes[-1] == note()
 
 
+def test_a_device_without_a_network_still_gets_a_recall_after_a_restart(desk: Desk) -> None:
+    desk.roll.hear(Stale("bob", "phone", 12))
+    desk.roll.settle({"bob": ["phone"]})
+    assert desk.roll.is_due("bob", 13)
+    assert desk.begun == []
+    desk.roll.hear(Came("bob", "phone"))
+    assert desk.notes[-1] == note(sessions=["phone"], is_new=True)
+
+
+def test_a_device_whose_catch_up_had_not_ended_before_a_restart_catches_up_when_it_has_a_network(desk: Desk) -> None:
+    desk.roll.hear(Stale("bob", "phone", 12))
+    desk.roll.settle({})
+    assert desk.begun == []
+    assert not desk.roll.is_due("bob", 13)
+    desk.roll.hear(Came("bob", "phone"))
+    assert desk.begun == [("bob", 0)]
+
+
 def test_the_sessions_of_one_person_have_a_bound(desk: Desk) -> None:
     desk.with_live_bob()
     for number in range(2 * MAX_SESSIONS):

@@ -101,7 +101,7 @@ class Roll:
                 self._note(MailboxNote(user_id=user_id))
         self._is_settled = True
         for user_id, person in self._people.items():
-            if not person.is_live:
+            if not person.is_live and person.is_reachable:
                 self._waiting(user_id, 0)
 
     def hear(self, sign: Sign) -> None:
@@ -184,10 +184,14 @@ class Roll:
             return
         if not person.covers():  # the other sessions have lost their network, and may have what this one lacks
             self._rely_on_the_rest(user_id, person)
+        elif is_new and not person.is_live and self._is_settled:
+            self._waiting(user_id, 0)
         elif person.is_live and session.since <= person.taken:
             self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=is_new))
 
     def _stale(self, user_id: str, session_id: str, confirmed: int | None) -> None:
+        if not self._is_settled:  # it lost its network before this connection to the server began
+            self._people.setdefault(user_id, Attendee()).sessions.setdefault(session_id, _Session(since=0))
         person = self._people.get(user_id)
         session = person.sessions.get(session_id) if person else None
         if person is None or session is None:
