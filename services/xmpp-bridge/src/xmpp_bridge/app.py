@@ -73,19 +73,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     until JetStream has acknowledged all of that.
     """
     addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
-    component = Component(
-        addresses,
-        settings.component_secret.get_secret_value(),
-        settings.xmpp_host,
-        settings.xmpp_component_port,
-        timeout=settings.xmpp_timeout,
-    )
-    pace = SenderPace(
-        messages=Throttle(settings.messages_per_user, "user"),
-        receipts=Throttle(settings.receipts_per_user, "user"),
-        sizes=Throttle(settings.bytes_per_user, "user"),
-        deliveries=Throttle(settings.deliveries_per_user, "user"),
-    )
+    component, pace = _component(settings, addresses), _sender_pace(settings)
     intake = MessageIntake(
         addresses,
         broker,
@@ -136,6 +124,25 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.shutdown_grace.total_seconds()):
                 await intake.drained()
+
+
+def _component(settings: Settings, addresses: BridgeAddresses) -> Component:
+    return Component(
+        addresses,
+        settings.component_secret.get_secret_value(),
+        settings.xmpp_host,
+        settings.xmpp_component_port,
+        timeout=settings.xmpp_timeout,
+    )
+
+
+def _sender_pace(settings: Settings) -> SenderPace:
+    return SenderPace(
+        messages=Throttle(settings.messages_per_user, "user"),
+        receipts=Throttle(settings.receipts_per_user, "user"),
+        sizes=Throttle(settings.bytes_per_user, "user"),
+        deliveries=Throttle(settings.deliveries_per_user, "user"),
+    )
 
 
 def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> TokenDesk:

@@ -2,26 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from tlim_protocol.events import OutEvent, SeqsAnswer, SeqsQuestion, StoredMessage
 from tlim_protocol.registry import REGISTRY
 from tlim_protocol.subjects import Rpc
+from tlim_runtime.broker import Asker
 
 LATE_MS = 3_000
 """Messages older than this are late. A healthy system delivers in milliseconds, and nobody recalls within this time."""
 
 
-class RecallRecord(Protocol):
-    """The service that knows what was recalled: message-store, over the broker's request-reply."""
-
-    async def request(self, subject: str, payload: bytes) -> bytes: ...
-
-
 class Backlog:
     """Asks the store which late chat messages were recalled, as after an outage. It never asks about fresh messages."""
 
-    def __init__(self, store: RecallRecord, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Asker, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         self._is_behind = False

@@ -11,6 +11,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import UserMeet, UsersKnown
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.subjects import Rpc
+from tlim_runtime.broker import Asker
 from tlim_runtime.errors import NotAuthenticated
 from tlim_runtime.throttle import Throttle
 
@@ -22,12 +23,6 @@ class Logins(Protocol):
     """The check of a password, done by the XMPP server (sasl.SaslLogin)."""
 
     async def check(self, user_id: str, password: str, begins: Callable[[], None], /) -> None: ...
-
-
-class UsersDirectory(Protocol):
-    """The way to the users directory: the broker's request-reply."""
-
-    async def request(self, subject: str, payload: bytes) -> bytes: ...
 
 
 class IssuedToken(NamedTuple):
@@ -83,7 +78,7 @@ class TokenDesk:
     def __init__(
         self,
         logins: Logins,
-        directory: UsersDirectory,
+        directory: Asker,
         issuer: TokenIssuer,
         *,
         per_user: Throttle,
