@@ -187,7 +187,9 @@ class Broker:
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or "NATS does not answer") from error
 
-    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+    async def request(
+        self, subject: str, payload: bytes, timeout_s: float = 2.0, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """Ask and return the answer; raises BrokerUnavailable without one within `timeout_s` seconds.
 
         The reason is the responder's own when it answered with an error (see `respond`).
@@ -195,7 +197,8 @@ class Broker:
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
         try:
-            answer = await cancellable(self._client.request(subject, payload, timeout=timeout_s))
+            sent = None if headers is None else dict(headers)
+            answer = await cancellable(self._client.request(subject, payload, timeout=timeout_s, headers=sent))
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
         failure = (answer.headers or {}).get(_ERROR_HEADER)

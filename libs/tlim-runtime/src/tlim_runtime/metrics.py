@@ -22,10 +22,16 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """The metrics of one application (`app.state.metrics`); a service registers its own through it."""
+    """The metrics of one application (`app.state.metrics`); a service registers its own through it.
+
+    A name that is registered again is the same metric: parts that exist several times count together.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -35,17 +41,23 @@ class Metrics:
 
     def counter(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Counter:
         """Register a counter; names start with `tlim_`, end in their unit or `_total`."""
-        return Counter(name, documentation, labels, registry=self.registry)
+        if name not in self._counters:
+            self._counters[name] = Counter(name, documentation, labels, registry=self.registry)
+        return self._counters[name]
 
     def gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
         """Register a gauge; `.set_function(callable)` reads a value when scraped."""
-        return Gauge(name, documentation, labels, registry=self.registry)
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, documentation, labels, registry=self.registry)
+        return self._gauges[name]
 
     def histogram(
         self, name: str, documentation: str, labels: Sequence[str] = (), buckets: Sequence[float] = _SECONDS
     ) -> Histogram:
         """Register a histogram; the default buckets are seconds from 1 ms to 10 s."""
-        return Histogram(name, documentation, labels, registry=self.registry, buckets=buckets)
+        if name not in self._histograms:
+            self._histograms[name] = Histogram(name, documentation, labels, registry=self.registry, buckets=buckets)
+        return self._histograms[name]
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """Note one finished HTTP request."""
