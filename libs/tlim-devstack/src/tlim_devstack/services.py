@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlim_devstack import s3
@@ -25,11 +26,19 @@ def package_of(service: str) -> str:
     return service.replace("-", "_")
 
 
+def service_of(name: str) -> str:
+    """Return the service of a program: `xmpp-bridge-2` is a further process of xmpp-bridge."""
+    return next(service for service in SERVICES if name == service or name.startswith(f"{service}-"))
+
+
 @dataclass(frozen=True)
 class ServicePrograms:
     """The programs of one stack's services. `extra` is added to every service's environment and overrides the rest.
 
     `accounts_api` is the URL of the XMPP server's API for accounts, None if it has none.
+
+    `further` are processes of services beside the first: name → HTTP port. `through` is for programs that reach a
+    server by another port than the server's own: (name of the program, name of the port) → port.
     """
 
     home: Path
@@ -39,12 +48,20 @@ class ServicePrograms:
     public_address: str
     accounts_api: str | None
     extra: dict[str, str]
+    further: Mapping[str, int] = field(default_factory=dict)
+    through: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all programs of services."""
+        return (*SERVICES, *self.further)
 
     def all(self) -> list[Program]:
-        return [*(self._service(name) for name in SERVICES), self._gateway()]
+        return [*(self._service(name) for name in self.names), self._gateway()]
 
-    def port(self, service: str) -> int:
-        return int(getattr(self.ports, package_of(service)))
+    def port(self, name: str) -> int:
+        """Return the HTTP port of a program."""
+        return self.further[name] if name in self.further else int(getattr(self.ports, package_of(name)))
 
     def database(self, service: str, role: str) -> Login:
         """Return the login of a role into the database of that service."""
@@ -61,17 +78,21 @@ class ServicePrograms:
         return origins
 
     def _service(self, name: str) -> Program:
-        special = {
+        service = service_of(name)
+        special: dict[str, Callable[[], dict[str, str]]] = {
             "session-api": self._session_api,
             "file-api": self._file_api,
-            "xmpp-bridge": self._xmpp_bridge,
-        }.get(name)
-        directory = self._directory(name)
-        environment = {**self._common(name), **(special() if special else {}), **self.extra}
-        hand_over(directory, name)
-        needed = (directory, package_file(package_of(name)), Path(sys.prefix) / "pyvenv.cfg", Path(os.__file__))
-        command = not_as_root(name, [sys.executable, "-m", package_of(name)], *needed, parent_death="TERM")
+            "xmpp-bridge": lambda: self._xmpp_bridge(name),
+        }
+        directory = self._directory(service)
+        environment = {**self._common(name), **special.get(service, dict)(), **self.extra}
+        hand_over(directory, service)
+        needed = (directory, package_file(package_of(service)), Path(sys.prefix) / "pyvenv.cfg", Path(os.__file__))
+        command = not_as_root(service, [sys.executable, "-m", package_of(service)], *needed, parent_death="TERM")
         return Program(name, command, environment)
+
+    def _way(self, name: str, port: str) -> int:
+        return self.through.get((name, port)) or int(getattr(self.ports, port))
 
     def _directory(self, name: str) -> Path:
         directory = self.home / name
@@ -79,17 +100,21 @@ class ServicePrograms:
         return directory
 
     def _common(self, name: str) -> dict[str, str]:
+        service = service_of(name)
         environment = {
-            "HOME": str(self._directory(name)),  # libraries look there for settings; root's own is closed to services
+            "HOME": str(
+                self._directory(service)
+            ),  # libraries look there for settings; root's own is closed to services
             "TLIM_HOST": "127.0.0.1",
             "TLIM_PORT": str(self.port(name)),
-            "TLIM_NATS_URL": f"nats://127.0.0.1:{self.ports.nats}",
-            "TLIM_NATS_USER": name,
-            "TLIM_NATS_PASSWORD": self.credentials.nats[name],
+            "TLIM_NATS_URL": f"nats://127.0.0.1:{self._way(name, 'nats')}",
+            "TLIM_NATS_USER": service,
+            "TLIM_NATS_PASSWORD": self.credentials.nats[service],
             "TLIM_JWKS_URL": f"http://127.0.0.1:{self.ports.xmpp_bridge}/.well-known/jwks.json",
         }
-        if package_of(name) in DATABASE_SERVICES:
-            environment["TLIM_DATABASE_URL"] = self.database(name, package_of(name)).url()
+        if package_of(service) in DATABASE_SERVICES:
+            database = replace(self.database(service, package_of(service)), port=self._way(name, "postgres"))
+            environment["TLIM_DATABASE_URL"] = database.url()
         return environment
 
     def _session_api(self) -> dict[str, str]:
@@ -113,11 +138,11 @@ class ServicePrograms:
             "TLIM_S3_SECRET_KEY": secret_key,
         }
 
-    def _xmpp_bridge(self) -> dict[str, str]:
+    def _xmpp_bridge(self, name: str) -> dict[str, str]:
         directory = self._directory("xmpp-bridge")
         return {
             "TLIM_XMPP_HOST": "127.0.0.1",
-            "TLIM_XMPP_COMPONENT_PORT": str(self.ports.component),
+            "TLIM_XMPP_COMPONENT_PORT": str(self._way(name, "component")),
             "TLIM_XMPP_CLIENT_PORT": str(self.ports.xmpp),
             "TLIM_XMPP_DOMAIN": DOMAIN,
             "TLIM_XMPP_CA_FILE": str(copy_private(self.authority, directory)),
@@ -131,7 +156,12 @@ class ServicePrograms:
         hand_over(directory, GATEWAY)
         caddy = [str(program("caddy")), "run", "--config", str(config)]
         command = not_as_root(GATEWAY, caddy, directory, config, ports=(self.ports.gateway, self.ports.files))
-        upstreams = {f"TLIM_{package_of(service).upper()}": f"127.0.0.1:{self.port(service)}" for service in SERVICES}
+        upstreams = {
+            f"TLIM_{package_of(service).upper()}": " ".join(
+                f"127.0.0.1:{self.port(name)}" for name in self.names if service_of(name) == service
+            )
+            for service in SERVICES
+        }
         environment = {
             "TLIM_BIND": self.public_address,
             "TLIM_PORT_GATEWAY": str(self.ports.gateway),

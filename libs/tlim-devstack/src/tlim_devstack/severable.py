@@ -1,4 +1,4 @@
-"""A connection to a server that a test can cut, while all others still reach that server."""
+"""A connection to a server that a test can cut or silence, while all others still reach that server."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,10 @@ from urllib.parse import urlsplit
 
 
 class Severable:
-    """A TCP relay on a port of its own. `cut` ends all connections and accepts no more. `mend` accepts them again."""
+    """A TCP relay on a port of its own. `cut` ends all connections and accepts no more; `hush` carries nothing more.
+
+    `mend` makes both undone.
+    """
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -15,11 +18,17 @@ class Severable:
         self._own_port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._carries = asyncio.Event()
 
     @property
     def url(self) -> str:
         """The URL of the server through the relay."""
         return f"nats://127.0.0.1:{self._own_port}"
+
+    @property
+    def port(self) -> int:
+        """The port of the relay, from the first `mend` on."""
+        return self._own_port
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -29,9 +38,11 @@ class Severable:
         await self.cut()
 
     async def mend(self) -> None:
-        """Accept connections."""
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._own_port)
-        self._own_port = self._server.sockets[0].getsockname()[1]
+        """Accept connections. What was held back since `hush` goes on."""
+        self._carries.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._own_port)
+            self._own_port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """End all connections and accept no more."""
@@ -40,23 +51,31 @@ class Severable:
             self._server = None
         for writer in self._open:
             writer.transport.abort()
+        self._carries.set()  # what was held back goes nowhere now
+
+    def hush(self) -> None:
+        """Hold everything back. Connections stay open, and new ones are accepted: a network that drops packets."""
+        self._carries.clear()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        await self._carries.wait()
         try:
             answers, there = await asyncio.open_connection(self._host, self._port)
         except OSError:  # the server itself is away
             writer.transport.abort()
+            self._open.discard(writer)
             return
-        pair = {writer, there}
-        self._open |= pair
-        await asyncio.gather(_copy(reader, there), _copy(answers, writer))
-        self._open -= pair
+        self._open.add(there)
+        await asyncio.gather(self._copy(reader, there), self._copy(answers, writer))
+        self._open -= {writer, there}
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy from reader to writer. At the end of this direction, end the other one as well."""
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Copy from reader to writer. At the end of this direction, end the other one as well."""
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._carries.wait()
+                writer.write(data)
+                await writer.drain()
+        await self._carries.wait()
+        writer.transport.abort()

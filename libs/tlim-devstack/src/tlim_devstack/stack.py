@@ -62,6 +62,8 @@ class Stack:
 
     Call `start()` from the main thread, or from a thread that lives as long as the stack. The kernel stops the stack
     when the thread that started it ends, unless `background` is set.
+
+    `further` and `through` are those of ServicePrograms. A start leaves further processes stopped.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Stack:
         public_address: str = "127.0.0.1",
         demo_users: Sequence[str] = (),
         say: Callable[[str], None] = lambda _: None,
+        further: Mapping[str, int] | None = None,
+        through: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         self.home, self.ports, self.say = home.resolve(), ports or Ports(), say
         self.demo_users = tuple(demo_users)
@@ -102,6 +106,8 @@ class Stack:
             public_address,
             accounts_api=self.xmpp.accounts_api,
             extra={**({} if self.xmpp.diverts else {"TLIM_ACCEPT": "addressed"}), **(environment or {})},
+            further=further or {},
+            through=through or {},
         )
         self.postgres_admin = postgres.Login(
             "127.0.0.1", self.ports.postgres, postgres.SUPERUSER, self.credentials.postgres_admin
@@ -135,7 +141,8 @@ class Stack:
         if self.supervisor.is_running():
             names = set(self.supervisor.states())
             doors = {KEEPER, GATEWAY}
-            for group in (doors, set(SERVICES), names - doors - set(SERVICES)):
+            services = set(self.services.names)
+            for group in (doors, services, names - doors - services):
                 self.supervisor.stop(sorted(group))
             s3.remove_sockets(self.ports.s3, self.ports.s3_inner)
         self.supervisor.shutdown()
@@ -288,7 +295,7 @@ class Stack:
                 raise
 
     def _is_ready(self, name: str) -> bool:
-        if name in SERVICES:
+        if name in self.services.names:
             return _says_ready(self.services.port(name))
         ports = self.ports
         conditions: dict[str, Callable[[], bool]] = {
