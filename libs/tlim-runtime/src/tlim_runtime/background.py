@@ -167,6 +167,11 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def join(self) -> None:
+        """Wait until all that runs now has ended."""
+        if self._running:
+            await asyncio.wait(self._running)
+
     async def close(self, grace_s: float = 0) -> None:
         """Give the running tasks `grace_s` seconds to finish, then cancel them and wait for their end."""
         if self._running and grace_s:

@@ -5,6 +5,7 @@
 | Done: success, or a refusal that was answered | ack                                     |
 | it raised: transient             | back-off, then delivery restarts after the last ack; readiness is red |
 | Poison: cannot be understood     | copy to the dead-letter stream, then term            |
+| Later: still being worked on     | nothing yet; other messages go on, and overtake it   |
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from tlim_protocol.streams import ConsumerSpec
 from tlim_protocol.subjects import subject_dead
 
-from tlim_runtime.background import Background
+from tlim_runtime.background import Background, Tasks
 from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
@@ -62,10 +63,24 @@ class Poison:
 Verdict = Done | Poison
 DONE = Done()
 
-Handler = Callable[[Sequence[Incoming]], Awaitable[Sequence[Verdict]]]
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The handler still works on the message, and the batches behind it need not wait.
+
+    The handler sets `verdict`, or an exception: then delivery restarts after the last ack, as when a handler raises. If
+    delivery restarts for another reason, `verdict` is cancelled: the message comes again, and the work must end.
+    """
+
+    verdict: asyncio.Future[Verdict]
+
+
+Handler = Callable[[Sequence[Incoming]], Awaitable[Sequence[Verdict | Later]]]
 """Takes the messages of a batch in order and returns a verdict for each. Raises if the whole batch must come again."""
 
 Prepare = Callable[[], Awaitable[None]]
+
+Check = Callable[[], None]
 
 
 class BatchConsumer:
@@ -74,7 +89,8 @@ class BatchConsumer:
     `prepare` is awaited before the first message whenever delivery starts: at start, after a reconnection to the
     broker, and after a failure. An exception of `prepare` counts as a transient failure. Only one process may consume a
     durable at a time. To keep the order we restart the delivery, which would repeat the messages of another process.
-    From start to stop, acknowledged messages are removed from the stream (trimming.py).
+    `check` raises Unavailable when this process may not consume any more. It is called before delivery starts, and
+    before each ack. From start to stop, acknowledged messages are removed from the stream (trimming.py).
     """
 
     def __init__(
@@ -85,14 +101,17 @@ class BatchConsumer:
         *,
         batch: int = 500,
         prepare: Prepare | None = None,
+        check: Check = lambda: None,
     ) -> None:
         self._broker = broker
         self._spec = spec
         self._handle = handle
         self._batch = min(batch, spec.max_ack_pending)
         self._prepare = prepare
+        self._check = check
         self._trimmer = Trimmer(broker, spec)
         self._session: PullSession | None = None
+        self._unfinished = Tasks()
         self._first: int | None = None
         self._background = Background(f"consumer {spec.durable}", self._run)
         self._stopping = False
@@ -127,7 +146,7 @@ class BatchConsumer:
         self._trimmer.start()
 
     async def stop(self) -> None:
-        """Let the batch in the handler finish and be acknowledged, then stop; the rest is delivered after a restart."""
+        """Let the handler finish what it has, and acknowledge it, then stop; the rest is delivered after a restart."""
         self._stopping = True
         self._wake.set()
         if self._session is not None:
@@ -171,6 +190,7 @@ class BatchConsumer:
         self._session = session
         try:
             first = self._first
+            self._check()
             await session.open(first)
             if self._first == first:
                 self._first = None
@@ -182,8 +202,10 @@ class BatchConsumer:
             while deliveries := await session.take():
                 await self._process(session, deliveries)
                 self._recovered()
+            await self._unfinished.join()
         finally:
             self._session = None
+            await self._unfinished.close()
             await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
@@ -194,11 +216,27 @@ class BatchConsumer:
             raise RuntimeError(f"the handler gave {len(verdicts)} verdicts for {len(batch)} messages")
         self._handler_failed = False
         for delivery, verdict in zip(deliveries, verdicts, strict=True):
-            if isinstance(verdict, Poison):
-                await self._bury(delivery, verdict.reason)
-                await session.terminate(delivery)
+            if isinstance(verdict, Later):
+                self._unfinished.start(self._finish(session, delivery, verdict), f"{self._spec.durable}: later")
             else:
-                await session.acknowledge(delivery)
+                await self._conclude(session, delivery, verdict)
+
+    async def _finish(self, session: PullSession, delivery: Delivery, later: Later) -> None:
+        try:
+            await self._conclude(session, delivery, await later.verdict)
+        except (PullError, Unavailable) as error:
+            session.give_up(str(error))
+        except Exception as error:  # any failure of a handler is transient, as above
+            logger.exception("the handler of a message failed", durable=self._spec.durable)
+            session.give_up(f"{type(error).__name__}: {error}")
+
+    async def _conclude(self, session: PullSession, delivery: Delivery, verdict: Verdict) -> None:
+        self._check()
+        if isinstance(verdict, Poison):
+            await self._bury(delivery, verdict.reason)
+            await session.terminate(delivery)
+        else:
+            await session.acknowledge(delivery)
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         logger.error("poison message", subject=delivery.subject, stream_seq=delivery.stream_seq, reason=reason)

@@ -133,7 +133,7 @@ class PullSession:
         if self._closed:
             return []
         taken = self._next_batch()
-        self._in_hand = {delivery.stream_seq: delivery for delivery in taken}
+        self._in_hand |= {delivery.stream_seq: delivery for delivery in taken}
         await self._pull()
         return taken
 
@@ -213,7 +213,8 @@ class PullSession:
         self._check()
         await self._broker.send(delivery.reply, verdict)
         self._in_hand.pop(delivery.stream_seq, None)
-        self._acknowledged = delivery.stream_seq
+        if next(iter(self._in_hand), delivery.stream_seq) >= delivery.stream_seq:  # the oldest of them
+            self._acknowledged = delivery.stream_seq
 
     async def _pull(self) -> None:
         """Ask for messages. At most one batch is waiting or requested beside the batch in the handler."""
