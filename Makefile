@@ -83,7 +83,7 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py
+	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py tests/torture
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
@@ -102,9 +102,9 @@ e2e-prosody: ## the same stories with Prosody, except those that do not depend o
 	@echo "== end-to-end tests, Prosody"
 	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
 
-torture: ## random people, random kills (SEED=n; TLIM_E2E_XMPP=prosody): everybody gets all that was acknowledged
+torture: ## random people, random faults (SEED=n FAULTS=n; TLIM_E2E_XMPP=prosody): everybody gets all that was acknowledged
 	@scripts/bootstrap $(STORIES_SERVER)
-	@$(PYTHON) -m tests.torture $(or $(SEED),1)
+	@$(PYTHON) -m tests.torture $(or $(SEED),1) --faults $(or $(FAULTS),200) $(TORTURE)
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 

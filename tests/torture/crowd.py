@@ -2,66 +2,99 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tlim_client.compose import about, group_message, receipt, text_message
-from tlim_client.failures import ClientError
+from tlim_client.failures import ClientError, RefusedError
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.registry import REGISTRY, Effect, MsgType
+from tlim_protocol.registry import MsgType
 
-from tests.e2e.clients.people import Person, server_of
-from tests.torture.book import Book, Sent
-from tests.torture.device import Device
+from tests.torture.book import Book, Item, Kind, Sent
+from tests.torture.device import Clock, Device
+from tests.torture.items import item_of
+from tests.torture.plan import Role
+from tests.torture.system import System
 
 MOST_DEVICES = 2
-RECALLS, RECEIPTS, IN_GROUPS = 0.05, 0.1, 0.25
+RECALLS, RECEIPTS, IN_GROUPS, IN_LARGE = 0.05, 0.15, 0.22, 0.02
 """Shares of what people send. The rest are texts to one other person."""
 
+PAUSE_S = 16.0
+"""The mean time between two moves of a person. 200 people then send about 20 messages a second."""
 
-@dataclass
-class Group:
+AGAIN_S, PATIENCE_S = 3.0, 45.0
+"""A client sends again after so many seconds without an answer, and gives up after so many."""
+
+TOLD_TO_ALL = 200
+"""In larger groups only the authors of messages hear who has read them, in a message of the server's."""
+
+
+class Group(NamedTuple):
     """A session, with members that stay the same."""
 
     session_id: str
     members: frozenset[str]
 
 
+@dataclass(frozen=True)
+class World:
+    """What all people share."""
+
+    system: System
+    book: Book
+    now: Clock
+    passwords: Mapping[str, str]
+    groups: Mapping[str, Group]
+
+
 @dataclass
 class Actor:
-    """A person who acts until told to stop."""
+    """A person who acts until told to stop. The first of `groups` may be the large one."""
 
-    person: Person
-    dice: random.Random
-    book: Book
-    friends: Sequence[str]
+    role: Role
+    world: World
     groups: Sequence[Group]
+    dice: random.Random = field(init=False)
     devices: list[Device] = field(default_factory=list)
-    number: int = 0
+    mine: list[Envelope] = field(default_factory=list)  # acknowledged texts that were not recalled
+    logins: int = 0
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.role.dice)  # noqa: S311 - a seed names a run
 
     @property
     def name(self) -> str:
-        return self.person.user_id
+        return self.role.user_id
 
     async def live(self, over: asyncio.Event) -> None:
         """Act until `over` is set, then log out."""
         while not over.is_set():
-            await self._pause(over, self.dice.expovariate(1 / 4))
+            await _pause(over, self.dice.expovariate(1 / PAUSE_S))
+            if over.is_set():
+                break
             await self._move()
             writing = [self._write() for _ in range(self.dice.choice((0, 1, 1, 2, 4)))]
             await asyncio.gather(*writing)
+        await self.go()
+
+    async def go(self) -> None:
+        """Log out with all devices."""
         for device in self.devices:
             await device.leave()
         self.devices.clear()
 
-    async def come(self) -> Device | None:
+    async def come(self, *, resumes: bool | None = None) -> Device | None:
         """Log in with one more device. Returns None when the server does not let us in."""
-        self.number += 1
-        resumes = self.dice.random() < 0.7
-        label = f"{self.name}#{self.number}{'' if resumes else ' without XEP-0198'}"
-        heard = self.book.device(self.name, label)
-        device = Device(server_of(self.person.stack), self.name, self.person.password, heard, resumes=resumes)
+        self.logins += 1
+        resumes = self.dice.random() < 0.7 if resumes is None else resumes
+        world, system = self.world, self.world.system
+        label = f"{self.name}#{self.logins}{'' if resumes else ' without XEP-0198'}"
+        heard = world.book.device(self.name, label, world.now())
+        door = system.door(self.dice.choice(system.client_ports))
+        device = Device(door, self.name, world.passwords[self.name], heard, world.now, resumes=resumes)
         try:
             await device.come()
         except ClientError:
@@ -70,14 +103,27 @@ class Actor:
         self.devices.append(device)
         return device
 
-    async def _pause(self, over: asyncio.Event, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await over.wait()
+    async def send(self, device: Device, envelope: Envelope, receivers: frozenset[str]) -> bool:
+        """Send until stored, and write that down. Returns False if nobody knows whether it is stored."""
+        one = Sent(item_of(envelope), receivers - {self.name})
+        self.world.book.sent[envelope.msg_id] = one
+        assert device.client is not None
+        try:
+            stored = await device.client.send_until_stored(envelope, retry_after=AGAIN_S, give_up=PATIENCE_S)
+        except RefusedError as refusal:
+            self.world.book.wrong.append(f"{self.name}: {one.item.kind} {envelope.msg_id} was refused: {refusal}")
+            return False
+        except ClientError:
+            return False
+        one.seqs.append(stored.seq)
+        one.stored_at = self.world.now()
+        if one.item.kind is Kind.TEXT:
+            self.mine.append(envelope)
+        return True
 
     async def _move(self) -> None:
         if not self.devices:
-            if self.dice.random() < 0.5:
+            if self.dice.random() < 0.7:
                 await self.come()
             return
         device = self.dice.choice(self.devices)
@@ -88,50 +134,55 @@ class Actor:
                 self.devices.remove(device)
                 await device.leave()
             case "vanish":
-                self.book.haunted.add(self.name)
                 self.devices.remove(device)
                 await device.vanish()
             case "blink":
-                self.book.haunted.add(self.name)
-                await device.lose_network(self.dice.uniform(0, 8))
+                ports = self.world.system.client_ports
+                await device.lose_network(self.dice.uniform(0, 8), port=self.dice.choice(ports))
 
     async def _write(self) -> None:
         if not self.devices:
             return
         device = self.dice.choice(self.devices)
-        envelope, receivers = self._something(device)
-        one = self.book.sent[envelope.msg_id] = Sent(envelope, receivers - {self.name})
-        if REGISTRY[envelope.msg_type].effect is Effect.RECALL:
-            self.book.recalled.update(element["msg_id"] for element in envelope.body)
-        assert device.client is not None
-        with suppress(ClientError):  # then nobody knows whether it is stored
-            one.stored = await device.client.send_until_stored(envelope, retry_after=3, give_up=30)
+        await self.send(device, *self._something(device))
 
     def _something(self, device: Device) -> tuple[Envelope, frozenset[str]]:
         """Return a message, and the people it is addressed to; the sender may be among them."""
         die = self.dice.random()
-        if die < RECALLS and (mine := self._recallable()):
-            return self._recall(mine[-1])
-        heard = [one.envelope for one in device.heard.messages if REGISTRY[one.envelope.msg_type].is_chat]
-        if die < RECALLS + RECEIPTS and heard:
-            read, kind = heard[-1], self.dice.choice((MsgType.RECEIVED, MsgType.READ))
-            return receipt(self.name, read, kind), self.book.sent[read.msg_id].receivers | {read.msg_from}
-        text = f"{self.name} {len(self.book.sent)}"
-        if die < RECALLS + RECEIPTS + IN_GROUPS and self.groups:
-            group = self.dice.choice(self.groups)
+        if die < RECALLS and self.mine:
+            return self._recall(self.mine.pop())
+        if die < RECALLS + RECEIPTS and device.chats:
+            return self._receipt(device.chats[-1])
+        text = f"{self.name} {len(self.world.book.sent)}"
+        die -= RECALLS + RECEIPTS
+        large = [group for group in self.groups if len(group.members) > TOLD_TO_ALL]
+        small = [group for group in self.groups if group not in large]
+        among = large if 0 <= die < IN_LARGE else small if 0 <= die < IN_LARGE + IN_GROUPS else []
+        if among:
+            group = self.dice.choice(among)
             return group_message(self.name, group.session_id, MsgType.TEXT, {"text": text}), group.members
-        friend = self.dice.choice(self.friends)
+        friend = self.dice.choice(self.role.friends)
         return text_message(self.name, friend, text), frozenset({friend})
 
-    def _recallable(self) -> list[Sent]:
-        return [
-            one
-            for msg_id, one in self.book.sent.items()
-            if one.stored and one.envelope.msg_from == self.name and msg_id not in self.book.recalled
-            and REGISTRY[one.envelope.msg_type].is_chat
-        ]  # fmt: skip
+    def _receipt(self, message: Envelope) -> tuple[Envelope, frozenset[str]]:
+        kind = self.dice.choice((MsgType.RECEIVED, MsgType.READ))
+        author = frozenset({message.msg_from})
+        told = self._receivers(message) | author if kind is MsgType.READ else author
+        if len(told) > TOLD_TO_ALL:
+            told = frozenset()
+        return receipt(self.name, message, kind), told
 
-    def _recall(self, one: Sent) -> tuple[Envelope, frozenset[str]]:
-        envelope = one.envelope
-        recall = about(self.name, MsgType.RECALL, [envelope.msg_id], to=envelope.msg_to, session_id=envelope.session_id)
-        return recall, one.receivers
+    def _recall(self, message: Envelope) -> tuple[Envelope, frozenset[str]]:
+        named = {"to": message.msg_to, "session_id": message.session_id}
+        return about(self.name, MsgType.RECALL, [message.msg_id], **named), self._receivers(message)
+
+    def _receivers(self, message: Envelope) -> frozenset[str]:
+        item: Item = item_of(message)
+        group = self.world.groups.get(item.conversation)
+        return group.members if group else frozenset({message.msg_to or self.name})
+
+
+async def _pause(over: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await over.wait()

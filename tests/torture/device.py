@@ -1,51 +1,51 @@
 """A device that keeps what comes to it in order, behind a network of its own that can fall silent."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from slixmpp.xmlstream.stanzabase import StanzaBase
 from tlim_client.connection import ServerAddress
-from tlim_client.inbox import Bounced, Carbon, Delivered, Received, Refused, Stored
+from tlim_client.inbox import Bounced, Carbon, CaughtUp, Delivered, Received, Refused, Stored
 from tlim_client.login import LoginStream
 from tlim_client.xmpp import XmppClient
-from tlim_protocol.stanzas import Tag
+from tlim_protocol.envelope import Envelope
 
 from tests.e2e.clients.network import Network
+from tests.torture.book import Got, Heard
+from tests.torture.items import item_of
+
+Clock = Callable[[], float]
 
 
-@dataclass
-class Heard:
-    """What came to one device of a person, in order: messages, copies, and the ends of catch-ups."""
-
-    user_id: str
-    label: str
-    had: frozenset[str]  # what the person had when the device logged in
-    messages: list[Delivered] = field(default_factory=list)
-    copies: list[Delivered] = field(default_factory=list)  # carbons of what another device of the person sent
-    caught_up: list[int] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
+def clock() -> Clock:
+    """Return a clock that counts seconds from now."""
+    begun = time.monotonic()
+    return lambda: time.monotonic() - begun
 
 
 class _Client(XmppClient):
     """Writes down what comes. Only answers go to the inbox. Without `resumes` there is no XEP-0198."""
 
-    def __init__(self, server: ServerAddress, user: str, password: str, heard: Heard, *, resumes: bool) -> None:
+    def __init__(
+        self,
+        server: ServerAddress,
+        user: str,
+        password: str,
+        put: Callable[[Received], bool],
+        down: Callable[[], None],
+        *,
+        resumes: bool,
+    ) -> None:
         super().__init__(server, user, password)
-        self._heard = heard
-        self._resumes = resumes
-        put = self.inbox.put
+        self._resumes, self._down = resumes, down
+        keep = self.inbox.put
 
-        def keep(event: Received) -> None:
-            match event:
-                case Stored() | Refused() | Bounced():
-                    put(event)
-                case Delivered():
-                    heard.messages.append(event)
-                case Carbon(sent=is_sent, message=Delivered() as message):
-                    (heard.copies if is_sent else heard.messages).append(message)
+        def sort(event: Received) -> None:
+            if not put(event):
+                keep(event)
 
-        self.inbox.put = keep  # type: ignore[method-assign]
+        self.inbox.put = sort  # type: ignore[method-assign]
 
     def _make_stream(self) -> LoginStream:
         stream = super()._make_stream()
@@ -55,19 +55,21 @@ class _Client(XmppClient):
                 stream.unregister_feature("sm", order)
         return stream
 
-    def _on_message(self, message: StanzaBase) -> None:
-        mark = message.xml.find(Tag.CAUGHT_UP.qualified)
-        if mark is not None and message.xml.get("from") == self.server.domain:
-            self._heard.caught_up.append(int(mark.get("seq", "0")))
-            self._heard.came.set()
-        super()._on_message(message)
+    def _on_down(self, reason: str, was_up: bool) -> None:
+        self._down()
+        super()._on_down(reason, was_up)
 
 
 class Device:
-    """One device of a person. After `vanish` or `leave` it is of no more use."""
+    """One device of one person. After `vanish` or `leave` it is of no more use."""
 
-    def __init__(self, server: ServerAddress, user: str, password: str, heard: Heard, *, resumes: bool) -> None:
-        self.heard, self.resumes = heard, resumes
+    def __init__(
+        self, server: ServerAddress, user: str, password: str, heard: Heard, now: Clock, *, resumes: bool
+    ) -> None:
+        self.heard, self.resumes, self.now = heard, resumes, now
+        self.chats: list[Envelope] = []  # what it can report as received or read, the newest last
+        self.caught_up = asyncio.Event()
+        self.came = asyncio.Event()  # set at each message
         self._network = Network(server.host, server.port)
         self._server, self._user, self._password = server, user, password
         self._door: asyncio.Server | None = None
@@ -79,17 +81,19 @@ class Device:
         port = self._door.sockets[0].getsockname()[1]
         at = self._server
         server = ServerAddress(at.host, port, at.domain, at.ca_file, at.component)
-        self.client = _Client(server, self._user, self._password, self.heard, resumes=self.resumes)
+        self.client = _Client(server, self._user, self._password, self._put, self._broke, resumes=self.resumes)
         await self.client.connect()
 
     async def leave(self) -> None:
         """Log out in order."""
+        self._broke()
         if self.client is not None:
             await self.client.close()
         await self._shut()
 
     async def vanish(self) -> None:
         """Lose the network and never come back. The server's side stays open, and nobody tells it."""
+        self._broke()
         self._network.fall_silent()
         if self.client is not None:
             self.client.break_connection(until_come_back=True)
@@ -97,14 +101,43 @@ class Device:
         if self._door is not None:
             self._door.close()
 
-    async def lose_network(self, seconds: float) -> None:
-        """Lose the network without a word, and come back some time later: the stream is resumed if possible."""
+    async def lose_network(self, seconds: float, *, port: int) -> None:
+        """Lose the network without a word, and come back some time later, at that port of the servers.
+
+        The stream is resumed if possible.
+        """
         assert self.client is not None
+        self._broke()
         self._network.fall_silent()
         await asyncio.sleep(seconds / 2)  # what the server writes now is lost
         self.client.break_connection(until_come_back=True)
         await asyncio.sleep(seconds / 2)
+        self._network.move(self._server.host, port)
         self.client.come_back()
+
+    def _broke(self) -> None:
+        self.heard.broke.append(self.now())
+
+    def _put(self, event: Received) -> bool:
+        """Write an event down. Returns False for an answer."""
+        match event:
+            case Stored() | Refused() | Bounced():
+                return False
+            case Delivered():
+                self._write(event, self.heard.messages)
+            case Carbon(sent=is_sent, message=Delivered() as message):
+                self._write(message, self.heard.copies if is_sent else self.heard.messages)
+            case CaughtUp(seq=seq):
+                self.heard.marks.append((self.now(), seq))
+                self.caught_up.set()
+        return True
+
+    def _write(self, event: Delivered, page: list[Got]) -> None:
+        item = item_of(event.envelope, event.seq)
+        page.append(Got(item, self.now(), event.delayed))
+        if page is self.heard.messages and item.text:
+            self.chats.append(event.envelope)
+        self.came.set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -18,6 +18,10 @@ class Network:
         for task in self._carrying:
             task.cancel()
 
+    def move(self, host: str, port: int) -> None:
+        """Forward new connections to another server."""
+        self._target = (host, port)
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection, both ways."""
         far_reader, far_writer = await asyncio.open_connection(*self._target)

@@ -1,0 +1,19 @@
+"""Reads over HTTP what each person sees at the end of a run."""
+
+from tlim_client.http import HttpClient
+
+from tests.torture.book import Reading
+from tests.torture.items import conversation_read, item_read
+
+
+async def read_everything(client: HttpClient, user_id: str) -> Reading:
+    """Return what a person reads: sync, the history of each conversation, and the unread counts."""
+    synced, _ = await client.sync()
+    listed = await client.conversations()
+    reading = Reading([item_read(user_id, answer) for answer in synced])
+    for one in listed:
+        name = conversation_read(user_id, one["conversation"])
+        history = await client.history(one["conversation"], after=0)
+        reading.history[name] = [item_read(user_id, answer, name) for answer in history]
+        reading.unread[name] = one["unread"]
+    return reading

@@ -1,0 +1,204 @@
+"""One run: people come and live, faults happen, everybody has gone, comes once more, and reads everything."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+from tlim_client.compose import group_message
+from tlim_client.failures import ClientError
+from tlim_client.http import HttpClient
+from tlim_protocol.registry import MsgType
+
+from tests.torture.book import Book
+from tests.torture.crowd import Actor, Group, World
+from tests.torture.device import Clock, Device, clock
+from tests.torture.faults import Faults
+from tests.torture.plan import Cast, Role, Step
+from tests.torture.reading import read_everything
+from tests.torture.system import System
+
+T = TypeVar("T")
+
+WATCHERS = 16
+"""People who stay, and who have to hear each other after each step. All shards of delivery have some of them."""
+
+AT_ONCE = 8
+"""Accounts that are made, people who log in, and readers, at a time."""
+
+WELL_S = 90
+"""The longest time that a message of the watchers may take. A client that was cut off often comes back after 10 s."""
+
+CATCH_UP_S = 120
+"""The longest time that the last login may take to catch up."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to be. `settle` is how many seconds lost connections may keep people present at the end."""
+
+    seed: int
+    cast: Cast
+    steps: Sequence[Step]
+    settle: float
+
+
+class Run:
+    """One run on a system."""
+
+    def __init__(self, system: System, asked: Asked, say: Say) -> None:
+        self._system, self._asked, self._say = system, asked, say
+        self.now: Clock = clock()
+        self.book = Book()
+        self.faults = Faults(system, self.now, say, self._watch)
+        self._passwords: dict[str, str] = {}
+        self._groups: dict[str, Group] = {}
+        self._watchers: list[Actor] = []
+        self._turn = 0
+
+    async def go(self) -> None:
+        """Fill the book."""
+        async with AsyncExitStack() as opened:
+            address = self._system.stack.addresses.gateway
+            readers = [await opened.enter_async_context(HttpClient(address, timeout=60)) for _ in range(AT_ONCE)]
+            actors = await self._people(readers)
+            self._say(f"{len(actors)} people in {len(self._groups)} groups, {len(self._watchers)} watchers")
+            await self._disturbed(actors)
+            await self._calm()
+            self._say("everybody logs in once more, and reads")
+            await _in_turns(readers, [*actors, *self._watchers], self._read)
+        self.book.wrong += self.faults.wrong
+
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    async def _people(self, readers: Sequence[HttpClient]) -> list[Actor]:
+        system, cast = self._system, self._asked.cast
+        watchers = [f"w{number:02}" for number in range(WATCHERS)]
+        names = [*(role.user_id for role in cast.roles), *watchers]
+        await _in_turns(readers, names, self._register)
+        admin = readers[0]
+        admin.token = system.stack.admin_token()
+        await admin.call("POST", "/v1/users", json={"users": [{"user_id": name, "name": name} for name in names]})
+        for node in system.parts.nodes:  # now their accounts are on disk
+            await asyncio.to_thread(system.stack.restart, node)
+        await asyncio.to_thread(system.all_ready)
+        made = dict[int, Group]()
+
+        async def make(client: HttpClient, place: int) -> None:
+            members = [*cast.groups, tuple(watchers)][place]
+            await client.log_in(members[0], self._passwords[members[0]])
+            answer = await client.add_session(members[1:])
+            made[place] = Group(answer["session_id"], frozenset(members))
+
+        await _in_turns(readers, range(len(cast.groups) + 1), make)
+        self._groups = {group.session_id: group for group in made.values()}
+        world = World(system, self.book, self.now, self._passwords, self._groups)
+        self._watchers = [Actor(Role(name, (), (), name), world, [made[len(cast.groups)]]) for name in watchers]
+        for watcher in self._watchers:
+            await watcher.come(resumes=True)
+        return [Actor(role, world, [made[place] for place in role.groups]) for role in cast.roles]
+
+    async def _register(self, _: HttpClient, name: str) -> None:
+        self._passwords[name] = await asyncio.to_thread(self._system.stack.register_user, name)
+
+    # --- the disturbance --------------------------------------------------------------------------------------------
+
+    async def _disturbed(self, actors: Sequence[Actor]) -> None:
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for actor in actors:
+                group.create_task(actor.live(over))
+            try:
+                await self._watch()
+                await self.faults.go_through(self._asked.steps)
+            finally:
+                over.set()
+        for watcher in self._watchers:
+            await watcher.go()
+        self._say("the faults are over, and everybody has gone")
+
+    async def _watch(self) -> None:
+        """Let one watcher write to all others. Raises TimeoutError unless all get it."""
+        self._turn += 1
+        writer = self._watchers[self._turn % len(self._watchers)]
+        group = writer.groups[0]
+        message = group_message(writer.name, group.session_id, MsgType.TEXT, {"text": f"watch {self._turn}"})
+        lacking = {watcher.name for watcher in self._watchers} - {writer.name}
+        try:
+            async with asyncio.timeout(WELL_S):
+                while not await writer.send(writer.devices[0], message, group.members):
+                    pass
+                for watcher in self._watchers:
+                    if watcher is not writer:
+                        await _until_came(watcher.devices[0], message.msg_id)
+                        lacking.discard(watcher.name)
+        except TimeoutError:
+            raise TimeoutError(f"{sorted(lacking)} did not get what {writer.name} wrote in {WELL_S} s") from None
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _calm(self) -> None:
+        """Wait until nobody is present. The XMPP server is restarted if somebody still is after `settle` seconds."""
+        system = self._system
+        await asyncio.to_thread(system.all_ready)
+        since = time.monotonic()
+        while present := await asyncio.to_thread(self._present):
+            if time.monotonic() - since > self._asked.settle:
+                self._say(f"{present:.0f} people are present still: the XMPP server is restarted")
+                for node in system.parts.nodes:
+                    await asyncio.to_thread(system.stack.restart, node)
+                await asyncio.to_thread(system.all_ready)
+                since = time.monotonic()
+            await asyncio.sleep(1)
+
+    def _present(self) -> float:
+        services = self._system.stack.services
+        ports = [services.port(part) for part in self._system.parts.bridges if part in self._system.joined]
+        return sum(_people_present(port) for port in ports)
+
+    async def _read(self, client: HttpClient, actor: Actor) -> None:
+        device = await actor.come(resumes=True)
+        if device is None or device.client is None:
+            self.book.wrong.append(f"{actor.name} could not log in at the end")
+            return
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await device.caught_up.wait()
+                client.token = await device.client.fetch_token()
+        except (TimeoutError, ClientError) as error:
+            self.book.wrong.append(f"{actor.name} did not catch up, or got no token, at the end: {error!r}")
+            return
+        self.book.readings[actor.name] = await read_everything(client, actor.name)
+        await actor.go()
+
+
+async def _until_came(device: Device, msg_id: str) -> None:
+    while all(got.item.msg_id != msg_id for got in reversed(device.heard.messages)):
+        device.came.clear()
+        await device.came.wait()
+
+
+def _people_present(port: int) -> float:
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("tlim_bridge_people_present"))
+
+
+async def _in_turns(
+    clients: Sequence[HttpClient], of: Sequence[T], work: Callable[[HttpClient, T], Awaitable[None]]
+) -> None:
+    """Do something for everything, each client one at a time."""
+    left = list(of)
+    left.reverse()
+
+    async def take() -> None:
+        client = free.pop()
+        while left:
+            await work(client, left.pop())
+
+    free = list(clients)
+    await asyncio.gather(*(take() for _ in clients))
