@@ -31,7 +31,7 @@ def main() -> int:
     asked = _asked()
     home = Path(tempfile.mkdtemp(prefix=f"torture-{XMPP}-{asked.seed}-"))
     say(f"seed {asked.seed}, {asked.faults} faults, {XMPP}, in {home}")
-    with running_system(home, XMPP, bridges=asked.bridges, stores=asked.stores) as system:
+    with running_system(home, XMPP, nodes=asked.nodes, bridges=asked.bridges, stores=asked.stores) as system:
         steps = plan_faults(asked.seed, asked.faults, system.parts)
         run = Run(system, Asked(asked.seed, plan_people(asked.seed, asked.people), steps, asked.settle), say)
         asyncio.run(run.go())
@@ -63,6 +63,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("seed", type=int)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--people", type=int, default=PEOPLE)
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of ejabberd, in one cluster")
     parser.add_argument("--bridges", type=int, default=1)
     parser.add_argument("--stores", type=int, default=2)
     parser.add_argument("--settle", type=float, default=250, help="seconds until lost connections are ended by force")

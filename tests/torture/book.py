@@ -72,6 +72,11 @@ class Heard:
     copies: list[Got] = field(default_factory=list)  # carbons of what another device of the person sent
     marks: list[tuple[float, int]] = field(default_factory=list)  # when a catch-up ended, and up to which seq
     broke: list[float] = field(default_factory=list)  # when it lost its connection, or left
+    items: dict[Item, Item] = field(default_factory=dict, repr=False)
+
+    def kept(self, item: Item) -> Item:
+        """Return an equal item that is kept once for all devices: most messages come to many, and some come again."""
+        return self.items.setdefault(item, item)
 
 
 @dataclass
@@ -91,10 +96,11 @@ class Book:
     devices: list[Heard] = field(default_factory=list)
     readings: dict[str, Reading] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    _items: dict[Item, Item] = field(default_factory=dict, repr=False)
 
     def device(self, user_id: str, label: str, since: float) -> Heard:
         """Return a new page for a device of a person."""
-        heard = Heard(user_id, label, since)
+        heard = Heard(user_id, label, since, items=self._items)
         self.devices.append(heard)
         return heard
 

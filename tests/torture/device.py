@@ -133,7 +133,7 @@ class Device:
         return True
 
     def _write(self, event: Delivered, page: list[Got]) -> None:
-        item = item_of(event.envelope, event.seq)
+        item = self.heard.kept(item_of(event.envelope, event.seq))
         page.append(Got(item, self.now(), event.delayed))
         if page is self.heard.messages and item.text:
             self.chats.append(event.envelope)

@@ -14,21 +14,36 @@ from tlim_devstack.supervision import Program
 from tlim_devstack.waiting import accepts_connections
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings, fill_template
 
-NAME = "ejabberd"
+NAME, MAPPER = "ejabberd", "epmd"
 NODE = "tlim@localhost"
+JOIN = """
+    application:load(mnesia),
+    case filelib:is_file(filename:join(mnesia:system_info(directory), "schema.DAT")) of
+        true -> ok;
+        false -> ejabberd_cluster_mnesia:join('{node}')
+    end."""
+"""What a further node does before ejabberd starts: the first time it takes over the tables of the first node."""
+
 LARGEST_BYTES = 4 * 1024**3  # with more memory ejabberd ends and is started again; so it cannot use up the machine
 TROUBLE = frozenset("[]{}*?\\")  # ejabberd takes a path with these for a pattern, and then nobody can log in
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 
 
 class Ejabberd:
-    """One ejabberd node with our modules."""
+    """One ejabberd node with our modules.
+
+    The nodes of a cluster have numbers from 1 on, and find each other through a port mapper at the port `mapper`. A
+    node without a cluster listens to no other node. A further node takes everything over from the first when it starts
+    for the first time.
+    """
 
     package = "ejabberd"
     diverts = True
 
-    def __init__(self, settings: XmppSettings) -> None:
-        self.settings, self.home = settings, settings.home / NAME
+    def __init__(self, settings: XmppSettings, *, number: int = 1, mapper: int | None = None) -> None:
+        self.name = NAME if number == 1 else f"{NAME}-{number}"
+        self.settings, self.home = settings, settings.home / self.name
+        self._number, self._mapper = number, mapper
 
     @property
     def accounts_api(self) -> str:
@@ -64,24 +79,30 @@ class Ejabberd:
         hand_over(self.home, NAME)
         for source in sorted((DEPLOY / NAME).glob("*.erl")):
             compile_module(source, library, modules)
-        return Program(NAME, self._command(library), self._environment(library, config))
+        return Program(self.name, self._command(library), self._environment(library, config))
 
     def _command(self, library: Path) -> list[str]:
-        # The data belongs to a node of this name. No other node can connect, so no port mapper (epmd) is needed.
-        alone = ["-sname", NODE, "-dist_listen", "false", "-start_epmd", "false"]
+        # The data belongs to a node of this name.
+        named = ["-sname", NODE if self._number == 1 else NODE.replace("@", f"{self._number}@"), "-start_epmd", "false"]
+        if self._mapper is None:  # no other node can connect
+            named += ["-dist_listen", "false"]
+        else:
+            named += ["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]
         arguments = DEPLOY / NAME / "vm.args"
         options = ["-args_file", str(arguments)]
         code = ["-pa", str(library / "ebin"), "-pa", str(self.home / "modules")]
         data = ["-mnesia", "dir", f'"{self.home / "mnesia"}"']
         bounded = [str(system_program("prlimit", "util-linux")), f"--data={LARGEST_BYTES}"]
-        erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *alone]
-        command = [*bounded, *erlang, *code, *data, "-s", "ejabberd"]
+        erlang = [str(system_program("erl", "ejabberd")), "-noinput", *options, *named]
+        joining = [] if self._number == 1 else ["-eval", JOIN.format(node=NODE).replace("\n", " ").strip()]
+        command = [*bounded, *erlang, *code, *data, *joining, "-s", "ejabberd"]
         doors = (self.settings.ports.xmpp, self.settings.ports.websocket)
         return not_as_root(NAME, command, self.home, arguments, ports=doors)
 
     def _environment(self, library: Path, config: Path) -> dict[str, str]:
         return {
-            "HOME": str(self.home),  # Erlang makes its cookie there
+            "HOME": str(self.settings.home / NAME),  # Erlang makes the cookie of all nodes there
+            **({} if self._mapper is None else {"ERL_EPMD_PORT": str(self._mapper)}),
             "ERL_LIBS": str(library.parent),
             "ERL_CRASH_DUMP": str(self.home / "crash.dump"),
             "EJABBERD_CONFIG_PATH": str(config),
@@ -110,6 +131,12 @@ class Ejabberd:
             if isinstance(problem, dict) and problem.get("code") == ALREADY_REGISTERED:
                 return
         raise StackError(f"ejabberd did not register {user}: {answer.text.strip()}")
+
+
+def mapper(port: int) -> Program:
+    """Return the port mapper, by which the nodes of a cluster find each other, at a port of the loopback address."""
+    command = [str(system_program("epmd", "erlang-base")), "-port", str(port), "-address", "127.0.0.1"]
+    return Program(MAPPER, not_as_root(NAME, command))
 
 
 def compile_module(source: Path, library: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 from tlim_devstack.failures import StackError
@@ -52,6 +52,10 @@ class Ports:
     def random(cls) -> Self:
         """Return free ports, for a stack beside others."""
         return cls(**{item.name: free_port() for item in fields(cls)})
+
+    def for_another_node(self) -> Self:
+        """Return the same ports for another node of the XMPP server, which has free ports of its own."""
+        return replace(self, **{name: free_port() for name in ("xmpp", "websocket", "component", "xmpp_api")})
 
     @property
     def s3_inner(self) -> tuple[int, ...]:

@@ -143,7 +143,7 @@ class ServicePrograms:
         return {
             "TLIM_XMPP_HOST": "127.0.0.1",
             "TLIM_XMPP_COMPONENT_PORT": str(self._way(name, "component")),
-            "TLIM_XMPP_CLIENT_PORT": str(self.ports.xmpp),
+            "TLIM_XMPP_CLIENT_PORT": str(self._way(name, "xmpp")),
             "TLIM_XMPP_DOMAIN": DOMAIN,
             "TLIM_XMPP_CA_FILE": str(copy_private(self.authority, directory)),
             "TLIM_COMPONENT_JID": COMPONENT,

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -17,7 +17,7 @@ import httpx
 from tlim_devstack import nats, postgres, preparation, s3
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate, token_key_file
-from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.ejabberd import Ejabberd, mapper
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
 from tlim_devstack.openfire import Openfire
@@ -27,7 +27,7 @@ from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
 from tlim_devstack.supervision import Program, Supervisor
-from tlim_devstack.waiting import accepts_connections, wait_until
+from tlim_devstack.waiting import accepts_connections, free_port, wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
 
 XMPP_SERVERS: dict[str, type[Ejabberd | Prosody | Openfire]] = {
@@ -63,7 +63,8 @@ class Stack:
     Call `start()` from the main thread, or from a thread that lives as long as the stack. The kernel stops the stack
     when the thread that started it ends, unless `background` is set.
 
-    `further` and `through` are those of ServicePrograms. A start leaves further processes stopped.
+    `further` and `through` are those of ServicePrograms. `further_nodes` are the ports of more nodes of ejabberd, which
+    make one cluster with the first. A start leaves further processes and nodes stopped.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Stack:
         say: Callable[[str], None] = lambda _: None,
         further: Mapping[str, int] | None = None,
         through: Mapping[tuple[str, str], int] | None = None,
+        further_nodes: Sequence[Ports] = (),
     ) -> None:
         self.home, self.ports, self.say = home.resolve(), ports or Ports(), say
         self.demo_users = tuple(demo_users)
@@ -85,7 +87,14 @@ class Stack:
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
         settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.xmpp_name = xmpp
-        self.xmpp: XmppServer = XMPP_SERVERS[xmpp](settings)
+        self._mapper = free_port() if further_nodes else None
+        self.xmpp: XmppServer = (
+            Ejabberd(settings, mapper=self._mapper) if self._mapper else XMPP_SERVERS[xmpp](settings)
+        )
+        self.further_nodes = {
+            (node := Ejabberd(replace(settings, ports=ports), number=number, mapper=self._mapper)).name: node
+            for number, ports in enumerate(further_nodes, 2)
+        }
         self.addresses = StackAddresses(
             gateway=f"http://127.0.0.1:{self.ports.gateway}",
             xmpp_host="127.0.0.1",
@@ -123,9 +132,9 @@ class Stack:
         self._say_what_is_closed()
         try:
             postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
-            xmpp = self.xmpp.prepare()
-            servers = [*self._server_programs(), xmpp]
-            self.supervisor.configure([*servers, *self.services.all(), self._keeper()])
+            servers = [*self._server_programs(), *self._mappers(), self.xmpp.prepare()]
+            nodes = [node.prepare() for node in self.further_nodes.values()]
+            self.supervisor.configure([*servers, *nodes, *self.services.all(), self._keeper()])
             close_to_others(self.home)
             self.supervisor.launch(background=background)
             self.supervisor.start(*(program.name for program in servers))
@@ -245,6 +254,9 @@ class Stack:
             Program("s3", not_as_root("s3", weed, self.home / "s3"), s3_environment, stop_signal="KILL"),
         ]
 
+    def _mappers(self) -> list[Program]:
+        return [] if self._mapper is None else [mapper(self._mapper)]
+
     def _keeper(self) -> Program:
         command = [sys.executable, "-m", "tlim_devstack.keeper", str(self.home), str(self.ports.nats_monitor)]
         return Program(KEEPER, dies_with_parent(command), {"NATS_MONITOR": self.credentials.nats_monitor})
@@ -297,6 +309,8 @@ class Stack:
     def _is_ready(self, name: str) -> bool:
         if name in self.services.names:
             return _says_ready(self.services.port(name))
+        if name in self.further_nodes:
+            return self.further_nodes[name].ready(self.logs(name))
         ports = self.ports
         conditions: dict[str, Callable[[], bool]] = {
             "nats": lambda: nats.greets(ports.nats),
