@@ -1,77 +1,72 @@
 -- Diverts client messages carrying <tlim xmlns='im.itonglian.com'/> to an external XEP-0114 component. Each is wrapped
 -- as XEP-0297 says. The outer from= is this host: a client cannot forge that. The inner message has the authenticated
 -- full JID as from=, and its original to=. Load this module on the VirtualHost.
-local hosts, st, jid = prosody.hosts, require "util.stanza", require "util.jid";
+local hosts, st, jid, array = prosody.hosts, require "util.stanza", require "util.jid", require "util.array";
 local sha1, new_id, add_filter = require "util.hashes".sha1, require "util.id".medium, require "util.filters".add_filter;
+local recall = module:require "tlim_recall";
 local ns = "im.itonglian.com"; -- as in tlim_protocol.stanzas, like the names of elements
-local targets = module:get_option_array("tlim_bridge_components", { "bridge." .. module.host });
-local target_set = require "util.set".new(targets);
+local targets = array(module:get_option_array("tlim_bridge_components", { "bridge." .. module.host }));
+local bridges = require "util.set".new(targets);
+local longest_wait, most_waiting = 5, 10000; -- seconds; messages, about 20 MB
+local leaving = {}; -- bridges that leave, each with the messages that wait for its end; false if these wait no more
 
-local function live()
-	local list = {};
-	for _, h in ipairs(targets) do
-		local comp = hosts[h] and hosts[h].modules.component;
-		if comp and comp.connected then list[#list + 1] = h; end
-	end
-	return list;
+local function is_live(h)
+	local component = h and leaving[h] == nil and hosts[h] and hosts[h].modules.component;
+	return component and component.connected;
 end
+local function live() return array.filter(targets, is_live); end
 
+local function refuse(origin, stanza)
+	origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
+end
+local function hand_over(origin, stanza)
+	local sender, via = jid.bare(stanza.attr.from), origin.tlim_via;
+	if not is_live(via) then -- highest random weight: one bridge more or less moves few users
+		via = live():sort(function(a, b) return sha1(sender .. a) > sha1(sender .. b); end)[1];
+	end
+	origin.tlim_via = via; -- a session keeps to it, so its messages stay in order
+	if not via then return refuse(origin, stanza); end
+	local copy = st.clone(stanza);
+	copy.attr.xmlns, copy.attr.to = "jabber:client", copy.attr.to or sender; -- a client that writes to itself has no to=
+	module:send(st.message({ from = module.host, to = via, type = "normal" })
+		:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(copy));
+end
 local function intercept(event)
 	local origin, stanza = event.origin, event.stanza;
 	if event.is_stored or not stanza:get_child("tlim", ns) then return; end
 	if stanza.attr.type == "error" then return true; end -- an error is no message, but a receiver would take it for one
-	local sender, list = jid.bare(stanza.attr.from), live();
-	if #list == 0 then
-		origin.send(st.error_reply(stanza, "wait", "service-unavailable", "Message service offline"));
-		return true;
-	end
-	local target = list[tonumber(sha1(sender, true):sub(1, 6), 16) % #list + 1]; -- sticky by sender
-	local copy = st.clone(stanza);
-	copy.attr.xmlns = "jabber:client";
-	copy.attr.to = copy.attr.to or sender; -- Prosody removes to= when a client writes to itself
-	module:send(st.message({ from = module.host, to = target, type = "normal" })
-		:tag("forwarded", { xmlns = "urn:xmpp:forward:0" }):add_child(copy));
+	local queue = leaving[origin.tlim_via];
+	if not queue then hand_over(origin, stanza);
+	elseif #queue < most_waiting then table.insert(queue, { origin, stanza });
+	else refuse(origin, stanza); end
 	return true;
 end
 for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, 10); -- before mam (0) and carbons (-0.5) make a copy
 end
 
-local function original(message) -- of a carbon copy (XEP-0280): no client can send with the user's own bare JID
-	local copy = message.attr.from == jid.bare(message.attr.to) and message:get_child(nil, "urn:xmpp:carbons:2");
-	return copy and copy:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message") or message;
+-- A bridge that leaves says before that it is draining. Then nothing new goes to it. What the same sessions send waits
+-- for its end: by then the bridge has stored what came before.
+local function release(h, queue)
+	if not queue or leaving[h] ~= queue then return; end
+	leaving[h] = false;
+	for _, waiting in ipairs(queue) do hand_over(waiting[1], waiting[2]); end
 end
-local function waiting(session) -- what the client has not confirmed (XEP-0198)
-	local queue = session.outgoing_stanza_queue;
-	return queue and queue:table() or session.tlim_unread or {};
-end
-
--- A recall overtakes the copies of the recalled message (id = msg_id, from = the recalling author) that wait in sessions.
--- They become messages without content, so that the count of stanzas stays right. Only the bridge can get a tlim message
--- this far, because those of clients are diverted.
-local function copy_of(author, id) return (jid.bare(author) or "") .. " " .. (id or ""); end
-local function blank(notice, address)
-	local recalled = {};
-	for element in notice:childtags("recalled", ns) do
-		recalled[copy_of(notice.attr.from, element.attr.msg_id)] = notice:get_child("tlim", ns);
+module:hook("presence/host", function(event)
+	local host, queue = event.origin.host, {};
+	if event.origin.type == "component" and bridges:contains(host) and event.stanza:get_child("draining", ns) then
+		leaving[host] = leaving[host] or queue;
+		module:add_timer(longest_wait, function() release(host, queue); end);
+		return true;
 	end
-	local account = next(recalled) and prosody.bare_sessions[jid.bare(address)];
-	for _, session in pairs(account and account.sessions or {}) do
-		for _, sent in ipairs(waiting(session)) do
-			local message = original(sent);
-			if sent.name == "message" and recalled[copy_of(message.attr.from, message.attr.id)] then
-				sent:maptags(function() return nil; end);
-			end
-		end
-	end
-end
+end, 1);
 
 -- The sender's other devices get a copy of a message (XEP-0280) when it is stored. The component tells us this: it
 -- forwards the message to the address that sent it. No client can have the component's address.
 local function deliver(event)
 	local stanza, device = event.stanza, event.stanza.attr.to;
-	local sent = target_set:contains(stanza.attr.from) and stanza:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message");
-	blank(sent or stanza, device);
+	local sent = bridges:contains(stanza.attr.from) and stanza:find("{urn:xmpp:forward:0}forwarded/{jabber:client}message");
+	recall.blank(sent or stanza, device);
 	if not sent then return; end
 	local origin = prosody.full_sessions[device] or hosts[module.host];
 	module:fire_event("pre-message/bare", { origin = origin, stanza = sent, is_stored = true }); -- for mod_carbons
@@ -91,7 +86,7 @@ end
 local queue_size = module:get_option_number("smacks_max_queue_size", 500);
 local function digits(seq) return seq and ("%d"):format(seq); end
 local function seq_of(stanza)
-	local mark = stanza.name == "message" and original(stanza):get_child("tlim", ns);
+	local mark = stanza.name == "message" and recall.original(stanza):get_child("tlim", ns);
 	return mark and tonumber(mark.attr.seq) or nil;
 end
 local function note_written(stanza, session)
@@ -111,7 +106,7 @@ local function confirmed(session)
 	local is_orderly = session.tlim_is_closed or not has_queue and not session.destroyed; -- the client has read everything
 	if not seq or not has_queue and not is_orderly then return nil; end
 	if session.tlim_is_full or session.tlim_is_early and not is_orderly then return session.tlim_acked; end
-	for _, sent in ipairs(waiting(session)) do
+	for _, sent in ipairs(recall.waiting(session)) do
 		local unread = seq_of(sent);
 		if unread then seq = math.min(seq, unread - 1); end
 	end
@@ -140,10 +135,9 @@ end);
 
 -- A message that reaches nobody is `missed`: there is no session, or the last one has ended and has not confirmed it.
 local function miss(stanza)
-	if not stanza:get_child("no-store", "urn:xmpp:hints") then return; end
-	local seq = seq_of(stanza);
-	if seq then tell(jid.bare(stanza.attr.to), false, "missed", { seq = digits(seq) }); end
-	return true; -- mod_offline would keep it (XEP-0334)
+	local seq, is_for_now = seq_of(stanza), stanza:get_child("no-store", "urn:xmpp:hints");
+	if seq and is_for_now then tell(jid.bare(stanza.attr.to), false, "missed", { seq = digits(seq) }); end
+	return is_for_now and true or nil; -- mod_offline would keep it (XEP-0334)
 end
 module:hook("message/offline/handle", function(event) return miss(event.stanza); end, 1);
 module:hook("delivery/failure", function(event) -- mod_smacks: the session ends, and its queue is gone
@@ -151,7 +145,7 @@ module:hook("delivery/failure", function(event) -- mod_smacks: the session ends,
 	if stanza.name ~= "message" then return; end
 	session.tlim_unread = session.tlim_unread or {};
 	table.insert(session.tlim_unread, stanza);
-	local is_useless = #stanza.tags == 0 or original(stanza) ~= stanza; -- recalled, or a copy for this session
+	local is_useless = #stanza.tags == 0 or recall.original(stanza) ~= stanza; -- recalled, or a copy for this session
 	return is_useless or seq_of(stanza) and stanza:get_child("no-store", "urn:xmpp:hints") and true or nil;
 end, 1);
 module:hook("resource-unbind", function(event) -- mod_presence has said that the session is gone
@@ -160,14 +154,16 @@ module:hook("resource-unbind", function(event) -- mod_presence has said that the
 end, -1);
 
 local function greet(component) -- first that this module is here, then who is
+	leaving[component] = nil;
 	tell(module.host, true, "mailbox", {}, component);
 	for _, session in pairs(prosody.full_sessions) do
 		if session.host == module.host then report(session, component); end
 	end
 end
 local function attend(host)
-	if not target_set:contains(host) or not hosts[host] then return; end
+	if not bridges:contains(host) or not hosts[host] then return; end
 	module:hook_object_event(hosts[host].events, "component-authenticated", function() greet(host); end);
+	module:hook_object_event(hosts[host].events, "component-disconnected", function() release(host, leaving[host]); end);
 end
 module:hook_global("host-activated", attend); -- Prosody activates its hosts in any order
 for _, h in ipairs(targets) do attend(h); end

@@ -50,6 +50,8 @@ component_ports = { ${component_port} }
 
 VirtualHost "${domain}"
   http_host = "localhost"
+  -- Prosody has one connection for each component. So each bridge has a component of its own, with a section as below:
+  -- tlim_bridge_components = { "bridge-1.${domain}", "bridge-2.${domain}" }
 
 -- The bridge delivers in the senders' names, so `from` is not checked. Anybody that reaches the component port could
 -- pretend to be any user: keep it on loopback or a private network.

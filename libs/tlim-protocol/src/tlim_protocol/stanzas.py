@@ -34,6 +34,7 @@ class Tag(StrEnum):
     MAILBOX = "mailbox"  # in a presence of the XMPP server: its module tells who comes and goes
     SESSION = "session"  # in a presence for a user's device: `id`, `confirmed`, `stale`
     MISSED = "missed"  # in a presence for a user: the message `seq` reached no session
+    DRAINING = "draining"  # in a presence of a bridge: it leaves, and new messages go to other bridges
 
     @property
     def qualified(self) -> str:

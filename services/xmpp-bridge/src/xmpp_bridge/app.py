@@ -16,7 +16,7 @@ from tlim_runtime.throttle import Throttle
 from xmpp_bridge import endpoints, message_endpoints
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
-from xmpp_bridge.component import Component
+from xmpp_bridge.component import Component, ComponentDown
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.sasl import SaslLogin
@@ -68,9 +68,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIterator[None]:
     """Keep messages flowing both ways.
 
-    Shutdown takes three steps. First, the batch of deliveries in hand is finished with its barrier. Then the XMPP
-    stream is closed: the bridge still takes over what the server sent before it closed its side. Last, the bridge waits
-    until JetStream has acknowledged all of that.
+    Shutdown takes three steps. First, the batch of deliveries in hand is finished with its barrier. Then the server is
+    told to send new messages to other bridges, and the bridge waits until JetStream has acknowledged what came. Last,
+    the XMPP stream is closed. A server without our module may send until then, so the bridge waits for JetStream again.
     """
     addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
     component, pace = _component(settings, addresses), _sender_pace(settings)
@@ -119,10 +119,14 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         # Without a connection the batch in hand cannot be finished: it would wait for a connection.
         await (consumer.stop() if component.is_connected else consumer.abort())
         await mailroom.stop()
+        deadline = asyncio.get_running_loop().time() + settings.shutdown_grace.total_seconds()
+        with suppress(TimeoutError, ComponentDown):
+            async with asyncio.timeout_at(deadline):
+                await component.leave(intake.drained)
         await component.close()
         await requests.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(settings.shutdown_grace.total_seconds()):
+            async with asyncio.timeout_at(deadline):
                 await intake.drained()
 
 

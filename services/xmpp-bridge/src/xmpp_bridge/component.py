@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import timedelta
 from xml.etree.ElementTree import Element
 
@@ -14,6 +14,7 @@ from tlim_runtime.outages import Unavailable
 from tlim_xmpp.keeper import Patience, StreamKeeper
 
 from xmpp_bridge.iq import answer_iq, read_pong, write_ping
+from xmpp_bridge.presences import write_draining
 from xmpp_bridge.translate import IQ, MESSAGE, BridgeAddresses
 from xmpp_bridge.wire import Wire
 
@@ -94,6 +95,17 @@ class Component:
         self._on_request = on_request or _decline
         self._on_lost = on_lost or _bear_it
         self._keeping.start()
+
+    async def leave(self, drained: Callable[[], Awaitable[None]]) -> None:
+        """Have the server send nothing new here, and return when all that it sent is in safe hands.
+
+        `drained` waits until what came in so far is stored. Until `close` the server keeps back what the same senders
+        write next, for 5 s at most, so that another bridge does not overtake this one. Raises ComponentDown.
+        """
+        self.send(write_draining(self._addresses))
+        for _ in range(2):  # another node of the server may send something until it hears that we leave
+            await self.barrier()
+            await drained()
 
     async def close(self) -> None:
         """Close the stream. Everything that the server sent before the end of its own stream is still read."""

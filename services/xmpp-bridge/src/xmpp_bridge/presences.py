@@ -1,4 +1,4 @@
-"""What the XMPP server's module says about people's sessions, read from presences; golden for the modules in deploy/.
+"""What the XMPP server's module and the bridge tell each other in presences; golden for the modules in deploy/.
 
 | presence from | payload | meaning |
 |---|---|---|
@@ -7,6 +7,7 @@
 | user/resource | `<session id=… stale='true' confirmed=…/>` | it lost its network, and may resume (XEP-0198) |
 | user/resource, `unavailable` | `<session id=… confirmed=…/>` | it gets messages no more |
 | user, `unavailable` | `<missed seq=…/>` | a message reached no session |
+| the bridge, `unavailable` | `<draining/>` | the bridge leaves: messages go to other bridges |
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 from tlim_protocol.errors import TlimError
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.stanzas import Tag
+from tlim_protocol.stanzas import TLIM_NS, Tag
 
 from xmpp_bridge.translate import BridgeAddresses, read_user
 
@@ -77,6 +78,14 @@ def read_presence(stanza: Element, addresses: BridgeAddresses) -> Sign | None:
         return _read_session(user_id, session, is_gone=is_gone)
     seq = _number(missed, "seq")
     return Missed(user_id, seq) if seq is not None and is_gone else None
+
+
+def write_draining(addresses: BridgeAddresses) -> str:
+    """Return what a bridge says before it leaves. A server without our module ignores it (RFC 6121 section 4.5)."""
+    return (
+        f"<presence type='unavailable' from='{addresses.component}' to='{addresses.domain}'>"
+        f"<{Tag.DRAINING} xmlns='{TLIM_NS}'/></presence>"
+    )
 
 
 def _read_session(user_id: str, session: Element, *, is_gone: bool) -> Sign | None:

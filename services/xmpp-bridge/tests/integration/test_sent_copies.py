@@ -28,10 +28,11 @@ def recall_of(msg_id: str) -> Envelope:
 
 
 async def test_other_devices_get_what_was_stored_and_the_one_that_sent_gets_none(
-    world: Any, stored: Any, envelope: Any
+    world: Any, stored: Any, envelope: Any, eventually: Any
 ) -> None:
     async with world.ready_bridge():
         phone, laptop, bob = [await world.login(user) for user in ("alice", "alice", "bob")]
+        await eventually(lambda: world.mailboxes.is_live("alice"))  # or the answer comes with a catch-up
         answer = envelope("answer", msg_from="bob", msg_to="alice")
         await world.publish(
             stored(0, reply_to=phone.jid),

@@ -15,10 +15,10 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 from tlim_protocol.stanzas import CARBONS_NS, HINTS_NS, TLIM_NS, Tag
 from xmpp_bridge.iq import read_pong, write_ping
-from xmpp_bridge.translate import IQ, PRESENCE, BridgeAddresses
+from xmpp_bridge.presences import write_draining
+from xmpp_bridge.translate import IQ, MESSAGE, PRESENCE, BridgeAddresses
 from xmpp_bridge.wire import Wire
 
-ADDRESSES = BridgeAddresses(DOMAIN, COMPONENT)
 STREAM = (
     f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
 )
@@ -56,11 +56,13 @@ class Listener:
 
     def __init__(self, server: Any, component: str) -> None:
         port, secret = server.ports.component, server.credentials.component
+        self._addresses = BridgeAddresses(DOMAIN, component)
         self._wire = Wire(component, secret, "127.0.0.1", port, self._on_stanza)
         self._up, self._news = asyncio.Event(), asyncio.Event()
         self._wire.add_event_handler("session_start", lambda _: self._up.set())
         self._address = ("127.0.0.1", port)
         self.words: list[Word] = []
+        self.diverted: list[str] = []  # the bodies of clients' messages
         self._pongs: set[str] = set()
         self._taken = 0
 
@@ -70,13 +72,19 @@ class Listener:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the stream in order."""
         await self._wire.disconnect(2)
 
     def _on_stanza(self, stanza: Element) -> None:
         if stanza.tag == PRESENCE and (word := read_word(stanza)) is not None:
             self.words.append(word)
-        elif stanza.tag == IQ and (ping := read_pong(stanza, ADDRESSES)) is not None:
+        elif stanza.tag == IQ and (ping := read_pong(stanza, self._addresses)) is not None:
             self._pongs.add(ping)
+        elif stanza.tag == MESSAGE:
+            self.diverted += [body.text or "" for body in stanza.iter("{jabber:client}body")]
         self._news.set()
 
     async def _until(self, holds: Callable[[], Any]) -> Any:
@@ -89,8 +97,16 @@ class Listener:
     async def barrier(self) -> None:
         """Return when the server has taken over everything that was sent."""
         ping = str(uuid.uuid4())
-        self._wire.send_raw(write_ping(ping, ADDRESSES))
+        self._wire.send_raw(write_ping(ping, self._addresses))
         await self._until(lambda: ping in self._pongs)
+
+    async def is_sent(self, text: str) -> None:
+        """Wait until a client's message with this body has come."""
+        await self._until(lambda: text in self.diverted)
+
+    def drain(self) -> None:
+        """Say that this bridge leaves."""
+        self.send(write_draining(self._addresses))
 
     async def hears(self, what: str, jid: str) -> Word:
         """Wait for the next such word about this full or bare JID; what was said before it is passed over."""
@@ -190,6 +206,11 @@ class Device:
 
     def send(self, text: str) -> None:
         self._writer.write(text.encode())
+
+    def write(self, text: str, *, to: str = f"carol@{DOMAIN}") -> None:
+        """Send a tlim message with this body."""
+        mark = f"<tlim xmlns='{TLIM_NS}' location='web'/>"
+        self.send(f"<message type='chat' to='{to}'><body>{text}</body>{mark}</message>")
 
     def announce(self, priority: int = 0) -> None:
         self.send(f"<presence><priority>{priority}</priority></presence>")

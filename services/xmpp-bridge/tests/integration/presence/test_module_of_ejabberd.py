@@ -25,6 +25,10 @@ depends(_, _) -> [].
 mod_options(_) -> [].
 mod_doc() -> #{}.
 die({#message{body = [#text{data = <<"die">>}]}, _}) -> exit(self(), kill);
+die({#message{body = [#text{data = <<"lose the settings">>}]}, #{lserver := H}} = Acc) ->
+    persistent_term:put(?MODULE, ets:take(ejabberd_modules, {mod_tlim_bridge, H})), Acc;
+die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
+    ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die(Acc) -> Acc.
 """
 
@@ -123,6 +127,22 @@ async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> No
     await listener.misses(user, *range(gone.seq + 1, 351))
     assert phone.texts == [f"text {seq}" for seq in range(101, gone.seq + 1)]
     assert await scene.kept_for(user) == []
+
+
+async def test_a_message_that_the_module_cannot_hand_over_is_refused_and_not_delivered(scene: Any) -> None:
+    listener, user, author = await scene.listener(), await scene.person(), await scene.person()
+    phone, sender = await scene.device(user, managed=False), await scene.device(author, managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    sender.send(f"<message to='{DOMAIN}'><body>lose the settings</body></message>")
+    sender.write("undiverted", to=phone.jid)
+    while (await sender.take("message")).findtext(".//{*}text") != "Message service offline":
+        pass
+    sender.send(f"<message to='{DOMAIN}'><body>find the settings</body></message>")
+    sender.write("diverted", to=phone.jid)
+    await listener.is_sent("diverted")
+    await phone.settles()
+    assert (listener.diverted, phone.texts) == (["diverted"], [])
 
 
 async def restart_module(server: Any) -> None:

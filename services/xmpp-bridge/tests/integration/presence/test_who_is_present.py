@@ -213,6 +213,7 @@ async def test_of_a_session_that_ends_amid_a_stream_each_message_has_come_or_is_
     await listener.barrier()
     if confirmed is None:
         assert (is_orderly, managed) == (False, False)
+        await listener.misses(user, 500)
         confirmed = min(listener.missed(user)) - 1
     assert 101 <= confirmed < 501
     await listener.misses(user, *range(confirmed + 1, 501))
