@@ -11,6 +11,7 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.throttle import Throttle
+from xmpp_bridge.lanes import Unsent
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
@@ -133,6 +134,7 @@ class EverybodyIsThere:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
+        self.unsent = Unsent()
 
     async def settled(self) -> None:
         pass

@@ -15,7 +15,7 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
-from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
+from tlim_runtime.consumer import DONE, Incoming, Later, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.awaited import Awaited
@@ -113,13 +113,15 @@ class Deliveries:
             Metrics(),
             accept=Accept.ADDRESSED,
             presence=everybody,
+            culprits=Culprits(),
+            consumer="xmpp-bridge",
         )
         component.start(lambda _: None, on_lost=self._go_back)
 
     def _go_back(self) -> None:
         self._outbox.connection_lost()
 
-    async def verdicts(self, *messages: StoredMessage) -> list[Verdict]:
+    async def verdicts(self, *messages: StoredMessage) -> list[Verdict | Later]:
         subject = subject_out(MsgType.GROUP_TEXT, "s-1")
         batch = [Incoming(subject, message.to_bytes(), message.seq, received_at=0) for message in messages]
         async with asyncio.timeout(30):
@@ -207,13 +209,13 @@ async def test_a_server_that_is_killed_now_and_then_condemns_nobody(
 
 def test_losses_over_other_messages_are_not_added_up() -> None:
     culprits = Culprits()
-    culprits.note_loss(1, 10)
-    culprits.note_passed(10)
-    culprits.note_loss(11, 20)
+    culprits.note_loss("a", 1, 10)
+    culprits.note_passed("a", 10)
+    culprits.note_loss("a", 11, 20)
     assert not culprits.are_feared
-    culprits.note_loss(5, 15)  # after a loss delivery goes back to what was taken over lately
+    culprits.note_loss("a", 5, 15)  # after a loss delivery goes back to what was taken over lately
     assert culprits.are_feared
-    culprits.note_passed(15)
+    culprits.note_passed("a", 15)
     assert culprits.are_feared
-    culprits.note_passed(20)
+    culprits.note_passed("a", 20)
     assert not culprits.are_feared

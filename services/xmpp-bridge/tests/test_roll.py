@@ -13,7 +13,12 @@ class Desk:
     def __init__(self) -> None:
         self.begun: list[tuple[str, float]] = []
         self.notes: list[MailboxNote] = []
-        self.roll = Roll(lambda user_id, pause_s: self.begun.append((user_id, pause_s)), self.notes.append)
+        self.unsent_from = 2**62
+        self.roll = Roll(
+            lambda user_id, pause_s: self.begun.append((user_id, pause_s)),
+            self.notes.append,
+            lambda seq: min(seq, self.unsent_from - 1),
+        )
         self.roll.hear(Hello())
 
     def with_live_bob(self, up_to: int = 10) -> "Desk":
@@ -282,3 +287,11 @@ def test_a_lost_connection_forgets_everybody(desk: Desk) -> None:
     assert (desk.roll.present, desk.roll.is_kept) == (0, False)
     with pytest.raises(ComponentDown):
         desk.roll.is_due("bob", 20)
+
+
+def test_a_mailbox_stays_before_a_message_that_was_overtaken_by_what_the_device_has_confirmed(desk: Desk) -> None:
+    desk.with_live_bob(up_to=10)
+    desk.unsent_from = 15
+    assert desk.roll.is_due("bob", 20)
+    desk.roll.hear(Gone("bob", "phone", confirmed=20))
+    assert desk.notes == [note(taken=14)]

@@ -12,6 +12,7 @@ from tlim_runtime.consumer import DONE, Incoming, Poison
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -60,6 +61,8 @@ def subscriber(component: FakeComponent, everybody: Any) -> OutboxSubscriber:
         Metrics(),
         accept=Accept.DIVERTED,
         presence=everybody,
+        culprits=Culprits(),
+        consumer="xmpp-bridge",
     )
 
 

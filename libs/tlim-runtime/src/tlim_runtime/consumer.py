@@ -82,6 +82,8 @@ Prepare = Callable[[], Awaitable[None]]
 
 Check = Callable[[], None]
 
+Opened = Callable[[int], None]
+
 
 class BatchConsumer:
     """Feeds a handler with batches of one durable consumer; at most one batch at a time, in stream order.
@@ -90,7 +92,9 @@ class BatchConsumer:
     broker, and after a failure. An exception of `prepare` counts as a transient failure. Only one process may consume a
     durable at a time. To keep the order we restart the delivery, which would repeat the messages of another process.
     `check` raises Unavailable when this process may not consume any more. It is called before delivery starts, and
-    before each ack. From start to stop, acknowledged messages are removed from the stream (trimming.py).
+    before each ack. `opened` is told each time up to which stream sequence messages had been delivered, of which some
+    were not acknowledged and come again; 0: there is none. From start to stop, acknowledged messages are removed from
+    the stream (trimming.py).
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class BatchConsumer:
         batch: int = 500,
         prepare: Prepare | None = None,
         check: Check = lambda: None,
+        opened: Opened = lambda _delivered: None,
     ) -> None:
         self._broker = broker
         self._spec = spec
@@ -109,6 +114,7 @@ class BatchConsumer:
         self._batch = min(batch, spec.max_ack_pending)
         self._prepare = prepare
         self._check = check
+        self._opened = opened
         self._trimmer = Trimmer(broker, spec)
         self._session: PullSession | None = None
         self._unfinished = Tasks()
@@ -191,7 +197,7 @@ class BatchConsumer:
         try:
             first = self._first
             self._check()
-            await session.open(first)
+            self._opened(await session.open(first))
             if self._first == first:
                 self._first = None
             if self._prepare is not None:

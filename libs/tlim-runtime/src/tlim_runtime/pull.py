@@ -97,8 +97,10 @@ class PullSession:
         self._acknowledged = 0
         self._ahead: float | None = None  # seconds that our clock is ahead of the server's
 
-    async def open(self, first: int | None = None) -> None:
+    async def open(self, first: int | None = None) -> int:
         """Listen, and let the server deliver again from right after the last acknowledged message.
+
+        Return up to which stream sequence messages had been delivered, of which some come again; 0: there is none.
 
         With `first`, delivery starts at that stream sequence if it was acknowledged already. If it was not, `first`
         is ignored: a server that has lost its stream numbers its messages anew, and a reset forward would skip some.
@@ -111,6 +113,8 @@ class PullSession:
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
+        delivered = int(info["delivered"]["stream_seq"])
+        return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
 
     async def begin(self) -> None:
         """Ask for the first messages."""

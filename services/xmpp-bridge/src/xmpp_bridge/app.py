@@ -17,6 +17,7 @@ from xmpp_bridge import endpoints, message_endpoints
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component, ComponentDown
+from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.sasl import SaslLogin
@@ -97,9 +98,13 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         app.state.metrics,
         accept=settings.accept,
         presence=mailroom,
+        culprits=Culprits(),
+        consumer=BRIDGE_OUTBOX.durable,
         heard=pace.heard,
     )
-    consumer = BatchConsumer(broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected)
+    consumer = BatchConsumer(
+        broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected, opened=mailroom.unsent.opened
+    )
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)
     app.state.health.add("deliveries", consumer.ping)

@@ -5,6 +5,9 @@ the server calls it malformed. Then everything unacknowledged is delivered again
 module the connection would be lost at it for ever, and nobody would get any message.
 """
 
+import asyncio
+from dataclasses import dataclass
+
 from tlim_runtime.consumer import Incoming
 
 LOSSES = 2
@@ -19,38 +22,48 @@ _Message = tuple[int, int]
 the place alone is not enough."""
 
 
+@dataclass(slots=True)
+class _Losses:
+    count: int = 0
+    until: int = 0  # in the stream: the last message that was being delivered
+
+
 class Culprits:
-    """What is known of stanzas that end the connection.
+    """What is known of stanzas that end the connection. All consumers that share the connection share this.
 
     A stanza is found guilty when the connection was lost twice in a row while this stanza alone was on its way. Each
     time the connection had just answered a ping. One loss is not enough: the server may have been killed just then.
+    Stanzas of another consumer would be on their way beside it, so each consumer holds `alone` meanwhile.
 
     With the guilty stanza, all stanzas of the same message that are at least as large are left out too. So a message
     to a group of thousands costs no more lost connections than a message to one person.
     """
 
     def __init__(self) -> None:
-        self._losses = 0
-        self._until = 0
+        self.alone = asyncio.Lock()
+        self._losses: dict[str, _Losses] = {}  # by consumer
         self._suspect: tuple[_Message, int] | None = None
         self._found: dict[_Message, int] = {}  # characters: this message's stanzas of that size or more are left out
 
     @property
     def are_feared(self) -> bool:
         """Whether stanzas must be sent one at a time now."""
-        return self._losses >= LOSSES
+        return any(losses.count >= LOSSES for losses in self._losses.values())
 
-    def note_loss(self, first: int, last: int) -> None:
+    def note_loss(self, consumer: str, first: int, last: int) -> None:
         """Note that the connection was lost while the messages from `first` to `last` in the stream were delivered."""
-        if first > self._until:
-            self._losses = 0
-        self._losses += 1
-        self._until = max(self._until, last)
+        losses = self._losses.setdefault(consumer, _Losses())
+        if first > losses.until:
+            losses.count = 0
+        losses.count += 1
+        losses.until = max(losses.until, last)
 
-    def note_passed(self, last: int) -> None:
+    def note_passed(self, consumer: str, last: int) -> None:
         """Note that everything up to `last` is delivered, except for the stanzas found guilty."""
-        if last >= self._until:
-            self._losses = 0
+        losses = self._losses.get(consumer)
+        if losses is not None and last >= losses.until:
+            del self._losses[consumer]
+        if not self._losses:
             self._suspect = None
 
     def suspect(self, message: Incoming, stanza: str) -> None:

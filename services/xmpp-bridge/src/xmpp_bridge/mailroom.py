@@ -14,6 +14,7 @@ from tlim_runtime.outages import Unavailable
 
 from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
+from xmpp_bridge.lanes import Unsent
 from xmpp_bridge.mailbox import Notes, Store, ask_live
 from xmpp_bridge.presences import read_presence
 from xmpp_bridge.translate import BridgeAddresses
@@ -54,10 +55,17 @@ class Mailroom:
         self._timeout_s = timeout_s
         self._clock = clock
         self.turn = asyncio.Lock()
-        """Held while a batch of live deliveries is on its way."""
+        """Held while a batch of live deliveries is on its way, or a portion of the slow lane."""
+        self.unsent = Unsent()
         self._notes = Notes(store)
         self._catch_ups = CatchUps(
-            store, component, notes=self._notes, turn=self.turn, addresses=addresses, metrics=metrics
+            store,
+            component,
+            notes=self._notes,
+            turn=self.turn,
+            unsent=self.unsent,
+            addresses=addresses,
+            metrics=metrics,
         )
         self.roll = self._catch_ups.roll
         self._handed_over = HandedOver(monotonic)

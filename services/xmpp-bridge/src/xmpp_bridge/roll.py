@@ -61,12 +61,19 @@ class Attendee:
 class Roll:
     """The people with sessions. `waiting` gets each person whose catch-up has to begin, and a pause in seconds.
 
-    `note` gets what message-store must know about mailboxes, in the order in which it became true.
+    `note` gets what message-store must know about mailboxes, in the order in which it became true. `bound` is given
+    what a device has confirmed, and returns up to which seq that means that nothing is missing (lanes.Unsent).
     """
 
-    def __init__(self, waiting: Callable[[str, float], None], note: Callable[[MailboxNote], None]) -> None:
+    def __init__(
+        self,
+        waiting: Callable[[str, float], None],
+        note: Callable[[MailboxNote], None],
+        bound: Callable[[int], int] = lambda seq: seq,
+    ) -> None:
         self._waiting = waiting
         self._note = note
+        self._bound = bound
         self._people: dict[str, Attendee] = {}
         self._is_settled = False
         self.is_kept = False
@@ -232,7 +239,7 @@ class Roll:
         # to it, from a session that ended, which the catch-up has not reached.
         is_known = confirmed is not None and (person.is_live or confirmed <= person.sent)
         if confirmed is not None and is_known and session.since <= person.taken:
-            person.taken = max(person.taken, confirmed)
+            person.taken = max(person.taken, self._bound(confirmed))
 
     def _missed(self, user_id: str, seq: int) -> None:
         person = self._people.get(user_id)

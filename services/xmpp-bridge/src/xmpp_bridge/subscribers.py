@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
-from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
+from tlim_runtime.consumer import DONE, Incoming, Later, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
@@ -15,7 +16,17 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
+from xmpp_bridge.lanes import MANY, SlowLane, Unsent, Work, portion
+from xmpp_bridge.translate import (
+    Accept,
+    BridgeAddresses,
+    write_answer,
+    write_copy,
+    write_deliveries,
+    write_event,
+)
+
+E = TypeVar("E", bound=OutEvent)
 
 
 class Deliverer(Protocol):
@@ -29,6 +40,7 @@ class Presence(Protocol):
     """Who is present (mailroom.Mailroom)."""
 
     turn: asyncio.Lock
+    unsent: Unsent
 
     @property
     def server_keeps(self) -> bool: ...
@@ -39,6 +51,9 @@ class Presence(Protocol):
 
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
+
+    What goes to many people takes the slow lane (lanes.py), and the batch does not wait for it. Its sender is answered
+    with the batch.
 
     If the server keeps ending the connection, stanzas are sent one at a time, each with a barrier (culprits.py). A
     stanza that the server does not accept makes its message poison. Smaller stanzas of that message, and the other
@@ -55,6 +70,8 @@ class OutboxSubscriber:
         *,
         accept: Accept,
         presence: Presence,
+        culprits: Culprits,
+        consumer: str,
         heard: Callable[[OutEvent], None] = lambda _event: None,
     ) -> None:
         self._component = component
@@ -65,51 +82,96 @@ class OutboxSubscriber:
         self._backlog = backlog
         self._heard = heard
         self._lately = DeliveredLately()
-        self._culprits = Culprits()
+        self._culprits = culprits
+        self._consumer = consumer
+        self._lane = SlowLane(self._send_portion, presence.unsent, self._note_progress)
+        self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
 
-    async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
+    async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
         """Deliver a batch. Data that is no out event is poison. Raises Unavailable when the batch must come again."""
-        first, last = batch[0].stream_seq, batch[-1].stream_seq
-        self._lately.begin(first)
-        read = [_read(incoming.data) for incoming in batch]
-        events = [event for event in read if not isinstance(event, Poison)]
-        for event in events:
-            self._awaited.settle(event)
-            self._heard(event)
-        good = [incoming for incoming, event in zip(batch, read, strict=True) if not isinstance(event, Poison)]
-        poison = {one.stream_seq: it for one, it in zip(batch, read, strict=True) if isinstance(it, Poison)}
-        await self._presence.settled()
-        with self._seconds.time():
-            async with self._presence.turn:
-                remaining = await self._backlog.without_recalled(events, [one.received_at for one in good])
-                self._lately.check()
-                try:
-                    await self._deliver(self._stanzas(zip(good, remaining, strict=True), poison))
-                except Unavailable as error:
-                    self._backlog.fall_behind()
-                    if isinstance(error, ComponentLost):
-                        self._culprits.note_loss(first, last)
-                    raise
-                self._lately.end()
-        self._presence.handed_over(max((event.seq for event in events if isinstance(event, StoredMessage)), default=0))
-        self._culprits.note_passed(last)
-        return [poison.get(incoming.stream_seq, DONE) for incoming in batch]
+        try:
+            return await self._handle(batch)
+        except BaseException:
+            self._start_over("delivery starts anew")
+            raise
 
     def connection_lost(self) -> int | None:
         """Return where in the stream delivery begins again, or None to go on from where it is.
 
         A server that keeps deliveries may have lost those of the last seconds. They are delivered again (delivered.py).
         """
+        self._start_over("the XMPP connection was lost")
         self._backlog.fall_behind()
         first = self._lately.take_back()
         return first if self._presence.server_keeps else None
 
-    async def _deliver(self, stanzas: Iterator[tuple[Incoming, str]]) -> None:
-        if not self._culprits.are_feared:
-            await self._component.deliver(stanza for _, stanza in stanzas)
-            return
+    async def _handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
+        first, last = batch[0].stream_seq, batch[-1].stream_seq
+        self._lately.begin(first)
+        poison: dict[int, Poison] = {}  # by place in the stream, like the next
+        later: dict[int, Later] = {}
+        events: list[tuple[Incoming, OutEvent]] = []
+        for incoming in batch:
+            event = _read(incoming.data)
+            if isinstance(event, Poison):
+                poison[incoming.stream_seq] = event
+                continue
+            events.append((incoming, event))
+            self._awaited.settle(event)
+            self._heard(event)
+        await self._presence.settled()
+        await self._lane.room()
+        with self._seconds.time():
+            async with self._presence.turn:
+                events = await self._without_recalled(events)
+                self._lately.check()
+                await self._deliver(self._at_once(events, later), poison, first, last)
+                self._lately.end()
+        self._last = last
+        self._newest = max([self._newest, *(event.seq for _, event in events if isinstance(event, StoredMessage))])
+        self._note_progress()
+        verdicts: dict[int, Verdict | Later] = {**later, **poison}
+        return [verdicts.get(incoming.stream_seq, DONE) for incoming in batch]
+
+    def _start_over(self, reason: str) -> None:
+        self._lane.drop(Unavailable(reason))
+        self._last = self._newest = 0
+
+    def _note_progress(self) -> None:
+        unsent = self._presence.unsent
+        unsent.passed(self._last)
+        self._culprits.note_passed(self._consumer, self._last if unsent.first is None else unsent.first - 1)
+        self._presence.handed_over(unsent.bound(self._newest))
+
+    async def _without_recalled(self, events: Sequence[tuple[Incoming, OutEvent]]) -> list[tuple[Incoming, OutEvent]]:
+        messages = [message for message, _ in events]
+        received = [message.received_at for message in messages]
+        remaining = await self._backlog.without_recalled([event for _, event in events], received)
+        return list(zip(messages, remaining, strict=True))
+
+    async def _deliver(
+        self, stanzas: Iterator[tuple[Incoming, str]], poison: dict[int, Poison], first: int, last: int
+    ) -> None:
+        """Deliver stanzas of the messages from `first` to `last` in the stream; note in `poison` what is refused.
+
+        They are made one by one as they are sent: a batch of messages to big groups can be millions of them.
+        """
+        accepted = self._accepted(stanzas, poison)
+        try:
+            if self._culprits.are_feared:
+                async with self._culprits.alone:
+                    await self._deliver_one_by_one(accepted)
+            else:
+                await self._component.deliver(stanza for _, stanza in accepted)
+        except Unavailable as error:
+            self._backlog.fall_behind()
+            if isinstance(error, ComponentLost):
+                self._culprits.note_loss(self._consumer, first, last)
+            raise
+
+    async def _deliver_one_by_one(self, stanzas: Iterator[tuple[Incoming, str]]) -> None:
         await self._component.barrier()  # the server is well: if it now ends the connection, the stanza is the cause
         for message, stanza in stanzas:
             self._lately.check()
@@ -119,27 +181,57 @@ class OutboxSubscriber:
                 self._culprits.suspect(message, stanza)
                 raise
 
-    def _stanzas(
-        self, events: Iterable[tuple[Incoming, OutEvent]], poison: dict[int, Poison]
+    def _accepted(
+        self, stanzas: Iterator[tuple[Incoming, str]], poison: dict[int, Poison]
     ) -> Iterator[tuple[Incoming, str]]:
-        """Yield the stanzas one by one as they are sent: a batch of messages to big groups can be millions of them.
+        for message, stanza in stanzas:
+            if self._culprits.is_found(message, stanza):
+                size = len(stanza.encode())
+                reason = f"the XMPP server ends the connection at a stanza of {size} bytes"
+                poison[message.stream_seq] = Poison(reason)
+                continue
+            self._sent.inc()
+            yield message, stanza
 
-        A stanza that ends the connection is left out. Its message is noted in `poison`, by its place in the stream.
-        """
+    def _at_once(
+        self, events: Iterable[tuple[Incoming, OutEvent]], later: dict[int, Later]
+    ) -> Iterator[tuple[Incoming, str]]:
         is_kept = self._presence.server_keeps
-        for message, whole in events:
-            event = whole if is_kept else self._to_present(whole)
-            for stanza in write_event(event, self._addresses, self._accept, is_kept=is_kept):
-                if self._culprits.is_found(message, stanza):
-                    size = len(stanza.encode())
-                    poison[message.stream_seq] = Poison(
-                        f"the XMPP server ends the connection at a stanza of {size} bytes"
-                    )
-                    continue
-                self._sent.inc()
+        for message, event in events:
+            if isinstance(event, StoredMessage) and not is_kept and self._lane.takes(event):
+                verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+                later[message.stream_seq] = Later(verdict)
+                self._lane.add(Work(message, event, verdict))
+                stanzas = write_answer(event, self._addresses)
+            else:
+                present = event if is_kept else self._to_present(event)
+                stanzas = write_event(present, self._addresses, self._accept, is_kept=is_kept)
+            for stanza in stanzas:
                 yield message, stanza
 
-    def _to_present(self, event: OutEvent) -> OutEvent:
+    async def _send_portion(self, work: Work) -> Verdict | None:
+        place = work.message.stream_seq
+        async with self._presence.turn:
+            if work.stanzas is None:
+                [(_, event)] = await self._without_recalled([(work.message, work.event)])
+                work.stanzas = self._to_many(event)
+            stanzas = [] if work.verdict.done() else list(portion(work.stanzas))
+            if stanzas:
+                await self._deliver(((work.message, stanza) for stanza in stanzas), work.poison, place, place)
+                return None
+        return work.poison.get(place, DONE)
+
+    def _to_many(self, event: OutEvent) -> Iterator[str]:
+        """Yield a message in the slow lane. Whether somebody is there is looked up when it is their turn."""
+        if isinstance(event, RejectedMessage):
+            return
+        yield from write_copy(event, self._addresses, self._accept)
+        people = iter(event.recipients)
+        while some := list(islice(people, MANY)):
+            present = self._to_present(event.model_copy(update={"recipients": some}))
+            yield from write_deliveries(present, self._addresses, is_kept=False)
+
+    def _to_present(self, event: E) -> E:
         """Return the event for those of its recipients that are there. The others get it when they come."""
         if isinstance(event, RejectedMessage) or not event.recipients:
             return event

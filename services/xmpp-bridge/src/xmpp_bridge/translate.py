@@ -138,26 +138,45 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
 
 
 def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept, *, is_kept: bool = True) -> Iterator[str]:
-    """Yield the stanzas of an out event: a delivery for each recipient, then the answers to the sender's devices.
+    """Yield the stanzas of an out event: what it brings to other devices, then the answer to the device that sent it.
 
     `is_kept`: the XMPP server keeps deliveries for people who are away. If not, it is told so (XEP-0334).
-
-    The device that sent the message gets `stored` or an error. The sender's other devices get a copy of a stored
-    message, but only if `accept` says that the server has our module. A server without it has already made copies
-    when the message came in. Of a message in pieces only the first piece makes copies.
     """
-    hears = event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
-    if isinstance(event, RejectedMessage):
-        if hears is not None:
-            yield write_error(read_refusal(event), hears, event.stanza_id, addresses)
-        return
+    if isinstance(event, StoredMessage):
+        yield from write_deliveries(event, addresses, is_kept=is_kept)
+        yield from write_copy(event, addresses, accept)
+    yield from write_answer(event, addresses)
+
+
+def write_deliveries(event: StoredMessage, addresses: BridgeAddresses, *, is_kept: bool) -> Iterator[str]:
+    """Yield a delivery for each recipient."""
     if event.recipients:
         yield from _write_deliveries(event, addresses, "" if is_kept else _NO_STORE)
+
+
+def write_copy(event: StoredMessage, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
+    """Yield what the server's module makes carbons of, for the sender's other devices.
+
+    A server without our module has already made copies when the message came in: then nothing comes.
+    """
     is_copied = event.is_news and event.tells_sender and REGISTRY[event.envelope.msg_type].sent_by_clients
     if is_copied and accept is not Accept.ADDRESSED:
-        yield _write_sent(event, hears, addresses)
-    if hears is not None:
+        yield _write_sent(event, _sending_device(event), addresses)
+
+
+def write_answer(event: OutEvent, addresses: BridgeAddresses) -> Iterator[str]:
+    """Yield `stored` or an error for the device that sent the message, if one waits for it."""
+    hears = _sending_device(event)
+    if hears is None:
+        return
+    if isinstance(event, RejectedMessage):
+        yield write_error(read_refusal(event), hears, event.stanza_id, addresses)
+    else:
         yield _write_stored(event, hears, addresses)
+
+
+def _sending_device(event: OutEvent) -> str | None:
+    return event.reply_to if event.reply_to is not None and not event.reply_to.startswith(NO_JID) else None
 
 
 def read_refusal(event: RejectedMessage) -> TlimError:

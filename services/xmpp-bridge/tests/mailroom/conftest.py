@@ -85,13 +85,13 @@ class Log:
         self.settled = (0, 0.0)
         self.is_up = True
 
-    def commit(self, recipients: Sequence[str]) -> StoredMessage:
+    def commit(self, recipients: Sequence[str], conversation: str) -> StoredMessage:
         seq = len(self.rows) + 1
         envelope = Envelope(
             msg_from="author",
             msg_id=f"m{seq}",
             msg_type=MsgType.GROUP_TEXT,
-            body=[{"session_id": "s", "text": "hello"}],
+            body=[{"session_id": conversation, "text": "hello"}],
         )
         self.rows.append(StoredMessage(seq=seq, stored_at=1, recipients=list(recipients), envelope=envelope))
         return self.rows[-1]

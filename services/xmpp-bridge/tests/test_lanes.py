@@ -1,0 +1,268 @@
+"""What goes to many people goes in portions, and nobody waits for it but its own conversation."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+
+import pytest
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import SeqsAnswer, SeqsQuestion, StoredMessage
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import subject_out
+from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
+from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import Unavailable
+from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.component import ComponentLost
+from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.lanes import MANY, MOST_WAITING, Unsent
+from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.translate import Accept, BridgeAddresses
+
+ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
+NOW = 2**60  # in the future: no message is late
+Verdicts = Sequence[Verdict | Later]
+
+
+class Server:
+    """Notes what it takes over as (message, receiver), and lets go of one delivery for each `permit`."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, str]] = []
+        self.sizes: list[int] = []
+        self.permits = asyncio.Semaphore(0)
+        self.is_lost = False
+
+    async def deliver(self, stanzas: Iterable[str]) -> None:
+        sent = [(name(stanza), receiver(stanza)) for stanza in stanzas]
+        await asyncio.sleep(0)  # as the real one: it waits for the server
+        await self.permits.acquire()
+        if self.is_lost:
+            raise ComponentLost("the server was killed")
+        self.taken += sent
+        self.sizes.append(len(sent))
+
+    async def barrier(self) -> None:
+        pass
+
+    def open(self) -> None:
+        for _ in range(1_000):
+            self.permits.release()
+
+    def order(self) -> list[str]:
+        """The messages in the order in which the first of their stanzas was taken over."""
+        return list(dict.fromkeys(message for message, _ in self.taken))
+
+
+class Presence:
+    server_keeps = False
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.unsent = Unsent()
+        self.unsent.opened(0)
+        self.away: set[str] = set()
+        self.noted = 0
+
+    async def settled(self) -> None:
+        pass
+
+    def is_due(self, user_id: str, seq: int) -> bool:
+        assert seq
+        return user_id not in self.away
+
+    def handed_over(self, seq: int) -> None:
+        self.noted = seq
+
+
+class Recalls:
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 5) -> bytes:
+        assert subject
+        assert timeout_s
+        asked = SeqsQuestion.from_bytes(payload).seqs
+        return SeqsAnswer(seqs=[seq for seq in asked if seq in self.seqs]).to_bytes()
+
+
+class Bridge:
+    def __init__(self) -> None:
+        self.server, self.presence, self.recalls = Server(), Presence(), Recalls()
+        self.outbox = OutboxSubscriber(
+            self.server,
+            ADDRESSES,
+            Awaited(),
+            Backlog(self.recalls),
+            Metrics(),
+            accept=Accept.DIVERTED,
+            presence=self.presence,
+            culprits=Culprits(),
+            consumer="xmpp-bridge",
+        )
+        self.place = 0
+
+    def batch(self, *events: StoredMessage, received_at: int = NOW) -> list[Incoming]:
+        first, self.place = self.place + 1, self.place + len(events)
+        subject = subject_out(MsgType.GROUP_TEXT, "s")
+        return [Incoming(subject, event.to_bytes(), first + n, received_at) for n, event in enumerate(events)]
+
+
+@pytest.fixture
+async def bridge() -> Bridge:
+    return Bridge()
+
+
+def name(stanza: str) -> str:
+    found = re.search(r"<stored[^>]* msg_id='([^']*)'", stanza)
+    return f"stored {found[1]}" if found else re.findall(r" id='([^']*)'", stanza)[-1]
+
+
+def receiver(stanza: str) -> str:
+    found = re.search(r" to='([^@']*)@", stanza)
+    assert found is not None
+    return found[1]
+
+
+def message(seq: int, conversation: str, people: int = 1, *, stored_at: int = NOW) -> StoredMessage:
+    body = [{"session_id": conversation, "text": "hello"}]
+    envelope = Envelope(msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
+    recipients = [f"user{number}" for number in range(people)]
+    return StoredMessage(
+        seq=seq, stored_at=stored_at, recipients=recipients, envelope=envelope, reply_to="alice@im.example/phone"
+    )
+
+
+async def ended(verdicts: Verdicts) -> list[Verdict]:
+    return [await one.verdict if isinstance(one, Later) else one for one in verdicts]
+
+
+async def test_a_message_to_many_people_goes_in_portions_and_all_of_them_get_it_once(bridge: Bridge) -> None:
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY - 5)))
+    assert await ended(verdicts) == [DONE]
+    receivers = [to for what, to in bridge.server.taken if what == "m1" and to != "alice"]
+    assert sorted(receivers) == sorted(f"user{number}" for number in range(3 * MANY - 5))
+    assert max(bridge.server.sizes) <= MANY
+
+
+async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_it(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    first = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
+    assert bridge.server.taken == [("stored m1", "alice")]
+    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(2, "small"))))
+    bridge.server.permits.release()  # for a portion that had its turn already
+    bridge.server.permits.release()
+    assert await waiting == [DONE]
+    assert ("m2", "user0") in bridge.server.taken
+    assert [to for what, to in bridge.server.taken if what == "m1"].count("user400") == 0
+    bridge.server.open()
+    assert await ended(first) == [DONE]
+
+
+async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bridge) -> None:
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY), message(2, "large")))
+    verdicts = [*verdicts, *await bridge.outbox.handle(bridge.batch(message(3, "large"), message(4, "small")))]
+    assert await ended(verdicts) == [DONE] * 4
+    mine = [what for what, to in bridge.server.taken if to == "user0"]
+    assert [what for what in mine if what != "m4"] == ["m1", "m2", "m3"]
+    copies = [what for what, to in bridge.server.taken if to == "alice" and not what.startswith("stored")]
+    assert [what for what in copies if what != "m4"] == ["m1", "m2", "m3"]
+
+
+async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "one", 4 * MANY), message(2, "two", 4 * MANY)))
+    await ended(verdicts)
+    portions = [what for what, to in bridge.server.taken if to in {f"user{n * MANY + 50}" for n in range(4)}]
+    assert portions == ["m1", "m2"] * 4
+
+
+async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
+    bridge.presence.away = {f"user{number}" for number in range(MANY, 3 * MANY)}
+    bridge.server.open()
+    await ended(verdicts)
+    assert {to for what, to in bridge.server.taken if what == "m1"} - {"alice"} == {f"user{n}" for n in range(MANY)}
+
+
+async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Bridge) -> None:
+    unsent = bridge.presence.unsent
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY)))
+    bridge.server.permits.release()
+    bridge.server.permits.release()
+    await bridge.outbox.handle(bridge.batch(message(8, "small")))
+    assert (unsent.bound(8), unsent.bound(5), bridge.presence.noted) == (6, 5, 6)
+    bridge.server.open()
+    await ended(verdicts)
+    assert (unsent.bound(8), bridge.presence.noted) == (8, 8)
+
+
+async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_it_has(bridge: Bridge) -> None:
+    unsent = bridge.presence.unsent
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY), message(8, "large")))
+    bridge.server.is_lost = True
+    bridge.server.open()
+    with pytest.raises(ComponentLost):
+        await ended(verdicts)
+    assert all(one.verdict.done() for one in verdicts if isinstance(one, Later))
+    assert unsent.bound(8) == 0
+    bridge.server.is_lost = False
+    unsent.opened(2)
+    assert unsent.bound(8) == 0
+    bridge.place = 0
+    await ended(await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY))))
+    assert unsent.bound(8) == 0, "the second message may have been on its way"
+    await ended(await bridge.outbox.handle(bridge.batch(message(8, "large"))))
+    assert unsent.bound(8) == 8
+
+
+async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
+    bridge.outbox.connection_lost()
+    with pytest.raises(Unavailable):
+        await ended(verdicts)
+    bridge.server.open()
+    await bridge.outbox.handle(bridge.batch(message(1, "other")))
+    assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY + 2
+
+
+async def test_a_message_that_the_consumer_has_given_up_is_sent_no_further(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    [later] = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
+    assert isinstance(later, Later)
+    later.verdict.cancel()
+    bridge.server.open()
+    await bridge.outbox.handle(bridge.batch(message(2, "small")))
+    assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY
+
+
+async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    batch = bridge.batch(message(1, "large", 2 * MANY), message(2, "large", stored_at=0), received_at=0)
+    verdicts = await bridge.outbox.handle(batch)
+    bridge.recalls.seqs = [2]
+    bridge.server.open()
+    assert await ended(verdicts) == [DONE, DONE]
+    assert "m2" not in bridge.server.order()
+
+
+async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    large = [message(seq, f"s{seq}", MANY + 1) for seq in range(1, MOST_WAITING + 1)]
+    verdicts = await bridge.outbox.handle(bridge.batch(*large))
+    bridge.server.permits.release()
+    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(9_999, "small"))))
+    bridge.server.permits.release()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    bridge.server.open()
+    bridge.server.open()
+    assert await waiting == [DONE]
+    await ended(verdicts)
