@@ -6,6 +6,7 @@ They hold plain values, so that a test can forge them.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -29,7 +30,10 @@ def between(one: str, other: str) -> str:
 
 @dataclass(frozen=True)
 class Item:
-    """A message as somebody got or read it. `about` are the messages that a receipt or recall names."""
+    """A message as somebody got or read it. `about` are the messages that a receipt or recall names.
+
+    The `text` of a notice is the session's name.
+    """
 
     msg_id: str
     sender: str
@@ -44,12 +48,24 @@ class Item:
 
 @dataclass
 class Sent:
-    """A message that a client has sent, once or several times; `seqs` has the seq of each `stored`."""
+    """A message that a client has sent, once or several times; `seqs` has the seq of each `stored`.
+
+    `author` hears of a read in a large group, in a message of the server's that names several readers.
+    """
 
     item: Item
     receivers: frozenset[str]
+    author: str = ""
     seqs: list[int] = field(default_factory=list)
     stored_at: float | None = None
+
+
+class Rename(NamedTuple):
+    """A new name of a session, which the server has confirmed to the member that gave it. No two are equal."""
+
+    conversation: str
+    name: str
+    members: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,7 @@ class Book:
     sent: dict[str, Sent] = field(default_factory=dict)
     devices: list[Heard] = field(default_factory=list)
     readings: dict[str, Reading] = field(default_factory=dict)
+    renames: list[Rename] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     _items: dict[Item, Item] = field(default_factory=dict, repr=False)
 

@@ -46,6 +46,8 @@ class Checker:
         self._numbers()
         for msg_id, one in self.book.sent.items():
             self._in_the_log(msg_id, one)
+            self._gathered(msg_id, one)
+        self._renamed()
         for user_id, reading in self.book.readings.items():
             self._reading(user_id, reading)
             self._complete(user_id, reading)
@@ -112,6 +114,22 @@ class Checker:
             elif item.kind is Kind.TEXT and msg_id not in self._histories[user].get(item.conversation, {}):
                 text = f"{item.kind} {msg_id} is {why}, and not in history"
                 self._wrong(user, text, item.conversation, self._seq(one))
+
+    def _gathered(self, msg_id: str, one: Sent) -> None:
+        """An acknowledged read in a large group is in a message to the author, with the name of the reader."""
+        reading = self.book.readings.get(one.author)
+        if reading is None or not one.seqs or self._is_no_news(one):
+            return
+        told = (item for item in reading.sync if item.kind is Kind.READ and one.item.sender in item.readers)
+        if not any(set(one.item.about) <= set(item.about) for item in told):
+            self._wrong(one.author, f"was not told that {one.item.sender} has read {one.item.about} ({msg_id})")
+
+    def _renamed(self) -> None:
+        """A confirmed change of a session is in sync of all members."""
+        for rename in self.book.renames:
+            for user_id in rename.members & self.book.readings.keys():
+                if (rename.conversation, rename.name) not in self._names[user_id]:
+                    self._wrong(user_id, f"was not told that {rename.conversation} is called {rename.name!r}")
 
     def _is_no_news(self, one: Sent) -> bool:
         """Whether everything that it says was said before. Then nobody is told."""
@@ -278,6 +296,13 @@ class Checker:
             user: {name: {item.msg_id: item for item in items} for name, items in one.history.items()}
             for user, one in self.book.readings.items()
         }
+
+    @cached_property
+    def _names(self) -> dict[str, set[tuple[str, str]]]:
+        """The names of sessions of which each person reads."""
+        notices = {user: (item for item in one.sync if item.kind is Kind.NOTICE)
+                   for user, one in self.book.readings.items()}  # fmt: skip
+        return {user: {(item.conversation, item.text) for item in items} for user, items in notices.items()}
 
     @cached_property
     def _recalled(self) -> dict[str, float]:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from tlim_client.compose import about, group_message, receipt, text_message
 from tlim_client.failures import ClientError, RefusedError
+from tlim_client.http import HttpClient
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.registry import MsgType
 
-from tests.torture.book import Book, Item, Kind, Sent
+from tests.torture.book import Book, Item, Kind, Rename, Sent
 from tests.torture.device import Clock, Device
 from tests.torture.items import item_of
 from tests.torture.plan import Role
@@ -21,6 +22,9 @@ from tests.torture.system import System
 MOST_DEVICES = 2
 RECALLS, RECEIPTS, IN_GROUPS, IN_LARGE = 0.05, 0.15, 0.22, 0.02
 """Shares of what people send. The rest are texts to one other person."""
+
+RENAMES = 0.01
+"""The share of changes of groups among what people do."""
 
 PAUSE_S = 16.0
 """The mean time between two moves of a person. 200 people then send about 20 messages a second."""
@@ -61,6 +65,7 @@ class Actor:
     devices: list[Device] = field(default_factory=list)
     mine: list[Envelope] = field(default_factory=list)  # acknowledged texts that were not recalled
     logins: int = 0
+    renames: int = 0
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.role.dice)  # noqa: S311 - a seed names a run
@@ -103,9 +108,9 @@ class Actor:
         self.devices.append(device)
         return device
 
-    async def send(self, device: Device, envelope: Envelope, receivers: frozenset[str]) -> bool:
+    async def send(self, device: Device, envelope: Envelope, receivers: frozenset[str], author: str = "") -> bool:
         """Send until stored, and write that down. Returns False if nobody knows whether it is stored."""
-        one = Sent(item_of(envelope), receivers - {self.name})
+        one = Sent(item_of(envelope), receivers - {self.name}, author)
         self.world.book.sent[envelope.msg_id] = one
         assert device.client is not None
         try:
@@ -144,10 +149,25 @@ class Actor:
         if not self.devices:
             return
         device = self.dice.choice(self.devices)
-        await self.send(device, *self._something(device))
+        if self.dice.random() < RENAMES and len(self.groups) > 1:
+            await self._rename(device)
+        else:
+            await self.send(device, *self._something(device))
 
-    def _something(self, device: Device) -> tuple[Envelope, frozenset[str]]:
-        """Return a message, and the people it is addressed to; the sender may be among them."""
+    async def _rename(self, device: Device) -> None:
+        """Give a small group another name. If that fails, nobody knows whether it is called so."""
+        group = self.dice.choice([one for one in self.groups if len(one.members) <= TOLD_TO_ALL])
+        self.renames += 1
+        rename = Rename(group.session_id, f"named by {self.name} {self.renames}", group.members)
+        assert device.client is not None
+        with suppress(ClientError):
+            async with HttpClient(self.world.system.stack.addresses.gateway) as http:
+                http.token = await device.client.fetch_token()
+                await http.change_session(group.session_id, session_name=rename.name)
+                self.world.book.renames.append(rename)
+
+    def _something(self, device: Device) -> tuple[Envelope, frozenset[str], str]:
+        """Return a message, the people it is addressed to, of which the sender may be one, and Sent.author."""
         die = self.dice.random()
         if die < RECALLS and self.mine:
             return self._recall(self.mine.pop())
@@ -160,21 +180,21 @@ class Actor:
         among = large if 0 <= die < IN_LARGE else small if 0 <= die < IN_LARGE + IN_GROUPS else []
         if among:
             group = self.dice.choice(among)
-            return group_message(self.name, group.session_id, MsgType.TEXT, {"text": text}), group.members
+            return group_message(self.name, group.session_id, MsgType.TEXT, {"text": text}), group.members, ""
         friend = self.dice.choice(self.role.friends)
-        return text_message(self.name, friend, text), frozenset({friend})
+        return text_message(self.name, friend, text), frozenset({friend}), ""
 
-    def _receipt(self, message: Envelope) -> tuple[Envelope, frozenset[str]]:
+    def _receipt(self, message: Envelope) -> tuple[Envelope, frozenset[str], str]:
         kind = self.dice.choice((MsgType.RECEIVED, MsgType.READ))
         author = frozenset({message.msg_from})
         told = self._receivers(message) | author if kind is MsgType.READ else author
         if len(told) > TOLD_TO_ALL:
-            told = frozenset()
-        return receipt(self.name, message, kind), told
+            return receipt(self.name, message, kind), frozenset(), message.msg_from
+        return receipt(self.name, message, kind), told, ""
 
-    def _recall(self, message: Envelope) -> tuple[Envelope, frozenset[str]]:
+    def _recall(self, message: Envelope) -> tuple[Envelope, frozenset[str], str]:
         named = {"to": message.msg_to, "session_id": message.session_id}
-        return about(self.name, MsgType.RECALL, [message.msg_id], **named), self._receivers(message)
+        return about(self.name, MsgType.RECALL, [message.msg_id], **named), self._receivers(message), ""
 
     def _receivers(self, message: Envelope) -> frozenset[str]:
         item: Item = item_of(message)

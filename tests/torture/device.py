@@ -12,7 +12,7 @@ from tlim_client.xmpp import XmppClient
 from tlim_protocol.envelope import Envelope
 
 from tests.e2e.clients.network import Network
-from tests.torture.book import Got, Heard
+from tests.torture.book import Got, Heard, Kind
 from tests.torture.items import item_of
 
 Clock = Callable[[], float]
@@ -135,7 +135,7 @@ class Device:
     def _write(self, event: Delivered, page: list[Got]) -> None:
         item = self.heard.kept(item_of(event.envelope, event.seq))
         page.append(Got(item, self.now(), event.delayed))
-        if page is self.heard.messages and item.text:
+        if page is self.heard.messages and item.kind is Kind.TEXT and item.text:
             self.chats.append(event.envelope)
         self.came.set()
 

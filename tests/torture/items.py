@@ -41,6 +41,7 @@ def _kind(msg_type: MsgType) -> Kind:
 
 def _with_body(item: Item, body: list[dict[str, Any]]) -> Item:
     about = tuple(str(element["msg_id"]) for element in body) if item.kind in _KINDS.values() else ()
-    text = str(body[0].get("text", "")) if item.kind is Kind.TEXT and body else ""
+    named = {Kind.TEXT: "text", Kind.NOTICE: "session_name"}.get(item.kind)
+    text = str(body[0].get(named, "")) if named and body else ""
     readers = frozenset(one["user_id"] for element in body for one in element.get("readers", ()))
     return replace(item, text=text, about=about, readers=readers)

@@ -25,6 +25,7 @@ def summary(seed: int, xmpp: str, done: list[Done], checker: Checker) -> list[tu
         ("survived", f"{len(done):,} steps; the slowest took {slowest.took:.1f} s" if slowest else "-"),
         ("people", f"{len({heard.user_id for heard in book.devices})}, with {len(book.devices):,} logins"),
         ("messages", f"{len(book.sent):,} sent, {_acknowledged(book):,} acknowledged"),
+        ("changes of groups", f"{len(book.renames):,} confirmed"),
         ("over XMPP", f"{again['first']:,} first arrivals"),
         ("repetitions", f"{again['same device']:,} to the same device, {again['other device']:,} to another"),
         ("receipts over the limit", f"{checker.receipts_left_out:,}"),

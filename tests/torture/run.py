@@ -32,6 +32,9 @@ AT_ONCE = 8
 WELL_S = 90
 """The longest time that a message of the watchers may take. A client that was cut off often comes back after 10 s."""
 
+LATE_S = 5
+"""Within this time message-store has asked for changes of groups that the broker had lost."""
+
 CATCH_UP_S = 120
 """The longest time that the last login may take to catch up."""
 
@@ -146,6 +149,7 @@ class Run:
         """Wait until nobody is present. The XMPP server is restarted if somebody still is after `settle` seconds."""
         system = self._system
         await asyncio.to_thread(system.all_ready)
+        await asyncio.sleep(LATE_S)
         since = time.monotonic()
         while present := await asyncio.to_thread(self._present):
             if time.monotonic() - since > self._asked.settle:

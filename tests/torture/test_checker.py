@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.torture.book import Book, Got, Heard, Item, Kind, Reading, Sent, between
+from tests.torture.book import Book, Got, Heard, Item, Kind, Reading, Rename, Sent, between
 from tests.torture.checker import IN_FLIGHT_S, RECEIPTS, Checker
 
 PEOPLE = ("ann", "bob", "cai")
@@ -36,7 +36,7 @@ class Forged:
         self.book = book = Book()
         for item in (M1, M2, M3, GONE, RECEIPT, RECALL, LAST):
             receivers = MEMBERS if item.conversation == GROUP else frozenset({"ann", "bob"})
-            sent = Sent(replace(item, seq=None), receivers - {item.sender}, [item.seq or 0], float(item.seq or 0))
+            sent = Sent(replace(item, seq=None), receivers - {item.sender}, "", [item.seq or 0], float(item.seq or 0))
             book.sent[item.msg_id] = sent
         for user_id in PEOPLE:
             log = seen_by(user_id)
@@ -254,6 +254,25 @@ def test_receipts_may_be_left_out_only_above_the_limit(forged: Forged) -> None:
 
     forged.bob.sync += [receipts[-1], Item("a", "cai", Kind.RECEIVED, GROUP, 200, about=("m9",))]
     assert forged.found() == ""
+
+
+def test_a_read_in_a_large_group_of_which_the_author_does_not_hear_is_found(forged: Forged) -> None:
+    read = Item("g1", "bob", Kind.READ, GROUP, None, about=("m2",))
+    forged.book.sent["g1"] = Sent(read, frozenset(), "ann", [9], 9.0)
+    forged.bob.sync.append(replace(read, seq=9))
+    forged.bob.unread[GROUP] = 0
+    assert "ann: was not told that bob has read ('m2',) (g1)" in forged.found()
+
+    gathered = Item("server", "cai", Kind.READ, GROUP, 10, about=("m2",), readers=frozenset({"bob", "cai"}))
+    forged.book.readings["ann"].sync.append(gathered)
+    next(forged.book.devices_of("ann")).messages.append(Got(gathered, 10.0))
+    assert forged.found() == ""
+
+
+def test_a_change_of_a_group_of_which_a_member_does_not_hear_is_found(forged: Forged) -> None:
+    forged.book.renames.append(Rename(GROUP, "lunch", MEMBERS))
+
+    assert "cai: was not told that a-group is called 'lunch'" in forged.found()
 
 
 def test_what_was_noticed_on_the_way_is_reported(forged: Forged) -> None:
