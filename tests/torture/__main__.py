@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -42,6 +43,7 @@ def main() -> int:
         say(f"{name}: {value}")
     if findings:
         _complain(home, asked.seed, run.faults.done, findings)
+        (home / "book.pickle").write_bytes(pickle.dumps(run.book))
         return 1
     shutil.rmtree(home)
     if asked.report:
