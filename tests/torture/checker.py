@@ -266,9 +266,10 @@ class Checker:
             highest[key] = max(seq, highest.get(key, 0))
 
     def _is_of_another_device(self, heard: Heard, got: Got) -> bool:
-        """Whether another device of the person was to have it, and had lost its connection, or left, before it came."""
-        others = (other for other in self.book.devices_of(heard.user_id) if other is not heard)
-        return got.delayed and any(at <= got.at for other in others for at in other.broke)
+        """Whether another device of the person has had it, or had lost its connection, or left, before it came."""
+        others = [other for other in self.book.devices_of(heard.user_id) if other is not heard]
+        had = any(had.item.msg_id == got.item.msg_id and had.at <= got.at for other in others for had in other.messages)
+        return got.delayed and (had or any(at <= got.at for other in others for at in other.broke))
 
     def _nothing_recalled(self, heard: Heard) -> None:
         """A device gets no text behind its recall, and none that was recalled before the device came."""

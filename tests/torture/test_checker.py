@@ -159,10 +159,20 @@ def test_another_order_between_conversations_is_allowed(forged: Forged) -> None:
 def test_what_another_device_had_not_confirmed_may_come_late_only_after_that_device_has_gone(forged: Forged) -> None:
     second = forged.book.device("bob", "bob#2", 50.0)
     second.messages += [Got(M3, 60.0), Got(M1, 70.0, delayed=True)]
+    forged.take(M1)
     forged.phone.broke.append(90.0)
     assert "bob#2: text seq 2 first came after seq 4" in forged.found()
 
     forged.phone.broke.append(65.0)
+    assert forged.found() == ""
+
+
+def test_what_another_device_has_had_may_come_late_only_with_what_was_missed(forged: Forged) -> None:
+    second = forged.book.device("bob", "bob#2", 50.0)
+    second.messages += [Got(M3, 60.0), Got(M1, 70.0)]
+    assert "bob#2: text seq 2 first came after seq 4" in forged.found()
+
+    second.messages[-1] = Got(M1, 70.0, delayed=True)
     assert forged.found() == ""
 
 
