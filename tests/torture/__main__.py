@@ -65,7 +65,8 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("seed", type=int)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--people", type=int, default=PEOPLE)
-    parser.add_argument("--nodes", type=int, default=1, help="nodes of ejabberd, in one cluster")
+    nodes = 2 if XMPP == "ejabberd" else 1
+    parser.add_argument("--nodes", type=int, default=nodes, help="nodes of ejabberd, in one cluster")
     parser.add_argument("--bridges", type=int, default=1)
     parser.add_argument("--stores", type=int, default=2)
     parser.add_argument("--settle", type=float, default=250, help="seconds until lost connections are ended by force")
