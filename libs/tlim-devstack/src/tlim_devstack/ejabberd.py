@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
@@ -77,8 +78,7 @@ class Ejabberd:
         library, modules = _library(), self.home / "modules"
         modules.mkdir(exist_ok=True)
         hand_over(self.home, NAME)
-        for source in sorted((DEPLOY / NAME).glob("*.erl")):
-            compile_module(source, library, modules)
+        compile_modules(sorted((DEPLOY / NAME).glob("*.erl")), library, modules)
         return Program(self.name, self._command(library), self._environment(library, config))
 
     def _command(self, library: Path) -> list[str]:
@@ -139,23 +139,24 @@ def mapper(port: int) -> Program:
     return Program(MAPPER, not_as_root(NAME, command))
 
 
-def compile_module(source: Path, library: Path, target: Path) -> None:
-    """Compile a module of ours into `target`, unless that was done with the same source.
+def compile_modules(sources: Iterable[Path], library: Path, target: Path) -> None:
+    """Compile modules of ours into `target`, but for those of which it has the same source.
 
     `target` is ejabberd's, and can hold links to other files. So ejabberd's user compiles.
     """
-    stamp = target / source.name
-    text = source.read_text()
-    if stamp.exists() and stamp.read_text() == text:
+    stamps = {source: target / source.name for source in sources}
+    new = [source for source, stamp in stamps.items() if not stamp.exists() or stamp.read_text() != source.read_text()]
+    if not new:
         return
     includes = [library / "include", *library.parent.glob("*xmpp-*/include"), *_erlang_includes()]
     options = [word for directory in includes for word in ("-I", str(directory))]
     command = [str(system_program("erlc", "ejabberd")), "-o", str(target), *options, "-pa", str(library / "ebin")]
-    compiler = not_as_root(NAME, [*command, str(source)], target, source)
+    compiler = not_as_root(NAME, [*command, *map(str, new)], target, *new)
     done = subprocess.run(compiler, capture_output=True, text=True, check=False, cwd="/")
     if done.returncode != 0:
-        raise StackError(f"{source.name} does not compile: {(done.stdout + done.stderr).strip().splitlines()[0]}")
-    write_private(stamp, text)
+        raise StackError(f"our modules do not compile: {(done.stdout + done.stderr).strip().splitlines()[0]}")
+    for source in new:
+        write_private(stamps[source], source.read_text())
 
 
 def _library() -> Path:

@@ -69,9 +69,9 @@ def eventually() -> Callable[..., Awaitable[None]]:
 
 
 class XmppServerProcess:
-    """An XMPP server as the development stack runs it, with alice and bob; tests may stop, freeze and start it."""
+    """An XMPP server as the development stack runs it; tests may stop, freeze and start it."""
 
-    def __init__(self, home: Path, kind: type[Ejabberd | Prosody] = Ejabberd) -> None:
+    def __init__(self, home: Path, kind: Callable[[XmppSettings], Ejabberd | Prosody]) -> None:
         authority, certificate = ensure_certificates(home / "certificates", DOMAIN)
         self.credentials = load_or_generate(home / "secrets")
         self.key_file = token_key_file(home / "secrets")
@@ -79,15 +79,18 @@ class XmppServerProcess:
         self.authority = authority
         self.client_side = ServerAddress("127.0.0.1", self.ports.xmpp, DOMAIN, authority)
         self.software = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
-        self._log = home / "output.log"
         self._program = self.software.prepare()
+        self._log = home / f"{self._program.name}.log"
         self.start()
-        self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
+        self._wait_ready()
+
+    def make_accounts(self) -> None:
+        """Create alice and bob, and start anew: ejabberd writes accounts to disk some time later, and tests kill it."""
         for user, password in PASSWORDS.items():
             self.software.register(user, password)
-        self._process.stop()  # in order: it writes accounts to disk some time later, and tests kill it
+        self._process.stop()
         self.start()
-        self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
+        self._wait_ready()
 
     async def register(self, user: str, password: str) -> None:
         """Create an account while the server runs."""
@@ -99,10 +102,13 @@ class XmppServerProcess:
         self._process = ServerProcess(program.name, program.command, self._log, env=program.environment)
 
     async def restart(self) -> None:
-        """Stop it in order, and return when it is ready again."""
+        """Stop it in order, unless it was killed, and return when it is ready again."""
         await asyncio.to_thread(self._process.stop)
-        self.start()
-        await asyncio.to_thread(self._process.wait_ready, lambda: self.software.ready(self._process.tail()))
+        self.start()  # not in a thread: the server would end with it
+        await asyncio.to_thread(self._wait_ready)
+
+    def _wait_ready(self) -> None:
+        self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
 
     @property
     def pid(self) -> int:
@@ -119,12 +125,35 @@ class XmppServerProcess:
         self._process.process.send_signal(signal.SIGCONT)
 
 
+StartServer = Callable[[Path, Callable[[XmppSettings], Ejabberd | Prosody]], XmppServerProcess]
+
+
+@pytest.fixture(scope="session")
+def start_xmpp_server() -> Iterator[StartServer]:
+    """Return a function: home and kind → a server that runs until the end of the session."""
+    servers: list[XmppServerProcess] = []
+
+    def start(home: Path, kind: Callable[[XmppSettings], Ejabberd | Prosody]) -> XmppServerProcess:
+        servers.append(XmppServerProcess(home, kind))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def xmpp_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[XmppServerProcess]:
-    """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`."""
-    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), getattr(request, "param", Ejabberd))
+    """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`.
+
+    Those two have the accounts of alice and bob.
+    """
+    kind = getattr(request, "param", Ejabberd)
+    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), kind)
+    if kind in (Ejabberd, Prosody):
+        server.make_accounts()
     yield server
     server.stop()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
 from xml.etree.ElementTree import Element, XMLPullParser
 
+import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, ClientWebSocketResponse
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
@@ -334,6 +335,12 @@ class Scene:
 
 
 @pytest_asyncio.fixture
-async def scene(xmpp_server: Any) -> AsyncIterator[Scene]:
+async def scene_of() -> AsyncIterator[Callable[[Any], Scene]]:
+    """Return a function: server → what a test makes on it. All of that ends with the test."""
     async with AsyncExitStack() as stack:
-        yield Scene(xmpp_server, stack)
+        yield lambda server: Scene(server, stack)
+
+
+@pytest.fixture
+def scene(xmpp_server: Any, scene_of: Callable[[Any], Scene]) -> Scene:
+    return scene_of(xmpp_server)

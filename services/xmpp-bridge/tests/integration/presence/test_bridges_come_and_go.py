@@ -15,8 +15,6 @@ NAMES = (COMPONENT, f"second.{COMPONENT}", f"third.{COMPONENT}")
 class ThreeBridgesProsody(Prosody):
     """One with a component for each of three bridges."""
 
-    names = NAMES
-
     def prepare(self) -> Program:
         program, secret = super().prepare(), self.settings.credentials.component
         names = ", ".join(f'"{name}"' for name in NAMES)
@@ -27,19 +25,18 @@ class ThreeBridgesProsody(Prosody):
         return program
 
 
-class ThreeBridgesEjabberd(Ejabberd):
-    """One with three connections of one component."""
-
-    names = (COMPONENT,) * 3
-
-
 pytestmark = pytest.mark.parametrize(
     "xmpp_server",
-    [ThreeBridgesEjabberd, ThreeBridgesProsody],
+    [Ejabberd, ThreeBridgesProsody],
     indirect=True,
     ids=lambda kind: kind.package,
     scope="session",
 )
+
+
+def names(scene: Any) -> tuple[str, ...]:
+    """Return what three bridges are called: ejabberd has several connections of one component."""
+    return NAMES if scene.server.software.package == "prosody" else (COMPONENT,) * 3
 
 
 async def bridge_of(device: Any, bridges: list[Any], text: str) -> tuple[Any, Any]:
@@ -54,7 +51,7 @@ async def bridge_of(device: Any, bridges: list[Any], text: str) -> tuple[Any, An
 
 
 async def two_bridges(scene: Any) -> list[Any]:
-    first, second, _ = scene.server.software.names
+    first, second, _ = names(scene)
     return [await scene.listener(first), await scene.listener(second)]
 
 
@@ -79,7 +76,7 @@ async def test_what_a_session_sends_waits_for_the_end_of_its_bridge_and_new_sess
 
 
 async def test_a_session_keeps_to_its_bridge_when_another_one_comes(scene: Any) -> None:
-    first, second, third = scene.server.software.names
+    first, second, third = names(scene)
     user, bridge = await scene.person(), await scene.listener(first)
     devices = [await scene.device(user, f"device-{number}", managed=False) for number in range(5)]
     for device in devices:
@@ -95,7 +92,7 @@ async def test_a_session_keeps_to_its_bridge_when_another_one_comes(scene: Any) 
 
 
 async def test_without_another_bridge_what_waited_is_refused(scene: Any) -> None:
-    user, bridge = await scene.person(), await scene.listener(scene.server.software.names[0])
+    user, bridge = await scene.person(), await scene.listener(names(scene)[0])
     device = await scene.device(user, managed=False)
     device.write("one")
     await bridge.is_sent("one")
@@ -104,13 +101,13 @@ async def test_without_another_bridge_what_waited_is_refused(scene: Any) -> None
     device.write("two")
     await bridge.close()
     assert (await device.take("message")).get("type") == "error"
-    bridge = await scene.listener(scene.server.software.names[0])
+    bridge = await scene.listener(names(scene)[0])
     device.write("three")
     await bridge.is_sent("three")
 
 
 async def test_nobody_else_can_say_that_a_bridge_leaves(scene: Any) -> None:
-    user, bridge = await scene.person(), await scene.listener(scene.server.software.names[0])
+    user, bridge = await scene.person(), await scene.listener(names(scene)[0])
     device = await scene.device(user, managed=False)
     device.send(f"<presence type='unavailable' to='{DOMAIN}'><draining xmlns='{TLIM_NS}'/></presence>")
     device.write("one")

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tlim_devstack.ejabberd import Ejabberd, compile_module
+from tlim_devstack.ejabberd import Ejabberd, compile_modules
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import DOMAIN
 from tlim_protocol.stanzas import HINTS_NS
@@ -40,7 +40,7 @@ class FragileEjabberd(Ejabberd):
         program, source, config = super().prepare(), self.home / "mod_killer.erl", self.home / "ejabberd.yml"
         source.write_text(KILLER)
         library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent
-        compile_module(source, library, self.home / "modules")
+        compile_modules([source], library, self.home / "modules")
         text = config.read_text().replace("[register, ", "[restart_module, register, ")
         config.write_text(text.replace("\nmodules:\n", "\nmodules:\n  mod_killer: {}\n"))
         return program

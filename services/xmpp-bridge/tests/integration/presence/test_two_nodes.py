@@ -1,0 +1,151 @@
+"""Two nodes of ejabberd are one server for the bridge, and it hears of sessions whose node has died."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+from tlim_devstack.ejabberd import Ejabberd, mapper
+from tlim_devstack.processes import ServerProcess
+from tlim_devstack.waiting import free_port
+from tlim_protocol.stanzas import HINTS_NS
+
+NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
+
+
+class Nodes(NamedTuple):
+    first: Any
+    second: Any
+
+
+@pytest.fixture(scope="module")
+def nodes(start_xmpp_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    home, port = tmp_path_factory.mktemp("nodes"), free_port()
+    program = mapper(port)
+    process = ServerProcess(program.name, program.command, home / "epmd.log", env=program.environment)
+    first, second = [start_xmpp_server(home, partial(Ejabberd, number=number, mapper=port)) for number in (1, 2)]
+    yield Nodes(first, second)
+    for server in (second, first):
+        server.stop()
+    process.stop()
+
+
+@pytest.fixture
+def here(nodes: Nodes, scene_of: Any) -> Any:
+    """The scene on the first node."""
+    return scene_of(nodes.first)
+
+
+@pytest.fixture
+def there(nodes: Nodes, scene_of: Any) -> Any:
+    """The scene on the second node."""
+    return scene_of(nodes.second)
+
+
+async def arrived(scene: Any, user: str, listeners: list[Any], *, managed: bool = False) -> Any:
+    """Return a device that all listeners have heard of."""
+    device = await scene.device(user, managed=managed)
+    device.announce()
+    for listener in listeners:
+        await listener.hears("came", device.jid)
+    return device
+
+
+async def test_a_bridge_on_either_node_hears_of_sessions_on_both_and_serves_them(here: Any, there: Any) -> None:
+    bridges = [await here.listener(), await there.listener()]
+    users = [await here.person(), await here.person()]
+    devices = [await arrived(scene, user, bridges) for scene, user in zip((here, there), users, strict=True)]
+    late = await here.listener()
+    await late.barrier()
+    assert [word.jid for user in users for word in late.about(user)] == [device.jid for device in devices]
+    for seq, bridge in enumerate(bridges, 101):
+        for user, device in zip(users, devices, strict=True):
+            bridge.deliver(user, seq)
+            await device.gets(f"text {seq}")
+    for device in devices:
+        device.write("from a client")
+        await device.settles()
+    for bridge in (*bridges, late):
+        await bridge.barrier()
+    assert [text for bridge in (*bridges, late) for text in bridge.diverted] == ["from a client"] * 2
+
+
+async def test_a_session_waits_for_a_bridge_that_leaves_the_other_node(here: Any, there: Any) -> None:
+    user, leaving = await here.person(), await there.listener()
+    device = await here.device(user, managed=False)
+    device.write("one")
+    await leaving.is_sent("one")
+    staying = await here.listener()
+    leaving.drain()
+    await leaving.barrier()
+    device.write("two")
+    await staying.barrier()
+    await leaving.close()
+    await staying.is_sent("two")
+    assert (leaving.diverted, staying.diverted) == (["one"], ["two"])
+
+
+async def test_a_recall_reaches_what_waits_on_the_other_node(here: Any, there: Any) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener], managed=True)
+    await phone.breaks()
+    await listener.hears("stale", phone.jid)
+    listener.deliver(user, 101, 102)
+    listener.deliver(user, 103, recalled=101)
+    await listener.barrier()
+    await phone.resume(heard=phone.received)
+    await phone.gets("text 103")
+    assert phone.texts == ["text 102", "text 103"]
+
+
+async def test_more_than_a_socket_takes_goes_to_the_other_node_without_a_gap(here: Any, there: Any) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener])
+    seqs = range(101, 601)
+    listener.deliver(user, *seqs, hint=f"{NO_STORE}<x xmlns='padding'>{'x' * 100_000}</x>")
+    await phone.gets("text 600")
+    assert listener.missed(user) == []
+    assert phone.texts == [f"text {seq}" for seq in seqs]
+
+
+async def test_the_sessions_of_a_node_that_stops_are_gone_with_what_they_have(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener], managed=True)
+    listener.deliver(user, 101, 102)
+    await phone.gets("text 101", "text 102")
+    phone.confirm(but=1)
+    await phone.settles()
+    await nodes.second.restart()
+    assert (await listener.hears("gone", phone.jid)).seq == 101
+    again = await arrived(there, user, [listener])
+    assert [word.what for word in listener.about(user, "came", "gone")] == ["came", "gone", "came"]
+    listener.deliver(user, 102)
+    await again.gets("text 102")
+
+
+async def test_who_was_on_a_node_that_is_killed_gets_everything_on_the_other_one(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    listener, user = await here.listener(), await here.person()
+    other, neighbour = await there.listener(), await here.person()
+    phone = await arrived(there, user, [listener, other], managed=True)
+    beside = await arrived(here, neighbour, [listener, other])
+    seqs = range(101, 1_101)
+    listener.deliver(user, *seqs)
+    await phone.gets("text 101")
+    nodes.second.stop()
+    assert await listener.hears("gone", phone.jid) == ("gone", phone.jid, listener.about(user)[0].session, None)
+    await listener.barrier()
+    phone = await arrived(here, user, [listener])
+    listener.deliver(user, *seqs)
+    await phone.gets(*(f"text {seq}" for seq in seqs))
+    assert phone.texts == [f"text {seq}" for seq in seqs]
+    beside.write("still here")
+    await listener.is_sent("still here")
+    assert listener.about(neighbour, "gone", "missed") == []
+    newcomer = await here.listener()
+    await newcomer.barrier()
+    assert [word.jid for word in newcomer.about(user)] == [phone.jid]
+    await nodes.second.restart()
