@@ -3,10 +3,37 @@
 import pytest
 from tlim_protocol.docs import example
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
-from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import CONSUMERS, PERMISSIONS, STORE_INBOX, STREAMS, ConsumerSpec, WhenFull, inbox_prefix
-from tlim_protocol.subjects import out_message_id, subject_dead, subject_in, subject_out
+from tlim_protocol.events import (
+    MailboxNote,
+    MailboxNotes,
+    OutEvent,
+    RejectedMessage,
+    StoredMessage,
+    read_out_event,
+)
+from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
+from tlim_protocol.registry import AUDIT_TYPES, MsgType
+from tlim_protocol.streams import (
+    BRIDGE_OUTBOXES,
+    CONSUMERS,
+    PERMISSIONS,
+    STORE_INBOX,
+    STREAMS,
+    ConsumerSpec,
+    StreamName,
+    WhenFull,
+    inbox_prefix,
+)
+from tlim_protocol.subjects import (
+    lease_of_bridge,
+    lease_of_shard,
+    out_message_id,
+    piece_message_id,
+    subject_answer,
+    subject_dead,
+    subject_in,
+    subject_out,
+)
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -26,7 +53,7 @@ def may_publish(user: str, subject: str) -> bool:
 
 @pytest.mark.parametrize("msg_type", MsgType)
 def test_every_subject_of_every_type_is_kept_by_exactly_one_stream(msg_type: MsgType) -> None:
-    for subject in (subject_in(msg_type, "s1"), subject_out(msg_type, "s1"), subject_dead(subject_in(msg_type, "s1"))):
+    for subject in (subject_in(msg_type, "s1"), subject_out(msg_type, "bob"), subject_dead(subject_in(msg_type, "s1"))):
         assert sum(covers(pattern, subject) for spec in STREAMS for pattern in spec.subjects) == 1
 
 
@@ -36,7 +63,7 @@ def test_whoever_waits_for_a_stream_is_told_that_it_is_full() -> None:
 
 
 def test_only_the_store_says_what_is_committed_and_only_the_bridge_accepts_messages() -> None:
-    out, accepted = subject_out(MsgType.TEXT, "u:alice:bob"), subject_in(MsgType.TEXT, "u:alice:bob")
+    out, accepted = subject_out(MsgType.TEXT, "bob"), subject_in(MsgType.TEXT, "u:alice:bob")
     assert [user for user in PERMISSIONS if may_publish(user, out)] == ["message-store"]
     assert [user for user in PERMISSIONS if may_publish(user, accepted)] == ["xmpp-bridge"]
 
@@ -45,13 +72,36 @@ def test_only_the_store_says_what_is_committed_and_only_the_bridge_accepts_messa
 def test_a_consumer_is_pulled_acked_reset_and_its_stream_trimmed_by_its_own_user_only(spec: ConsumerSpec) -> None:
     name = f"{spec.stream}.{spec.durable}"
     consuming = (f"$JS.API.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.1.2", f"$JS.API.CONSUMER.RESET.{name}")
-    for subject in (*consuming, f"$JS.API.STREAM.PURGE.{spec.stream}"):
+    unpinning = (f"$JS.API.CONSUMER.UNPIN.{name}",) if spec.group else ()
+    for subject in (*consuming, *unpinning, f"$JS.API.STREAM.PURGE.{spec.stream}"):
         users = [user for user in PERMISSIONS if may_publish(user, subject) and user != "provision"]
-        assert users == [spec.durable]
+        assert users == ["xmpp-bridge" if spec in BRIDGE_OUTBOXES else spec.durable]
 
 
-def test_nobody_removes_what_another_consumer_has_not_seen() -> None:
-    assert len({spec.stream for spec in CONSUMERS}) == len(CONSUMERS)
+@pytest.mark.parametrize("msg_type", MsgType)
+def test_nobody_removes_what_another_consumer_has_not_seen(msg_type: MsgType) -> None:
+    people = [f"user{number}" for number in range(100)]
+    for subject in (subject_in(msg_type, "s1"), *(subject_out(msg_type, one) for one in people)):
+        readers = [spec for spec in CONSUMERS if any(covers(pattern, subject) for pattern in spec.filter_subjects)]
+        assert len(readers) == (0 if msg_type in AUDIT_TYPES and "tlim.in" in subject else 1)
+
+
+def test_a_persons_deliveries_are_in_one_shard_and_all_shards_have_people() -> None:
+    people = [f"user{number}" for number in range(1_000)]
+    assert {delivery_shard(one) for one in people} == set(range(DELIVERY_SHARDS))
+    for one in people:
+        (pattern,) = BRIDGE_OUTBOXES[delivery_shard(one)].filter_subjects
+        assert all(covers(pattern, subject_out(msg_type, one)) for msg_type in MsgType)
+
+
+def test_only_bridges_hold_leases_and_hear_each_others_answers() -> None:
+    for subject in (lease_of_shard(3), lease_of_bridge("b1"), subject_answer("b1")):
+        assert [user for user in PERMISSIONS if may_publish(user, subject)] == ["xmpp-bridge"]
+        hearing = [user for user in PERMISSIONS if any(covers(one, subject) for one in PERMISSIONS[user].subscribe)]
+        assert hearing == ["xmpp-bridge"]
+    leases = next(spec for spec in STREAMS if spec.name is StreamName.LEASES)
+    assert all(covers(leases.subjects[0], subject) for subject in (lease_of_shard(3), lease_of_bridge("b1")))
+    assert leases.per_subject == 1
 
 
 def test_nobody_hears_the_replies_of_another() -> None:
@@ -99,3 +149,21 @@ def test_every_stanza_of_the_same_millisecond_gets_an_answer_of_its_own() -> Non
     others = [answer.model_copy(update={"reply_to": "alice@d/q"}), answer.model_copy(update={"stanza_id": "t"})]
     assert len({out_message_id(event) for event in [answer, *others]}) == 3
     assert len(out_message_id(answer)) < 100
+
+
+def test_a_piece_has_the_same_id_again_only_if_it_is_for_the_same_people() -> None:
+    ids = {
+        piece_message_id("seq:7:stored", 1),
+        piece_message_id("seq:7:stored", 2),
+        piece_message_id("seq:7:stored", 1, ["ann"]),
+        piece_message_id("seq:7:stored", 1, ["ann", "ben"]),
+    }
+    assert len(ids) == 4
+    assert piece_message_id("seq:7:stored", 1, ["ben", "ann"]) in ids
+
+
+def test_a_note_about_somebody_of_another_shard_cannot_be_made() -> None:
+    shard = delivery_shard("bob")
+    assert MailboxNotes(shard=shard, term=1, notes=[MailboxNote(user_id="bob")]).notes
+    with pytest.raises(ValueError, match="whose shard is not"):
+        MailboxNotes(shard=(shard + 1) % DELIVERY_SHARDS, term=1, notes=[MailboxNote(user_id="bob")])

@@ -204,10 +204,10 @@ class FakePublication:
     async def restore(self) -> None:
         self.restored += 1
 
-    async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
+    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
         if self.is_broken:
             raise BrokerUnavailable
-        self.events += [event for _, event in events]
+        self.events += events
         self.seq = newest
 
 

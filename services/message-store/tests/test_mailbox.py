@@ -160,28 +160,44 @@ class FakeTables:
     def __init__(self) -> None:
         self.done: list[tuple[Any, ...]] = []
 
-    async def settle(self, seq: int, at: int) -> None:
-        self.done.append(("settle", seq, at))
+    async def term(self, shard: int) -> int:
+        self.done.append(("term", shard))
+        return 5
 
-    async def lock(self, user_ids: Sequence[str]) -> None:
-        self.done.append(("lock", *user_ids))
+    async def settle(self, shard: int, seq: int, at: int) -> None:
+        self.done.append(("settle", shard, seq, at))
 
-    async def note(self, notes: Sequence[MailboxNote], now: int) -> None:
-        self.done.append(("note", now, *[note.user_id for note in notes]))
+    async def lock(self, shard: int, user_ids: Sequence[str]) -> None:
+        self.done.append(("lock", shard, *user_ids))
+
+    async def note(self, shard: int, notes: Sequence[MailboxNote], now: int) -> None:
+        self.done.append(("note", shard, now, *[note.user_id for note in notes]))
 
 
-async def test_all_rows_are_locked_before_the_first_note_and_what_settled_before_that() -> None:
+def request_of(*people: str, term: int = 5, **settled: int) -> MailboxNotes:
+    return MailboxNotes(shard=3, term=term, notes=[MailboxNote(user_id=one) for one in people], **settled)
+
+
+async def test_the_term_comes_first_then_what_settled_and_all_rows_are_locked_before_the_first_note() -> None:
     tables = FakeTables()
-    notes = [MailboxNote(user_id=who) for who in ("b", "a", "b")]
-    await take_notes(tables, MailboxNotes(notes=notes, settled_seq=7, settled_at=8), 9)
-    assert tables.done == [("settle", 7, 8), ("lock", "b", "a"), ("note", 9, "b", "a"), ("note", 9, "b")]
+    await take_notes(tables, request_of("bo", "ann", "bo", settled_seq=7, settled_at=8), 9)
+    assert tables.done == [
+        ("term", 3), ("settle", 3, 7, 8), ("lock", 3, "bo", "ann"), ("note", 3, 9, "bo", "ann"), ("note", 3, 9, "bo")
+    ]  # fmt: skip
 
 
 async def test_a_request_without_notes_only_says_what_settled() -> None:
     tables = FakeTables()
-    await take_notes(tables, MailboxNotes(notes=[], settled_seq=0, settled_at=8), 9)
-    await take_notes(tables, MailboxNotes(notes=[]), 9)
-    assert tables.done == [("settle", 0, 8)]
+    await take_notes(tables, request_of(settled_seq=0, settled_at=8), 9)
+    await take_notes(tables, request_of(), 9)
+    assert tables.done == [("term", 3), ("settle", 3, 0, 8), ("term", 3)]
+
+
+@pytest.mark.parametrize("term", [4, 6])
+async def test_a_request_of_another_term_does_nothing_and_says_so(term: int) -> None:
+    tables = FakeTables()
+    answer = await take_notes(tables, request_of("ann", term=term, settled_seq=7, settled_at=8), 9)
+    assert (answer.is_outdated, tables.done) == (True, [("term", 3)])
 
 
 async def test_half_of_a_page_ends_where_its_last_event_is() -> None:
@@ -196,6 +212,6 @@ async def test_half_of_a_page_ends_where_its_last_event_is() -> None:
 
 def test_half_of_the_people_who_are_present_says_that_there_are_more() -> None:
     people = [LivePerson(user_id=who, sessions=["s"]) for who in "abc"]
-    half = half_of_people(LiveAnswer(people=people, more=False))
-    assert half == LiveAnswer(people=people[:1], more=True)
-    assert half_of_people(LiveAnswer(people=people[:1], more=True)) is None
+    half = half_of_people(LiveAnswer(people=people, more=False, term=5))
+    assert half == LiveAnswer(people=people[:1], more=True, term=5)
+    assert half_of_people(LiveAnswer(people=people[:1], more=True, term=5)) is None

@@ -197,7 +197,7 @@ def told_by(command: ArrivedMessage, seqs: Sequence[int], members: dict[str, int
     )
     plan = Plan(known, [10_000], newest=9_999, now=NOW, recall_window=WINDOW, read_to_all=200)
     plan.run([command])
-    ((_, event),) = plan.events
+    (event,) = plan.events
     assert isinstance(event, StoredMessage)
     return event.recipients
 

@@ -149,3 +149,8 @@ class EverybodyIsThere:
 @pytest.fixture
 def everybody() -> EverybodyIsThere:
     return EverybodyIsThere()
+
+
+@pytest.fixture
+def new_everybody() -> type[EverybodyIsThere]:
+    return EverybodyIsThere

@@ -122,7 +122,7 @@ class Deliveries:
         self._outbox.connection_lost()
 
     async def verdicts(self, *messages: StoredMessage) -> list[Verdict | Later]:
-        subject = subject_out(MsgType.GROUP_TEXT, "s-1")
+        subject = subject_out(MsgType.GROUP_TEXT, "alice")
         batch = [Incoming(subject, message.to_bytes(), message.seq, received_at=0) for message in messages]
         async with asyncio.timeout(30):
             while True:

@@ -158,7 +158,9 @@ def stored(
     recipients = [f"person{number}" for number in range(people)]
     body = [body_element(msg_type, session)]
     envelope = Envelope(msg_id=msg_id, msg_from="alice", msg_to="bob", msg_type=msg_type, body=body)
-    return StoredMessage(seq=1, stored_at=1, recipients=recipients, envelope=envelope, **changes)
+    return StoredMessage(
+        seq=1, stored_at=1, recipients=recipients, envelope=envelope, **{"reach": len(recipients), **changes}
+    )
 
 
 async def test_a_message_to_a_large_group_counts_as_many_and_the_refusal_says_until_when(entrance: Any) -> None:

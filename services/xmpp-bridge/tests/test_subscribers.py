@@ -67,7 +67,7 @@ def subscriber(component: FakeComponent, everybody: Any) -> OutboxSubscriber:
 
 
 def batch_of(*data: bytes) -> list[Incoming]:
-    subject = subject_out(MsgType.GROUP_TEXT, "s-1")
+    subject = subject_out(MsgType.GROUP_TEXT, "alice")
     return [Incoming(subject, one, stream_seq=place, received_at=0) for place, one in enumerate(data, 1)]
 
 

@@ -4,10 +4,10 @@ import pytest
 from tlim_devstack.pytest_plugin import ConnectBroker
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.streams import newest
-from tlim_protocol.streams import BRIDGE_OUTBOX, PERMISSIONS, StreamName
+from tlim_protocol.streams import BRIDGE_OUTBOXES, PERMISSIONS, StreamName
 from tlim_runtime.broker import Broker, BrokerUnavailable
 
-SUBJECT = BRIDGE_OUTBOX.filter_subjects[0].replace(">", "any.0")
+SUBJECT = BRIDGE_OUTBOXES[0].filter_subjects[0].replace("*", "any")
 
 
 @pytest.mark.parametrize("attempt", ["first", "second"])

@@ -74,8 +74,8 @@ def _errors() -> list[str]:
 
 def _streams() -> list[str]:
     streams = [
-        f"| `{spec.name}` | {_codes(spec.subjects)} | {spec.max_age.days} days"
-        f" | {spec.max_bytes // 1024**3} GiB, then it {spec.when_full} |"
+        f"| `{spec.name}` | {_codes(spec.subjects)} | {_age(spec.max_age)}"
+        f" | {_size(spec.max_bytes)}, then it {spec.when_full} |"
         for spec in STREAMS
     ]
     consumers = [
@@ -94,6 +94,14 @@ def _streams() -> list[str]:
         ),
         *("", "## Requests", "", *(f"- `{subject}`" for subject in Rpc)),
     ]
+
+
+def _age(time: timedelta) -> str:
+    return f"{time.days} days" if time.days else f"{time // timedelta(seconds=1)} s"
+
+
+def _size(count: int) -> str:
+    return f"{count // 1024**3} GiB" if count >= 1024**3 else f"{count // 1024**2} MiB"
 
 
 def _minutes(time: timedelta) -> str:

@@ -6,10 +6,11 @@ All user ids are normalised. All times are epoch milliseconds on the server's cl
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
 from tlim_protocol.lenient import read_strict, write_json
 from tlim_protocol.registry import MsgType
 
@@ -55,6 +56,7 @@ class AcceptedMessage(Carrier):
     location: str
     received_at: int
     envelope: Envelope
+    via: str | None = None  # the instance of the bridge that accepted it
 
 
 class StoredMessage(Carrier):
@@ -66,8 +68,11 @@ class StoredMessage(Carrier):
     no device waits for a confirmation. `after_seq` is for messages without recipients: their own `seq` may be old, so
     it means the same as in RejectedMessage.
 
-    A message with too many recipients for one payload is published in pieces. Only in its first piece is `tells_sender`
-    true: the sender's devices hear of the message from that piece.
+    A message is published in pieces: one for each delivery shard with recipients in it, and one for the shard of the
+    sender, which may have no recipients. A piece is halved if it is too large for one payload. Only in one piece, in
+    the sender's shard, is `tells_sender` true: the sender's devices hear of the message from that piece. Only that
+    piece has `reply_to`, and `via` of the AcceptedMessage. `reach` says to how many people the whole message goes.
+    `is_last`: no other piece follows.
     """
 
     kind: Literal["stored"] = "stored"
@@ -81,6 +86,9 @@ class StoredMessage(Carrier):
     after_seq: int | None = None
     is_news: bool = True
     tells_sender: bool = True
+    reach: int = 0
+    is_last: bool = True
+    via: str | None = None
 
 
 class RejectedMessage(Event):
@@ -97,6 +105,7 @@ class RejectedMessage(Event):
     stanza_id: str
     received_at: int
     after_seq: int  # the newest seq published before it: so the store finds its place from any last event
+    via: str | None = None  # of the AcceptedMessage
 
 
 OutEvent = StoredMessage | RejectedMessage
@@ -290,24 +299,45 @@ class MailboxNote(Event):
 
 
 class MailboxNotes(Event):
-    """Request of `tlim.rpc.mailbox.note`: notes in the order in which they became true. The answer is empty JSON.
+    """Request of `tlim.rpc.mailbox.note`: notes about people of one shard, in the order in which they became true.
 
-    `settled_seq`: everything up to it had been handed to the XMPP server at `settled_at`. That is so long ago that a
-    connection which was broken then has been noticed by now.
+    `term` is what LiveAnswer gave to the bridge that has the shard. `settled_seq`: everything up to it had been handed
+    to the XMPP server at `settled_at`. That is so long ago that a connection which was broken then has been noticed by
+    now. A note about a person of another shard is a mistake of the asker: such a request cannot be made.
     """
 
+    shard: int = Field(ge=0, lt=DELIVERY_SHARDS)
+    term: int
     notes: list[MailboxNote] = Field(max_length=1_000)
     settled_seq: int | None = None
     settled_at: int | None = None
 
+    @model_validator(mode="after")
+    def _are_of_the_shard(self) -> Self:
+        for note in self.notes:
+            if delivery_shard(note.user_id) != self.shard:
+                raise ValueError(f"a note about {note.user_id!r}, whose shard is not {self.shard}")
+        return self
+
 
 class MailboxNoted(Event):
-    """Answer of `tlim.rpc.mailbox.note`: the notes are committed."""
+    """Answer of `tlim.rpc.mailbox.note`: the notes are committed.
+
+    `is_outdated`: nothing was changed, because another bridge has begun a later term.
+    """
+
+    is_outdated: bool = False
 
 
 class LiveQuestion(Event):
-    """Request of `tlim.rpc.mailbox.live`: who was present at the last note, by user id, after `after_user`."""
+    """Request of `tlim.rpc.mailbox.live`: the people of a shard that were present at the last note, by user id.
 
+    Without `term` a new term of the shard begins: from now on the notes of earlier terms change nothing. The questions
+    for further pages name the term, and `after_user`, the last user id that is known.
+    """
+
+    shard: int = Field(ge=0, lt=DELIVERY_SHARDS)
+    term: int | None = None
     after_user: str = ""
     limit: int = Field(default=1_000, gt=0, le=10_000)
 
@@ -320,10 +350,15 @@ class LivePerson(Event):
 
 
 class LiveAnswer(Event):
-    """Answer of `tlim.rpc.mailbox.live`, and whether there are more."""
+    """Answer of `tlim.rpc.mailbox.live`: people, whether there are more, and the term of the shard.
+
+    `is_outdated`: there are no people in it, because another bridge has begun a later term.
+    """
 
     people: list[LivePerson]
     more: bool
+    term: int
+    is_outdated: bool = False
 
 
 class MissedQuestion(Event):

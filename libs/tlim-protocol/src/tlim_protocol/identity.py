@@ -11,6 +11,10 @@ from tlim_protocol.errors import ErrorCode, TlimError, quoted
 SHARDS = 16
 """Fixed for the life of a deployment: a conversation's log must stay in one shard."""
 
+DELIVERY_SHARDS = 8
+"""Into so many parts the deliveries are divided, by the person who gets them. A bridge has whole parts, so this is also
+the largest number of bridges that share the work. Fixed for the life of a deployment, like SHARDS."""
+
 MAX_ID = 64
 """Specification section 2: ids (msg_id, from, to, session_id) hold at most 64 characters."""
 
@@ -72,3 +76,8 @@ def is_direct(conversation_id: str) -> bool:
 def shard_of(conversation_id: str, shards: int = SHARDS) -> int:
     """Return the shard of a conversation, 0 <= shard < shards: crc32 modulo shards. All its events go there."""
     return zlib.crc32(conversation_id.encode()) % shards
+
+
+def delivery_shard(user_id: str) -> int:
+    """Return the shard of a normalised user id, 0 <= shard < DELIVERY_SHARDS: what goes to the person's devices."""
+    return zlib.crc32(user_id.encode()) % DELIVERY_SHARDS

@@ -6,17 +6,19 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tlim_protocol.identity import DELIVERY_SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
-from tlim_protocol.subjects import ALL_DEAD, ALL_OUT, Rpc, every_in
+from tlim_protocol.subjects import ALL_ANSWERS, ALL_DEAD, ALL_LEASES, ALL_OUT, Rpc, every_in, every_out
 
 
 class StreamName(StrEnum):
-    """The streams: accepted messages, committed messages, events of files, and messages that nobody can process."""
+    """The streams: accepted messages, committed messages, events of files, messages nobody can process, and leases."""
 
     IN = "TLIM_IN"
     OUT = "TLIM_OUT"
     FILES = "TLIM_FILES"
     DEAD = "TLIM_DEAD"
+    LEASES = "TLIM_LEASES"
 
 
 class WhenFull(StrEnum):
@@ -27,7 +29,7 @@ class WhenFull(StrEnum):
 
 
 class StreamSpec(NamedTuple):
-    """A stream: the subjects it keeps, how long, and how much of it."""
+    """A stream: the subjects it keeps, how long, and how much of it. `per_subject`: only so many of each subject."""
 
     name: StreamName
     subjects: tuple[str, ...]
@@ -35,10 +37,11 @@ class StreamSpec(NamedTuple):
     max_bytes: int
     when_full: WhenFull = WhenFull.REFUSE_NEW
     duplicate_window: timedelta = timedelta(minutes=10)
+    per_subject: int | None = None
 
 
 class ConsumerSpec(NamedTuple):
-    """A durable pull consumer with explicit acks, the only consumer of its stream.
+    """A durable pull consumer with explicit acks. It has its stream, or the subjects of its filter, for itself.
 
     A message is removed from the stream when `keep` has passed since the consumer acknowledged it.
     """
@@ -49,8 +52,10 @@ class ConsumerSpec(NamedTuple):
     keep: timedelta
     ack_wait: timedelta = timedelta(seconds=30)  # a batch takes milliseconds, so only a dead process takes longer
     max_ack_pending: int = 2_000  # a few batches: more messages would only wait in the consumer's memory
+    group: str | None = None  # only one process at a time gets messages (JetStream's pinned clients, ADR-42)
 
 
+_MIB = 1024**2
 _GIB = 1024**3
 
 _FOR_THE_STORE = tuple(every_in(kind) for kind in (*CLIENT_TYPES, *SESSION_TYPES))
@@ -64,13 +69,29 @@ STREAMS = (
     # For the operator's audit.
     StreamSpec(StreamName.FILES, _OF_FILES, timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
     StreamSpec(StreamName.DEAD, (ALL_DEAD,), timedelta(days=90), _GIB, WhenFull.DROP_OLDEST),
+    # A lease is renewed twice a second, so an old one means nothing. Bridges have new names at every start.
+    StreamSpec(
+        StreamName.LEASES,
+        (ALL_LEASES,),
+        max_age=timedelta(minutes=1),
+        max_bytes=_MIB,
+        when_full=WhenFull.DROP_OLDEST,
+        duplicate_window=timedelta(minutes=1),
+        per_subject=1,
+    ),
 )
 
 STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))  # PostgreSQL has them
 # Its newest events show message-store what a power cut has lost. NATS syncs to disk every 2 minutes.
-BRIDGE_OUTBOX = ConsumerSpec(StreamName.OUT, "xmpp-bridge", (ALL_OUT,), keep=timedelta(minutes=10))
+BRIDGE_OUTBOXES = tuple(
+    ConsumerSpec(
+        StreamName.OUT, f"xmpp-bridge-{shard}", (every_out(shard),), keep=timedelta(minutes=10), group="bridge"
+    )
+    for shard in range(DELIVERY_SHARDS)
+)
+"""One for each delivery shard, by its number."""
 
-CONSUMERS = (STORE_INBOX, BRIDGE_OUTBOX)
+CONSUMERS = (STORE_INBOX, *BRIDGE_OUTBOXES)
 
 
 class ClientPermissions(NamedTuple):
@@ -88,7 +109,8 @@ def inbox_prefix(user: str) -> str:
 
 def _consuming(spec: ConsumerSpec) -> tuple[str, ...]:
     name = f"{spec.stream}.{spec.durable}"
-    api = tuple(f"$JS.API.CONSUMER.{verb}.{name}" for verb in ("MSG.NEXT", "INFO", "RESET"))
+    verbs = ("MSG.NEXT", "INFO", "RESET", *(("UNPIN",) if spec.group else ()))
+    api = tuple(f"$JS.API.CONSUMER.{verb}.{name}" for verb in verbs)
     return (*api, f"$JS.ACK.{name}.>", f"$JS.API.STREAM.PURGE.{spec.stream}", ALL_DEAD)
 
 
@@ -141,7 +163,10 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
         "xmpp-bridge": ClientPermissions(
             publish=(
                 *(every_in(kind) for kind in CLIENT_TYPES),
-                *_consuming(BRIDGE_OUTBOX),
+                *dict.fromkeys(subject for spec in BRIDGE_OUTBOXES for subject in _consuming(spec)),
+                ALL_LEASES,
+                f"$JS.API.STREAM.MSG.GET.{StreamName.LEASES}",
+                ALL_ANSWERS,
                 Rpc.USER_MEET,
                 Rpc.USER_DEACTIVATED,
                 Rpc.AUDIT_NOTE,
@@ -151,7 +176,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.MAILBOX_MISSED,
                 Rpc.CLOCK,
             ),
-            subscribe=_hearing("xmpp-bridge"),
+            subscribe=_hearing("xmpp-bridge", ALL_LEASES, ALL_ANSWERS),
         ),
         "provision": ClientPermissions(publish=("$JS.API.>",), subscribe=_hearing("provision")),
     }

@@ -7,11 +7,13 @@ from enum import StrEnum
 from urllib.parse import quote
 
 from tlim_protocol.events import OutEvent, StoredMessage
-from tlim_protocol.identity import shard_of
+from tlim_protocol.identity import delivery_shard, shard_of
 from tlim_protocol.registry import MsgType
 
 ALL_OUT = "tlim.out.>"
 ALL_DEAD = "tlim.dead.>"
+ALL_LEASES = "tlim.lease.>"
+ALL_ANSWERS = "tlim.answer.*"
 
 
 class Rpc(StrEnum):
@@ -36,9 +38,34 @@ def subject_in(msg_type: MsgType, conversation_id: str) -> str:
     return f"tlim.in.{msg_type.value}.{shard_of(conversation_id)}"
 
 
-def subject_out(msg_type: MsgType, conversation_id: str) -> str:
-    """Return the subject for a committed message or a refusal: `tlim.out.<msg_type>.<shard>`."""
-    return f"tlim.out.{msg_type.value}.{shard_of(conversation_id)}"
+def subject_out(msg_type: MsgType, user_id: str) -> str:
+    """Return the subject for what the person's devices get: `tlim.out.<msg_type>.<delivery shard>`."""
+    return subject_of_shard(msg_type, delivery_shard(user_id))
+
+
+def subject_of_shard(msg_type: MsgType, shard: int) -> str:
+    """Return the subject for what the devices of a delivery shard's people get: `tlim.out.<msg_type>.<shard>`."""
+    return f"tlim.out.{msg_type.value}.{shard}"
+
+
+def every_out(shard: int) -> str:
+    """Return the filter for one delivery shard of `tlim.out`, over all types."""
+    return f"tlim.out.*.{shard}"
+
+
+def lease_of_shard(shard: int) -> str:
+    """Return the subject of a delivery shard's lease. Its newest message names the bridge that has the shard."""
+    return f"tlim.lease.shard.{shard}"
+
+
+def lease_of_bridge(instance: str) -> str:
+    """Return the subject on which a bridge says that it is there."""
+    return f"tlim.lease.bridge.{instance}"
+
+
+def subject_answer(instance: str) -> str:
+    """Return the plain NATS subject for out events that another bridge has received, and this one waits for."""
+    return f"tlim.answer.{instance}"
 
 
 def type_in(subject: str) -> str:
@@ -82,14 +109,15 @@ def out_message_id(event: OutEvent) -> str:
     return f"refused:{in_message_id(event.sender, event.msg_id)}:{_stanza_of(event)}"
 
 
-def piece_message_id(message_id: str, recipients: Collection[str]) -> str:
+def piece_message_id(message_id: str, shard: int, part: Collection[str] = ()) -> str:
     """Return the `Nats-Msg-Id` of a piece of a delivery; see StoredMessage. `message_id` is that of the whole.
 
-    The same delivery may be cut differently when it is published again. So a piece is named after its recipients, in
-    any order: JetStream may drop a piece as a duplicate only if these very people have theirs.
+    `part`: the recipients, if they are not all recipients of the shard. A shard may be halved differently when the
+    delivery is published again. So such a piece is named after its recipients, in any order: JetStream may drop a piece
+    as a duplicate only if these very people have theirs.
     """
-    names = "\n".join(sorted(recipients))
-    return f"{message_id}:{hashlib.sha256(names.encode()).hexdigest()}"
+    names = "\n".join(sorted(part))
+    return f"{message_id}:{shard}{f':{hashlib.sha256(names.encode()).hexdigest()}' if part else ''}"
 
 
 def _stanza_of(event: OutEvent) -> str:

@@ -19,7 +19,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
 
-__all__ = ["Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "PubAck", "StreamState"]
+__all__ = ["Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "Overtaken", "PubAck", "StreamState"]
 
 logger = get_logger(__name__)
 
@@ -56,6 +56,10 @@ class StreamState:
     messages: int
     first_seq: int
     last_seq: int
+
+
+class Overtaken(Exception):  # noqa: N818 - named for what it is
+    """The newest message of a subject is not the expected one: somebody else has published."""
 
 
 class Asker(Protocol):
@@ -170,6 +174,21 @@ class Broker:
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+
+    async def replace(self, subject: str, payload: bytes, newest: int, timeout_s: float = 2.0) -> int:
+        """Publish to JetStream if the newest message of this very subject is `newest`; return the new one's sequence.
+
+        `newest` is a sequence of the stream, 0 if there is no message. Raises Overtaken if it is another one. Raises
+        BrokerUnavailable without an answer: then the message may have been stored.
+        """
+        headers = {_EXPECTED_HEADER: str(newest)}
+        answer = json.loads(await self.request(subject, payload, timeout_s, headers))
+        error = answer.get("error")
+        if error is None:
+            return int(answer["seq"])
+        if error.get("err_code") == _WRONG_LAST_SEQUENCE:
+            raise Overtaken(error.get("description"))
+        raise BrokerUnavailable(f"{subject}: {error.get('description')}")
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Send a plain NATS message, which nobody confirms; raises BrokerUnavailable without a connection."""
@@ -347,6 +366,8 @@ class Broker:
 
 
 _ERROR_HEADER = "Tlim-Error"
+_EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence"
+_WRONG_LAST_SEQUENCE = 10071  # JetStream's err_code
 
 
 async def _answer(handler: Responder, message: Msg) -> None:

@@ -5,6 +5,9 @@ Reads TLIM_NATS_URL, TLIM_NATS_USER, TLIM_NATS_PASSWORD and TLIM_NATS_REPLICAS. 
 
 import asyncio
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
@@ -12,7 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 from pydantic import Field, SecretStr
-from tlim_protocol.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec, WhenFull, inbox_prefix
+from tlim_protocol.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamName, StreamSpec, WhenFull, inbox_prefix
 
 from tlim_runtime.logging import configure_logging, get_logger
 from tlim_runtime.settings import EnvironmentSettings, load_settings
@@ -23,6 +26,14 @@ logger = get_logger(__name__)
 CONNECT_S = 10.0
 """How long we wait for NATS. A server that starts at the same time is up within seconds. If it takes longer, the
 address is probably wrong."""
+
+
+_UNSHARDED = "xmpp-bridge"
+"""The bridge's only consumer in earlier releases. Its subjects had the numbers of conversations at their end."""
+
+_UNPINNED_AFTER_S = 120.0
+"""The server gives the pin to another client if the pinned one asks for nothing. A session asks at least once a minute
+(pull.EXPIRES_S)."""
 
 
 class ProvisionSettings(EnvironmentSettings):
@@ -42,10 +53,33 @@ async def provision(client: Client, replicas: int = 1) -> None:
     jetstream = client.jetstream()
     for stream in STREAMS:  # keep this order: the server refuses a subject that another stream still has
         await _ensure_stream(jetstream, stream_config(stream, replicas))
+    await _retire_unsharded(jetstream)
     for consumer in CONSUMERS:
         # Creating a consumer that exists updates its settings. It keeps its place in the stream.
         await jetstream.add_consumer(consumer.stream.value, consumer_config(consumer))
     logger.info("provisioned", streams=len(STREAMS), consumers=len(CONSUMERS))
+
+
+async def _retire_unsharded(jetstream: JetStreamContext) -> None:
+    """Delete the consumer of the release before delivery shards, and first what waits for it.
+
+    Events of that release name people of all shards at once. message-store's migration lets everybody catch up.
+    """
+    stream = StreamName.OUT.value
+    with suppress(NotFoundError):
+        await jetstream.consumer_info(stream, _UNSHARDED)
+        await jetstream.purge_stream(stream)
+        await jetstream.delete_consumer(stream, _UNSHARDED)
+        logger.info("retired the consumer of an earlier release", durable=_UNSHARDED)
+
+
+@dataclass
+class PinnedConfig(ConsumerConfig):
+    """A consumer's form with what nats-py does not know yet: pinned clients (ADR-42)."""
+
+    priority_policy: str | None = None
+    priority_groups: list[str] | None = None
+    priority_timeout: int | None = None  # nanoseconds
 
 
 def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
@@ -58,6 +92,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
         duplicate_window=spec.duplicate_window.total_seconds(),
         discard=_DISCARD[spec.when_full],
         storage=StorageType.FILE,
+        max_msgs_per_subject=spec.per_subject or -1,
         num_replicas=replicas,
         allow_direct=False,  # a direct read may come from a replica that lags
     )
@@ -65,7 +100,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
 
 def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
     """Return the server's form of a consumer."""
-    return ConsumerConfig(
+    return PinnedConfig(
         durable_name=spec.durable,
         filter_subjects=list(spec.filter_subjects),
         ack_policy=AckPolicy.EXPLICIT,
@@ -73,7 +108,13 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
         max_ack_pending=spec.max_ack_pending,
         max_deliver=-1,  # no silent end: messages that nobody can process go to the dead-letter stream
         deliver_policy=DeliverPolicy.ALL,
+        **({} if spec.group is None else _pinned(spec.group)),
     )
+
+
+def _pinned(group: str) -> dict[str, Any]:
+    nanoseconds = int(_UNPINNED_AFTER_S * 1_000_000_000)
+    return {"priority_policy": "pinned_client", "priority_groups": [group], "priority_timeout": nanoseconds}
 
 
 async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:

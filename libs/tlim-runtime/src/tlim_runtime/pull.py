@@ -4,6 +4,11 @@ nats-py's `fetch` waits for a batch to fill, and can stay dead after a restart o
 module makes the pull requests itself. They stay open at the server, and a message comes the moment it is stored. The
 server's heartbeats show within seconds that it has forgotten us. Anything that is not exactly in order ends the
 session. The next session starts with a reset: delivery goes on right after the last acknowledgement.
+
+A consumer with a group has pinned clients (ADR-42): only the client that names the pin in its requests gets messages.
+A new session takes the pin away, which ends the requests that name it. A reset alone would leave the open requests of a
+process that hangs, and these would swallow messages. Requests from before the first delivery name no pin. They are
+short, and a new session waits until the last one is over.
 """
 
 import asyncio
@@ -28,6 +33,10 @@ HEARTBEAT_S = 2.0
 
 EXPIRES_S = 60.0
 """How long a pull request stays open. If our side forgets one, the server drops it after this time."""
+
+UNPINNED_S = 1.0
+"""How long a request without a pin stays open. A bridge takes a shard over after two seconds of silence, and the
+requests of a bridge that hangs are over by then."""
 
 STALL_S = 5.0
 """After this long without a message we ask the server whether there is really nothing to do."""
@@ -87,6 +96,7 @@ class PullSession:
         self._requested = 0  # messages that open pull requests may still bring
         self._last: Delivery | None = None
         self._arrived = asyncio.Event()
+        self._pin: str | None = None  # what the server calls this session, known from the first delivery on
         self._lost: str | None = None
         self._is_cut = False  # lost because of the server or of the connection to it
         self._closed = False
@@ -107,14 +117,26 @@ class PullSession:
         """
         self._broker.on_disconnect(self._disconnected)
         self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
+        if self._spec.group is not None:  # first, so that nothing after the reset goes to an earlier session
+            await self._broker.answered(f"CONSUMER.UNPIN.{self._name}", group=self._spec.group)
         info = await self._info()
         is_behind = first is not None and first <= info["ack_floor"]["stream_seq"]
         place = {"seq": first} if is_behind else {}
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
+        if self._spec.group is not None:
+            await self._let_others_run_out()
         delivered = int(info["delivered"]["stream_seq"])
         return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
+
+    async def _let_others_run_out(self) -> None:
+        with contextlib.suppress(TimeoutError):  # somebody still asks and is not stopped: then the pin decides
+            async with asyncio.timeout(2 * UNPINNED_S):
+                while True:
+                    if not (await self._info())["num_waiting"]:
+                        return
+                    await asyncio.sleep(UNPINNED_S / 20)
 
     async def begin(self) -> None:
         """Ask for the first messages."""
@@ -225,24 +247,29 @@ class PullSession:
         wanted = self._batch - len(self._buffer) - self._requested
         if wanted * 2 < self._batch and self._requested:
             return  # not worth a request yet
-        if wanted <= 0 or self._buffered >= MAX_BYTES:
+        if wanted <= 0 or self._buffered >= MAX_BYTES or self._lost is not None:
             return
         if self._requested == 0:
             self._heard_at = asyncio.get_running_loop().time()
         self._requested += wanted
-        request = {
-            "batch": wanted,
-            "max_bytes": MAX_BYTES,
-            "expires": int(EXPIRES_S * _NANOSECONDS),
-            "idle_heartbeat": int(HEARTBEAT_S * _NANOSECONDS),
-        }
+        request = {"batch": wanted, "max_bytes": MAX_BYTES, **self._duration()}
         await self._broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._name}", json.dumps(request).encode(), self._inbox)
+
+    def _duration(self) -> dict[str, Any]:
+        """Return how long a request stays open, and for whom."""
+        group = {} if self._spec.group is None else {"group": self._spec.group}
+        if group and self._pin is None:
+            return {"expires": int(UNPINNED_S * _NANOSECONDS), **group}
+        pin = {} if self._pin is None else {"id": self._pin}
+        heartbeat = int(HEARTBEAT_S * _NANOSECONDS)
+        return {"expires": int(EXPIRES_S * _NANOSECONDS), "idle_heartbeat": heartbeat, **group, **pin}
 
     async def _on_message(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         headers = message.headers or {}
         status, description = headers.get("Status"), headers.get("Description", "")
         if status is None:
+            self._pin = headers.get("Nats-Pin-Id", self._pin)
             await self._on_delivery(message)
         elif status in _RAN_OUT or description in _USED_UP:
             unused = headers.get("Nats-Pending-Messages", str(self._requested))

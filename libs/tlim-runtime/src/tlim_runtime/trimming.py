@@ -30,7 +30,7 @@ class Trimmer:
         self._clock = clock
         self._floors: deque[tuple[float, int]] = deque()  # when first seen, and the last acknowledged sequence then
         self._newest = 0
-        self._background = Repeated(f"trimming of {spec.stream}", self.trim, INTERVAL_S, at_once=False)
+        self._background = Repeated(f"trimming for {spec.durable}", self.trim, INTERVAL_S, at_once=False)
 
     def start(self) -> None:
         """Begin to trim in the background."""
@@ -59,7 +59,9 @@ class Trimmer:
         due = [floor for seen_at, floor in self._floors if seen_at <= due_until]
         if due:
             # A purge keeps `seq` itself. So the stream always has a newest event, which shows how far publishing got.
-            await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1])
+            # A purge takes one filter. Consumers with several read all of their stream.
+            mine = {"filter": self._spec.filter_subjects[0]} if len(self._spec.filter_subjects) == 1 else {}
+            await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1], **mine)
             self._floors = deque(one for one in self._floors if one[1] > due[-1])
 
     async def _forget(self) -> None:

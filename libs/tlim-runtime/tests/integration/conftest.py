@@ -4,14 +4,13 @@ from contextlib import AsyncExitStack
 import nats as nats_client
 import pytest
 import pytest_asyncio
-from nats.js.api import AckPolicy, ConsumerConfig
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack import nats
 from tlim_devstack.restartable import RestartableNats
 from tlim_devstack.servers import NatsServer
 from tlim_protocol.streams import ConsumerSpec
 from tlim_runtime.broker import Broker
-from tlim_runtime.provision import provision
+from tlim_runtime.provision import consumer_config, provision
 
 
 @pytest_asyncio.fixture
@@ -44,14 +43,7 @@ async def make_consumer(broker: Broker, nats_server: NatsServer) -> AsyncIterato
         stack.push_async_callback(connection.close)
 
         async def make(spec: ConsumerSpec) -> None:
-            config = ConsumerConfig(
-                durable_name=spec.durable,
-                filter_subjects=list(spec.filter_subjects),
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=spec.ack_wait.total_seconds(),
-                max_ack_pending=spec.max_ack_pending,
-            )
-            await connection.jetstream().add_consumer(spec.stream.value, config)
+            await connection.jetstream().add_consumer(spec.stream.value, consumer_config(spec))
 
         yield make
 

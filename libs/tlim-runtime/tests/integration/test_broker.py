@@ -3,8 +3,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from tlim_devstack.streams import newest
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import Rpc, subject_in, subject_out
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import BatchConsumer, Incoming, Poison, Verdict
@@ -112,13 +113,13 @@ async def test_answers_in_progress_do_not_block_each_other(broker: Broker) -> No
     ("spec", "subject"),
     [
         (STORE_INBOX, subject_in(MsgType.TEXT, CONVERSATION)),
-        (BRIDGE_OUTBOX, subject_out(MsgType.TEXT, CONVERSATION)),
+        (BRIDGE_OUTBOXES[delivery_shard("bob")], subject_out(MsgType.TEXT, "bob")),
     ],
 )
 async def test_each_service_may_do_all_that_its_consumer_needs(
     broker: Broker, connect_broker: ConnectBroker, eventually: Eventually, spec: ConsumerSpec, subject: str
 ) -> None:
-    service = await connect_broker(spec.durable)
+    service = await connect_broker("message-store" if spec is STORE_INBOX else "xmpp-bridge")
     seen: list[bytes] = []
 
     async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
@@ -134,7 +135,7 @@ async def test_each_service_may_do_all_that_its_consumer_needs(
 
 
 async def test_the_store_may_ask_how_far_its_stream_is(broker: Broker, connect_broker: ConnectBroker) -> None:
-    await broker.publish(subject_out(MsgType.TEXT, CONVERSATION), b"last", "id-1")
+    await broker.publish(subject_out(MsgType.TEXT, "bob"), b"last", "id-1")
     store = await connect_broker("message-store")
     assert (await store.stream_state(StreamName.OUT)).last_seq == 1
     assert await newest(store, StreamName.OUT) == b"last"
@@ -142,7 +143,7 @@ async def test_the_store_may_ask_how_far_its_stream_is(broker: Broker, connect_b
 
 async def test_a_service_cannot_publish_for_another(broker: Broker, connect_broker: ConnectBroker) -> None:
     bridge = await connect_broker("xmpp-bridge")
-    forged = bridge.publish_soon(subject_out(MsgType.TEXT, CONVERSATION), b"", "id-1")
+    forged = bridge.publish_soon(subject_out(MsgType.TEXT, "bob"), b"", "id-1")
     with pytest.raises(BrokerUnavailable):
         await forged
     assert (await broker.stream_state(StreamName.OUT)).messages == 0

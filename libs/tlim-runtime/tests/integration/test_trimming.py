@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 from tlim_devstack.restartable import RestartableNats
 from tlim_devstack.streams import newest
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOX, STORE_INBOX, ConsumerSpec, StreamName
-from tlim_protocol.subjects import subject_in, subject_out
+from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.subjects import subject_in, subject_of_shard, subject_out
 from tlim_runtime import trimming
 from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
@@ -17,7 +18,8 @@ from tlim_runtime.pull import PullSession
 from tlim_runtime.trimming import Trimmer
 
 IN = subject_in(MsgType.TEXT, "u:alice:bob")
-OUT = subject_out(MsgType.TEXT, "u:alice:bob")
+OUT = subject_out(MsgType.TEXT, "bob")
+OUTBOX = BRIDGE_OUTBOXES[delivery_shard("bob")]
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
 
 
@@ -70,37 +72,69 @@ async def test_what_is_acknowledged_leaves_the_stream_but_for_its_newest(broker:
 
 async def test_what_is_acknowledged_stays_as_long_as_its_consumer_says(broker: Broker) -> None:
     clock = Clock()
-    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    trimmer = Trimmer(broker, OUTBOX, clock)
     await send(broker, OUT, range(10))
-    await acknowledge(broker, BRIDGE_OUTBOX, 4)
+    await acknowledge(broker, OUTBOX, 4)
     await trimmer.trim()
-    clock.passes(BRIDGE_OUTBOX.keep / 2)
-    await acknowledge(broker, BRIDGE_OUTBOX, 3)
+    clock.passes(OUTBOX.keep / 2)
+    await acknowledge(broker, OUTBOX, 3)
     await trimmer.trim()
-    clock.passes(BRIDGE_OUTBOX.keep / 2 - timedelta(seconds=1))
+    clock.passes(OUTBOX.keep / 2 - timedelta(seconds=1))
     await trimmer.trim()
     assert await first_kept(broker, StreamName.OUT) == 1
     clock.passes(timedelta(seconds=1))
     await trimmer.trim()
     assert await first_kept(broker, StreamName.OUT) == 4
-    clock.passes(BRIDGE_OUTBOX.keep)
+    clock.passes(OUTBOX.keep)
     await trimmer.trim()
     assert await first_kept(broker, StreamName.OUT) == 7
+
+
+async def test_a_slow_shard_keeps_its_messages_while_another_is_trimmed_and_a_newest_event_always_remains(
+    broker: Broker,
+) -> None:
+    clock = Clock()
+    slow, quick = BRIDGE_OUTBOXES[0], BRIDGE_OUTBOXES[1]
+    trimmers = [Trimmer(broker, spec, clock) for spec in (slow, quick)]
+    for number in range(10):
+        for shard in (0, 1):
+            await send(broker, subject_of_shard(MsgType.TEXT, shard), [number])
+    await acknowledge(broker, quick, 10)
+    for _ in range(2):
+        for trimmer in trimmers:
+            await trimmer.trim()
+        clock.passes(quick.keep)
+    state = await broker.stream_state(StreamName.OUT)
+    assert (state.messages, state.first_seq, state.last_seq) == (10 + 1, 1, 20)
+    assert await waiting(broker, slow) == 10
+    await acknowledge(broker, slow, 10)
+    for _ in range(2):
+        for trimmer in trimmers:
+            await trimmer.trim()
+        clock.passes(slow.keep)
+    state = await broker.stream_state(StreamName.OUT)
+    assert (state.messages, state.last_seq) == (2, 20)
+    assert await newest(broker, StreamName.OUT) is not None
+
+
+async def waiting(broker: Broker, spec: ConsumerSpec) -> int:
+    info = await broker.answered(f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
+    return int(info["num_pending"])
 
 
 async def test_a_consumer_that_was_made_anew_loses_nothing_that_it_has_not_acknowledged(
     broker: Broker, make_consumer: Callable[[ConsumerSpec], Awaitable[None]]
 ) -> None:
     clock = Clock()
-    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    trimmer = Trimmer(broker, OUTBOX, clock)
     await send(broker, OUT, range(10))
-    await acknowledge(broker, BRIDGE_OUTBOX, 9)
+    await acknowledge(broker, OUTBOX, 9)
     await trimmer.trim()
-    await broker.answered(f"CONSUMER.DELETE.{StreamName.OUT}.{BRIDGE_OUTBOX.durable}")
-    await make_consumer(BRIDGE_OUTBOX)
-    await acknowledge(broker, BRIDGE_OUTBOX, 3)
+    await broker.answered(f"CONSUMER.DELETE.{StreamName.OUT}.{OUTBOX.durable}")
+    await make_consumer(OUTBOX)
+    await acknowledge(broker, OUTBOX, 3)
     for expected in (1, 3):
-        clock.passes(BRIDGE_OUTBOX.keep)
+        clock.passes(OUTBOX.keep)
         await trimmer.trim()
         assert await first_kept(broker, StreamName.OUT) == expected
 
@@ -109,10 +143,10 @@ async def test_after_a_reconnection_the_time_of_what_is_acknowledged_begins_anew
     restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Eventually
 ) -> None:
     broker, clock = restartable_broker, Clock()
-    trimmer = Trimmer(broker, BRIDGE_OUTBOX, clock)
+    trimmer = Trimmer(broker, OUTBOX, clock)
     trimmer.start()
     await send(broker, OUT, range(10))
-    await acknowledge(broker, BRIDGE_OUTBOX, 9)
+    await acknowledge(broker, OUTBOX, 9)
     await trimmer.trim()
     reconnections: list[None] = []
 
@@ -126,10 +160,10 @@ async def test_after_a_reconnection_the_time_of_what_is_acknowledged_begins_anew
         await trimmer.trim()
     restartable_nats.start()
     await eventually(lambda: reconnections, "the connection is back")
-    clock.passes(BRIDGE_OUTBOX.keep)
+    clock.passes(OUTBOX.keep)
     await trimmer.trim()
     assert await first_kept(broker, StreamName.OUT) == 1
-    clock.passes(BRIDGE_OUTBOX.keep)
+    clock.passes(OUTBOX.keep)
     await trimmer.trim()
     assert await first_kept(broker, StreamName.OUT) == 9
     await trimmer.stop()
@@ -212,7 +246,7 @@ async def test_trimming_that_fails_is_tried_again_and_disturbs_nobody(
     await consumer.stop()
 
 
-@pytest.mark.parametrize("spec", [STORE_INBOX, BRIDGE_OUTBOX], ids=lambda spec: spec.durable)
+@pytest.mark.parametrize("spec", [STORE_INBOX, OUTBOX], ids=lambda spec: spec.durable)
 async def test_each_consumer_may_trim_its_stream(
     broker: Broker, connect_broker: Callable[[str], Awaitable[Broker]], spec: ConsumerSpec
 ) -> None:
@@ -220,7 +254,8 @@ async def test_each_consumer_may_trim_its_stream(
     await send(broker, OUT, range(3))
     await acknowledge(broker, spec, 3)
     clock = Clock()
-    trimmer = Trimmer(await connect_broker(spec.durable), spec, clock)
+    user = "message-store" if spec is STORE_INBOX else "xmpp-bridge"
+    trimmer = Trimmer(await connect_broker(user), spec, clock)
     await trimmer.trim()
     clock.passes(spec.keep)
     await trimmer.trim()

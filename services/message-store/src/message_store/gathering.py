@@ -93,8 +93,8 @@ class Gathering:
                 return False
             self._is_behind = True
             rows = await self._keep()
-            deliveries = [(row.conversation_id, delivery_of(_to_author(row))) for row in rows]
-            told = [(place, delivery) for place, delivery in deliveries if delivery is not None]
+            deliveries = [delivery_of(_to_author(row)) for row in rows]
+            told = [delivery for delivery in deliveries if delivery is not None]
             newest = rows[-1].seq if rows else self._publication.seq
             await self._publication.publish(told, newest)
             self._is_behind = False

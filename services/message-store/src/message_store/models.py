@@ -235,7 +235,7 @@ class Mailbox(StoreTable, table=True):
     __tablename__ = "mailboxes"
     __table_args__ = (
         # a bridge that starts asks who is present: that must not cost more because many people were seen once
-        Index("ix_mailboxes_live", "user_id", postgresql_where=text("sessions <> '{}'")),
+        Index("ix_mailboxes_live", "shard", "user_id", postgresql_where=text("sessions <> '{}'")),
     )
 
     user_id: str = Field(primary_key=True)
@@ -243,14 +243,27 @@ class Mailbox(StoreTable, table=True):
     # of the last note; empty: the person is away
     sessions: list[str] = Field(sa_column=Column(ARRAY(String), nullable=False, server_default="{}"))
     live_since: int | None = Field(default=None, sa_type=BigInteger)  # since then deliveries go to them directly
+    shard: int | None = Field(default=None, sa_type=SmallInteger)  # None: written by the release without shards
+
+
+class DeliveryShard(StoreTable, table=True):
+    """What is known of the deliveries to the people of a shard (delivery_shard of the protocol library).
+
+    `term`: rises with every bridge that takes the shard over; notes of earlier terms change nothing. Everything up to
+    `settled_seq` had been handed to the XMPP server at `settled_at`. That is so long ago that a connection which was
+    broken then has been noticed.
+    """
+
+    __tablename__ = "delivery_shards"
+
+    shard: int = Field(sa_type=SmallInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    term: int = Field(sa_type=BigInteger)
+    settled_seq: int = Field(sa_type=BigInteger)
+    settled_at: int = Field(sa_type=BigInteger)
 
 
 class DeliveryState(StoreTable, table=True):
-    """A single row: where mailboxes begin, and what the XMPP server has had long enough to be sure of it.
-
-    Everything up to `settled_seq` had been handed to the XMPP server at `settled_at`. That is so long ago that a
-    connection which was broken then has been noticed.
-    """
+    """A single row: where mailboxes begin. Its other numbers are for the release without shards."""
 
     __tablename__ = "delivery"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)

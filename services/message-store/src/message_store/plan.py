@@ -38,7 +38,7 @@ class Plan:
     ) -> None:
         self.newest = newest
         self.writes = Writes(now)
-        self.events: list[tuple[str, OutEvent]] = []  # each with its conversation id
+        self.events: list[OutEvent] = []
         self.rosters = dict(known.rosters)
         self.changes: list[int] = []  # numbers of session-api's changes that events of this batch brought
         self.doubts: set[str] = set()
@@ -287,7 +287,7 @@ class Plan:
         row = self._row(seq, envelope, event.session_id, Audible(Audience.MEMBERS, None, ()), "")
         self.writes.rows.append(row._replace(sender=SERVER))
         notice = StoredMessage(seq=seq, stored_at=self.writes.now, recipients=change.audience, envelope=envelope)
-        self.events.append((event.session_id, notice))
+        self.events.append(notice)
 
     def _write_members(self, session_id: str, change: RosterChange, seq: int) -> None:
         for user_id in change.joined:
@@ -356,8 +356,9 @@ class Plan:
             received_at=message.received_at,
             after_seq=None if recipients else self.newest,
             is_news=is_news,
+            via=message.via,
         )
-        self.events.append((place.conversation_id, event))
+        self.events.append(event)
 
     def _row(self, seq: int, envelope: Envelope, conversation_id: str, audible: Audible, location: str) -> LogRow:
         self.newest = seq
@@ -389,5 +390,6 @@ class Plan:
             stanza_id=message.stanza_id,
             received_at=message.received_at,
             after_seq=self.newest,
+            via=message.via,
         )
-        self.events.append((message.envelope.conversation_id, event))
+        self.events.append(event)

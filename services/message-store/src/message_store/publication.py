@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
@@ -12,8 +12,7 @@ from tlim_protocol.events import OutEvent, StoredMessage, read_out_event
 from tlim_protocol.lenient import read_strict
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
-from tlim_protocol.subjects import out_message_id, piece_message_id, subject_out
-from tlim_runtime.broker import Broker, Outgoing
+from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 
@@ -21,6 +20,7 @@ from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of, receiver_of
+from message_store.pieces import outgoing
 from message_store.portions import portions
 from message_store.values import DeliveredRow, LogRow
 
@@ -36,10 +36,6 @@ PAGE = 100
 MAX_RECIPIENTS = 100_000
 """Events are written out as JSON in portions that name this many recipients together, which is about 2 MB. A whole
 batch to a group of 10,000 people would be 100 MB."""
-
-HEADERS = 8 * 1024
-"""Bytes kept free for the headers, because NATS counts them in the payload limit. The message id in them has two ids of
-64 letters, each up to 12 bytes long."""
 
 
 class Newest(NamedTuple):
@@ -61,13 +57,13 @@ def starting_point(noted: int, newest: Newest, before_window: int) -> int:
 
 
 def newest_seq_of(event: OutEvent) -> int | None:
-    """Return the newest published seq at the time of `event`; None when it does not tell, as in old releases.
+    """Return the newest seq that was published whole at the time of `event`; None when it does not tell.
 
     Every event has to tell it. The stream is trimmed up to the newest acknowledged event, so a single event may be all
-    that is left.
+    that is left. A loss takes the end of the stream, so the last piece of a message shows that all of it is there.
     """
-    if isinstance(event, StoredMessage) and event.recipients:
-        return event.seq
+    if isinstance(event, StoredMessage) and event.reach:
+        return event.seq if event.is_last else event.seq - 1
     return event.after_seq
 
 
@@ -101,36 +97,8 @@ def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) 
     )
 
 
-def outgoing(conversation_id: str, event: OutEvent, max_payload: int) -> list[Outgoing]:
-    """Return an event as it goes to TLIM_OUT: one message, or several that share the receivers among them.
-
-    10,000 receivers with long names and a body of 6 MB are together more than NATS takes. Only the first piece tells
-    the devices of the sender.
-    """
-    msg_type = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
-    subject, message_id = subject_out(msg_type, conversation_id), out_message_id(event)
-    payload, limit = event.to_bytes(), max_payload - HEADERS
-    if len(payload) <= limit or not isinstance(event, StoredMessage):
-        return [Outgoing(subject, payload, message_id)]
-    return [
-        Outgoing(subject, payload, piece_message_id(message_id, recipients))
-        for payload, recipients in _pieces(event, payload, limit)
-    ]
-
-
-def _pieces(event: StoredMessage, payload: bytes, limit: int) -> Iterator[tuple[bytes, list[str]]]:
-    if len(payload) <= limit or len(event.recipients) < 2:
-        yield payload, event.recipients
-        return
-    middle = len(event.recipients) // 2
-    first = event.model_copy(update={"recipients": event.recipients[:middle]})
-    others = {"recipients": event.recipients[middle:], "reply_to": None, "tells_sender": False}
-    for half in (first, event.model_copy(update=others)):
-        yield from _pieces(half, half.to_bytes(), limit)
-
-
-def _recipients(event: tuple[str, OutEvent]) -> int:
-    return len(event[1].recipients) if isinstance(event[1], StoredMessage) else 0
+def _recipients(event: OutEvent) -> int:
+    return len(event.recipients) if isinstance(event, StoredMessage) else 0
 
 
 class Publication:
@@ -181,14 +149,14 @@ class Publication:
             self._seq = starting_point(self.seq, newest, before_window)
             await self._catch_up()
 
-    async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
-        """Publish events, each with its conversation id, in order; when all are acknowledged, `seq` is `newest`.
+    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
+        """Publish events in order; when all are acknowledged, `seq` is `newest`.
 
         Call it inside `turn`. Raises BrokerUnavailable: then `restore` has to come before the next batch.
         """
         self._metrics.lag(newest - self.seq)
         for portion in portions(events, _recipients, MAX_RECIPIENTS):
-            await self._send([piece for place, event in portion for piece in self._outgoing(place, event)])
+            await self._send(portion)
         self._seq = newest
         self._metrics.lag(0)
 
@@ -201,12 +169,11 @@ class Publication:
             if self._seq is not None:
                 await self._archive.save_published(self._seq)
 
-    def _outgoing(self, conversation_id: str, event: OutEvent) -> list[Outgoing]:
-        return outgoing(conversation_id, event, self._broker.max_payload)
-
-    async def _send(self, items: Sequence[Outgoing]) -> None:
+    async def _send(self, events: Sequence[OutEvent]) -> None:
         self._require_certainty()
-        await self._broker.publish_batch(items)
+        await self._broker.publish_batch(
+            [piece for event in events for piece in outgoing(event, self._broker.max_payload)]
+        )
         self._require_certainty()
 
     def _require_certainty(self) -> None:
@@ -216,9 +183,8 @@ class Publication:
     async def _catch_up(self) -> None:
         while rows := await self._archive.messages_after(self.seq, PAGE):
             logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows))
-            deliveries = [(found.row.conversation_id, delivery_of(found)) for found in rows]
-            told = [(place, delivery) for place, delivery in deliveries if delivery is not None]
-            await self._send([piece for place, delivery in told for piece in self._outgoing(place, delivery)])
+            deliveries = map(delivery_of, rows)
+            await self._send([delivery for delivery in deliveries if delivery is not None])
             self._seq = rows[-1].row.seq
 
     async def _newest(self) -> Newest:

@@ -73,8 +73,8 @@ class BatchPublication(Protocol):
         After a failure inside, nothing new is published before table and stream have been compared.
         """
 
-    async def publish(self, events: Sequence[tuple[str, OutEvent]], newest: int) -> None:
-        """Publish events, each with its conversation id, in order; `newest` is then the published seq."""
+    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
+        """Publish events in order; `newest` is then the published seq."""
 
 
 def flaw_of(message: AcceptedMessage) -> str | None:
@@ -117,7 +117,7 @@ class Outcome:
     """What became of a batch, committed and still to be published."""
 
     newest: int
-    events: list[tuple[str, OutEvent]] = field(default_factory=list)
+    events: list[OutEvent] = field(default_factory=list)
     stored: int = 0
     reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
 
@@ -240,6 +240,6 @@ class Recorder:
 
     def _count(self, outcome: Outcome) -> None:
         self._counters.stored(outcome.stored)
-        for _, event in outcome.events:
+        for event in outcome.events:
             if isinstance(event, RejectedMessage):
                 self._counters.rejected(event.code)

@@ -170,8 +170,22 @@ class World:
         await self.bridge.publish(subject, payload, message_id)
 
     async def out(self) -> list[OutEvent]:
-        """Everything in TLIM_OUT, in its order."""
-        return [read_out_event(data) for data in await self._payloads(StreamName.OUT)]
+        """Everything in TLIM_OUT, in its order; the pieces of a message are put together."""
+        events: list[OutEvent] = []
+        for piece in [read_out_event(data) for data in await self._payloads(StreamName.OUT)]:
+            before = events[-1] if events else None
+            if not isinstance(piece, StoredMessage) or not isinstance(before, StoredMessage) or before.is_last:
+                events.append(piece)
+            else:
+                assert piece.seq == before.seq
+                recipients = sorted([*before.recipients, *piece.recipients])
+                events[-1] = before.model_copy(update={"recipients": recipients, "is_last": piece.is_last})
+        return events
+
+    async def pieces(self) -> list[StoredMessage]:
+        """The pieces of messages in TLIM_OUT, in its order."""
+        events = [read_out_event(data) for data in await self._payloads(StreamName.OUT)]
+        return [event for event in events if isinstance(event, StoredMessage)]
 
     async def deliveries(self) -> list[StoredMessage]:
         return [event for event in await self.out() if isinstance(event, StoredMessage) and event.recipients]

@@ -121,7 +121,7 @@ async def test_a_repair_tells_receipts_and_recalls_but_not_what_was_taken_back(
         )
         await world.settled(12)
     *_, recall, read = await world.out()
-    assert (recall.recipients, read.recipients) == (["carol", "bob"], [])
+    assert (recall.recipients, read.recipients) == (["bob", "carol"], [])
     before = {event.seq: event for event in await world.deliveries()}
     await world.recreate_stream(StreamName.OUT)
     async with world.running():

@@ -1,6 +1,6 @@
 """Table and stream after every kind of crash between them: nothing is lost, order stays, no replay of history."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,9 @@ from message_store.plan import Plan
 from message_store.publication import LOSS_WINDOW_MS, Publication
 from message_store.service import Recorder
 from message_store.values import DeliveredRow, Known, Writes
+from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
+from tlim_runtime.broker import Outgoing
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, DatabaseUnavailable
 
@@ -100,7 +102,7 @@ async def test_resends_at_the_end_of_the_stream_are_not_gone_through_one_by_one(
     async with opened_archive(world) as archive:
         publication = Publication(archive, broker, StoreMetrics(Metrics()))
         await publication.restore()
-    assert (looked_at, publication.seq) == ([12], 2)
+    assert (looked_at, publication.seq) == ([14], 2)  # two pieces for each of the two
 
 
 async def test_a_lost_stream_gets_what_is_young_and_not_the_whole_history(
@@ -147,6 +149,54 @@ async def test_a_stream_that_lost_its_tail_gets_it_again(
     assert delivered(await own_world.deliveries())[-1] == "m6"
 
 
+async def test_a_stream_that_lost_some_pieces_of_a_message_gets_them_again(
+    own_world: Any, restartable_nats: Any, accepted: Any, session_event: Any, eventually: Any
+) -> None:
+    """The first pieces are there. They do not mean that all recipients have theirs."""
+    people = ["alice", "bob", "carol", "dave", "leo", "mia"]
+    body = [{"session_id": "s1", "text": "hello"}]
+    async with own_world.running():
+        await own_world.announce(session_event("s1", 1, *people))
+        await own_world.settled(1)
+        await own_world.send(accepted("m1", to=None, msg_type=MsgType.GROUP_TEXT, body=body))
+        await own_world.settled(2)
+    state = await own_world.tests.stream_state(StreamName.OUT)
+    for lost in (state.last_seq, state.last_seq - 1):
+        await own_world.tests.answered(f"STREAM.MSG.DELETE.{StreamName.OUT}", seq=lost)
+    restartable_nats.stop()  # so that it forgets the ids of what is lost
+    restartable_nats.start()
+    await own_world.broker_is_back()
+
+    async def who_has_a_piece() -> list[str]:
+        pieces = [piece for piece in await own_world.pieces() if piece.envelope.msg_id == "m1"]
+        return sorted(one for piece in pieces for one in piece.recipients)
+
+    async def all_have_one() -> None:
+        assert await who_has_a_piece() == people[1:]
+
+    assert len(await who_has_a_piece()) < len(people) - 1
+    async with own_world.running():
+        await eventually(all_have_one)
+
+
+async def test_an_idle_store_that_starts_anew_publishes_nothing_again(
+    world: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        await world.send(accepted("m1"))
+        await world.settled(1)
+    published: list[Any] = []
+    broker = await world.connect("message-store")
+
+    async def publish_batch(items: Sequence[Outgoing]) -> None:
+        published.extend(items)
+
+    monkeypatch.setattr(broker, "publish_batch", publish_batch)
+    async with opened_archive(world) as archive:
+        await Publication(archive, broker, StoreMetrics(Metrics())).restore()
+    assert published == []
+
+
 async def test_a_stream_trimmed_up_to_a_confirmation_that_lost_its_tail_gets_it_again(
     own_world: Any, restartable_nats: Any, accepted: Any, eventually: Any
 ) -> None:
@@ -175,7 +225,7 @@ async def test_a_stream_trimmed_up_to_a_confirmation_that_lost_its_tail_gets_it_
 
 
 async def test_a_publish_that_fails_midway_is_completed_in_order(world: Any, accepted: Any, eventually: Any) -> None:
-    await world.limit_stream(StreamName.OUT, max_msgs=4)
+    await world.limit_stream(StreamName.OUT, max_msgs=8)  # two pieces each
     await world.send(*(accepted(f"m{i}") for i in range(10)))
     async with world.running():
 

@@ -26,7 +26,7 @@ async def test_a_session_is_made_written_to_and_changed_in_the_order_of_the_stre
     async with world.running():
         await world.settled(4)
     assert [event.recipients for event in await world.out()] == [
-        ["alice", "bob", "carol"], ["bob", "carol"], ["alice", "carol", "bob"], ["carol"],
+        ["alice", "bob", "carol"], ["bob", "carol"], ["alice", "bob", "carol"], ["carol"],
     ]  # fmt: skip
     rows = await world.rows()
     assert [(row["sender"], row["msg_id"], row["audience"], row["is_chat"]) for row in rows] == [

@@ -94,7 +94,7 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
     [
         (PartitionKeeper, "ensure", "partitions"),
         (Indexer, "run", "search index"),
-        (Trimmer, "trim", "trimming of TLIM_IN"),
+        (Trimmer, "trim", "trimming for message-store"),
         (store, "_note", "publication notes"),
         (store, "_catch_up", "changes of sessions"),
         (Gathering, "tell", "gathered receipts"),

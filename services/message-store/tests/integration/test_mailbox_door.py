@@ -14,6 +14,7 @@ from tlim_protocol.events import (
     MissedQuestion,
     StoredMessage,
 )
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.outages import BrokerUnavailable
@@ -86,15 +87,17 @@ async def test_what_was_missed_is_what_was_published_for_the_person(
 
 
 async def test_a_note_is_kept_by_the_store_and_known_to_the_next_one(world: Any, accepted: Any) -> None:
-    notes = [MailboxNote(user_id="bob", sessions=["s1"], is_new=True), MailboxNote(user_id="alice")]
+    notes = [MailboxNote(user_id="bob", sessions=["s1"], is_new=True), MailboxNote(user_id="dave")]
+    shard = delivery_shard("bob")
     async with world.running():
         await world.send(accepted("m1"))
         await world.settled(1)
-        answer = await world.bridge.request(Rpc.MAILBOX_NOTE, MailboxNotes(notes=notes).to_bytes())
+        answer = await world.bridge.request(Rpc.MAILBOX_NOTE, MailboxNotes(shard=shard, term=0, notes=notes).to_bytes())
         assert MailboxNoted.from_bytes(answer) == MailboxNoted()
     async with world.running():
-        answer = await world.bridge.request(Rpc.MAILBOX_LIVE, LiveQuestion().to_bytes())
-    assert LiveAnswer.from_bytes(answer) == LiveAnswer(people=[LivePerson(user_id="bob", sessions=["s1"])], more=False)
+        answer = await world.bridge.request(Rpc.MAILBOX_LIVE, LiveQuestion(shard=shard).to_bytes())
+    people = [LivePerson(user_id="bob", sessions=["s1"])]
+    assert LiveAnswer.from_bytes(answer) == LiveAnswer(people=people, more=False, term=1)
 
 
 async def test_the_largest_message_fits_into_an_answer_behind_a_page_of_others(world: Any, accepted: Any) -> None:
@@ -112,8 +115,8 @@ async def test_while_the_database_is_away_the_bridge_is_told_so_at_once(
     async with own_world.running():
         restartable_postgres.stop()
         for subject, question in (
-            (Rpc.MAILBOX_NOTE, MailboxNotes(notes=[MailboxNote(user_id="bob")])),
-            (Rpc.MAILBOX_LIVE, LiveQuestion()),
+            (Rpc.MAILBOX_NOTE, MailboxNotes(shard=0, term=0, notes=[MailboxNote(user_id="bob")])),
+            (Rpc.MAILBOX_LIVE, LiveQuestion(shard=0)),
             (Rpc.MAILBOX_MISSED, MissedQuestion(user_id="bob")),
         ):
             with pytest.raises(BrokerUnavailable, match=r"^tlim.rpc.mailbox"):

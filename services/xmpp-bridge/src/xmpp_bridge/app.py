@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
-from tlim_protocol.streams import BRIDGE_OUTBOX
+from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.streams import BRIDGE_OUTBOXES
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
@@ -23,6 +24,7 @@ from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.settings import Settings
+from xmpp_bridge.shards import Shard, Shards
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
 from xmpp_bridge.token_requests import TokenRequests
@@ -87,43 +89,41 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     )
     awaited = Awaited()
     app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
-    mailroom = Mailroom(
-        component, broker, addresses, app.state.metrics, timeout_s=settings.xmpp_timeout.total_seconds()
-    )
-    outbox = OutboxSubscriber(
-        component,
-        addresses,
-        awaited,
-        Backlog(broker),
-        app.state.metrics,
-        accept=settings.accept,
-        presence=mailroom,
-        culprits=Culprits(),
-        consumer=BRIDGE_OUTBOX.durable,
-        heard=pace.heard,
-    )
-    consumer = BatchConsumer(
-        broker, BRIDGE_OUTBOX, outbox.handle, prepare=component.connected, opened=mailroom.unsent.opened
-    )
+    culprits = Culprits()
+
+    def shard_of(number: int) -> Shard:
+        spec, timeout_s = BRIDGE_OUTBOXES[number], settings.xmpp_timeout.total_seconds()
+        mailroom = Mailroom(component, broker, addresses, app.state.metrics, shard=number, timeout_s=timeout_s)
+        outbox = OutboxSubscriber(
+            component,
+            addresses,
+            awaited,
+            Backlog(broker),
+            app.state.metrics,
+            accept=settings.accept,
+            presence=mailroom,
+            culprits=culprits,
+            consumer=spec.durable,
+            heard=pace.heard,
+        )
+        consumer = BatchConsumer(
+            broker, spec, outbox.handle, prepare=component.connected, opened=mailroom.unsent.opened
+        )
+        return Shard(mailroom, outbox, consumer)
+
+    shards = Shards([shard_of(number) for number in range(DELIVERY_SHARDS)])
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)
-    app.state.health.add("deliveries", consumer.ping)
-    app.state.health.add("mailboxes", mailroom.ping)
+    app.state.health.add("deliveries", shards.ping_deliveries)
+    app.state.health.add("mailboxes", shards.ping_mailboxes)
     requests = TokenRequests(app.state.token_desk, component, addresses)
-
-    def went_down() -> None:
-        consumer.go_back(outbox.connection_lost())
-        mailroom.went_down()
-
-    mailroom.start()
-    component.start(intake.take, requests.take, on_presence=mailroom.hear, on_up=mailroom.went_up, on_lost=went_down)
-    await consumer.start()
+    shards.start_mailrooms()
+    component.start(intake.take, requests.take, on_presence=shards.hear, on_up=shards.went_up, on_lost=shards.went_down)
+    await shards.start()
     try:
         yield
     finally:
-        # Without a connection the batch in hand cannot be finished: it would wait for a connection.
-        await (consumer.stop() if component.is_connected else consumer.abort())
-        await mailroom.stop()
+        await shards.stop(is_connected=component.is_connected)
         deadline = asyncio.get_running_loop().time() + settings.shutdown_grace.total_seconds()
         with suppress(TimeoutError, ComponentDown):
             async with asyncio.timeout_at(deadline):

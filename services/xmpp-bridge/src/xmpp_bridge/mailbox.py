@@ -1,13 +1,14 @@
-"""The mailboxes in message-store: questions over the broker, and notes that are written in order, and not lost."""
+"""A shard's mailboxes in message-store: questions over the broker, and notes that are written in order."""
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import (
     LiveAnswer,
     LiveQuestion,
     MailboxNote,
+    MailboxNoted,
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
@@ -43,30 +44,59 @@ async def ask_missed(store: Store, question: MissedQuestion) -> MissedAnswer:
     return MissedAnswer.from_bytes(await store.request(Rpc.MAILBOX_MISSED, question.to_bytes(), MISSED_WITHIN_S))
 
 
-async def ask_live(store: Store) -> dict[str, list[str]]:
-    """Return everybody who was present at the last note, and in which sessions. Raises Unavailable."""
+class Live(NamedTuple):
+    """A new term of a shard, and the sessions of each person of the shard that was present at the last note."""
+
+    term: int
+    people: dict[str, list[str]]
+
+
+class Outdated(Unavailable):
+    """Another bridge has begun a later term of the shard."""
+
+
+async def ask_live(store: Store, shard: int) -> Live:
+    """Begin a new term of the shard. Raises Unavailable when the store does not answer, or Outdated."""
     people: dict[str, list[str]] = {}
-    after, more = "", True
+    question, more = LiveQuestion(shard=shard, limit=PEOPLE), True
     while more:
-        question = LiveQuestion(after_user=after, limit=PEOPLE)
         answer = LiveAnswer.from_bytes(await store.request(Rpc.MAILBOX_LIVE, question.to_bytes()))
+        if answer.is_outdated:
+            raise Outdated(f"shard {shard} has another bridge")
         people.update((person.user_id, person.sessions) for person in answer.people)
         more = answer.more and bool(answer.people)
         after = answer.people[-1].user_id if answer.people else ""
-    return people
+        question = LiveQuestion(shard=shard, term=answer.term, after_user=after, limit=PEOPLE)
+    return Live(answer.term, people)
 
 
 class Notes:
-    """Writes notes into mailboxes, in the order in which they came. They wait while the store does not answer."""
+    """Writes notes into a shard's mailboxes, in the order in which they came.
 
-    def __init__(self, store: Store) -> None:
+    They wait while the store does not answer, and until the shard's term is known.
+    """
+
+    def __init__(self, store: Store, shard: int) -> None:
         self._store = store
+        self._shard = shard
+        self._term: int | None = None
         self._waiting: deque[MailboxNote] = deque()
         self._settled: tuple[int, int, int] | None = None  # how many notes go before it; seq; at
         self._added = self._written = 0
         self._news, self._progress = asyncio.Event(), asyncio.Condition()
         self._reason = ""
         self.background = Background("notes of mailboxes", self._run)
+
+    def begin(self, term: int) -> None:
+        """Write in this term from now on."""
+        self._term = term
+        self._reason = ""
+        self._news.set()
+
+    @property
+    def has_term(self) -> bool:
+        """Whether notes can be written."""
+        return self._term is not None
 
     def add(self, note: MailboxNote) -> None:
         """Have a note written."""
@@ -99,21 +129,34 @@ class Notes:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._waiting or self._settled:
+            while self._term is not None and (self._waiting or self._settled):
                 try:
-                    await cancellable(self._write())
+                    await cancellable(self._write(self._term))
+                except Outdated as error:
+                    self._reason = str(error)
+                    await self._drop()
                 except Unavailable as error:
                     self._reason = f"notes of mailboxes wait: {error}"
                     await asyncio.sleep(RETRY_S)
                 else:
                     self._reason = ""
 
-    async def _write(self) -> None:
+    async def _drop(self) -> None:
+        """Forget what waits: the bridge that has the shard now notes what is true."""
+        self._term, self._settled = None, None
+        self._waiting.clear()
+        async with self._progress:
+            self._written = self._added
+            self._progress.notify_all()
+
+    async def _write(self, term: int) -> None:
         notes = [self._waiting[place] for place in range(min(len(self._waiting), AT_A_TIME))]
         settled = self._settled if self._settled is not None and self._settled[0] <= self._written else None
         _, seq, at = settled or (0, None, None)
-        request = MailboxNotes(notes=notes, settled_seq=seq, settled_at=at)
-        await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes())
+        request = MailboxNotes(shard=self._shard, term=term, notes=notes, settled_seq=seq, settled_at=at)
+        answer = MailboxNoted.from_bytes(await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes()))
+        if answer.is_outdated:
+            raise Outdated(f"shard {self._shard} has another bridge")
         for _ in notes:
             self._waiting.popleft()
         if settled is not None and self._settled is settled:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from xml.etree.ElementTree import Element
 
+from tlim_protocol.identity import delivery_shard
 from tlim_runtime.background import Background, Repeated, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
@@ -16,7 +17,7 @@ from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Unsent
 from xmpp_bridge.mailbox import Notes, Store, ask_live
-from xmpp_bridge.presences import read_presence
+from xmpp_bridge.presences import Hello, read_presence
 from xmpp_bridge.translate import BridgeAddresses
 
 logger = get_logger(__name__)
@@ -31,7 +32,7 @@ RETRY_S = 1.0
 
 
 class Mailroom:
-    """Keeps the roll of who is present while there is a connection to the XMPP server.
+    """Keeps the roll of a delivery shard's people that are present, while there is a connection to the XMPP server.
 
     With a new connection the server's module says who is there. Then message-store is asked who was there before. Only
     after that anything is delivered (`settled`). A server without our module never says hello. Then everything is sent
@@ -45,6 +46,7 @@ class Mailroom:
         addresses: BridgeAddresses,
         metrics: Metrics,
         *,
+        shard: int,
         timeout_s: float,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -57,10 +59,12 @@ class Mailroom:
         self.turn = asyncio.Lock()
         """Held while a batch of live deliveries is on its way, or a portion of the slow lane."""
         self.unsent = Unsent()
-        self._notes = Notes(store)
+        self._shard = shard
+        self._notes = Notes(store, shard)
         self._catch_ups = CatchUps(
             store,
             component,
+            shard,
             notes=self._notes,
             turn=self.turn,
             unsent=self.unsent,
@@ -78,9 +82,8 @@ class Mailroom:
             Background("roll call", self._call_the_roll),
             Repeated("what is handed over", self._note_settled, 1.0),
         )
-        metrics.gauge("tlim_bridge_people_present", "People with at least one session").set_function(
-            lambda: self.roll.present
-        )
+        present = metrics.gauge("tlim_bridge_people_present", "People with at least one session", ("shard",))
+        present.labels(str(shard)).set_function(lambda: self.roll.present)
 
     def start(self) -> None:
         """Begin."""
@@ -104,7 +107,7 @@ class Mailroom:
     def hear(self, presence: Element) -> None:
         """Take a `<presence>` of the component's stream."""
         sign = read_presence(presence, self._addresses)
-        if sign is not None:
+        if isinstance(sign, Hello) or (sign is not None and delivery_shard(sign.user_id) == self._shard):
             self.roll.hear(sign)
 
     def went_up(self) -> None:
@@ -156,15 +159,17 @@ class Mailroom:
     async def _settle(self) -> None:
         connection = self._connection
         await self._component.barrier()  # the server answers behind the last of those who are there
-        live = {}
+        live: dict[str, list[str]] = {}
         if self.roll.is_kept:
-            await self._notes.written()
-            live = await ask_live(self._store)
+            if self._notes.has_term:
+                await self._notes.written()
+            term, live = await ask_live(self._store, self._shard)
+            self._notes.begin(term)
         if self._connection == connection:
             self.roll.settle(live)
             self._up.clear()
             self._settled.set()
-            logger.info("the roll is called", people=self.roll.present, is_kept=self.roll.is_kept)
+            logger.info("the roll is called", shard=self._shard, people=self.roll.present, is_kept=self.roll.is_kept)
 
     async def _note_settled(self) -> None:
         if not self.roll.is_kept:

@@ -84,14 +84,16 @@ class SenderPace:
                 if event.code in _NOTHING_NAMED:
                     self._messages.hit(event.sender, COST_OF_NOTHING)
             elif REGISTRY[event.envelope.msg_type].effect is Effect.NOTICE:
-                self._people[event.envelope.body[0]["session_id"], Effect.CHAT] = len(event.recipients)
+                self._people[event.envelope.body[0]["session_id"], Effect.CHAT] = event.reach
             else:
                 self._learn(event)
 
     def _learn(self, event: StoredMessage) -> None:
-        envelope, people = event.envelope, len(event.recipients)
+        if not event.tells_sender:
+            return  # a piece for people of another shard
+        envelope, people = event.envelope, event.reach
         was_unpriced = self._is_priced_now(envelope.msg_from, envelope.msg_id)
-        if envelope.session_id is None or not (event.is_news and event.tells_sender):
+        if envelope.session_id is None or not event.is_news:
             return  # one person is the price of whatever is not remembered
         was_unknown = _audience(envelope) not in self._people
         self._people[_audience(envelope)] = people

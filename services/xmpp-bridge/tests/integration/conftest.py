@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ from tlim_protocol.events import (
     MissedAnswer,
     MissedQuestion,
     OutEvent,
+    RejectedMessage,
     SeqsAnswer,
     SeqsQuestion,
     StoredMessage,
     UserMeet,
     UsersKnown,
 )
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOX, StreamName
-from tlim_protocol.subjects import Rpc, out_message_id, subject_out
+from tlim_protocol.streams import BRIDGE_OUTBOXES, StreamName
+from tlim_protocol.subjects import Rpc, out_message_id, piece_message_id, subject_of_shard
 from tlim_runtime.broker import Broker
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.app import create_app
@@ -193,9 +196,13 @@ class Mailboxes:
     log: list[StoredMessage] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
     live: dict[str, list[str]] = field(default_factory=dict)
+    terms: dict[int, int] = field(default_factory=dict)
 
     async def note(self, data: bytes) -> bytes:
-        for note in MailboxNotes.from_bytes(data).notes:
+        request = MailboxNotes.from_bytes(data)
+        if request.term != self.terms.get(request.shard):
+            return MailboxNoted(is_outdated=True).to_bytes()
+        for note in request.notes:
             self.live[note.user_id] = note.sessions
             self.taken[note.user_id] = max(self.taken.get(note.user_id, 0), note.taken or 0)
         return MailboxNoted().to_bytes()
@@ -205,9 +212,14 @@ class Mailboxes:
         assert self.live.get(user_id)
 
     async def who_was_live(self, data: bytes) -> bytes:
-        assert LiveQuestion.from_bytes(data).after_user == ""
-        people = [LivePerson(user_id=name, sessions=sessions) for name, sessions in self.live.items() if sessions]
-        return LiveAnswer(people=people, more=False).to_bytes()
+        question = LiveQuestion.from_bytes(data)
+        assert question.after_user == ""
+        self.terms[question.shard] = term = self.terms.get(question.shard, 0) + 1
+        people = [
+            LivePerson(user_id=name, sessions=sessions)
+            for name, sessions in self.live.items() if sessions and delivery_shard(name) == question.shard
+        ]  # fmt: skip
+        return LiveAnswer(people=people, more=False, term=term).to_bytes()
 
     async def missed(self, data: bytes) -> bytes:
         if not self.recalls.is_up:
@@ -311,12 +323,29 @@ class World:
         for event in events:
             if isinstance(event, StoredMessage):
                 self.mailboxes.log.append(event)
-            kind = event.envelope.msg_type if isinstance(event, StoredMessage) else event.msg_type
-            await self.broker.publish(subject_out(kind, "any"), event.to_bytes(), out_message_id(event))
+            for shard, piece in pieces_of(event).items():
+                kind = piece.envelope.msg_type if isinstance(piece, StoredMessage) else piece.msg_type
+                message_id = piece_message_id(out_message_id(event), shard)
+                await self.broker.publish(subject_of_shard(kind, shard), piece.to_bytes(), message_id)
 
     async def all_acknowledged(self) -> None:
-        info = await self.broker.api(f"CONSUMER.INFO.{StreamName.OUT}.{BRIDGE_OUTBOX.durable}")
-        assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+        for spec in BRIDGE_OUTBOXES:
+            info = await self.broker.api(f"CONSUMER.INFO.{StreamName.OUT}.{spec.durable}")
+            assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
+def pieces_of(event: OutEvent) -> dict[int, OutEvent]:
+    """The pieces in which the store says it, by delivery shard: the sender's first."""
+    if isinstance(event, RejectedMessage):
+        return {delivery_shard(event.sender): event}
+    people = sorted(event.recipients, key=delivery_shard)
+    told = {shard: list(names) for shard, names in groupby(people, key=delivery_shard)}
+    sender = delivery_shard(event.envelope.msg_from)
+    others = {"reply_to": None, "tells_sender": False}
+    pieces: dict[int, OutEvent] = {sender: event.model_copy(update={"recipients": told.pop(sender, [])})}
+    for shard, names in told.items():
+        pieces[shard] = event.model_copy(update={"recipients": names, **others})
+    return pieces
 
 
 @pytest_asyncio.fixture

@@ -97,7 +97,7 @@ async def test_poison_is_put_aside_and_its_neighbours_are_delivered(world: Any, 
     async with world.ready_bridge():
         bob = await world.login("bob")
         await world.publish(stored(1))
-        await world.broker.publish(subject_out(MsgType.TEXT, "any"), b"nonsense", "poison")
+        await world.broker.publish(subject_out(MsgType.TEXT, "bob"), b"nonsense", "poison")
         await world.publish(stored(2))
         assert [(await bob.expect(Delivered)).seq for _ in range(2)] == [101, 102]
         await eventually(world.all_acknowledged)

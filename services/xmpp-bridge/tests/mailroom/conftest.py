@@ -83,6 +83,7 @@ class Log:
         self.rows: list[StoredMessage] = []
         self.mailboxes: defaultdict[str, Mailbox] = defaultdict(Mailbox)
         self.settled = (0, 0.0)
+        self.term = 0
         self.is_up = True
 
     def commit(self, recipients: Sequence[str], conversation: str) -> StoredMessage:
@@ -115,6 +116,8 @@ class Log:
         if subject == Rpc.MESSAGE_RECALLED:
             return SeqsAnswer(seqs=[]).to_bytes()
         notes = MailboxNotes.from_bytes(payload)
+        if notes.term != self.term:
+            return MailboxNoted(is_outdated=True).to_bytes()
         if notes.settled_seq is not None and notes.settled_at is not None and notes.settled_seq > self.settled[0]:
             self.settled = notes.settled_seq, notes.settled_at / 1_000
         for note in notes.notes:
@@ -136,9 +139,13 @@ class Log:
         box.sessions, box.live_since = note.sessions, None
 
     def _live(self, question: LiveQuestion) -> LiveAnswer:
+        if question.term is None:
+            self.term += 1
+        elif question.term != self.term:
+            return LiveAnswer(people=[], more=False, term=self.term, is_outdated=True)
         names = sorted(name for name, box in self.mailboxes.items() if box.sessions and name > question.after_user)
         people = [LivePerson(user_id=name, sessions=self.mailboxes[name].sessions) for name in names[:2]]
-        return LiveAnswer(people=people, more=len(names) > 2)
+        return LiveAnswer(people=people, more=len(names) > 2, term=self.term)
 
     def _missed(self, question: MissedQuestion) -> MissedAnswer:
         after = self.mailboxes[question.user_id].taken if question.after is None else question.after

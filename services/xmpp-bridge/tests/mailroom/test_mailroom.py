@@ -23,7 +23,8 @@ from xmpp_bridge.translate import Accept, BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
 EPOCH = 1_800_000_000.0
-PEOPLE = ["ann", "bob", "cem", "dan"]
+PEOPLE = ["bob", "cat", "deb", "ida"]  # of one shard
+SHARD = 0
 CONVERSATIONS = ["s1", "s2", "s3"]
 SEEDS = range(4)
 STEPS = 120
@@ -57,8 +58,9 @@ class Bridge:
         self.line = parts.Line(server, chance)
         clock = asyncio.get_running_loop().time
         self.mailroom = Mailroom(
-            self.line, log, ADDRESSES, Metrics(), timeout_s=15, clock=lambda: EPOCH + clock(), monotonic=clock
-        )
+            self.line, log, ADDRESSES, Metrics(), shard=SHARD, timeout_s=15, clock=lambda: EPOCH + clock(),
+            monotonic=clock,
+        )  # fmt: skip
         self.outbox = OutboxSubscriber(
             self.line,
             ADDRESSES,
@@ -109,7 +111,7 @@ class Bridge:
             if not batch:
                 await asyncio.sleep(0.01)
                 continue
-            subject = subject_out(MsgType.GROUP_TEXT, "s")
+            subject = subject_out(MsgType.GROUP_TEXT, PEOPLE[0])
             incoming = [Incoming(subject, row.to_bytes(), row.seq, received_at=2**60) for row in batch]
             place = batch[-1].seq
             self._stream.delivered = max(self._stream.delivered, place)

@@ -2,7 +2,9 @@
 
 import asyncio
 
+import pytest
 from tlim_protocol.events import MailboxNote, MailboxNoted, MailboxNotes
+from tlim_protocol.identity import delivery_shard
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.mailbox import Notes
 from xmpp_bridge.mailroom import HandedOver
@@ -13,6 +15,7 @@ class Store:
 
     def __init__(self) -> None:
         self.is_up = False
+        self.is_outdated = False
         self.asked = asyncio.Event()
         self.taken: list[MailboxNotes] = []
 
@@ -21,24 +24,27 @@ class Store:
         self.asked.set()
         if not self.is_up:
             raise Unavailable("the store is away")
+        if self.is_outdated:
+            return MailboxNoted(is_outdated=True).to_bytes()
         self.taken.append(MailboxNotes.from_bytes(payload))
         return MailboxNoted().to_bytes()
 
 
 async def test_who_left_while_the_store_was_away_is_noted_before_what_was_handed_over_since() -> None:
     store = Store()
-    notes = Notes(store)
+    notes = Notes(store, delivery_shard("bob"))
+    notes.begin(1)
     notes.background.start()
     notes.add(MailboxNote(user_id="bob"))
     await store.asked.wait()
     notes.settle(100, 1_000)
     store.is_up = True
-    notes.add(MailboxNote(user_id="cem"))
+    notes.add(MailboxNote(user_id="cat"))
     await notes.written()
-    notes.add(MailboxNote(user_id="dan"))
+    notes.add(MailboxNote(user_id="deb"))
     await notes.written()
     await notes.background.stop()
-    assert [[note.user_id for note in one.notes] for one in store.taken if one.settled_seq is None] == [["bob", "cem"]]
+    assert [[note.user_id for note in one.notes] for one in store.taken if one.settled_seq is None] == [["bob", "cat"]]
     assert [one.settled_seq for one in store.taken if one.settled_seq is not None] == [100]
 
 
@@ -53,3 +59,27 @@ def test_what_was_handed_over_before_the_connection_was_lost_does_not_count_unti
     assert handed_over.before(180) is None
     now = 350.0
     assert handed_over.before(180) == 7
+
+
+async def test_notes_wait_for_a_term_and_are_dropped_when_another_bridge_has_begun_a_later_one() -> None:
+    store = Store()
+    store.is_up = True
+    notes = Notes(store, delivery_shard("bob"))
+    notes.background.start()
+    notes.add(MailboxNote(user_id="bob"))
+    notes.settle(100, 1_000)
+    notes.begin(7)
+    await notes.written()
+    assert [(one.term, len(one.notes)) for one in store.taken][:1] == [(7, 1)]
+    store.is_outdated = True
+    notes.add(MailboxNote(user_id="cat"))
+    await notes.written()
+    with pytest.raises(Unavailable, match="another bridge"):
+        await notes.ping()
+    store.is_outdated = False
+    notes.begin(9)
+    notes.add(MailboxNote(user_id="deb"))
+    await notes.written()
+    await notes.ping()
+    await notes.background.stop()
+    assert [(one.term, note.user_id) for one in store.taken for note in one.notes] == [(7, "bob"), (9, "deb")]

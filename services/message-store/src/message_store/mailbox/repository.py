@@ -7,16 +7,22 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.events import LivePerson, MailboxNote
+from tlim_protocol.identity import delivery_shard
+
+_TERM = text("SELECT term FROM delivery_shards WHERE shard = :shard FOR UPDATE")
+
+_BEGIN_TERM = text("UPDATE delivery_shards SET term = term + 1 WHERE shard = :shard RETURNING term")
 
 _SETTLE = text("""
-    UPDATE delivery SET settled_seq = greatest(settled_seq, :seq), settled_at = greatest(settled_at, :at)
-    WHERE settled_seq < :seq OR settled_at < :at""")
+    UPDATE delivery_shards SET settled_seq = greatest(settled_seq, :seq), settled_at = greatest(settled_at, :at)
+    WHERE shard = :shard AND (settled_seq < :seq OR settled_at < :at)""")
 
 # Every transaction locks rows in the order of user ids, so two of them never wait for each other. DO UPDATE locks a row
 # that is there, and WHERE false leaves it as it is.
 _LOCK = text("""
-    INSERT INTO mailboxes (user_id, taken_seq)
-    SELECT user_id, start_seq FROM unnest(CAST(:user_ids AS text[])) AS noted (user_id), delivery ORDER BY user_id
+    INSERT INTO mailboxes (user_id, taken_seq, shard)
+    SELECT user_id, start_seq, :shard FROM unnest(CAST(:user_ids AS text[])) AS noted (user_id), delivery
+    ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id WHERE false""")
 
 # greatest() and least() leave out NULLs. A seq that no row has yet is a mistake: a mailbox that stands there would skip
@@ -28,15 +34,16 @@ _NOTE = text("""
             WHEN note.taken IS NOT NULL THEN least(note.taken, newest_seq)
             WHEN live_since <= settled_at THEN least(settled_seq, newest_seq) END)),
         sessions = note.sessions,
+        shard = delivery_shards.shard,
         live_since = CASE WHEN note.is_new THEN :now WHEN note.is_live THEN coalesce(live_since, :now) END
-    FROM delivery, (SELECT coalesce(max(seq), 0) AS newest_seq FROM messages) AS log,
+    FROM delivery_shards, (SELECT coalesce(max(seq), 0) AS newest_seq FROM messages) AS log,
         json_to_recordset(CAST(:notes AS json)) AS note (
             user_id text, sessions text[], is_live boolean, is_new boolean, taken numeric, at_most numeric)
-    WHERE mailboxes.user_id = note.user_id""")
+    WHERE mailboxes.user_id = note.user_id AND delivery_shards.shard = :shard""")
 
 _LIVE = text("""
     SELECT user_id, sessions FROM mailboxes
-    WHERE sessions <> '{}' AND user_id > :after ORDER BY user_id LIMIT :limit""")
+    WHERE sessions <> '{}' AND shard = :shard AND user_id > :after ORDER BY user_id LIMIT :limit""")
 
 _STANDING = text("""
     SELECT coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq) AS taken,
@@ -45,8 +52,9 @@ _STANDING = text("""
 
 # A device that has nothing new asks again and again. Then no row passes WHERE, and nothing is written or locked.
 _MOVE = text("""
-    INSERT INTO mailboxes (user_id, taken_seq)
-    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT coalesce(max(seq), 0) FROM messages)))
+    INSERT INTO mailboxes (user_id, taken_seq, shard)
+    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT coalesce(max(seq), 0) FROM messages))),
+           :shard
     FROM delivery
     WHERE :up_to > coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq)
     ON CONFLICT (user_id) DO UPDATE SET taken_seq = excluded.taken_seq
@@ -66,18 +74,26 @@ class Mailboxes:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def settle(self, seq: int, at: int) -> None:
-        """Note that everything up to `seq` had been handed to the XMPP server at `at`; only newer values count.
+    async def term(self, shard: int) -> int:
+        """Return the shard's term. It stays what it is until the commit.
 
-        Call it before `lock`, so that all transactions lock in one order.
+        Call it, or `begin_term`, before everything else: so all transactions lock in one order.
         """
-        await self._session.execute(_SETTLE, {"seq": seq, "at": at})
+        return int((await self._session.execute(_TERM, {"shard": shard})).scalar_one())
 
-    async def lock(self, user_ids: Collection[str]) -> None:
-        """Lock the rows of these people until the commit; people without a row get one."""
-        await self._session.execute(_LOCK, {"user_ids": list(user_ids)})
+    async def begin_term(self, shard: int) -> int:
+        """Begin the next term of the shard, and return it."""
+        return int((await self._session.execute(_BEGIN_TERM, {"shard": shard})).scalar_one())
 
-    async def note(self, notes: Sequence[MailboxNote], now: int) -> None:
+    async def settle(self, shard: int, seq: int, at: int) -> None:
+        """Note that the XMPP server had the shard's deliveries up to `seq` at `at`; only newer values count."""
+        await self._session.execute(_SETTLE, {"shard": shard, "seq": seq, "at": at})
+
+    async def lock(self, shard: int, user_ids: Collection[str]) -> None:
+        """Lock the rows of these people of a shard until the commit; people without a row get one."""
+        await self._session.execute(_LOCK, {"shard": shard, "user_ids": list(user_ids)})
+
+    async def note(self, shard: int, notes: Sequence[MailboxNote], now: int) -> None:
         """Apply notes about different people, whose rows are locked, at the time `now` (epoch milliseconds)."""
         values = [
             {
@@ -87,11 +103,11 @@ class Mailboxes:
             }
             for note in notes
         ]  # fmt: skip
-        await self._session.execute(_NOTE, {"notes": json.dumps(values), "now": now})
+        await self._session.execute(_NOTE, {"shard": shard, "notes": json.dumps(values), "now": now})
 
-    async def live(self, after_user: str, limit: int) -> list[LivePerson]:
-        """Return up to `limit` people with sessions, by user id, after `after_user`."""
-        found = await self._session.execute(_LIVE, {"after": after_user, "limit": limit})
+    async def live(self, shard: int, after_user: str, limit: int) -> list[LivePerson]:
+        """Return up to `limit` people of the shard with sessions, by user id, after `after_user`."""
+        found = await self._session.execute(_LIVE, {"shard": shard, "after": after_user, "limit": limit})
         return [LivePerson(user_id=user_id, sessions=sessions) for user_id, sessions in found]
 
     async def standing(self, user_id: str) -> Standing:
@@ -100,4 +116,5 @@ class Mailboxes:
 
     async def move(self, user_id: str, up_to: int) -> None:
         """Note that the person has everything up to seq `up_to`; a mailbox never moves back by it."""
-        await self._session.execute(_MOVE, {"user_id": user_id, "up_to": up_to})
+        values = {"user_id": user_id, "up_to": up_to, "shard": delivery_shard(user_id)}
+        await self._session.execute(_MOVE, values)

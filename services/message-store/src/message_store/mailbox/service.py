@@ -8,6 +8,7 @@ from tlim_protocol.events import (
     LivePerson,
     LiveQuestion,
     MailboxNote,
+    MailboxNoted,
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
@@ -41,15 +42,18 @@ WITHOUT_RECEIPTS = 1_000
 class NotedTables(Protocol):
     """Where notes are written (repository.Mailboxes)."""
 
-    async def settle(self, seq: int, at: int, /) -> None: ...
-    async def lock(self, user_ids: Sequence[str], /) -> None: ...
-    async def note(self, notes: Sequence[MailboxNote], now: int, /) -> None: ...
+    async def term(self, shard: int, /) -> int: ...
+    async def settle(self, shard: int, seq: int, at: int, /) -> None: ...
+    async def lock(self, shard: int, user_ids: Sequence[str], /) -> None: ...
+    async def note(self, shard: int, notes: Sequence[MailboxNote], now: int, /) -> None: ...
 
 
 class LiveTables(Protocol):
     """Where it stands who is present (repository.Mailboxes)."""
 
-    async def live(self, after_user: str, limit: int, /) -> list[LivePerson]: ...
+    async def term(self, shard: int, /) -> int: ...
+    async def begin_term(self, shard: int, /) -> int: ...
+    async def live(self, shard: int, after_user: str, limit: int, /) -> list[LivePerson]: ...
 
 
 class MissedLog(Protocol):
@@ -68,14 +72,18 @@ class Extent(NamedTuple):
     is_cut: bool
 
 
-async def take_notes(tables: NotedTables, request: MailboxNotes, now: int) -> None:
-    """Apply the notes in their order, at the time `now` (epoch milliseconds)."""
+async def take_notes(tables: NotedTables, request: MailboxNotes, now: int) -> MailboxNoted:
+    """Apply the notes in their order, at the time `now` (epoch milliseconds), if they are of the shard's term."""
+    shard = request.shard
+    if await tables.term(shard) != request.term:
+        return MailboxNoted(is_outdated=True)
     if request.settled_seq is not None and request.settled_at is not None:
-        await tables.settle(request.settled_seq, request.settled_at)
+        await tables.settle(shard, request.settled_seq, request.settled_at)
     if request.notes:
-        await tables.lock(list(dict.fromkeys(note.user_id for note in request.notes)))
+        await tables.lock(shard, list(dict.fromkeys(note.user_id for note in request.notes)))
     for notes in rounds(request.notes):
-        await tables.note(notes, now)
+        await tables.note(shard, notes, now)
+    return MailboxNoted()
 
 
 def rounds(notes: Sequence[MailboxNote]) -> Iterator[list[MailboxNote]]:
@@ -94,15 +102,19 @@ def rounds(notes: Sequence[MailboxNote]) -> Iterator[list[MailboxNote]]:
 
 
 async def list_live(tables: LiveTables, question: LiveQuestion) -> LiveAnswer:
-    """Return the next people who were present at the last note."""
-    found = await tables.live(question.after_user, question.limit + 1)
-    return LiveAnswer(people=found[: question.limit], more=len(found) > question.limit)
+    """Return the next people of a shard that were present at the last note; without a term a new one begins."""
+    shard, asked = question.shard, question.term
+    term = await (tables.begin_term(shard) if asked is None else tables.term(shard))
+    if asked is not None and asked != term:
+        return LiveAnswer(people=[], more=False, term=term, is_outdated=True)
+    found = await tables.live(shard, question.after_user, question.limit + 1)
+    return LiveAnswer(people=found[: question.limit], more=len(found) > question.limit, term=term)
 
 
 def half_of_people(answer: LiveAnswer) -> LiveAnswer | None:
     """Return the first half of an answer that is too large to be sent; None: a single person cannot be halved."""
     people = answer.people[: len(answer.people) // 2]
-    return LiveAnswer(people=people, more=True) if people else None
+    return answer.model_copy(update={"people": people, "more": True}) if people else None
 
 
 async def read_missed(tables: MissedLog, question: MissedQuestion) -> MissedAnswer:

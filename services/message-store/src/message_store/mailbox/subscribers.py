@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tlim_protocol.events import LiveAnswer, LiveQuestion, MailboxNoted, MailboxNotes, MissedAnswer, MissedQuestion
+from tlim_protocol.events import LiveAnswer, LiveQuestion, MailboxNotes, MissedAnswer, MissedQuestion
 from tlim_runtime.broker import Broker, Responder
 from tlim_runtime.database import Database
 
@@ -18,7 +18,7 @@ from message_store.mailbox.service import (
     read_missed,
     take_notes,
 )
-from message_store.publication import HEADERS
+from message_store.pieces import HEADERS
 
 A = TypeVar("A", LiveAnswer, MissedAnswer)
 
@@ -33,8 +33,8 @@ def note_responder(database: Database) -> Responder:
     async def answer(data: bytes) -> bytes:
         request = MailboxNotes.from_bytes(data)
         async with database.session() as session:
-            await take_notes(Mailboxes(session), request, time.time_ns() // 1_000_000)
-        return MailboxNoted().to_bytes()
+            answer = await take_notes(Mailboxes(session), request, time.time_ns() // 1_000_000)
+        return answer.to_bytes()
 
     return answer
 

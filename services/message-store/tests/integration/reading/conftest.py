@@ -24,12 +24,13 @@ from tlim_protocol.events import (
     LivePerson,
     LiveQuestion,
     MailboxNote,
+    MailboxNoted,
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
     StoredMessage,
 )
-from tlim_protocol.identity import conversation_of_users
+from tlim_protocol.identity import DELIVERY_SHARDS, conversation_of_users, delivery_shard
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
 from tlim_runtime.auth import TokenVerifier
@@ -261,24 +262,37 @@ class Mailroom:
         server: Any = Server()
         self.database = database
         self.server = server
-        self._note = note_responder(database)
+        self.terms = [0] * DELIVERY_SHARDS
+        self.note_bytes = note_responder(database)
         self._live = live_responder(database, server)
         self.answer_missed = missed_responder(database, server)
 
     async def note(self, *notes: MailboxNote, **settled: int) -> None:
-        assert await self._note(MailboxNotes(notes=list(notes), **settled).to_bytes()) == b"{}"
+        """Write notes about people of any shards."""
+        for shard in range(DELIVERY_SHARDS):
+            of_it = [note for note in notes if delivery_shard(note.user_id) == shard]
+            if of_it or settled:
+                assert not (await self.note_in(shard, *of_it, **settled)).is_outdated
 
-    async def live(self, **question: Any) -> LiveAnswer:
-        return LiveAnswer.from_bytes(await self._live(LiveQuestion(**question).to_bytes()))
+    async def note_in(self, shard: int, *notes: MailboxNote, term: int | None = None, **settled: int) -> MailboxNoted:
+        term = self.terms[shard] if term is None else term
+        request = MailboxNotes(shard=shard, term=term, notes=list(notes), **settled)
+        return MailboxNoted.from_bytes(await self.note_bytes(request.to_bytes()))
+
+    async def live(self, shard: int, **question: Any) -> LiveAnswer:
+        return LiveAnswer.from_bytes(await self._live(LiveQuestion(shard=shard, **question).to_bytes()))
 
     async def present(self, limit: int = 1_000) -> list[LivePerson]:
-        """Everybody who is present, page by page."""
+        """Everybody who is present, page by page; a new term of every shard begins."""
         people: list[LivePerson] = []
-        answer = LiveAnswer(people=[], more=True)
-        while answer.more:
-            answer = await self.live(after_user=people[-1].user_id if people else "", limit=limit)
+        for shard in range(DELIVERY_SHARDS):
+            answer = await self.live(shard, limit=limit)
+            self.terms[shard] = answer.term
             people += answer.people
-        return people
+            while answer.more:
+                answer = await self.live(shard, term=answer.term, after_user=people[-1].user_id, limit=limit)
+                people += answer.people
+        return sorted(people, key=lambda person: person.user_id)
 
     async def page(self, user_id: str, **question: Any) -> MissedAnswer:
         question_bytes = MissedQuestion(user_id=user_id, **question).to_bytes()

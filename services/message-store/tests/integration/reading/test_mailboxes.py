@@ -1,6 +1,7 @@
 """Notes about mailboxes: where each stands, who is present; the same note twice changes nothing."""
 
 import asyncio
+import json
 import time
 from itertools import count
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tlim_protocol.events import MailboxNote
+from tlim_protocol.identity import delivery_shard
 
 
 def now_ms() -> int:
@@ -158,13 +160,13 @@ async def test_notes_of_two_bridges_at_once_about_the_same_people_all_count(
     mailroom: Any, log: Any, database_url: str, eventually: Any
 ) -> None:
     """Both wait for one row in the middle: if each had locked its own half, neither could go on."""
-    people = ["ann", "ben", "cid"]
+    people = ["ann", "bo", "nat"]  # of one shard
     newest = await log.direct("bob", "alice")
     await mailroom.note(*[MailboxNote(user_id=one) for one in people])
     blocker = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     blocking = blocker.transaction()
     await blocking.start()
-    await blocker.execute("SELECT FROM mailboxes WHERE user_id = 'ben' FOR UPDATE")
+    await blocker.execute("SELECT FROM mailboxes WHERE user_id = 'bo' FOR UPDATE")
 
     async def note(order: list[str]) -> None:
         present = [MailboxNote(user_id=one, sessions=["s1"]) for one in order]
@@ -214,7 +216,7 @@ async def test_notes_that_are_repeated_because_no_answer_came_change_nothing_mor
     mailroom: Any, log: Any, batches: list[list[dict[str, Any]]], settled: list[tuple[int, int] | None], times: int
 ) -> None:
     once, repeated = (f"{name}{next(EXAMPLES)}" for name in ("ann", "ben"))
-    await log.connection.execute("UPDATE delivery SET settled_seq = 0, settled_at = 0")
+    await log.connection.execute("UPDATE delivery_shards SET settled_seq = 0, settled_at = 0")
     while await log.direct("bob", "alice") < 10:  # so that no seq of a note is newer than the log
         pass
     for batch, what in zip(batches, settled, strict=False):
@@ -228,3 +230,83 @@ async def test_notes_that_are_repeated_because_no_answer_came_change_nothing_mor
                 await mailroom.note(*notes, **to_settle)
     rows = {row[0]: (row[1], row[2], row[3] is None) for row in await written(log)}
     assert rows.get(once) == rows.get(repeated)
+
+
+async def test_every_bridge_that_takes_a_shard_over_gets_a_term_of_its_own(mailroom: Any) -> None:
+    answers = await asyncio.gather(*(mailroom.live(3) for _ in range(5)))
+    assert sorted(answer.term for answer in answers) == [1, 2, 3, 4, 5]
+    assert (await mailroom.live(4)).term == 1
+
+
+async def test_a_note_of_an_outdated_term_changes_nothing(mailroom: Any, log: Any, fill: Any) -> None:
+    seqs = await fill()
+    shard = delivery_shard("alice")
+    earlier = (await mailroom.live(shard)).term
+    note = MailboxNote(user_id="alice", sessions=["s1"])
+    assert not (await mailroom.note_in(shard, note, term=earlier)).is_outdated
+    later = (await mailroom.live(shard)).term
+    before = await written(log)
+    gone = MailboxNote(user_id="alice", taken=seqs[-1])
+    answer = await mailroom.note_in(shard, gone, term=earlier, settled_seq=seqs[-1], settled_at=now_ms())
+    assert answer.is_outdated
+    assert await written(log) == before
+    assert await log.connection.fetchval("SELECT max(settled_seq) FROM delivery_shards") == 0
+    assert not (await mailroom.note_in(shard, gone, term=later)).is_outdated
+    assert await written(log) == [("alice", seqs[-1], [], None)]
+
+
+async def test_a_list_of_who_is_present_ends_when_another_bridge_takes_the_shard_over(mailroom: Any) -> None:
+    shard, people = 3, ["ann", "bo", "nat"]
+    await mailroom.note_in(shard, *[MailboxNote(user_id=one, sessions=["s1"]) for one in people])
+    first = await mailroom.live(shard, limit=1)
+    assert ([one.user_id for one in first.people], first.more) == (["ann"], True)
+    await mailroom.live(shard)
+    rest = await mailroom.live(shard, term=first.term, after_user="ann")
+    assert (rest.people, rest.more, rest.is_outdated) == ([], False, True)
+
+
+async def test_a_bridge_that_takes_over_sees_the_notes_that_were_being_written(
+    mailroom: Any, log: Any, database_url: str, eventually: Any
+) -> None:
+    """The note waits for a row, and the question waits for the note: it cannot list people as they were before."""
+    shard = delivery_shard("alice")
+    await mailroom.note(MailboxNote(user_id="alice"))
+    blocker = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    blocking = blocker.transaction()
+    await blocking.start()
+    await blocker.execute("SELECT FROM mailboxes FOR UPDATE")
+
+    async def waiting(count: int) -> None:
+        assert await log.connection.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted") == count
+
+    note = asyncio.ensure_future(mailroom.note(MailboxNote(user_id="alice", sessions=["s1"])))
+    await eventually(lambda: waiting(1))
+    question = asyncio.ensure_future(mailroom.live(shard))
+    await eventually(lambda: waiting(2))
+    await blocking.rollback()
+    await blocker.close()
+    await note
+    assert [one.user_id for one in (await question).people] == ["alice"]
+
+
+async def test_a_request_with_a_note_of_another_shard_is_refused_whole(mailroom: Any, log: Any) -> None:
+    notes = [{"user_id": "bob", "sessions": ["s1"]}, {"user_id": "alice", "sessions": ["s1"]}]
+    request = json.dumps({"shard": delivery_shard("bob"), "term": 0, "notes": notes})
+    with pytest.raises(ValueError, match="whose shard is not"):
+        await mailroom.note_bytes(request.encode())
+    assert await written(log) == []
+
+
+async def test_what_has_settled_in_one_shard_says_nothing_of_another(mailroom: Any, log: Any, fill: Any) -> None:
+    seqs = await fill()
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="bob", sessions=["s1"]))
+    await mailroom.note_in(delivery_shard("bob"), settled_seq=seqs[4], settled_at=now_ms() + 1_000)
+    await mailroom.note(MailboxNote(user_id="alice"), MailboxNote(user_id="bob"))
+    assert await written(log) == [("alice", 0, [], None), ("bob", seqs[4], [], None)]
+
+
+async def test_a_person_noted_by_the_release_before_counts_as_gone_until_the_next_note(mailroom: Any, log: Any) -> None:
+    await log.connection.execute("INSERT INTO mailboxes (user_id, taken_seq, sessions) VALUES ('alice', 0, '{s1}')")
+    assert await mailroom.present() == []
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s2"]))
+    assert [(one.user_id, one.sessions) for one in await mailroom.present()] == [("alice", ["s2"])]

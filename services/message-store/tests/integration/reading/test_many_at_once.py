@@ -10,6 +10,7 @@ import asyncpg
 from message_store.app import create_app
 from message_store.mailbox.subscribers import MISSED_AT_ONCE
 from tlim_protocol.events import MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion, SeqsAnswer, SeqsQuestion
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.turns import WAITING
 
@@ -53,7 +54,8 @@ async def test_a_whole_office_that_logs_in_holds_up_no_other_question(
             await eventually(questions_wait)
             answer = await world.bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=[1]).to_bytes())
             assert SeqsAnswer.from_bytes(answer).seqs == []
-            note = MailboxNotes(notes=[MailboxNote(user_id="alice", sessions=["s1"])])
+            present = MailboxNote(user_id="alice", sessions=["s1"])
+            note = MailboxNotes(shard=delivery_shard("alice"), term=0, notes=[present])
             await world.bridge.request(Rpc.MAILBOX_NOTE, note.to_bytes())
             assert not any(task.done() for task in asked)
         answers = [MissedAnswer.from_bytes(await task) for task in asked]

@@ -1,0 +1,112 @@
+"""A new session of a consumer gets everything at once and in order, although an earlier one still has open requests."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from tlim_devstack.restartable import RestartableNats
+from tlim_protocol.identity import delivery_shard
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import BRIDGE_OUTBOXES
+from tlim_protocol.subjects import subject_out
+from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
+from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
+from tlim_runtime.pull import PullError, PullSession
+
+SUBJECT = subject_out(MsgType.TEXT, "bob")
+OUTBOX = BRIDGE_OUTBOXES[delivery_shard("bob")]
+
+
+async def send(broker: Broker, numbers: Sequence[int]) -> None:
+    await broker.publish_batch([Outgoing(SUBJECT, str(number).encode(), f"id-{number}") for number in numbers])
+
+
+async def open_session(broker: Broker) -> PullSession:
+    session = PullSession(broker, OUTBOX, batch=100)
+    await session.open()
+    await session.begin()
+    return session
+
+
+async def take(session: PullSession, count: int) -> list[int]:
+    """Take and acknowledge that many messages, or fail for want of them within 5 s."""
+    taken: list[int] = []
+    async with asyncio.timeout(5):
+        while len(taken) < count:
+            for delivery in await session.take():
+                await session.acknowledge(delivery)
+                taken.append(int(delivery.data))
+    return taken
+
+
+async def test_a_new_session_gets_everything_although_an_earlier_one_hangs_with_open_requests(broker: Broker) -> None:
+    """Nobody reads what comes for the first one, as in a process that is stopped and not dead."""
+    earlier = await open_session(broker)
+    await send(broker, range(5))
+    assert await take(earlier, 5) == list(range(5))
+    later = await open_session(broker)
+    await send(broker, range(5, 200))
+    assert await take(later, 195) == list(range(5, 200))
+    with pytest.raises(PullError, match="423"):
+        await earlier.take()
+    await send(broker, range(200, 210))
+    assert await take(later, 10) == list(range(200, 210))
+    await later.release()
+    await earlier.release()
+
+
+async def test_an_earlier_session_that_was_never_given_anything_swallows_nothing_either(broker: Broker) -> None:
+    stopped = await open_session(broker)
+    stopped.give_up("the process hangs")  # it does not ask again
+    later = await open_session(broker)
+    await send(broker, range(20))
+    assert await take(later, 20) == list(range(20))
+    await later.release()
+    await stopped.release()
+
+
+async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker: Broker) -> None:
+    earlier = await open_session(broker)
+    await send(broker, range(10))
+    async with asyncio.timeout(5):
+        held = await earlier.take()
+    await earlier.acknowledge(held[0])
+    await earlier.release()
+    later = await open_session(broker)
+    await send(broker, range(10, 20))
+    assert await take(later, 19) == list(range(1, 20))
+    await later.release()
+
+
+async def test_a_pinned_consumer_goes_on_after_nats_was_restarted(
+    restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Any
+) -> None:
+    handled: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        handled.extend(int(message.data) for message in batch)
+        return [DONE] * len(batch)
+
+    consumer = BatchConsumer(restartable_broker, OUTBOX, handle, batch=20)
+    await consumer.start()
+    for start in (0, 100, 200):
+        await patiently(partial(send, restartable_broker, range(start, start + 100)))
+        await eventually(lambda start=start: handled and handled[-1] == start + 99, "all are handled")
+        await asyncio.to_thread(restartable_nats.kill)
+        await asyncio.to_thread(restartable_nats.start)
+        await eventually(lambda: restartable_broker.is_connected, "the connection is back")
+    assert list(dict.fromkeys(handled)) == list(range(300))
+    await consumer.stop()
+
+
+async def patiently(act: Callable[[], Any]) -> None:
+    """Act again and again until NATS takes it."""
+    while True:
+        with suppress(BrokerUnavailable):
+            await act()
+            return
+        with suppress(BrokerUnavailable):
+            await asyncio.sleep(0.05)
