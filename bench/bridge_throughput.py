@@ -82,6 +82,7 @@ async def inbound(count: int) -> float:
         in_flight_limit=1_000_000,
         accept=Accept.DIVERTED,
         is_deactivated=frozenset().__contains__,
+        via="this bridge",
     )
     wire = Wire(ADDRESSES.component, "secret", "127.0.0.1", 1, inbox.take)
     wire.init_parser()

@@ -2,12 +2,19 @@
 
 import asyncio
 import json
+import selectors
+from base64 import b64encode
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from tlim_protocol.registry import MsgType
-from tlim_runtime.broker import PubAck
+from tlim_protocol.subjects import ALL_LEASES
+from tlim_runtime.broker import Overtaken, PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.throttle import Throttle
@@ -85,6 +92,7 @@ class Entrance:
             in_flight_limit=limit,
             accept=Accept.ADDRESSED,
             is_deactivated=self.deactivated.__contains__,
+            via="this bridge",
         )
 
     @property
@@ -136,9 +144,6 @@ class EverybodyIsThere:
         self.turn = asyncio.Lock()
         self.unsent = Unsent()
 
-    async def settled(self) -> None:
-        pass
-
     def is_due(self, user_id: str, seq: int) -> bool:
         raise AssertionError(f"asked whether {user_id} gets {seq}")
 
@@ -154,3 +159,91 @@ def everybody() -> EverybodyIsThere:
 @pytest.fixture
 def new_everybody() -> type[EverybodyIsThere]:
     return EverybodyIsThere
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Waits for nothing: the clock jumps to the next thing that is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "everybody waits, and nothing will ever happen"
+        self.now += max(timeout, 0)
+        return super().select(0)
+
+
+def jumping_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop in which an hour takes no time."""
+    selector = JumpingSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+    return loop
+
+
+@pytest.fixture
+def jumping() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run a coroutine in a time that jumps to the next thing that is due."""
+
+    def run(story: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=jumping_loop) as runner:
+            runner.run(story)
+
+    return run
+
+
+class Leases:
+    """NATS, as leases need it: one message for each subject. `Link` is one bridge's connection to it."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, tuple[int, bytes]] = {}
+        self.numbers = count(1)
+        self.links: list[Link] = []
+
+
+class Link:
+    """A connection to NATS, that may be cut."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self.is_cut = False
+        self._heard: Callable[[str, bytes], None] | None = None
+        leases.links.append(self)
+
+    def check(self) -> None:
+        if self.is_cut:
+            raise BrokerUnavailable("no connection to NATS")
+
+    async def listen(self, subject: str, heard: Callable[[str, bytes], None]) -> None:
+        assert subject == ALL_LEASES
+        self._heard = heard
+
+    async def replace(self, subject: str, payload: bytes, newest: int, timeout_s: float) -> int:
+        assert timeout_s > 0
+        await self.send(subject, payload)
+        if self._leases.newest.get(subject, (0, b""))[0] != newest:
+            raise Overtaken(subject)
+        self._leases.newest[subject] = next(self._leases.numbers), payload
+        return self._leases.newest[subject][0]
+
+    async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
+        assert operation.startswith("STREAM.MSG.GET")
+        await asyncio.sleep(0.001)
+        self.check()
+        seq, payload = self._leases.newest.get(str(arguments["last_by_subj"]), (0, b""))
+        data = b64encode(payload).decode()
+        return {"message": {"seq": seq, "data": data}} if seq else {"error": {"err_code": 10037}}
+
+    async def send(self, subject: str, payload: bytes) -> None:
+        await asyncio.sleep(0.001)
+        self.check()
+        for link in self._leases.links:
+            if link._heard is not None and not link.is_cut:
+                link._heard(subject, payload)
+
+
+@pytest.fixture
+def leasing() -> SimpleNamespace:
+    """A NATS without faults, as leases need it."""
+    return SimpleNamespace(Leases=Leases, Link=Link)

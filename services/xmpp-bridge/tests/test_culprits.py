@@ -18,10 +18,10 @@ from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Later, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
-from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import MESSAGE, Accept, BridgeAddresses
 
@@ -106,9 +106,8 @@ class Deliveries:
     def __init__(self, component: Component, everybody: Any) -> None:
         self._component = component
         self._outbox = OutboxSubscriber(
-            component,
+            FencedLine(component, lambda: None),
             ADDRESSES,
-            Awaited(),
             Backlog(NothingRecalled()),
             Metrics(),
             accept=Accept.ADDRESSED,

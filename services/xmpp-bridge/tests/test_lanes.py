@@ -12,7 +12,6 @@ from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
-from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
@@ -93,7 +92,6 @@ class Bridge:
         self.outbox = OutboxSubscriber(
             self.server,
             ADDRESSES,
-            Awaited(),
             Backlog(self.recalls),
             Metrics(),
             accept=Accept.DIVERTED,

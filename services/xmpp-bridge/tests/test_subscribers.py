@@ -10,7 +10,6 @@ from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Poison
 from tlim_runtime.metrics import Metrics
-from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.subscribers import OutboxSubscriber
@@ -56,7 +55,6 @@ def subscriber(component: FakeComponent, everybody: Any) -> OutboxSubscriber:
     return OutboxSubscriber(
         component,
         ADDRESSES,
-        Awaited(),
         Backlog(NothingRecalled()),
         Metrics(),
         accept=Accept.DIVERTED,

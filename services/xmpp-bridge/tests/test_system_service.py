@@ -99,7 +99,7 @@ def broker() -> FakeBroker:
 
 @pytest.fixture
 def sender(broker: FakeBroker) -> SystemSender:
-    return SystemSender(broker, broker.awaited, ["System", "robot"], timedelta(seconds=0.05))
+    return SystemSender(broker, broker.awaited, ["System", "robot"], timedelta(seconds=0.05), via="this bridge")
 
 
 ADMIN = AdminCaller("erp", "request-1")

@@ -91,6 +91,7 @@ class Broker:
         self._client = Client()
         self._publisher = Publisher(max_pending, ACK_TIMEOUT_S)
         self._responders: list[tuple[str, str, Callable[[Msg], Awaitable[None]]]] = []
+        self._listeners: list[tuple[str, Callable[[Msg], Awaitable[None]]]] = []
         self._reconnected: list[Callback] = []
         self._disconnected: list[Callable[[], None]] = []
         self._tasks = Tasks()
@@ -119,6 +120,8 @@ class Broker:
         await self._publisher.start(client)
         for subject, queue, answer in self._responders:
             await client.subscribe(subject, queue=queue, cb=answer)
+        for subject, received in self._listeners:
+            await client.subscribe(subject, cb=received)
         await self._settled()
 
     @property
@@ -252,6 +255,19 @@ class Broker:
             except BrokerUnavailable as error:
                 logger.warning("waiting for NATS", reason=str(error))
                 await asyncio.sleep(RECONNECT_WAIT_S)
+
+    async def listen(self, subject: str, heard: Callable[[str, bytes], None]) -> None:
+        """Hear plain NATS messages until `close`, over all connections; `heard` gets the subject and data of each.
+
+        When this returns, the server knows it. While the server is away, this waits for it.
+        """
+
+        async def received(message: Msg) -> None:
+            heard(message.subject, message.data)
+
+        self._listeners.append((subject, received))
+        await self._client.subscribe(subject, cb=received)
+        await self._settled()
 
     async def subscribe(self, subject: str, received: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Subscribe to a plain NATS subject; `received` is called for one message after the other."""

@@ -1,11 +1,13 @@
 """The application: opens NATS, then the XMPP connection, then the flow of deliveries; closes them in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from xml.etree.ElementTree import Element
 
 from fastapi import FastAPI
-from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.events import OutEvent
 from tlim_protocol.streams import BRIDGE_OUTBOXES
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
@@ -15,16 +17,21 @@ from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge import endpoints, message_endpoints
+from xmpp_bridge.answers import Answers
+from xmpp_bridge.attendance import Attendance
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component, ComponentDown
 from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.pace import SenderPace
+from xmpp_bridge.presences import read_presence
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.settings import Settings
-from xmpp_bridge.shards import Shard, Shards
+from xmpp_bridge.shards import Parts, Shards
+from xmpp_bridge.shares import Held
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
 from xmpp_bridge.token_requests import TokenRequests
@@ -71,12 +78,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIterator[None]:
     """Keep messages flowing both ways.
 
-    Shutdown takes three steps. First, the batch of deliveries in hand is finished with its barrier. Then the server is
-    told to send new messages to other bridges, and the bridge waits until JetStream has acknowledged what came. Last,
-    the XMPP stream is closed. A server without our module may send until then, so the bridge waits for JetStream again.
+    Shutdown takes three steps. First, the batches of deliveries in hand are finished, and the shards are given up. Then
+    the server is told to send new messages to other bridges, and the bridge waits until JetStream has acknowledged what
+    came. Last, the XMPP stream is closed. A server without our module may send until then, so the bridge waits for
+    JetStream again.
     """
     addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
     component, pace = _component(settings, addresses), _sender_pace(settings)
+    awaited, instance = Awaited(), secrets.token_hex(8)
     intake = MessageIntake(
         addresses,
         broker,
@@ -86,44 +95,37 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         in_flight_limit=settings.in_flight_limit,
         accept=settings.accept,
         is_deactivated=app.state.tokens.is_refused,
+        via=instance,
     )
-    awaited = Awaited()
-    app.state.system_sender = SystemSender(broker, awaited, settings.system_users, settings.system_send_timeout)
-    culprits = Culprits()
+    app.state.system_sender = SystemSender(
+        broker, awaited, settings.system_users, settings.system_send_timeout, via=instance
+    )
+    requests = TokenRequests(app.state.token_desk, component, addresses)
 
-    def shard_of(number: int) -> Shard:
-        spec, timeout_s = BRIDGE_OUTBOXES[number], settings.xmpp_timeout.total_seconds()
-        mailroom = Mailroom(component, broker, addresses, app.state.metrics, shard=number, timeout_s=timeout_s)
-        outbox = OutboxSubscriber(
-            component,
-            addresses,
-            awaited,
-            Backlog(broker),
-            app.state.metrics,
-            accept=settings.accept,
-            presence=mailroom,
-            culprits=culprits,
-            consumer=spec.durable,
-            heard=pace.heard,
-        )
-        consumer = BatchConsumer(
-            broker, spec, outbox.handle, prepare=component.connected, opened=mailroom.unsent.opened
-        )
-        return Shard(mailroom, outbox, consumer)
+    def heard(event: OutEvent) -> None:
+        awaited.settle(event)
+        pace.heard(event)
 
-    shards = Shards([shard_of(number) for number in range(DELIVERY_SHARDS)])
+    answers = Answers(broker, instance, heard)
+    shards = _shards(app, settings, broker, component, addresses=addresses, answers=answers, instance=instance)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)
+    app.state.health.add("shards", shards.ping)
     app.state.health.add("deliveries", shards.ping_deliveries)
     app.state.health.add("mailboxes", shards.ping_mailboxes)
-    requests = TokenRequests(app.state.token_desk, component, addresses)
-    shards.start_mailrooms()
-    component.start(intake.take, requests.take, on_presence=shards.hear, on_up=shards.went_up, on_lost=shards.went_down)
+
+    def hear(presence: Element) -> None:
+        sign = read_presence(presence, addresses)
+        if sign is not None:
+            shards.hear(sign)
+
+    await answers.start()
     await shards.start()
+    component.start(intake.take, requests.take, on_presence=hear, on_up=shards.went_up, on_lost=shards.went_down)
     try:
         yield
     finally:
-        await shards.stop(is_connected=component.is_connected)
+        await shards.stop()
         deadline = asyncio.get_running_loop().time() + settings.shutdown_grace.total_seconds()
         with suppress(TimeoutError, ComponentDown):
             async with asyncio.timeout_at(deadline):
@@ -133,6 +135,42 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await intake.drained()
+        await answers.stop()
+
+
+def _shards(
+    app: FastAPI,
+    settings: Settings,
+    broker: Broker,
+    component: Component,
+    *,
+    addresses: BridgeAddresses,
+    answers: Answers,
+    instance: str,
+) -> Shards:
+    """Return what opens a shard of this bridge whenever its lease is taken."""
+    attendance, culprits, metrics = Attendance(), Culprits(), app.state.metrics
+
+    def make(held: Held, outdated: Callable[[], None]) -> Parts:
+        line, spec = FencedLine(component, held.check), BRIDGE_OUTBOXES[held.shard]
+        mailroom = Mailroom(
+            line, broker, addresses, metrics, shard=held.shard, attendance=attendance, outdated=outdated
+        )
+        outbox = OutboxSubscriber(
+            line,
+            addresses,
+            Backlog(broker),
+            metrics,
+            accept=settings.accept,
+            presence=mailroom,
+            culprits=culprits,
+            consumer=spec.durable,
+            heard=answers.take,
+        )
+        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=mailroom.unsent.opened)
+        return Parts(line, mailroom, outbox, consumer)
+
+    return Shards(broker, instance, make, attendance, metrics)
 
 
 def _component(settings: Settings, addresses: BridgeAddresses) -> Component:

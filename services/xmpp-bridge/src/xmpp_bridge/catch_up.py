@@ -22,7 +22,8 @@ from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
 logger = get_logger(__name__)
 
 AT_ONCE = 2
-"""People of one shard that catch up at the same time. When a server has been restarted, everybody comes at once."""
+"""People of one shard that catch up at the same time. When a server has been restarted, everybody comes at once, and
+message-store answers a few questions at a time, however many bridges there are."""
 
 PER_PERSON = "30/minute"
 """A device may come and go all the time. From here on its person waits."""
@@ -65,7 +66,6 @@ class CatchUps:
         self,
         store: Store,
         line: Line,
-        shard: int,
         *,
         notes: Notes,
         turn: asyncio.Lock,
@@ -84,8 +84,11 @@ class CatchUps:
         self._reason = ""
         self.workers = [Background(f"catch-up {number}", self._work) for number in range(1, AT_ONCE + 1)]
         self._sent = metrics.counter("tlim_bridge_missed_total", "Messages sent to people who had missed them")
-        waiting = metrics.gauge("tlim_bridge_catch_ups_waiting", "People whose catch-up has not begun", ("shard",))
-        waiting.labels(str(shard)).set_function(self._queue.qsize)
+
+    @property
+    def waiting(self) -> int:
+        """How many people wait for the beginning of their catch-up."""
+        return self._queue.qsize()
 
     def begin(self, user_id: str, pause_s: float = 0) -> None:
         """Catch the person up as soon as it is their turn, but not before the pause is over."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from xml.etree.ElementTree import Element
 
@@ -19,10 +19,6 @@ from xmpp_bridge.translate import IQ, MESSAGE, BridgeAddresses
 from xmpp_bridge.wire import Wire
 
 logger = get_logger(__name__)
-
-WRITE_CHARACTERS = 256 * 1024
-"""The size of one write. It holds hundreds of stanzas, so waiting for the server costs little for each. It is small
-enough for the server to store all of them within seconds."""
 
 LONGEST_DELAY_S = 15.0
 """The longest pause between two attempts to connect."""
@@ -148,20 +144,6 @@ class Component:
             raise ComponentDown(f"no XMPP connection: {self._reason}")
         self._wire.send_raw(stanzas)
 
-    async def deliver(self, stanzas: Iterable[str]) -> None:
-        """Send stanzas and return when the server has taken over every one of them; raises ComponentDown.
-
-        XEP-0114 has no acknowledgements, so a ping follows the stanzas. The stream is in order: an answer to the ping
-        proves that the server has processed everything before it. After a failure nobody knows how far the server
-        came: send all stanzas again.
-
-        A ping follows each chunk, not only the last one. The server needs time to store a group's message for
-        thousands of absent members, and that must not look like a server that has stopped.
-        """
-        for chunk in _chunks(stanzas):
-            self.send(chunk)
-            await self.barrier()
-
     async def barrier(self) -> None:
         """Return when the server has taken over everything sent so far; raises ComponentDown."""
         ping_id = f"barrier-{next(self._numbers)}"
@@ -238,16 +220,3 @@ def _decline(_iq: Element) -> bool:
 
 def _bear_it() -> None:
     """Do nothing about a connection that came or went: the keeper makes another one anyway."""
-
-
-def _chunks(stanzas: Iterable[str]) -> Iterator[str]:
-    chunk: list[str] = []
-    size = 0
-    for stanza in stanzas:
-        chunk.append(stanza)
-        size += len(stanza)
-        if size >= WRITE_CHARACTERS:
-            yield "".join(chunk)
-            chunk, size = [], 0
-    if chunk:
-        yield "".join(chunk)

@@ -1,7 +1,8 @@
-"""A shard's mailboxes in message-store: questions over the broker, and notes that are written in order."""
+"""A shard's mailboxes in message-store: questions over the broker, and notes that are written in order, not lost."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import (
@@ -73,12 +74,14 @@ async def ask_live(store: Store, shard: int) -> Live:
 class Notes:
     """Writes notes into a shard's mailboxes, in the order in which they came.
 
-    They wait while the store does not answer, and until the shard's term is known.
+    They wait while the store does not answer, and until the shard's term is known. `outdated` is called when the store
+    takes no more of them, because another bridge has begun a later term.
     """
 
-    def __init__(self, store: Store, shard: int) -> None:
+    def __init__(self, store: Store, shard: int, outdated: Callable[[], None]) -> None:
         self._store = store
         self._shard = shard
+        self._outdated = outdated
         self._term: int | None = None
         self._waiting: deque[MailboxNote] = deque()
         self._settled: tuple[int, int, int] | None = None  # how many notes go before it; seq; at
@@ -135,6 +138,7 @@ class Notes:
                 except Outdated as error:
                     self._reason = str(error)
                     await self._drop()
+                    self._outdated()
                 except Unavailable as error:
                     self._reason = f"notes of mailboxes wait: {error}"
                     await asyncio.sleep(RETRY_S)

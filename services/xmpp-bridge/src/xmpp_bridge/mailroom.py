@@ -1,23 +1,22 @@
-"""Puts together who is present, what they have missed, and what message-store is told about it."""
+"""Puts together who is present in a shard, what they have missed, and what message-store is told about it."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from xml.etree.ElementTree import Element
 
-from tlim_protocol.identity import delivery_shard
 from tlim_runtime.background import Background, Repeated, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
+from xmpp_bridge.attendance import Attendance
 from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Unsent
-from xmpp_bridge.mailbox import Notes, Store, ask_live
-from xmpp_bridge.presences import Hello, read_presence
+from xmpp_bridge.mailbox import Notes, Outdated, Store, ask_live
+from xmpp_bridge.presences import Missed, Sign
 from xmpp_bridge.translate import BridgeAddresses
 
 logger = get_logger(__name__)
@@ -32,39 +31,40 @@ RETRY_S = 1.0
 
 
 class Mailroom:
-    """Keeps the roll of a delivery shard's people that are present, while there is a connection to the XMPP server.
+    """Keeps the roll of a shard's people that are present, from the acquisition of the shard to its end.
 
-    With a new connection the server's module says who is there. Then message-store is asked who was there before. Only
-    after that anything is delivered (`settled`). A server without our module never says hello. Then everything is sent
-    to everybody, and the server keeps it for people who are away.
+    `attendance` knows who is there. Then message-store is asked who was there before, and its answer begins a new term:
+    from then on it takes no notes of the bridge before. Only after that anything is delivered (`settled`). A server
+    without our module never says hello. Then everything is sent to everybody, and the server keeps it for people who
+    are away. `outdated` is called when the store says that another bridge has begun a later term.
     """
 
     def __init__(
         self,
-        component: Line,
+        line: Line,
         store: Store,
         addresses: BridgeAddresses,
         metrics: Metrics,
         *,
         shard: int,
-        timeout_s: float,
+        attendance: Attendance,
+        outdated: Callable[[], None],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._component = component
+        self._line = line
         self._store = store
-        self._addresses = addresses
-        self._timeout_s = timeout_s
+        self._shard = shard
+        self._attendance = attendance
+        self._outdated = outdated
         self._clock = clock
         self.turn = asyncio.Lock()
         """Held while a batch of live deliveries is on its way, or a portion of the slow lane."""
         self.unsent = Unsent()
-        self._shard = shard
-        self._notes = Notes(store, shard)
+        self._notes = Notes(store, shard, outdated)
         self._catch_ups = CatchUps(
             store,
-            component,
-            shard,
+            line,
             notes=self._notes,
             turn=self.turn,
             unsent=self.unsent,
@@ -72,28 +72,34 @@ class Mailroom:
             metrics=metrics,
         )
         self.roll = self._catch_ups.roll
+        for sign in attendance.of(shard):
+            self.roll.hear(sign)
         self._handed_over = HandedOver(monotonic)
-        self._up, self._settled = asyncio.Event(), asyncio.Event()
-        self._connection = 0
-        self._reason = ""
+        self._settled = asyncio.Event()
+        self._reason = "the XMPP server has not said who is present"
         self._work: tuple[Background | Repeated, ...] = (
-            self._notes.background,
             *self._catch_ups.workers,
-            Background("roll call", self._call_the_roll),
-            Repeated("what is handed over", self._note_settled, 1.0),
+            Background(f"roll call of shard {shard}", self._call_the_roll),
+            Repeated(f"what is handed over of shard {shard}", self._note_settled, 1.0),
         )
-        present = metrics.gauge("tlim_bridge_people_present", "People with at least one session", ("shard",))
-        present.labels(str(shard)).set_function(lambda: self.roll.present)
 
     def start(self) -> None:
         """Begin."""
-        for work in self._work:
+        for work in (self._notes.background, *self._work):
             work.start()
 
-    async def stop(self) -> None:
-        """Stop. Notes that were not written are made good by the next process, from who is present then."""
+    async def stop(self, noted_s: float = 0) -> None:
+        """Stop. Notes are still written, if that takes no more than `noted_s` seconds.
+
+        Notes that are not written are made good by the next bridge, from who is present then.
+        """
         for work in reversed(self._work):
             await work.stop()
+        if self._notes.has_term:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(noted_s):
+                    await self._notes.written()
+        await self._notes.background.stop()
 
     async def ping(self) -> None:
         """Raise Unavailable while somebody who is present may get nothing; for Health.add."""
@@ -104,32 +110,19 @@ class Mailroom:
         if self._reason:
             raise Unavailable(self._reason)
 
-    def hear(self, presence: Element) -> None:
-        """Take a `<presence>` of the component's stream."""
-        sign = read_presence(presence, self._addresses)
-        if isinstance(sign, Hello) or (sign is not None and delivery_shard(sign.user_id) == self._shard):
+    def hear(self, sign: Sign) -> None:
+        """Learn what the XMPP server's module says of the shard's people."""
+        if self._settled.is_set() or not isinstance(sign, Missed):  # the attendance remembers it until then
             self.roll.hear(sign)
 
-    def went_up(self) -> None:
-        """Note that there is a connection to the XMPP server."""
-        self._connection += 1
-        self._up.set()
-
-    def went_down(self) -> None:
-        """Note that it is lost."""
-        self._connection += 1
-        self._up.clear()
-        self._settled.clear()
-        self.roll.clear()
-        self._handed_over.forget()
-
     async def settled(self) -> None:
-        """Wait until it is known who is present; raises ComponentDown after the time-out."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._settled.wait()
-        except TimeoutError:
-            raise ComponentDown(self._reason or "the XMPP server has not said who is present") from None
+        """Wait until it is known who is present."""
+        await self._settled.wait()
+
+    @property
+    def waiting(self) -> int:
+        """How many people wait for their catch-up."""
+        return self._catch_ups.waiting
 
     @property
     def server_keeps(self) -> bool:
@@ -145,31 +138,28 @@ class Mailroom:
         self._handed_over.note(seq)
 
     async def _call_the_roll(self) -> None:
-        while True:
-            await self._up.wait()
+        while not self._settled.is_set():
             try:
                 await cancellable(self._settle())
                 self._reason = ""
-            except ComponentDown:
-                self._reason = ""  # the check of the connection says it
+            except Outdated:
+                self._outdated()
+                return
             except Unavailable as error:
                 self._reason = f"who was present: {error}"
                 await asyncio.sleep(RETRY_S)
 
     async def _settle(self) -> None:
-        connection = self._connection
-        await self._component.barrier()  # the server answers behind the last of those who are there
+        await self._line.barrier()  # the server answers behind the last of those who are there
         live: dict[str, list[str]] = {}
         if self.roll.is_kept:
-            if self._notes.has_term:
-                await self._notes.written()
             term, live = await ask_live(self._store, self._shard)
             self._notes.begin(term)
-        if self._connection == connection:
-            self.roll.settle(live)
-            self._up.clear()
-            self._settled.set()
-            logger.info("the roll is called", shard=self._shard, people=self.roll.present, is_kept=self.roll.is_kept)
+        self.roll.settle(live)
+        self._settled.set()
+        for sign in self._attendance.missed(self._shard):
+            self.roll.hear(sign)
+        logger.info("the roll is called", shard=self._shard, people=self.roll.present, is_kept=self.roll.is_kept)
 
     async def _note_settled(self) -> None:
         if not self.roll.is_kept:
@@ -179,7 +169,7 @@ class Mailroom:
             return
         # After a pause of this process, what the server has said of broken connections may not be read yet.
         with suppress(ComponentDown):
-            await self._component.barrier()
+            await self._line.barrier()
             self._notes.settle(seq, now - NOTICED_S * 1_000 - CLOCKS_MS)
 
 
@@ -199,10 +189,6 @@ class HandedOver:
             self._newest = seq
             if not self._steps or now - self._steps[-1][0] >= 1:
                 self._steps.append((now, seq))
-
-    def forget(self) -> None:
-        """Forget the times: a server that has stopped for a while notices broken connections that much later."""
-        self._steps.clear()
 
     def before(self, seconds: float) -> int | None:
         """Return the seq of `seconds` ago. None: there is none, or the last answer was the same."""

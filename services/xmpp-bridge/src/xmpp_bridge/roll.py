@@ -225,6 +225,8 @@ class Roll:
             self._rely_on_the_rest(user_id, person)
 
     def _rely_on_the_rest(self, user_id: str, person: Attendee) -> None:
+        if not self._is_settled:  # then `settle` looks at who is there
+            return
         covering = person.covers()
         if not covering:
             # What another session had not confirmed, or nobody knows whether it had, these lack: they came later.

@@ -75,8 +75,10 @@ class MessageIntake:
         in_flight_limit: int,
         accept: Accept,
         is_deactivated: Callable[[str], bool],
+        via: str,
     ) -> None:
         self._addresses = addresses
+        self._via = via
         self._publisher = publisher
         self._door = door
         self._pace = pace
@@ -141,7 +143,7 @@ class MessageIntake:
         charge = partial(self._pace.count_bytes, sender)
         charge(arrival.size)
         try:
-            message = _check(arrival, sender, charge)
+            message = self._check(arrival, sender, charge)
         except TlimError as error:
             self._pace.count_nonsense(sender, error.msg_id)
             raise
@@ -149,6 +151,19 @@ class MessageIntake:
         if self._is_deactivated(sender):
             raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", msg_id=message.envelope.msg_id)
         return message
+
+    def _check(self, arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
+        if arrival.is_oversized:
+            raise TlimError(ErrorCode.FIELD_INVALID, f"the stanza is over {MAX_STANZA_BYTES} bytes", field="body")
+        return AcceptedMessage(
+            sender=sender,
+            reply_to=arrival.reply_to,
+            stanza_id=arrival.stanza_id,
+            location=arrival.location,
+            received_at=time.time_ns() // 1_000_000,
+            envelope=read_envelope(arrival.text, sender, charge),
+            via=self._via,
+        )
 
     def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
         envelope = message.envelope
@@ -205,16 +220,3 @@ class MessageIntake:
             self._door.send(write_error(error, arrival.reply_to, arrival.stanza_id, self._addresses))
         except Unavailable:  # no connection: the sender gets no answer, and sends again after a time-out
             logger.debug("a refusal could not be sent", code=error.code)
-
-
-def _check(arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
-    if arrival.is_oversized:
-        raise TlimError(ErrorCode.FIELD_INVALID, f"the stanza is over {MAX_STANZA_BYTES} bytes", field="body")
-    return AcceptedMessage(
-        sender=sender,
-        reply_to=arrival.reply_to,
-        stanza_id=arrival.stanza_id,
-        location=arrival.location,
-        received_at=time.time_ns() // 1_000_000,
-        envelope=read_envelope(arrival.text, sender, charge),
-    )

@@ -11,7 +11,6 @@ from tlim_runtime.consumer import DONE, Incoming, Later, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
-from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
@@ -30,7 +29,7 @@ E = TypeVar("E", bound=OutEvent)
 
 
 class Deliverer(Protocol):
-    """Sends stanzas and returns when the XMPP server has taken them over (component.Component)."""
+    """Sends stanzas and returns when the XMPP server has taken them over (fence.FencedLine)."""
 
     async def deliver(self, stanzas: Iterable[str]) -> None: ...
     async def barrier(self) -> None: ...
@@ -44,7 +43,6 @@ class Presence(Protocol):
 
     @property
     def server_keeps(self) -> bool: ...
-    async def settled(self) -> None: ...
     def is_due(self, user_id: str, seq: int) -> bool: ...
     def handed_over(self, seq: int) -> None: ...
 
@@ -64,7 +62,6 @@ class OutboxSubscriber:
         self,
         component: Deliverer,
         addresses: BridgeAddresses,
-        awaited: Awaited,
         backlog: Backlog,
         metrics: Metrics,
         *,
@@ -78,7 +75,6 @@ class OutboxSubscriber:
         self._addresses = addresses
         self._accept = accept
         self._presence = presence
-        self._awaited = awaited
         self._backlog = backlog
         self._heard = heard
         self._lately = DeliveredLately()
@@ -119,9 +115,7 @@ class OutboxSubscriber:
                 poison[incoming.stream_seq] = event
                 continue
             events.append((incoming, event))
-            self._awaited.settle(event)
             self._heard(event)
-        await self._presence.settled()
         await self._lane.room()
         with self._seconds.time():
             async with self._presence.turn:

@@ -56,8 +56,11 @@ class AdminCaller(NamedTuple):
 class SystemSender:
     """Sends messages in the name of system users, and waits until each is stored or refused."""
 
-    def __init__(self, broker: SystemBroker, awaited: Awaited, users: Iterable[str], timeout: timedelta) -> None:
+    def __init__(
+        self, broker: SystemBroker, awaited: Awaited, users: Iterable[str], timeout: timedelta, *, via: str
+    ) -> None:
         self._broker = broker
+        self._via = via
         self._awaited = awaited
         self._users = frozenset(normalize_user_id(user) for user in users)
         self._known: set[str] = set()
@@ -117,6 +120,7 @@ class SystemSender:
             location=_LOCATION,
             received_at=time.time_ns() // 1_000_000,
             envelope=envelope,
+            via=self._via,
         )
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
         message_id = in_message_id(envelope.msg_from, envelope.msg_id)

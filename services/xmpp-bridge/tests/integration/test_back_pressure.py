@@ -63,6 +63,7 @@ async def test_the_component_stops_reading_at_the_bound_and_loses_nothing(
         in_flight_limit=LIMIT,
         accept=Accept.DIVERTED,
         is_deactivated=frozenset().__contains__,
+        via="this bridge",
     )
     component.start(intake.take)
     try:

@@ -6,9 +6,8 @@ come, leave, lose their network and resume, the server is killed, the bridge is 
 
 import asyncio
 import random
-import selectors
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from types import SimpleNamespace
@@ -29,41 +28,21 @@ from tlim_protocol.events import (
     SeqsAnswer,
     StoredMessage,
 )
+from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.stanzas import TLIM_NS
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.background import Background
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.component import ComponentDown, ComponentLost
-from xmpp_bridge.mailroom import Mailroom
-from xmpp_bridge.subscribers import OutboxSubscriber
+from xmpp_bridge.presences import read_presence
+from xmpp_bridge.shards import Shards
 from xmpp_bridge.translate import BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
 EPOCH = 1_800_000_000.0
 NOTICED_WITHIN_S = 120.0
 _TLIM = f"{{{TLIM_NS}}}tlim"
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    """Waits for nothing: the clock jumps to the next thing that is due."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "everybody waits, and nothing will ever happen"
-        self.now += max(timeout, 0)
-        return super().select(0)
-
-
-def jumping_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop in which an hour takes no time."""
-    selector = JumpingSelector()
-    loop = asyncio.SelectorEventLoop(selector)
-    loop.time = lambda: selector.now  # type: ignore[method-assign]
-    return loop
 
 
 @dataclass
@@ -75,15 +54,48 @@ class Mailbox:
     live_since: float | None = None
 
 
+class Stream:
+    """JetStream's side of a shard's consumer: it outlives all bridges. A message's place in the stream is its seq."""
+
+    def __init__(self) -> None:
+        self.pieces: list[StoredMessage] = []
+        self.done = 0  # so many of the oldest are acknowledged
+        self.delivered = 0  # the newest place that was ever delivered
+        self.pinned: object = None  # the session that gets messages
+        self.news = asyncio.Event()
+        self._acknowledged: set[int] = set()
+
+    def publish(self, piece: StoredMessage) -> None:
+        self.pieces.append(piece)
+        self.news.set()
+
+    def open(self, session: object) -> int:
+        """Give everything that is not acknowledged to this session; return up to where some of it was delivered."""
+        self.pinned = session
+        floor = self.pieces[self.done - 1].seq if self.done else 0
+        return self.delivered if floor < self.delivered else 0
+
+    def go_back(self, first: int) -> None:
+        """Deliver everything from this place on again, although it was acknowledged."""
+        self._acknowledged = {place for place in self._acknowledged if place < first}
+        self.done = min(self.done, sum(piece.seq < first for piece in self.pieces))
+
+    def acknowledge(self, place: int) -> None:
+        self._acknowledged.add(place)
+        while self.done < len(self.pieces) and self.pieces[self.done].seq in self._acknowledged:
+            self.done += 1
+
+
 class Log:
     """message-store as the bridge sees it. It answers late, and sometimes not at all."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self.rows: list[StoredMessage] = []
+        self.streams = [Stream() for _ in range(DELIVERY_SHARDS)]
         self.mailboxes: defaultdict[str, Mailbox] = defaultdict(Mailbox)
-        self.settled = (0, 0.0)
-        self.term = 0
+        self.terms = [0] * DELIVERY_SHARDS
+        self.settled = [(0, 0.0)] * DELIVERY_SHARDS
         self.is_up = True
 
     def commit(self, recipients: Sequence[str], conversation: str) -> StoredMessage:
@@ -95,6 +107,10 @@ class Log:
             body=[{"session_id": conversation, "text": "hello"}],
         )
         self.rows.append(StoredMessage(seq=seq, stored_at=1, recipients=list(recipients), envelope=envelope))
+        for shard, stream in enumerate(self.streams):
+            some = [user_id for user_id in recipients if delivery_shard(user_id) == shard]
+            if some:
+                stream.publish(self.rows[-1].model_copy(update={"recipients": some}))
         return self.rows[-1]
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
@@ -116,10 +132,15 @@ class Log:
         if subject == Rpc.MESSAGE_RECALLED:
             return SeqsAnswer(seqs=[]).to_bytes()
         notes = MailboxNotes.from_bytes(payload)
-        if notes.term != self.term:
+        shard = notes.shard
+        if notes.term != self.terms[shard]:
             return MailboxNoted(is_outdated=True).to_bytes()
-        if notes.settled_seq is not None and notes.settled_at is not None and notes.settled_seq > self.settled[0]:
-            self.settled = notes.settled_seq, notes.settled_at / 1_000
+        if (
+            notes.settled_seq is not None
+            and notes.settled_at is not None
+            and notes.settled_seq > self.settled[shard][0]
+        ):
+            self.settled[shard] = notes.settled_seq, notes.settled_at / 1_000
         for note in notes.notes:
             self._note(note)
         return MailboxNoted().to_bytes()
@@ -131,21 +152,24 @@ class Log:
             if box.live_since is None or note.is_new:
                 box.live_since = EPOCH + asyncio.get_running_loop().time()
             return
-        is_settled = box.live_since is not None and box.live_since <= self.settled[1]
-        known = note.taken if note.taken is not None else self.settled[0] if is_settled else box.taken
+        settled_seq, settled_at = self.settled[delivery_shard(note.user_id)]
+        is_settled = box.live_since is not None and box.live_since <= settled_at
+        known = note.taken if note.taken is not None else settled_seq if is_settled else box.taken
         box.taken = max(box.taken, known)
         if note.at_most is not None:
             box.taken = min(box.taken, note.at_most)
         box.sessions, box.live_since = note.sessions, None
 
     def _live(self, question: LiveQuestion) -> LiveAnswer:
+        shard = question.shard
         if question.term is None:
-            self.term += 1
-        elif question.term != self.term:
-            return LiveAnswer(people=[], more=False, term=self.term, is_outdated=True)
-        names = sorted(name for name, box in self.mailboxes.items() if box.sessions and name > question.after_user)
+            self.terms[shard] += 1
+        elif question.term != self.terms[shard]:
+            return LiveAnswer(people=[], more=False, term=self.terms[shard], is_outdated=True)
+        present = (name for name, box in self.mailboxes.items() if box.sessions and delivery_shard(name) == shard)
+        names = sorted(name for name in present if name > question.after_user)
         people = [LivePerson(user_id=name, sessions=self.mailboxes[name].sessions) for name in names[:2]]
-        return LiveAnswer(people=people, more=len(names) > 2, term=self.term)
+        return LiveAnswer(people=people, more=len(names) > 2, term=self.terms[shard])
 
     def _missed(self, question: MissedQuestion) -> MissedAnswer:
         after = self.mailboxes[question.user_id].taken if question.after is None else question.after
@@ -191,7 +215,8 @@ class Server:
         self.devices: list[Device] = []
         self.got: defaultdict[str, list[int]] = defaultdict(list)
         self.missed = 0
-        self.line: Line | None = None
+        self.has_module = True
+        self.lines: list[Line] = []
 
     def of(self, user_id: str) -> list[Device]:
         return [device for device in self.devices if device.user_id == user_id]
@@ -260,31 +285,35 @@ class Server:
         for seq in device.flight:
             self.route(device.user_id, seq)
 
-    def say(self, device: Device) -> None:
+    def say(self, device: Device, line: "Line | None" = None) -> None:
         known = "" if device.confirmed is None else f" confirmed='{device.confirmed}'"
-        self._tell_session(device, f" stale='true'{known}" if device.is_stale else "", is_gone=False)
+        self._tell_session(device, f" stale='true'{known}" if device.is_stale else "", line, is_gone=False)
 
-    def _tell_session(self, device: Device, attributes: str, *, is_gone: bool) -> None:
+    def _tell_session(self, device: Device, attributes: str, line: "Line | None" = None, *, is_gone: bool) -> None:
         jid = f"{device.user_id}@{ADDRESSES.domain}/{device.session_id}"
-        self._tell(jid, f"<session id='{device.session_id}'{attributes}/>", is_gone=is_gone)
+        self._tell(jid, f"<session id='{device.session_id}'{attributes}/>", line, is_gone=is_gone)
 
-    def _tell(self, sender: str, payload: str, *, is_gone: bool) -> None:
+    def _tell(self, sender: str, payload: str, only: "Line | None" = None, *, is_gone: bool) -> None:
+        if not self.has_module:
+            return
         kind = " type='unavailable'" if is_gone else ""
         payload = payload.replace(" ", f" xmlns='{TLIM_NS}' ", 1)
-        if self.line is not None:
-            self.line.said.put_nowait(ET.XML(f"<presence from='{sender}'{kind}>{payload}</presence>"))
+        for line in self.lines if only is None else [only]:
+            line.said.put_nowait(ET.XML(f"<presence from='{sender}'{kind}>{payload}</presence>"))
 
     def connect(self, line: "Line") -> None:
-        self.line = line
-        line.said.put_nowait(ET.XML(f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"))
+        self.lines.append(line)
+        if self.has_module:
+            hello = f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"
+            line.said.put_nowait(ET.XML(hello))
         for device in self.devices:
-            self.say(device)
+            self.say(device, line)
 
     def die(self) -> None:
         """Everything in memory is lost. Devices notice it, and come again later."""
         self.devices.clear()
-        if self.line is not None:
-            self.line.lose()
+        for line in list(self.lines):
+            line.lose()
 
 
 class Line:
@@ -294,12 +323,11 @@ class Line:
         self._server = server
         self._chance = chance
         self.is_up = False
-        self.sent: asyncio.Queue[str | int] = asyncio.Queue()
+        self.sent: asyncio.Queue[ET.Element | int] = asyncio.Queue()
         self.said: asyncio.Queue[ET.Element | int] = asyncio.Queue()
         self._numbers = count(1)
         self._pongs: dict[int, asyncio.Future[None]] = {}
-        self.mailroom: Mailroom
-        self.outbox: OutboxSubscriber
+        self.shards: Shards
         self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
 
     def connect(self) -> None:
@@ -309,16 +337,15 @@ class Line:
         for work in self.work:
             work.start()
         self._server.connect(self)
-        self.mailroom.went_up()
+        self.shards.went_up()
 
     def lose(self) -> None:
         if not self.is_up:
             return
         self.is_up = False
-        self._server.line = None
+        self._server.lines.remove(self)
         self.sent, self.said = asyncio.Queue(), asyncio.Queue()
-        self.outbox.connection_lost()
-        self.mailroom.went_down()
+        self.shards.went_down()
         for pong in self._pongs.values():
             if not pong.done():
                 pong.set_exception(ComponentLost("lost"))
@@ -326,14 +353,8 @@ class Line:
     def send(self, stanzas: str) -> None:
         if not self.is_up:
             raise ComponentDown("down")
-        self.sent.put_nowait(stanzas)
-
-    async def deliver(self, stanzas: Iterable[str]) -> None:
-        for stanza in stanzas:
-            self.send(stanza)
-            if self._chance.random() < 0.3:
-                await self.barrier()
-        await self.barrier()
+        for stanza in ET.XML(f"<stanzas>{stanzas}</stanzas>"):
+            self.sent.put_nowait(stanza)
 
     async def barrier(self) -> None:
         number = next(self._numbers)
@@ -356,7 +377,7 @@ class Line:
             if isinstance(item, int):
                 self.said.put_nowait(item)
             else:
-                self._server.take(ET.XML(item))
+                self._server.take(item)
 
     async def _to_bridge(self) -> None:
         queue = self.said
@@ -366,17 +387,14 @@ class Line:
             if self.said is not queue:
                 return
             if isinstance(item, ET.Element):
-                self.mailroom.hear(item)
+                sign = read_presence(item, ADDRESSES)
+                assert sign is not None
+                self.shards.hear(sign)
             elif item in self._pongs and not self._pongs[item].done():
                 self._pongs[item].set_result(None)
 
 
 @pytest.fixture
-def simulated() -> SimpleNamespace:
+def simulated(jumping: Callable[[Coroutine[Any, Any, None]], None], leasing: SimpleNamespace) -> SimpleNamespace:
     """The parts of the world, and `run`: it runs a coroutine in that world's time."""
-
-    def run(story: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=jumping_loop) as runner:
-            runner.run(story)
-
-    return SimpleNamespace(Log=Log, Server=Server, Line=Line, run=run)
+    return SimpleNamespace(**vars(leasing), Log=Log, Server=Server, Line=Line, run=jumping)

@@ -2,124 +2,187 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
-from tlim_protocol.registry import MsgType
-from tlim_protocol.subjects import subject_out
 from tlim_runtime.background import Background
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
-from xmpp_bridge import lanes
-from xmpp_bridge.awaited import Awaited
+from xmpp_bridge import fence, lanes
+from xmpp_bridge.attendance import Attendance
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.mailroom import Mailroom
+from xmpp_bridge.shards import Parts, Shards
+from xmpp_bridge.shares import Held
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
 EPOCH = 1_800_000_000.0
-PEOPLE = ["bob", "cat", "deb", "ida"]  # of one shard
-SHARD = 0
+PEOPLE = ["ann", "bob", "cem", "han", "ian"]
+"""ann and han are in one shard, and so are cem and ian."""
 CONVERSATIONS = ["s1", "s2", "s3"]
 SEEDS = range(4)
-STEPS = 120
+STEPS = 80
 MOST_DEVICES = 2
 READS = 0.7
 """The share of devices that read what has come, after each step."""
 PAUSES_S = (0.001, 0.01, 0.1, 1, 30)
 LONG_S = 200
 RECONNECTED_WITHIN_S = 5
+CUT_OFF_WITHIN_S = 10
+MOST_BRIDGES = 3
 NOTICED_WITHIN_S = 120
 """So long the XMPP server may take to notice that a device has lost its network."""
 
 
-class Stream:
-    """JetStream's side of the consumer, that outlives the process: what is delivered, and what is acknowledged."""
+class Consumer:
+    """A shard's consumer in one bridge, as BatchConsumer is, and what JetStream feeds it with."""
 
-    def __init__(self) -> None:
-        self.floor = self.delivered = 0
-        self._acknowledged: set[int] = set()
-
-    def acknowledge(self, place: int) -> None:
-        self._acknowledged.add(place)
-        while self.floor + 1 in self._acknowledged:
-            self.floor += 1
-
-
-class Bridge:
-    """A process: the mailroom, and what JetStream would feed it with."""
-
-    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, stream: Stream) -> None:
-        self.line = parts.Line(server, chance)
-        clock = asyncio.get_running_loop().time
-        self.mailroom = Mailroom(
-            self.line, log, ADDRESSES, Metrics(), shard=SHARD, timeout_s=15, clock=lambda: EPOCH + clock(),
-            monotonic=clock,
-        )  # fmt: skip
-        self.outbox = OutboxSubscriber(
-            self.line,
-            ADDRESSES,
-            Awaited(),
-            Backlog(log),
-            Metrics(),
-            accept=Accept.DIVERTED,
-            presence=self.mailroom,
-            culprits=Culprits(),
-            consumer="xmpp-bridge",
-        )
-        self.line.mailroom, self.line.outbox = self.mailroom, self.outbox
-        self._log = log
+    def __init__(self, stream: Any, link: Any, outbox: OutboxSubscriber, mailroom: Mailroom, line: FencedLine) -> None:
         self._stream = stream
-        self._chance = chance
-        self._consumer = Background("consumer", self._consume)
+        self._link = link
+        self._outbox = outbox
+        self._mailroom = mailroom
+        self._line = line
+        self._first: int | None = None
+        self._is_stopping = self._is_open = False
+        self._background = Background("consumer", self._consume)
 
-    def start(self) -> None:
-        self.mailroom.start()
-        self._consumer.start()
-        self.line.connect()
+    def go_back(self, first: int | None) -> None:
+        self._first = first
 
-    async def kill(self) -> None:
-        await self._consumer.stop()
-        await self.mailroom.stop()
-        self.line.lose()
+    async def start(self) -> None:
+        self._background.start()
+
+    async def stop(self) -> None:
+        self._is_stopping = True
+        self._stream.news.set()
+        await self._background.join()
+
+    async def abort(self) -> None:
+        await self._background.stop()
+
+    async def ping(self) -> None:
+        """It is always well."""
 
     async def _consume(self) -> None:
-        while True:
-            stream = self._stream
-            self.mailroom.unsent.opened(stream.delivered if stream.floor < stream.delivered else 0)
+        while not self._is_stopping:
             later: list[tuple[int, asyncio.Future[Verdict]]] = []
             try:
-                await self._deliver_from(stream.floor, later)
+                self._is_open = False
+                self._check()
+                if self._first is not None:
+                    self._stream.go_back(self._first)
+                    self._first = None
+                self._mailroom.unsent.opened(self._stream.open(self))
+                self._is_open = True
+                await self._deliver(later)
             except Unavailable:
                 await asyncio.sleep(0.1)
             finally:
                 for _, verdict in later:
                     verdict.cancel()
 
-    async def _deliver_from(self, place: int, later: list[tuple[int, asyncio.Future[Verdict]]]) -> None:
-        while True:
-            for waiting in [one for one in later if one[1].done()]:
-                assert waiting[1].result() == DONE
-                self._stream.acknowledge(waiting[0])
-                later.remove(waiting)
-            batch = self._log.rows[place : place + self._chance.randint(1, 20)]
+    async def _deliver(self, later: list[tuple[int, asyncio.Future[Verdict]]]) -> None:
+        place = self._stream.done
+        while later or not self._is_stopping:
+            self._check()
+            for message in [one for one in later if one[1].done()]:
+                assert message[1].result() == DONE
+                self._acknowledge(message[0])
+                later.remove(message)
+            batch = [] if self._is_stopping else self._stream.pieces[place : place + 20]
             if not batch:
-                await asyncio.sleep(0.01)
+                await self._news(0.01 if later else 1)
                 continue
-            subject = subject_out(MsgType.GROUP_TEXT, PEOPLE[0])
-            incoming = [Incoming(subject, row.to_bytes(), row.seq, received_at=2**60) for row in batch]
-            place = batch[-1].seq
-            self._stream.delivered = max(self._stream.delivered, place)
-            for message, verdict in zip(incoming, await self.outbox.handle(incoming), strict=True):
+            place += len(batch)
+            self._stream.delivered = max(self._stream.delivered, batch[-1].seq)
+            incoming = [Incoming("tlim.out.x", piece.to_bytes(), piece.seq, received_at=2**60) for piece in batch]
+            for one, verdict in zip(incoming, await self._outbox.handle(incoming), strict=True):
                 if isinstance(verdict, Later):
-                    later.append((message.stream_seq, verdict.verdict))
+                    later.append((one.stream_seq, verdict.verdict))
                 else:
-                    self._stream.acknowledge(message.stream_seq)
+                    self._acknowledge(one.stream_seq)
+
+    async def _news(self, within_s: float) -> None:
+        self._stream.news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._stream.news.wait()
+
+    def _check(self) -> None:
+        self._line.check()
+        self._link.check()
+        if self._is_open and self._stream.pinned is not self:
+            raise Unavailable("another bridge is pinned")
+
+    def _acknowledge(self, place: int) -> None:
+        self._check()
+        self._stream.acknowledge(place)
+
+
+class Bridge:
+    """A process: its connections, and the shards that it has."""
+
+    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, leases: Any) -> None:
+        self.line = parts.Line(server, chance)
+        self.link, self._links = parts.Link(leases), leases.links
+        self._log = log
+        self._attendance = Attendance(asyncio.get_running_loop().time)
+        self.name = f"bridge {chance.random()}"
+        clock = asyncio.get_running_loop().time
+        self.shards = Shards(self.link, self.name, self._make, self._attendance, Metrics(), clock=clock)
+        self.line.shards = self.shards
+
+    def _make(self, held: Held, outdated: Callable[[], None]) -> Parts:
+        line, clock = FencedLine(self.line, held.check), asyncio.get_running_loop().time
+        mailroom = Mailroom(
+            line,
+            self._log,
+            ADDRESSES,
+            Metrics(),
+            shard=held.shard,
+            attendance=self._attendance,
+            outdated=outdated,
+            clock=lambda: EPOCH + clock(),
+            monotonic=clock,
+        )
+        outbox = OutboxSubscriber(
+            line,
+            ADDRESSES,
+            Backlog(self._log),
+            Metrics(),
+            accept=Accept.DIVERTED,
+            presence=mailroom,
+            culprits=Culprits(),
+            consumer=str(held.shard),
+        )
+        consumer = Consumer(self._log.streams[held.shard], self.link, outbox, mailroom, line)
+        return Parts(line, mailroom, outbox, consumer)
+
+    async def start(self) -> None:
+        await self.shards.start()
+        self.line.connect()
+
+    async def leave(self) -> None:
+        await self.shards.stop()
+        await self.kill()
+
+    async def kill(self) -> None:
+        self.link.is_cut = True
+        self._links.remove(self.link)
+        await self.shards._leases._loop.stop()
+        for shard in list(self.shards._shards.values()):
+            await shard.abort()
+        await self.shards._tasks.close()
+        self.line.lose()
 
 
 class Story:
@@ -128,20 +191,22 @@ class Story:
     def __init__(self, seed: int, parts: Any) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - a history that can be repeated
         self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
-        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, Stream())
-        self.bridge: Any = None
+        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, parts.Leases())
+        self.bridges: list[Bridge] = []
         self.got: dict[str, set[int]] = {}  # of the people who were there when all had become well
 
     async def tell(self, steps: int) -> None:
-        self.bridge = self._make_bridge()
-        self.bridge.start()
+        await self.a_bridge_comes()
         weights = {
             self.messages: 50,
             self.somebody_comes: 12,
             self.something_happens_to_a_device: 20,
-            self.the_connection_breaks: 4,
+            self.a_connection_breaks: 4,
             self.the_server_dies: 2,
-            self.the_bridge_dies: 3,
+            self.a_bridge_comes: 4,
+            self.a_bridge_leaves: 2,
+            self.a_bridge_dies: 3,
+            self.a_bridge_is_cut_off: 3,
             self.the_store_goes_or_comes: 3,
         }
         for _ in range(steps):
@@ -175,18 +240,39 @@ class Story:
         self.server.cut(device)
         self.later(partial(self.server.notice, device), NOTICED_WITHIN_S)
 
-    async def the_connection_breaks(self) -> None:
-        self.bridge.line.lose()
-        self.later(self.reconnect, RECONNECTED_WITHIN_S)
+    async def a_connection_breaks(self) -> None:
+        bridge = self.chance.choice(self.bridges)
+        bridge.line.lose()
+        self.later(partial(self.reconnect, bridge), RECONNECTED_WITHIN_S)
 
     async def the_server_dies(self) -> None:
         self.server.die()
-        self.later(self.reconnect, RECONNECTED_WITHIN_S)
+        for bridge in self.bridges:
+            self.later(partial(self.reconnect, bridge), RECONNECTED_WITHIN_S)
 
-    async def the_bridge_dies(self) -> None:
-        await self.bridge.kill()
-        self.bridge = self._make_bridge()
-        self.bridge.start()
+    async def a_bridge_comes(self) -> None:
+        if len(self.bridges) < MOST_BRIDGES:
+            self.bridges.append(self._make_bridge())
+            await self.bridges[-1].start()
+
+    async def a_bridge_leaves(self) -> None:
+        await self.without_one_bridge(Bridge.leave)
+
+    async def a_bridge_dies(self) -> None:
+        await self.without_one_bridge(Bridge.kill)
+
+    async def without_one_bridge(self, end: Callable[[Bridge], Coroutine[None, None, None]]) -> None:
+        bridge = self.chance.choice(self.bridges)
+        self.bridges.remove(bridge)
+        await end(bridge)
+        if not self.bridges:
+            await self.a_bridge_comes()
+
+    async def a_bridge_is_cut_off(self) -> None:
+        """It has no connection to NATS for a while."""
+        link = self.chance.choice(self.bridges).link
+        link.is_cut = True
+        self.later(lambda: setattr(link, "is_cut", False), CUT_OFF_WITHIN_S)
 
     async def the_store_goes_or_comes(self) -> None:
         self.log.is_up = not self.log.is_up
@@ -194,15 +280,16 @@ class Story:
     def later(self, what: Callable[[], None], within_s: float) -> None:
         asyncio.get_running_loop().call_later(within_s * self.chance.random(), what)
 
-    def reconnect(self) -> None:
-        if not self.bridge.line.is_up:
-            self.bridge.line.connect()
+    def reconnect(self, bridge: Bridge) -> None:
+        if bridge in self.bridges and not bridge.line.is_up:
+            bridge.line.connect()
 
     async def end_well(self) -> None:
         """Everything works again; what people who are there have then is noted. Then everybody comes once more."""
         self.log.is_up = True
         await asyncio.sleep(LONG_S)
-        self.reconnect()
+        for bridge in self.bridges:
+            self.reconnect(bridge)
         await asyncio.sleep(LONG_S)
         for device in self.server.devices:
             self.server.read(device)
@@ -216,11 +303,13 @@ class Story:
         await asyncio.sleep(LONG_S)
         for device in self.server.devices:
             self.server.read(device)
-        await self.bridge.kill()
+        for bridge in self.bridges:
+            await bridge.kill()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence, "WRITE_CHARACTERS", 500)
     monkeypatch.setattr(lanes, "MANY", 1)  # what goes to two people takes the slow lane
     story = Story(seed, simulated)
 
@@ -233,3 +322,27 @@ def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monk
         addressed = [row.seq for row in story.log.rows if person in row.recipients]
         assert story.got.get(person, set(addressed)) == set(addressed), "a device that stayed lacks something"
         assert sorted(set(story.server.got[person])) == addressed
+
+
+def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated: Any) -> None:
+    story = Story(1, simulated)
+    story.server.has_module = False
+
+    async def tell() -> None:
+        await story.a_bridge_comes()
+        story.server.come("bob", resumes=False)
+        for _ in range(5):
+            story.log.commit(["bob", "ann"], "s")
+        await asyncio.sleep(5)
+        (bridge,), (device,) = story.bridges, story.server.devices
+        story.server.read(device)
+        assert device.got == [1, 2, 3, 4, 5]
+        bridge.line.lose()
+        await asyncio.sleep(5)
+        bridge.line.connect()
+        await asyncio.sleep(5)
+        story.server.read(device)
+        assert device.got == [1, 2, 3, 4, 5] * 2
+        await bridge.kill()
+
+    simulated.run(tell())

@@ -1,0 +1,74 @@
+"""Who is there: what the XMPP server's module has said on this connection, about the people of all shards.
+
+Every bridge hears everything. So a bridge that takes over a shard knows at once who is there.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from tlim_protocol.identity import delivery_shard
+
+from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
+
+MISSED_WITHIN_S = 30.0
+"""The bridge that had a shard before may have died before it noted a message that reached nobody. It was taken over
+within seconds, and then the log has to answer."""
+
+MAX_SESSIONS = 100
+"""Sessions of one person that are remembered. The servers of deploy/ allow 20."""
+
+
+class Attendance:
+    """The sessions of all people, and the messages that reached nobody lately."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._people: dict[str, dict[str, Came | Stale]] = {}
+        self._missed: deque[tuple[float, Missed]] = deque()
+        self.is_kept = False
+        """Whether the server's module speaks of sessions. Otherwise the server keeps what is for people who are away"""
+
+    @property
+    def present(self) -> int:
+        """How many people have a session."""
+        return len(self._people)
+
+    def clear(self) -> None:
+        """Forget everything: the connection to the XMPP server is lost, and the next one begins with a hello."""
+        self._people.clear()
+        self._missed.clear()
+        self.is_kept = False
+
+    def hear(self, sign: Sign) -> None:
+        """Learn what the server's module says."""
+        match sign:
+            case Hello():
+                self.is_kept = True
+            case Came(user_id, session_id) | Stale(user_id, session_id, _):
+                sessions = self._people.setdefault(user_id, {})
+                if session_id in sessions or len(sessions) < MAX_SESSIONS:
+                    sessions[session_id] = sign
+            case Gone(user_id, session_id, _):
+                sessions = self._people.get(user_id, {})
+                if sessions.pop(session_id, None) is not None and not sessions:
+                    del self._people[user_id]
+            case Missed():
+                self._forget_old()
+                self._missed.append((self._clock(), sign))
+
+    def of(self, shard: int) -> list[Sign]:
+        """Return signs that say who is there now, of the people of one shard."""
+        people = [sessions for user_id, sessions in self._people.items() if delivery_shard(user_id) == shard]
+        hello: list[Sign] = [Hello()] if self.is_kept else []
+        return hello + [sign for sessions in people for sign in sessions.values()]
+
+    def missed(self, shard: int) -> list[Missed]:
+        """Return what reached nobody within the last MISSED_WITHIN_S, of the people of one shard."""
+        self._forget_old()
+        return [sign for _, sign in self._missed if delivery_shard(sign.user_id) == shard]
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - MISSED_WITHIN_S
+        while self._missed and self._missed[0][0] < oldest:
+            self._missed.popleft()
