@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, cast
 from xml.etree import ElementTree as ET
 
+import pytest
 import pytest_asyncio
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, StoredMessage
@@ -103,7 +104,7 @@ class NothingRecalled:
 class Deliveries:
     """What consumer.py does with a subscriber: a batch comes again until there are verdicts."""
 
-    def __init__(self, component: Component, everybody: Any) -> None:
+    def __init__(self, component: Component, everybody: Any, culprits: Culprits, consumer: str) -> None:
         self._component = component
         self._outbox = OutboxSubscriber(
             FencedLine(component, lambda: None),
@@ -112,12 +113,11 @@ class Deliveries:
             Metrics(),
             accept=Accept.ADDRESSED,
             presence=everybody,
-            culprits=Culprits(),
-            consumer="xmpp-bridge",
+            culprits=culprits,
+            consumer=consumer,
         )
-        component.start(lambda _: None, on_lost=self._go_back)
 
-    def _go_back(self) -> None:
+    def go_back(self) -> None:
         self._outbox.connection_lost()
 
     async def verdicts(self, *messages: StoredMessage) -> list[Verdict | Later]:
@@ -138,10 +138,24 @@ async def server() -> AsyncIterator[ServerWithLimit]:
 
 
 @pytest_asyncio.fixture
-async def deliveries(server: ServerWithLimit, everybody: Any) -> AsyncIterator[Deliveries]:
+async def shards(server: ServerWithLimit, new_everybody: Any) -> AsyncIterator[list[Deliveries]]:
+    """Two delivery shards that share a connection."""
     component = Component(ADDRESSES, "secret", "127.0.0.1", await server.start(), timeout=timedelta(seconds=5))
-    yield Deliveries(component, everybody)
+    culprits = Culprits()
+    both = [Deliveries(component, new_everybody(), culprits, name) for name in ("xmpp-bridge-0", "xmpp-bridge-1")]
+
+    def lost() -> None:
+        for one in both:
+            one.go_back()
+
+    component.start(lambda _: None, on_lost=lost)
+    yield both
     await component.close()
+
+
+@pytest.fixture
+def deliveries(shards: list[Deliveries]) -> Deliveries:
+    return shards[0]
 
 
 def message(seq: int, *recipients: str, size: int = 10) -> StoredMessage:
@@ -204,6 +218,34 @@ async def test_a_server_that_is_killed_now_and_then_condemns_nobody(
     server.dislikes = lambda stanza: stanza.tag == MESSAGE and next(losses, False)
     assert await deliveries.verdicts(message(1, "bob"), message(2, "carol")) == [DONE, DONE]
     assert {"bob", "carol"} <= set(server.receivers)
+
+
+async def test_an_innocent_message_of_another_shard_is_never_blamed(
+    shards: list[Deliveries], server: ServerWithLimit
+) -> None:
+    """Both shards lose their batches each time. The innocent one is sent again and again beside the culprit."""
+    culprit, innocent = message(1, "bob", size=LIMIT), [message(seq, f"user{seq}") for seq in range(2, 40)]
+    (found,), others = await asyncio.gather(shards[0].verdicts(culprit), shards[1].verdicts(*innocent))
+    assert isinstance(found, Poison)
+    assert others == [DONE] * len(innocent)
+    assert {f"user{seq}" for seq in range(2, 40)} <= set(server.receivers)
+
+
+async def test_culprits_in_two_shards_are_both_found(shards: list[Deliveries], server: ServerWithLimit) -> None:
+    """They end the connection by turns, so none of them ends it twice in a row."""
+    batches = [[message(1, "bob", size=LIMIT), message(3, "carol")], [message(2, "dave", size=LIMIT)]]
+    first, second = await asyncio.gather(*(one.verdicts(*batch) for one, batch in zip(shards, batches, strict=True)))
+    assert [isinstance(verdict, Poison) for verdict in (*first, *second)] == [True, False, True]
+    assert set(server.receivers) == {"carol"}
+
+
+def test_culprits_that_end_the_connection_by_turns_are_found() -> None:
+    culprits = Culprits()
+    messages = [Incoming("tlim.out.MTT-000.0", b"x", stream_seq=place, received_at=0) for place in (1, 2)]
+    for _ in range(2):
+        for name, one in zip("ab", messages, strict=True):
+            culprits.suspect(name, one, "<message/>")
+    assert all(culprits.is_found(one, "<message/>") for one in messages)
 
 
 def test_losses_over_other_messages_are_not_added_up() -> None:

@@ -33,7 +33,8 @@ class Culprits:
 
     A stanza is found guilty when the connection was lost twice in a row while this stanza alone was on its way. Each
     time the connection had just answered a ping. One loss is not enough: the server may have been killed just then.
-    Stanzas of another consumer would be on their way beside it, so each consumer holds `alone` meanwhile.
+    Stanzas of another consumer would be on their way beside it, so each consumer holds `alone` meanwhile. Two consumers
+    with a culprit each end the connection by turns, so each has a suspect of its own.
 
     With the guilty stanza, all stanzas of the same message that are at least as large are left out too. So a message
     to a group of thousands costs no more lost connections than a message to one person.
@@ -42,7 +43,7 @@ class Culprits:
     def __init__(self) -> None:
         self.alone = asyncio.Lock()
         self._losses: dict[str, _Losses] = {}  # by consumer
-        self._suspect: tuple[_Message, int] | None = None
+        self._suspects: dict[str, tuple[_Message, int]] = {}  # by consumer
         self._found: dict[_Message, int] = {}  # characters: this message's stanzas of that size or more are left out
 
     @property
@@ -63,17 +64,16 @@ class Culprits:
         losses = self._losses.get(consumer)
         if losses is not None and last >= losses.until:
             del self._losses[consumer]
-        if not self._losses:
-            self._suspect = None
+            self._suspects.pop(consumer, None)
 
-    def suspect(self, message: Incoming, stanza: str) -> None:
+    def suspect(self, consumer: str, message: Incoming, stanza: str) -> None:
         """Note that the connection was lost with this stanza of a message alone on its way."""
         suspect = (_name(message), hash(stanza))
-        if suspect == self._suspect:
+        if suspect == self._suspects.get(consumer):
             self._found[suspect[0]] = len(stanza)
             if len(self._found) > KEPT:
                 del self._found[next(iter(self._found))]
-        self._suspect = suspect
+        self._suspects[consumer] = suspect
 
     def is_found(self, message: Incoming, stanza: str) -> bool:
         """Whether this stanza of a message ends the connection."""

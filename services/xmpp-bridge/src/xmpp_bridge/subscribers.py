@@ -172,7 +172,7 @@ class OutboxSubscriber:
             try:
                 await self._component.deliver([stanza])
             except ComponentLost:
-                self._culprits.suspect(message, stanza)
+                self._culprits.suspect(self._consumer, message, stanza)
                 raise
 
     def _accepted(
