@@ -148,13 +148,13 @@ class Publisher:
         if (message.headers or {}).get("Status") == "503":
             self._fail(token, BrokerUnavailable("no stream takes this subject"))
             return
-        answer = json.loads(message.data)
+        answer = json.loads(message.data.decode())  # json would look for the encoding of bytes
         if "error" in answer:
             self._fail(token, BrokerUnavailable(f"JetStream: {answer['error'].get('description')}"))
             return
         entry = self._forget(token)
         if entry is not None:
-            entry.set_result(PubAck.from_response(answer))
+            entry.set_result(PubAck(answer["stream"], answer["seq"], duplicate=answer.get("duplicate")))
 
     async def _expire(self) -> None:
         loop = asyncio.get_running_loop()

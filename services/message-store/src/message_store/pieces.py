@@ -1,7 +1,6 @@
 """How an event goes to TLIM_OUT: in pieces, one for each delivery shard with people that it concerns."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.identity import delivery_shard
@@ -28,18 +27,12 @@ def outgoing(event: OutEvent, max_payload: int) -> list[Outgoing]:
     msg_type, sender = event.envelope.msg_type, event.envelope.msg_from
     if not event.recipients:
         return [Outgoing(subject_out(msg_type, sender), event.to_bytes(), out_message_id(event))]
-    whole = event.model_dump(by_alias=True)
-    whole |= {"envelope": as_it_is(write_json(whole["envelope"])), "reach": len(event.recipients)}
-    room = max_payload - HEADERS - len(write_json({**whole, "recipients": []}).encode())
-    shards = _by_shard(event)
-    cuts = [(shard, part) for shard, people in shards.items() for part in _fitting(people, room)]
+    whole_id, shards = out_message_id(event), _by_shard(event)
+    writer, last = _Writer(event, max_payload - HEADERS), [*shards][-1]
     return [
-        Outgoing(
-            subject_of_shard(msg_type, shard),
-            _written(whole, part, is_first=place == 0, is_last=place == len(cuts) - 1),
-            piece_message_id(out_message_id(event), shard, () if part is shards[shard] else part),
-        )
-        for place, (shard, part) in enumerate(cuts)
+        Outgoing(subject_of_shard(msg_type, shard), payload, piece_message_id(whole_id, shard, part))
+        for place, (shard, people) in enumerate(shards.items())
+        for payload, part in writer.pieces(people, is_first=place == 0, is_last=shard == last)
     ]
 
 
@@ -52,16 +45,25 @@ def _by_shard(event: StoredMessage) -> dict[int, list[str]]:
     return shards
 
 
-def _fitting(people: list[str], room: int) -> Iterator[list[str]]:
-    """Yield the people as they are, or halved as often as their names need it to fit into `room` bytes."""
-    if len(people) < 2 or len(write_json(people).encode()) <= room:
-        yield people
-        return
-    middle = len(people) // 2
-    for half in (people[:middle], people[middle:]):
-        yield from _fitting(half, room)
+class _Writer:
+    """Writes the pieces of an event, each of at most `limit` bytes if there are several recipients to share."""
 
+    def __init__(self, event: StoredMessage, limit: int) -> None:
+        self._limit = limit
+        self._first = event.model_dump(by_alias=True)
+        self._first["envelope"] = as_it_is(write_json(self._first["envelope"]))
+        self._first["reach"] = len(event.recipients)
+        self._others = self._first | _NOT_FOR_THE_SENDER
 
-def _written(whole: dict[str, Any], recipients: list[str], *, is_first: bool, is_last: bool) -> bytes:
-    changes = {"recipients": recipients, "is_last": is_last}
-    return write_json({**whole, **({} if is_first else _NOT_FOR_THE_SENDER), **changes}).encode()
+    def pieces(
+        self, people: list[str], *, is_first: bool, is_last: bool, is_part: bool = False
+    ) -> Iterator[tuple[bytes, list[str]]]:
+        """Yield the piece for the people of a shard, or its halves; with the people in it if they are a part of all."""
+        values = {"recipients": people, "is_last": is_last}
+        payload = write_json((self._first if is_first else self._others) | values).encode()
+        if len(payload) <= self._limit or len(people) < 2:
+            yield payload, people if is_part else []
+            return
+        middle = len(people) // 2
+        yield from self.pieces(people[:middle], is_first=is_first, is_last=False, is_part=True)
+        yield from self.pieces(people[middle:], is_first=False, is_last=is_last, is_part=True)
