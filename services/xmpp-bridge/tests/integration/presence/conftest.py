@@ -208,6 +208,10 @@ class Device:
     def send(self, text: str) -> None:
         self._writer.write(text.encode())
 
+    async def drain(self) -> None:
+        """Wait until the server takes more."""
+        await self._writer.drain()
+
     def write(self, text: str, *, to: str = f"carol@{DOMAIN}") -> None:
         """Send a tlim message with this body."""
         mark = f"<tlim xmlns='{TLIM_NS}' location='web'/>"
