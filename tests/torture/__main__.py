@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.torture.checker import Checker, Finding
@@ -35,7 +36,10 @@ def main() -> int:
     with running_system(home, XMPP, nodes=asked.nodes, bridges=asked.bridges, stores=asked.stores) as system:
         steps = plan_faults(asked.seed, asked.faults, system.parts)
         run = Run(system, Asked(asked.seed, plan_people(asked.seed, asked.people), steps, asked.settle), say)
-        asyncio.run(run.go())
+        try:
+            asyncio.run(run.go())
+        except Exception:  # noqa: BLE001 - whatever it is, the faults before it are told
+            run.book.wrong.append(f"the run broke off: {traceback.format_exc()}")
     checker = Checker(run.book)
     findings = checker.judge()
     rows = summary(asked.seed, XMPP, run.faults.done, checker)

@@ -41,7 +41,7 @@ class Faults:
         self.wrong: list[str] = []
 
     async def go_through(self, steps: Iterable[Step]) -> None:
-        """Do all steps."""
+        """Do all steps, up to the first that is not survived."""
         for number, step in enumerate(steps, 1):
             await asyncio.sleep(step.calm)
             at = self._now()
@@ -54,18 +54,22 @@ class Faults:
                     self.wrong.append(f"{fault} at {at:.1f} s: {outcome}")
                 elif isinstance(outcome, BaseException):
                     raise outcome
-            await self._recover(step, at)
+            if not await self._is_over(step, at):
+                return
             done = Done(step, at, self._now() - at)
             self.done.append(done)
             self._say(f"step {number} {done}")
 
-    async def _recover(self, step: Step, at: float) -> None:
+    async def _is_over(self, step: Step, at: float) -> bool:
         named = ", ".join(map(str, step.faults))
         try:
             await asyncio.to_thread(self._system.all_ready)
             await self._is_well()
         except (StackError, TimeoutError) as error:
             self.wrong.append(f"not survived: {named} at {at:.1f} s: {error}")
+            self._say(self.wrong[-1])
+            return False
+        return True
 
     def _do(self, fault: Fault) -> None:
         match fault.how:

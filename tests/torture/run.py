@@ -1,6 +1,7 @@
 """One run: people come and live, faults happen, everybody has gone, comes once more, and reads everything."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from tests.torture.book import Book
 from tests.torture.crowd import Actor, Group, World
 from tests.torture.device import Clock, Device, clock
 from tests.torture.faults import Faults
+from tests.torture.other_system import OtherSystem
 from tests.torture.plan import Cast, Role, Step
 from tests.torture.reading import read_everything
 from tests.torture.system import System
@@ -116,6 +118,8 @@ class Run:
         async with asyncio.TaskGroup() as group:
             for actor in actors:
                 group.create_task(actor.live(over))
+            names = [actor.name for actor in actors]
+            group.create_task(OtherSystem(actors[0].world, names, random.Random(self._asked.seed)).live(over))  # noqa: S311
             try:
                 await self._watch()
                 await self.faults.go_through(self._asked.steps)
