@@ -31,7 +31,7 @@ WATCHERS = 16
 AT_ONCE = 8
 """Accounts that are made, people who log in, and readers, at a time."""
 
-WELL_S = 90
+WELL_S = 150
 """The longest time that a message of the watchers may take. A client that was cut off often comes back after 10 s."""
 
 LATE_S = 5
