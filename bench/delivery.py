@@ -12,7 +12,9 @@ latency counts from the moment at which a message is due. So it has the time for
 
 All loads come from this process, on the machine of the system. Of what it writes to absent people, up to 100 messages
 are on their way at a time. `the writing program` says how much of a core it used meanwhile. Near 100 % it was the limit
-itself, and the ratio of the two rates says nothing. What a killed bridge costs is not measured here.
+itself, and the ratio of the two rates says nothing.
+
+At the end, with ejabberd, a second bridge joins, and one of the two is killed, in turn (`delivery_killed.py`).
 """
 
 import argparse
@@ -29,12 +31,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from delivery_devices import TEXT, Account, Device, Sample, running_pair
+from delivery_killed import PAIRS, SECOND, pauses, told
 from tlim_client.compose import group_message, receipt, text_message
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Stored
 from tlim_client.xmpp import ServerAddress
 from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import free_port
 from tlim_protocol.registry import MsgType
 
 LIMITS = dict.fromkeys(
@@ -100,6 +104,7 @@ class Cast:
     absent: Account
     newly_absent: list[Account]
     present: list[Account]
+    pairs: list[Account]
 
 
 @dataclass
@@ -151,8 +156,9 @@ async def make_cast(stack: Stack, admin: HttpClient, sizes: Sizes) -> Cast:
     single = await make_accounts(stack, ("writer", "one", "other", "absent"))
     newly_absent = await make_accounts(stack, [f"away{number}" for number in range(sizes.repeats)])
     present = await make_accounts(stack, [f"member{number}" for number in range(max(2, sizes.group // AWAY))])
-    await make_known(admin, [one.user_id for one in (*single, *newly_absent, *present)])
-    return Cast(single[0], (single[1], single[2]), single[3], newly_absent, present)
+    pairs = await make_accounts(stack, [f"paired{number}" for number in range(2 * PAIRS)])
+    await make_known(admin, [one.user_id for one in (*single, *newly_absent, *present, *pairs)])
+    return Cast(single[0], (single[1], single[2]), single[3], newly_absent, present, pairs)
 
 
 # --- messages to absent people ----------------------------------------------------------------------------------------
@@ -326,6 +332,9 @@ async def measure(stack: Stack, sizes: Sizes) -> list[Row]:
         await measure_catch_ups(run)
         await measure_groups(run, admin)
         samples = await pair.stop()
+    if stack.xmpp_name == "ejabberd":  # with Prosody a second bridge needs a component of its own
+        longest = await pauses(stack, server, run.cast.pairs, sizes.repeats)
+        run.rows.append(Row("a bridge is killed under load: pause of its conversations", told(longest), "< 3 s"))
     heading = Row("an unrelated pair during", "")
     return [*run.rows, heading, *(pair_row(load, spans, samples) for load, spans in run.loads.items())]
 
@@ -344,7 +353,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     xmpp = options.pop("xmpp")
     with tempfile.TemporaryDirectory() as home:
-        stack = Stack(Path(home), Ports.random(), xmpp, environment=LIMITS)
+        stack = Stack(Path(home), Ports.random(), xmpp, environment=LIMITS, further={SECOND: free_port()})
         stack.start()
         try:
             rows = asyncio.run(measure(stack, Sizes(**options)))

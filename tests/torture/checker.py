@@ -260,16 +260,22 @@ class Checker:
             if got.item.msg_id in seen:
                 continue
             seen.add(got.item.msg_id)
-            if seq < highest.get(key, 0) and not self._is_of_another_device(heard, got):
+            if seq < highest.get(key, 0) and not self._is_of_another_session(heard, got):
                 text = f"{got.item.kind} seq {seq} first came after seq {highest[key]}, at {got.at:.1f} s"
                 self._wrong(heard.label, text, key, float(seq))
             highest[key] = max(seq, highest.get(key, 0))
 
-    def _is_of_another_device(self, heard: Heard, got: Got) -> bool:
-        """Whether another device of the person has had it, or had lost its connection, or left, before it came."""
+    def _is_of_another_session(self, heard: Heard, got: Got) -> bool:
+        """Whether another device of the person has had it, or another session of the person had broken off before.
+
+        That can be a session of this very device. The server keeps it for some time after the network is lost.
+        """
+        if not got.delayed:
+            return False
         others = [other for other in self.book.devices_of(heard.user_id) if other is not heard]
-        had = any(had.item.msg_id == got.item.msg_id and had.at <= got.at for other in others for had in other.messages)
-        return got.delayed and (had or any(at <= got.at for other in others for at in other.broke))
+        had = (had for other in others for had in other.messages if had.at <= got.at)
+        broke = (at for one in (heard, *others) for at in one.broke)
+        return any(one.item.msg_id == got.item.msg_id for one in had) or any(at <= got.at for at in broke)
 
     def _nothing_recalled(self, heard: Heard) -> None:
         """A device gets no text behind its recall, and none that was recalled before the device came."""

@@ -167,6 +167,16 @@ def test_what_another_device_had_not_confirmed_may_come_late_only_after_that_dev
     assert forged.found() == ""
 
 
+def test_what_a_session_that_broke_off_had_not_confirmed_may_come_late_to_the_same_device(forged: Forged) -> None:
+    phone = forged.book.device("bob", "bob#2", 50.0)
+    forged.take(M1)
+    phone.messages += [Got(M3, 60.0), Got(M1, 70.0, delayed=True)]
+    assert "bob#2: text seq 2 first came after seq 4" in forged.found()
+
+    phone.broke.append(55.0)
+    assert forged.found() == ""
+
+
 def test_what_another_device_has_had_may_come_late_only_with_what_was_missed(forged: Forged) -> None:
     second = forged.book.device("bob", "bob#2", 50.0)
     second.messages += [Got(M3, 60.0), Got(M1, 70.0)]

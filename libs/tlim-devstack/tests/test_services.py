@@ -39,6 +39,13 @@ def test_only_the_programs_that_are_named_go_another_way(programs: dict[str, Pro
     assert f"@127.0.0.1:{Ports().postgres}/" in programs["message-store-2"].environment["TLIM_DATABASE_URL"]
 
 
+def test_the_token_keys_come_from_any_of_several_bridges(programs: dict[str, Program], tmp_path: Path) -> None:
+    alone = {program.name: program for program in Stack(tmp_path, Ports()).services.all()}
+
+    assert f":{Ports().gateway}/" in programs["file-api"].environment["TLIM_JWKS_URL"]
+    assert f":{Ports().xmpp_bridge}/" in alone["file-api"].environment["TLIM_JWKS_URL"]
+
+
 def test_the_gateway_knows_all_processes_of_a_service(programs: dict[str, Program]) -> None:
     ports, environment = Ports(), programs["gateway"].environment
 

@@ -110,12 +110,16 @@ class ServicePrograms:
             "TLIM_NATS_URL": f"nats://127.0.0.1:{self._way(name, 'nats')}",
             "TLIM_NATS_USER": service,
             "TLIM_NATS_PASSWORD": self.credentials.nats[service],
-            "TLIM_JWKS_URL": f"http://127.0.0.1:{self.ports.xmpp_bridge}/.well-known/jwks.json",
+            "TLIM_JWKS_URL": f"http://127.0.0.1:{self._keys_port()}/.well-known/jwks.json",
         }
         if package_of(service) in DATABASE_SERVICES:
             database = replace(self.database(service, package_of(service)), port=self._way(name, "postgres"))
             environment["TLIM_DATABASE_URL"] = database.url()
         return environment
+
+    def _keys_port(self) -> int:
+        """Return the port at which the token keys are: the gateway's, if more than one bridge has them."""
+        return self.ports.gateway if "xmpp-bridge" in map(service_of, self.further) else self.ports.xmpp_bridge
 
     def _session_api(self) -> dict[str, str]:
         if self.accounts_api is None:
