@@ -288,7 +288,7 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Brid
 
     Our `<error>` has a `type` and a condition for the sake of Smack. Smack reads every `<error>` in a message as a
     stanza error (RFC 6120 section 8.3.2), and breaks off the connection when one of the two is missing. Only the device
-    that sent the message gets the refusal.
+    that sent the message gets the refusal, and the server keeps none for a device that has gone.
     """
     later = str(error.retry_after) if isinstance(error, TooManyRequests) else None
     named = {"code": error.code.value, "msg_id": error.msg_id, "field": error.field, "retry_after": later}
@@ -298,5 +298,5 @@ def write_error(error: TlimError, reply_to: str, stanza_id: str, addresses: Brid
         f"<message type='chat' from='{addresses.domain}' to={quote(reply_to)}{id_attribute(stanza_id)}>"
         f"<body>{error.code.value}</body><{Tag.TLIM} xmlns='{TLIM_NS}' location='server'/>"
         f"<{Tag.ERROR} xmlns='{TLIM_NS}'{attributes} type='{kind}'>{escape_text(error.detail)}"
-        f"<{condition} xmlns='{STANZAS_NS}'/></{Tag.ERROR}>{_NO_CARBONS}</message>"
+        f"<{condition} xmlns='{STANZAS_NS}'/></{Tag.ERROR}>{_NO_CARBONS}{_NO_STORE}</message>"
     )

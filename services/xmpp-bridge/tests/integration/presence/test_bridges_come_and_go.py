@@ -115,6 +115,19 @@ async def test_without_another_bridge_what_waited_is_refused(scene: Any) -> None
     await bridge.is_sent("three")
 
 
+async def test_a_bridge_that_says_that_it_leaves_and_stays_is_waited_for_no_more_after_a_while(scene: Any) -> None:
+    user, bridges = await scene.person(), await two_bridges(scene)
+    device = await scene.device(user, managed=False)
+    leaving, staying = await bridge_of(device, bridges, "one")
+    leaving.drain()
+    await leaving.barrier()
+    device.write("two")
+    await staying.is_sent("two")
+    device.write("three")
+    await staying.is_sent("three")
+    assert (leaving.diverted, staying.diverted) == (["one"], ["two", "three"])
+
+
 async def test_nobody_else_can_say_that_a_bridge_leaves(scene: Any) -> None:
     user, bridge = await scene.person(), await scene.listener(names(scene)[0])
     device = await scene.device(user, managed=False)
