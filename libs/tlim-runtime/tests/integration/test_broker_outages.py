@@ -180,7 +180,8 @@ async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_
 
     async def nonsense(operation: str, **arguments: object) -> dict[str, object]:
         del operation, arguments
-        return {"ts": "2026-11-28T00:00:00Z"}  # enough to begin, and nothing that the watch looks for
+        begun = {"stream_seq": 0}
+        return {"ts": "2026-11-28T00:00:00Z", "ack_floor": begun, "delivered": begun}  # the watch wants more
 
     monkeypatch.setattr(pull, "STALL_S", 0.01)
     consumer = BatchConsumer(broker, STORE_INBOX, handle)
