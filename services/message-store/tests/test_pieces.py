@@ -1,9 +1,10 @@
 """Into which pieces an event is cut, who hears of it from which piece, and under which ids they are published."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from message_store.pieces import outgoing
+from message_store.pieces import MAX_BYTES, outgoing, written_out
 from tlim_protocol.body import Body
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
@@ -25,7 +26,7 @@ def text(body: Body | None = None, sender: str = "alice", **changes: Any) -> Sto
     told: dict[str, Any] = {
         "reply_to": f"{sender}@im.example/web", "stanza_id": "s1", "received_at": 1, "via": "bridge-1",
     }  # fmt: skip
-    return StoredMessage(seq=7, stored_at=1, envelope=envelope, **{"recipients": ["bob"], **told, **changes})
+    return StoredMessage(stored_at=1, envelope=envelope, **{"seq": 7, "recipients": ["bob"], **told, **changes})
 
 
 def read(event: StoredMessage, max_payload: int = MAX_PAYLOAD) -> list[tuple[str, StoredMessage]]:
@@ -135,3 +136,21 @@ def test_halves_have_the_same_id_only_if_they_are_for_the_same_people() -> None:
             told.setdefault(piece.message_id, set()).add(frozenset(event.recipients))
     assert all(len(sets) == 1 for sets in told.values())
     assert len(told) == len(set.union(*told.values()))
+
+
+def test_large_messages_to_all_shards_are_written_out_a_few_at_a_time() -> None:
+    asked: list[int] = []
+
+    def events() -> Iterator[StoredMessage]:
+        for seq in range(1, 31):
+            asked.append(seq)
+            yield text([{"text": "x" * 1_000_000}], recipients=PEOPLE, seq=seq)
+
+    seqs: list[int] = []
+    for portion in written_out(events(), MAX_PAYLOAD):
+        one_more = DELIVERY_SHARDS * 1_100_000
+        assert sum(len(piece.payload) for piece in portion) <= MAX_BYTES + one_more
+        told = [read_out_event(piece.payload) for piece in portion]
+        assert max(asked) == max(event.seq for event in told if isinstance(event, StoredMessage))
+        seqs += [event.seq for event in told if isinstance(event, StoredMessage) and event.is_last]
+    assert seqs == list(range(1, 31))

@@ -1,6 +1,6 @@
 """How an event goes to TLIM_OUT: in pieces, one for each delivery shard with people that it concerns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.identity import delivery_shard
@@ -14,6 +14,26 @@ HEADERS = 8 * 1024
 64 letters, each up to 12 bytes long."""
 
 _NOT_FOR_THE_SENDER = {"reply_to": None, "stanza_id": None, "received_at": None, "tells_sender": False, "via": None}
+
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Events are written out in portions of about this size. A batch has up to 16 MiB, and each body of it may go to all
+shards; the names of 10,000 receivers come with each message to a large group."""
+
+
+def written_out(events: Iterable[OutEvent], max_payload: int) -> Iterator[list[Outgoing]]:
+    """Yield the events as they go to TLIM_OUT, in order, in portions that are written when they are asked for."""
+    portion: list[Outgoing] = []
+    size = 0
+    for event in events:
+        pieces = outgoing(event, max_payload)
+        portion += pieces
+        size += sum(len(piece.payload) for piece in pieces)
+        if size >= MAX_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def outgoing(event: OutEvent, max_payload: int) -> list[Outgoing]:

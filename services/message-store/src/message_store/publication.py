@@ -20,8 +20,7 @@ from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of, receiver_of
-from message_store.pieces import outgoing
-from message_store.portions import portions
+from message_store.pieces import written_out
 from message_store.values import DeliveredRow, LogRow
 
 logger = get_logger(__name__)
@@ -32,10 +31,6 @@ minutes, and consumers follow within seconds. So older messages have been delive
 
 PAGE = 100
 """Rows read back at a time: few, as a row to a large group names thousands of people."""
-
-MAX_RECIPIENTS = 100_000
-"""Events are written out as JSON in portions that name this many recipients together, which is about 2 MB. A whole
-batch to a group of 10,000 people would be 100 MB."""
 
 
 class Newest(NamedTuple):
@@ -97,10 +92,6 @@ def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) 
     )
 
 
-def _recipients(event: OutEvent) -> int:
-    return len(event.recipients) if isinstance(event, StoredMessage) else 0
-
-
 class Publication:
     """Keeps TLIM_OUT in step with the table: everything up to `seq` is published."""
 
@@ -155,8 +146,7 @@ class Publication:
         Call it inside `turn`. Raises BrokerUnavailable: then `restore` has to come before the next batch.
         """
         self._metrics.lag(newest - self.seq)
-        for portion in portions(events, _recipients, MAX_RECIPIENTS):
-            await self._send(portion)
+        await self._send(events)
         self._seq = newest
         self._metrics.lag(0)
 
@@ -171,9 +161,8 @@ class Publication:
 
     async def _send(self, events: Sequence[OutEvent]) -> None:
         self._require_certainty()
-        await self._broker.publish_batch(
-            [piece for event in events for piece in outgoing(event, self._broker.max_payload)]
-        )
+        for portion in written_out(events, self._broker.max_payload):
+            await self._broker.publish_batch(portion)
         self._require_certainty()
 
     def _require_certainty(self) -> None:
