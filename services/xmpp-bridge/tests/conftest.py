@@ -200,6 +200,7 @@ class Leases:
         self.newest: dict[str, tuple[int, bytes]] = {}
         self.numbers = count(1)
         self.links: list[Link] = []
+        self.bridges: list[Any] = []
 
 
 class Link:

@@ -2,9 +2,10 @@
 
 import pytest
 from tlim_protocol.events import MailboxNote
+from xmpp_bridge.attendance import MAX_SESSIONS
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.presences import Came, Gone, Hello, Missed, Stale
-from xmpp_bridge.roll import MAX_SESSIONS, Roll
+from xmpp_bridge.roll import Roll
 
 
 class Desk:
@@ -279,19 +280,3 @@ def test_the_sessions_of_one_person_have_a_bound(desk: Desk) -> None:
         desk.roll.hear(Came("bob", f"device {number}"))
     person = desk.roll._people["bob"]
     assert len(person.sessions) == MAX_SESSIONS
-
-
-def test_a_lost_connection_forgets_everybody(desk: Desk) -> None:
-    desk.with_live_bob()
-    desk.roll.clear()
-    assert (desk.roll.present, desk.roll.is_kept) == (0, False)
-    with pytest.raises(ComponentDown):
-        desk.roll.is_due("bob", 20)
-
-
-def test_a_mailbox_stays_before_a_message_that_was_overtaken_by_what_the_device_has_confirmed(desk: Desk) -> None:
-    desk.with_live_bob(up_to=10)
-    desk.unsent_from = 15
-    assert desk.roll.is_due("bob", 20)
-    desk.roll.hear(Gone("bob", "phone", confirmed=20))
-    assert desk.notes == [note(taken=14)]

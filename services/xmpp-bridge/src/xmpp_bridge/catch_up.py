@@ -42,6 +42,8 @@ _MOST_BYTES = 4  # of a character in UTF-8
 RETRY_S = 1.0
 """The pause after a question that the store did not answer."""
 
+_NOBODY = ""
+
 FAILED_S = 60.0
 """The pause after a fault in what one person has missed. Nobody else has to do with it."""
 
@@ -82,6 +84,7 @@ class CatchUps:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pace = Throttle(PER_PERSON, "user")
         self._reason = ""
+        self._is_finishing = False
         self.workers = [Background(f"catch-up {number}", self._work) for number in range(1, AT_ONCE + 1)]
         self._sent = metrics.counter("tlim_bridge_missed_total", "Messages sent to people who had missed them")
 
@@ -108,9 +111,17 @@ class CatchUps:
         if self._reason:
             raise Unavailable(self._reason)
 
+    async def finish(self) -> None:
+        """Begin no other catch-up, and return when those that have begun are over."""
+        self._is_finishing = True
+        for _ in self.workers:
+            self._queue.put_nowait(_NOBODY)
+        for worker in self.workers:
+            await worker.join()
+
     async def _work(self) -> None:
-        while True:
-            await cancellable(self._serve(await self._queue.get()))
+        while (user_id := await self._queue.get()) and not self._is_finishing:
+            await cancellable(self._serve(user_id))
 
     async def _serve(self, user_id: str) -> None:
         person = self.roll.catching_up(user_id)

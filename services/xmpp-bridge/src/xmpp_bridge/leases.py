@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -79,7 +79,7 @@ class Leases:
         self._loop = Repeated("leases of shards", self._look, LOOK_S)
 
     @property
-    def held(self) -> Iterable[Held]:
+    def held(self) -> Collection[Held]:
         """The leases of this process."""
         return self._book.held.values()
 

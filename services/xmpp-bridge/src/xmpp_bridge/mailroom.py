@@ -88,6 +88,10 @@ class Mailroom:
         for work in (self._notes.background, *self._work):
             work.start()
 
+    async def finish_catch_ups(self) -> None:
+        """Begin no other catch-up, and return when those that have begun are over."""
+        await self._catch_ups.finish()
+
     async def stop(self, noted_s: float = 0) -> None:
         """Stop. Notes are still written, if that takes no more than `noted_s` seconds.
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 
 from tlim_protocol.events import MailboxNote
 
+from xmpp_bridge.attendance import MAX_SESSIONS
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
-
-MAX_SESSIONS = 100
-"""Sessions of one person that are remembered. The servers of deploy/ allow 20."""
 
 _UNKNOWN = 2**63
 """More than any seq. Nobody remembers how much went to the older sessions before the connection was lost."""
@@ -83,11 +81,6 @@ class Roll:
     def present(self) -> int:
         """How many people have a session."""
         return len(self._people)
-
-    def clear(self) -> None:
-        """Forget everything: the connection to the XMPP server is lost, and the next one begins with a hello."""
-        self._people.clear()
-        self._is_settled = self.is_kept = False
 
     def settle(self, live: Mapping[str, Iterable[str]]) -> None:
         """Begin, when the server has said who is present. `live` is who was live before, and in which sessions.

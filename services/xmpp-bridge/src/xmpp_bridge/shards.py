@@ -24,6 +24,9 @@ from xmpp_bridge.subscribers import OutboxSubscriber
 
 logger = get_logger(__name__)
 
+CAUGHT_UP_S = 5.0
+"""How long a shard that is given up may go on with catch-ups. What is not over then, the next bridge begins anew."""
+
 FINISHED_S = 10.0
 """How long a shard that is given up may finish what is in hand. The rest is delivered by the next bridge."""
 
@@ -73,6 +76,9 @@ class Shard:
     async def finish(self) -> None:
         """Stop in order: nothing that is in hand comes again, and what is known of mailboxes is noted."""
         await self._opening.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_S):
+                await self.mailroom.finish_catch_ups()
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISHED_S):
                 await self.consumer.stop()

@@ -1,7 +1,6 @@
-"""A world in which only the bridge's mailroom is real, with a clock that jumps: the log, the XMPP server, the devices.
+"""A world in which only bridges are real, with a clock that jumps: the log, the XMPP server, NATS, the devices.
 
-The server and the devices do what deploy/ and docs/wire-protocol.md promise, in an order that a seed decides: devices
-come, leave, lose their network and resume, the server is killed, the bridge is killed, connections break.
+The server and the devices do what deploy/ and docs/wire-protocol.md promise, in an order that a seed decides.
 """
 
 import asyncio
@@ -42,7 +41,6 @@ from xmpp_bridge.translate import BridgeAddresses
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
 EPOCH = 1_800_000_000.0
 NOTICED_WITHIN_S = 120.0
-_TLIM = f"{{{TLIM_NS}}}tlim"
 
 
 @dataclass
@@ -87,7 +85,7 @@ class Stream:
 
 
 class Log:
-    """message-store as the bridge sees it. It answers late, and sometimes not at all."""
+    """message-store as the bridge sees it. It answers late, and with `losses` not at all."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -95,6 +93,7 @@ class Log:
         self.streams = [Stream() for _ in range(DELIVERY_SHARDS)]
         self.mailboxes: defaultdict[str, Mailbox] = defaultdict(Mailbox)
         self.terms = [0] * DELIVERY_SHARDS
+        self.losses = 0.02
         self.settled = [(0, 0.0)] * DELIVERY_SHARDS
         self.is_up = True
 
@@ -110,7 +109,7 @@ class Log:
         for shard, stream in enumerate(self.streams):
             some = [user_id for user_id in recipients if delivery_shard(user_id) == shard]
             if some:
-                stream.publish(self.rows[-1].model_copy(update={"recipients": some}))
+                stream.publish(self.rows[-1].model_copy(update={"recipients": some, "tells_sender": False}))
         return self.rows[-1]
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
@@ -120,7 +119,7 @@ class Log:
             raise Unavailable("the store is away")
         answer = self._answer(subject, payload)
         await asyncio.sleep(self._chance.random() / 50)
-        if self._chance.random() < 0.02:
+        if self._chance.random() < self.losses:
             raise Unavailable("the answer is lost")
         return answer
 
@@ -176,8 +175,7 @@ class Log:
         rows = [row for row in self.rows[after:] if question.user_id in row.recipients]
         limit = min(question.limit, 7)
         page = [row.model_copy(update={"recipients": [question.user_id]}) for row in rows[:limit]]
-        following, newest = page[-1].seq if page else after, len(self.rows)
-        more = len(rows) > limit
+        following, newest, more = page[-1].seq if page else after, len(self.rows), len(rows) > limit
         return MissedAnswer(
             events=page, next=following, more=more, up_to=following if more else max(newest, after), receipts=True
         )
@@ -216,6 +214,7 @@ class Server:
         self.got: defaultdict[str, list[int]] = defaultdict(list)
         self.missed = 0
         self.has_module = True
+        self.faults: list[str] = []
         self.lines: list[Line] = []
 
     def of(self, user_id: str) -> list[Device]:
@@ -227,7 +226,7 @@ class Server:
         self.say(device)
 
     def take(self, stanza: ET.Element) -> None:
-        mark = stanza.find(_TLIM)
+        mark = stanza.find(f"{{{TLIM_NS}}}tlim")
         if mark is not None:
             self.route(stanza.get("to", "").partition("@")[0], int(mark.get("seq", "")))
 
@@ -269,10 +268,10 @@ class Server:
 
     def leave(self, device: Device) -> None:
         self.read(device)
-        self.end(device, confirmed=device.confirmed)
+        self.give_up(device)
 
     def give_up(self, device: Device) -> None:
-        """The client has not resumed in time: what it has not confirmed is routed again."""
+        """The client has not resumed in time."""
         self.end(device, confirmed=device.confirmed)
 
     def end(self, device: Device, confirmed: int | None) -> None:
@@ -304,8 +303,7 @@ class Server:
     def connect(self, line: "Line") -> None:
         self.lines.append(line)
         if self.has_module:
-            hello = f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"
-            line.said.put_nowait(ET.XML(hello))
+            line.said.put_nowait(ET.XML(f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"))
         for device in self.devices:
             self.say(device, line)
 
@@ -328,6 +326,7 @@ class Line:
         self._numbers = count(1)
         self._pongs: dict[int, asyncio.Future[None]] = {}
         self.shards: Shards
+        self.writes: Callable[[str], None] = lambda _user_id: None  # called with each receiver
         self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
 
     def connect(self) -> None:
@@ -354,6 +353,7 @@ class Line:
         if not self.is_up:
             raise ComponentDown("down")
         for stanza in ET.XML(f"<stanzas>{stanzas}</stanzas>"):
+            self.writes(stanza.get("to", "").partition("@")[0])
             self.sent.put_nowait(stanza)
 
     async def barrier(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tlim_protocol.identity import delivery_shard
 from tlim_runtime.background import Background
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.metrics import Metrics
@@ -131,10 +132,12 @@ class Consumer:
 class Bridge:
     """A process: its connections, and the shards that it has."""
 
-    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, leases: Any) -> None:
+    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, nats: Any) -> None:
+        self._bridges: list[Bridge] = nats.bridges
         self.line = parts.Line(server, chance)
-        self.link, self._links = parts.Link(leases), leases.links
-        self._log = log
+        self.link, self._links = parts.Link(nats), nats.links
+        self._log, self._server = log, server
+        self.line.writes = self._check_shard
         self._attendance = Attendance(asyncio.get_running_loop().time)
         self.name = f"bridge {chance.random()}"
         clock = asyncio.get_running_loop().time
@@ -145,7 +148,7 @@ class Bridge:
         line, clock = FencedLine(self.line, held.check), asyncio.get_running_loop().time
         mailroom = Mailroom(
             line,
-            self._log,
+            self,
             ADDRESSES,
             Metrics(),
             shard=held.shard,
@@ -157,7 +160,7 @@ class Bridge:
         outbox = OutboxSubscriber(
             line,
             ADDRESSES,
-            Backlog(self._log),
+            Backlog(self),
             Metrics(),
             accept=Accept.DIVERTED,
             presence=mailroom,
@@ -166,6 +169,18 @@ class Bridge:
         )
         consumer = Consumer(self._log.streams[held.shard], self.link, outbox, mailroom, line)
         return Parts(line, mailroom, outbox, consumer)
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        """Ask the store: also over NATS."""
+        self.link.check()
+        answer: bytes = await self._log.request(subject, payload, timeout_s)
+        self.link.check()
+        return answer
+
+    def _check_shard(self, user_id: str) -> None:
+        helds = [other.shards._leases._book.held.get(delivery_shard(user_id)) for other in self._bridges]
+        if any(held is not None and held.is_valid for held in helds if held not in self.shards._leases.held):
+            self._server.faults.append(f"{self.name} delivered to {user_id}, who is another bridge's")
 
     async def start(self) -> None:
         await self.shards.start()
@@ -191,8 +206,9 @@ class Story:
     def __init__(self, seed: int, parts: Any) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - a history that can be repeated
         self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
-        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, parts.Leases())
-        self.bridges: list[Bridge] = []
+        nats = parts.Leases()
+        self.bridges: list[Bridge] = nats.bridges
+        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, nats)
         self.got: dict[str, set[int]] = {}  # of the people who were there when all had become well
 
     async def tell(self, steps: int) -> None:
@@ -318,6 +334,7 @@ def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monk
         await story.end_well()
 
     simulated.run(tell())
+    assert story.server.faults == []
     for person in PEOPLE:
         addressed = [row.seq for row in story.log.rows if person in row.recipients]
         assert story.got.get(person, set(addressed)) == set(addressed), "a device that stayed lacks something"
@@ -344,5 +361,30 @@ def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated:
         story.server.read(device)
         assert device.got == [1, 2, 3, 4, 5] * 2
         await bridge.kill()
+
+    simulated.run(tell())
+
+
+def test_a_bridge_that_leaves_ends_a_catch_up_that_it_has_begun_and_nothing_comes_twice(simulated: Any) -> None:
+    story = Story(1, simulated)
+
+    story.log.losses = 0
+
+    async def tell() -> None:
+        await story.a_bridge_comes()
+        await asyncio.sleep(5)
+        for _ in range(100):
+            story.log.commit(["bob"], "s")
+        story.server.come("bob", resumes=False)
+        (device,) = story.server.devices
+        await asyncio.sleep(0.1)
+        assert 0 < len(device.flight) < 100
+        (bridge,) = story.bridges
+        await story.a_bridge_comes()
+        await bridge.leave()
+        await asyncio.sleep(5)
+        story.server.read(device)
+        assert device.got == list(range(1, 101))
+        await story.bridges[-1].kill()
 
     simulated.run(tell())
