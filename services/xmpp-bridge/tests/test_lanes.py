@@ -154,7 +154,7 @@ async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_i
     bridge.server.permits.release()
     assert await waiting == [DONE]
     assert ("m2", "user0") in bridge.server.taken
-    assert [to for what, to in bridge.server.taken if what == "m1"].count("user400") == 0
+    assert [to for what, to in bridge.server.taken if what == "m1"].count(f"user{4 * MANY}") == 0
     bridge.server.open()
     assert await ended(first) == [DONE]
 
@@ -174,7 +174,7 @@ async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "one", 4 * MANY), message(2, "two", 4 * MANY)))
     await ended(verdicts)
-    portions = [what for what, to in bridge.server.taken if to in {f"user{n * MANY + 50}" for n in range(4)}]
+    portions = [what for what, to in bridge.server.taken if to in {f"user{n * MANY + MANY // 2}" for n in range(4)}]
     assert portions == ["m1", "m2"] * 4
 
 
