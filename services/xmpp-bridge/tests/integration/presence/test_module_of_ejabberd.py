@@ -27,6 +27,8 @@ mod_doc() -> #{}.
 die({#message{body = [#text{data = <<"die">>}]}, _}) -> exit(self(), kill);
 die({#message{body = [#text{data = <<"lose the settings">>}]}, #{lserver := H}} = Acc) ->
     persistent_term:put(?MODULE, ets:take(ejabberd_modules, {mod_tlim_bridge, H})), Acc;
+die({#message{body = [#text{data = <<"lose the routes">>}]}, #{lserver := H}} = Acc) ->
+    mnesia:dirty_delete(route, <<"bridge.", H/binary>>), Acc;
 die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
     ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die(Acc) -> Acc.
@@ -143,6 +145,18 @@ async def test_a_message_that_the_module_cannot_hand_over_is_refused_and_not_del
     await listener.is_sent("diverted")
     await phone.settles()
     assert (listener.diverted, phone.texts) == (["diverted"], [])
+
+
+async def test_a_connection_without_a_route_ends_at_a_ping_so_that_the_bridge_comes_again(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    device = await scene.device(user, managed=False)
+    device.send(f"<message to='{DOMAIN}'><body>lose the routes</body></message>")
+    await device.settles()
+    await listener.ends_at_a_ping()
+    again = await scene.listener()
+    await again.barrier()
+    device.write("one")
+    await again.is_sent("one")
 
 
 async def restart_module(server: Any) -> None:

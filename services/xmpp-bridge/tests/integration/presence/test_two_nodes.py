@@ -1,16 +1,29 @@
 """Two nodes of ejabberd are one server for the bridge, and it hears of sessions whose node has died."""
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 from tlim_devstack.ejabberd import Ejabberd, mapper
 from tlim_devstack.processes import ServerProcess
+from tlim_devstack.supervision import Program
 from tlim_devstack.waiting import free_port
 from tlim_protocol.stanzas import HINTS_NS
 
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
+
+
+class HastyNode(Ejabberd):
+    """One that takes a silent node for dead after eight seconds."""
+
+    def prepare(self) -> Program:
+        program, config = super().prepare(), self.home / "ejabberd.yml"
+        config.write_text(config.read_text().replace("net_ticktime: 30s", "net_ticktime: 8s"))
+        at_once = ["-kernel", "net_ticktime", "8"]  # ejabberd changes it slowly
+        return replace(program, command=[*program.command, *at_once])
 
 
 class Nodes(NamedTuple):
@@ -23,7 +36,7 @@ def nodes(start_xmpp_server: Any, tmp_path_factory: pytest.TempPathFactory) -> I
     home, port = tmp_path_factory.mktemp("nodes"), free_port()
     program = mapper(port)
     process = ServerProcess(program.name, program.command, home / "epmd.log", env=program.environment)
-    first, second = [start_xmpp_server(home, partial(Ejabberd, number=number, mapper=port)) for number in (1, 2)]
+    first, second = [start_xmpp_server(home, partial(HastyNode, number=number, mapper=port)) for number in (1, 2)]
     yield Nodes(first, second)
     for server in (second, first):
         server.stop()
@@ -120,7 +133,6 @@ async def test_the_sessions_of_a_node_that_stops_are_gone_with_what_they_have(
     await nodes.second.restart()
     assert (await listener.hears("gone", phone.jid)).seq == 101
     again = await arrived(there, user, [listener])
-    assert [word.what for word in listener.about(user, "came", "gone")] == ["came", "gone", "came"]
     listener.deliver(user, 102)
     await again.gets("text 102")
 
@@ -149,3 +161,21 @@ async def test_who_was_on_a_node_that_is_killed_gets_everything_on_the_other_one
     await newcomer.barrier()
     assert [word.jid for word in newcomer.about(user)] == [phone.jid]
     await nodes.second.restart()
+
+
+async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the_other_again(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener])
+    nodes.second.freeze()
+    await listener.hears("gone", phone.jid)
+    nodes.second.thaw()
+    await asyncio.to_thread(nodes.second.ends)
+    await nodes.second.restart()
+    both = [await here.listener(), await there.listener()]
+    phone, laptop = await arrived(there, user, both), await arrived(here, await here.person(), both)
+    both[1].deliver(laptop.user, 101)
+    both[0].deliver(user, 101)
+    for device in (phone, laptop):
+        await device.gets("text 101")
