@@ -117,7 +117,7 @@ class Shards:
         self._attendance = attendance
         self._shards: dict[int, Shard] = {}
         self._closing: dict[int, asyncio.Task[None]] = {}
-        self._firsts: dict[int, int | None] = {}  # where delivery begins again after a lost connection
+        self._firsts: dict[int, int] = {}  # where delivery begins again after a lost connection
         self._is_up = False
         self._tasks = Tasks()
         self._register(metrics)
@@ -153,7 +153,9 @@ class Shards:
         self._is_up = False
         self._leases.leave()
         for shard in self._shards.values():
-            self._firsts[shard.held.shard] = shard.outbox.connection_lost()
+            first = shard.outbox.connection_lost()
+            if first is not None:  # None as well if a connection is lost again before the shard is closed
+                self._firsts[shard.held.shard] = first
             shard.line.close()
         for shard in self._open():
             self._close(shard, shard.abort(NOTED_S))
