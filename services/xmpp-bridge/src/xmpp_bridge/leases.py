@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from tlim_protocol.events import BridgeBeat, Lease
 from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.leases import BridgeBeat, Lease
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import ALL_LEASES, lease_of_bridge, lease_of_shard
 from tlim_runtime.background import Repeated

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tlim_protocol.events import Lease
+from tlim_protocol.leases import Lease
 from tlim_runtime.outages import Unavailable
 
 RENEW_S = 0.5

@@ -13,8 +13,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from tlim_protocol.events import Lease
 from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.leases import Lease
 from tlim_runtime.background import Tasks
 from tlim_runtime.broker import Overtaken
 from tlim_runtime.outages import BrokerUnavailable

@@ -1,7 +1,7 @@
 """Who may take a shard and when, and how many each bridge has; the clock is the test's."""
 
 import pytest
-from tlim_protocol.events import Lease
+from tlim_protocol.leases import Lease
 from xmpp_bridge.shares import HELD_S, SILENT_S, Book, LeaseLapsed
 
 
