@@ -103,7 +103,11 @@ class SkewedBroker:
 
     async def answered(self, _: str) -> dict[str, Any]:
         there = datetime.fromtimestamp(time.time() + self.skew_s, UTC)
-        return {"ack_floor": {"stream_seq": 0}, "ts": there.isoformat().replace("+00:00", "789Z")}
+        return {
+            "ack_floor": {"stream_seq": 0},
+            "delivered": {"stream_seq": 0},
+            "ts": there.isoformat().replace("+00:00", "789Z"),
+        }
 
     async def api(self, _: str) -> dict[str, Any]:
         return {}

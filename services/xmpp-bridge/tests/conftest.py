@@ -18,7 +18,7 @@ from tlim_runtime.broker import Overtaken, PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.throttle import Throttle
-from xmpp_bridge.lanes import Unsent
+from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
@@ -142,7 +142,7 @@ class EverybodyIsThere:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
-        self.unsent = Unsent()
+        self.gaps = Gaps()
 
     def is_due(self, user_id: str, seq: int) -> bool:
         raise AssertionError(f"asked whether {user_id} gets {seq}")

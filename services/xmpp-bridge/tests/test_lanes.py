@@ -15,7 +15,7 @@ from tlim_runtime.outages import Unavailable
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import MANY, MOST_WAITING, Unsent
+from xmpp_bridge.lanes import MANY, MOST_WAITING, Gaps
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -59,8 +59,8 @@ class Presence:
 
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
-        self.unsent = Unsent()
-        self.unsent.opened(0)
+        self.gaps = Gaps()
+        self.gaps.opened(0)
         self.away: set[str] = set()
         self.noted = 0
 
@@ -188,20 +188,20 @@ async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> 
 
 
 async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Bridge) -> None:
-    unsent = bridge.presence.unsent
+    gaps = bridge.presence.gaps
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY)))
     bridge.server.permits.release()
     bridge.server.permits.release()
     await bridge.outbox.handle(bridge.batch(message(8, "small")))
-    assert (unsent.bound(8), unsent.bound(5), bridge.presence.noted) == (6, 5, 6)
+    assert (gaps.bound(8), gaps.bound(5), bridge.presence.noted) == (6, 5, 6)
     bridge.server.open()
     await ended(verdicts)
-    assert (unsent.bound(8), bridge.presence.noted) == (8, 8)
+    assert (gaps.bound(8), bridge.presence.noted) == (8, 8)
 
 
 async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_it_has(bridge: Bridge) -> None:
-    unsent = bridge.presence.unsent
+    gaps = bridge.presence.gaps
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY), message(8, "large")))
     bridge.server.is_lost = True
@@ -209,15 +209,15 @@ async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_i
     with pytest.raises(ComponentLost):
         await ended(verdicts)
     assert all(one.verdict.done() for one in verdicts if isinstance(one, Later))
-    assert unsent.bound(8) == 0
+    assert gaps.bound(8) == 0
     bridge.server.is_lost = False
-    unsent.opened(2)
-    assert unsent.bound(8) == 0
+    gaps.opened(2)
+    assert gaps.bound(8) == 0
     bridge.place = 0
     await ended(await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY))))
-    assert unsent.bound(8) == 0, "the second message may have been on its way"
+    assert gaps.bound(8) == 0, "the second message may have been on its way"
     await ended(await bridge.outbox.handle(bridge.batch(message(8, "large"))))
-    assert unsent.bound(8) == 8
+    assert gaps.bound(8) == 8
 
 
 async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> None:

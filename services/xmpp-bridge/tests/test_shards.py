@@ -5,20 +5,20 @@ from unittest.mock import AsyncMock, MagicMock
 
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.attendance import Attendance
-from xmpp_bridge.shards import Parts, Shards
+from xmpp_bridge.shards import ShardParts, Shards
 from xmpp_bridge.shares import Held
 
 
 async def test_a_connection_lost_twice_while_a_shard_closes_still_goes_back_to_the_first_place() -> None:
     made: list[Any] = []
 
-    def make(_held: Held, _lost: object) -> Parts:
+    def make(_held: Held, _lost: object) -> ShardParts:
         mailroom, outbox, consumer = MagicMock(), MagicMock(), MagicMock()
         mailroom.settled, mailroom.stop = AsyncMock(), AsyncMock()
         consumer.start, consumer.abort = AsyncMock(), AsyncMock()
         outbox.connection_lost.side_effect = [7, None]  # the second time there is nothing more to take back
         made.append(consumer)
-        return Parts(MagicMock(), mailroom, outbox, consumer)
+        return ShardParts(MagicMock(), mailroom, outbox, consumer)
 
     shards = Shards(MagicMock(), "me", make, Attendance(), Metrics())
     shards.went_up()

@@ -30,7 +30,7 @@ from xmpp_bridge.presences import read_presence
 from xmpp_bridge.sasl import SaslLogin
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.settings import Settings
-from xmpp_bridge.shards import Parts, Shards
+from xmpp_bridge.shards import ShardParts, Shards
 from xmpp_bridge.shares import Held
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.system_service import SystemSender
@@ -151,7 +151,7 @@ def _shards(
     """Return what opens a shard of this bridge whenever its lease is taken."""
     attendance, culprits, metrics = Attendance(), Culprits(), app.state.metrics
 
-    def make(held: Held, outdated: Callable[[], None]) -> Parts:
+    def make(held: Held, outdated: Callable[[], None]) -> ShardParts:
         line, spec = FencedLine(component, held.check), BRIDGE_OUTBOXES[held.shard]
         mailroom = Mailroom(
             line, broker, addresses, metrics, shard=held.shard, attendance=attendance, outdated=outdated
@@ -167,8 +167,8 @@ def _shards(
             consumer=spec.durable,
             heard=answers.take,
         )
-        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=mailroom.unsent.opened)
-        return Parts(line, mailroom, outbox, consumer)
+        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=mailroom.gaps.opened)
+        return ShardParts(line, mailroom, outbox, consumer)
 
     return Shards(broker, instance, make, attendance, metrics)
 

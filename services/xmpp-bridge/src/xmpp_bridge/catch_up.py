@@ -14,7 +14,7 @@ from tlim_runtime.outages import Unavailable
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import ComponentDown
-from xmpp_bridge.lanes import Unsent
+from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, Store, ask_missed
 from xmpp_bridge.roll import Attendee, Roll
 from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
@@ -71,11 +71,11 @@ class CatchUps:
         *,
         notes: Notes,
         turn: asyncio.Lock,
-        unsent: Unsent,
+        gaps: Gaps,
         addresses: BridgeAddresses,
         metrics: Metrics,
     ) -> None:
-        self.roll = Roll(self.begin, notes.add, unsent.bound)
+        self.roll = Roll(self.begin, notes.add, gaps.bound)
         self._store = store
         self._line = line
         self._notes = notes

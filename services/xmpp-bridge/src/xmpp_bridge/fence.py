@@ -10,7 +10,7 @@ WRITE_CHARACTERS = 256 * 1024
 enough for the server to store all of them within seconds."""
 
 
-class Connection(Protocol):
+class SharedConnection(Protocol):
     """The connection to the XMPP server, which all shards share (component.Component)."""
 
     def send(self, stanzas: str) -> None: ...
@@ -23,7 +23,7 @@ class FencedLine:
     The check and the write happen without a pause between them. A process that was stopped for a while checks first.
     """
 
-    def __init__(self, connection: Connection, check: Callable[[], None]) -> None:
+    def __init__(self, connection: SharedConnection, check: Callable[[], None]) -> None:
         self._connection = connection
         self._check_lease = check
         self._is_closed = False

@@ -6,7 +6,7 @@
 
 A conversation is in the slow lane as long as one of its messages is. Its next messages queue behind, so each
 conversation stays in order. Messages of other conversations are newer, and are sent before. So a mailbox must not move
-past the oldest message here (`Unsent`).
+past the oldest message here (`Gaps`).
 """
 
 import asyncio
@@ -38,7 +38,7 @@ MOST_BYTES = 64 * 1024 * 1024
 """The same in bytes: of the events, as they came."""
 
 
-class Unsent:
+class Gaps:
     """Knows how far the deliveries of a shard have come without a gap. The slow lane, and a new start, leave gaps.
 
     A device may have confirmed something newer than what is missing. A mailbox that moved there would skip a message.
@@ -110,10 +110,10 @@ class SlowLane:
     """
 
     def __init__(
-        self, send: Callable[[Work], Awaitable[Verdict | None]], unsent: Unsent, finished: Callable[[], None]
+        self, send: Callable[[Work], Awaitable[Verdict | None]], gaps: Gaps, finished: Callable[[], None]
     ) -> None:
         self._send = send
-        self._unsent = unsent
+        self._gaps = gaps
         self._finished = finished
         self._queues: dict[str, deque[Work]] = {}  # by conversation, the one whose turn it is first
         self._waiting = self._bytes = 0
@@ -134,7 +134,7 @@ class SlowLane:
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
         self._queues.setdefault(work.event.envelope.conversation_id, deque()).append(work)
-        self._unsent.add(work.message, work.event.seq)
+        self._gaps.add(work.message, work.event.seq)
         self._waiting += 1
         self._bytes += len(work.message.data)
         if not self._is_running:
@@ -144,7 +144,7 @@ class SlowLane:
     def drop(self, reason: Unavailable) -> None:
         """Give up everything that waits, for `reason`."""
         queues, self._queues = self._queues, {}
-        self._unsent.lose()
+        self._gaps.lose()
         self._waiting = self._bytes = 0
         self._room.set()
         for work in chain.from_iterable(queues.values()):
@@ -179,7 +179,7 @@ class SlowLane:
             self._waiting -= 1
             self._bytes -= len(work.message.data)
             self._room.set()
-            self._unsent.remove(work.message)
+            self._gaps.remove(work.message)
             work.verdict.set_result(verdict)
             self._finished()
         if works:

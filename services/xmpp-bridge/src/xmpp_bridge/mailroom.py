@@ -14,7 +14,7 @@ from tlim_runtime.outages import Unavailable
 from xmpp_bridge.attendance import Attendance
 from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
-from xmpp_bridge.lanes import Unsent
+from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, Outdated, Store, ask_live
 from xmpp_bridge.presences import Missed, Sign
 from xmpp_bridge.translate import BridgeAddresses
@@ -60,14 +60,14 @@ class Mailroom:
         self._clock = clock
         self.turn = asyncio.Lock()
         """Held while a batch of live deliveries is on its way, or a portion of the slow lane."""
-        self.unsent = Unsent()
+        self.gaps = Gaps()
         self._notes = Notes(store, shard, outdated)
         self._catch_ups = CatchUps(
             store,
             line,
             notes=self._notes,
             turn=self.turn,
-            unsent=self.unsent,
+            gaps=self.gaps,
             addresses=addresses,
             metrics=metrics,
         )

@@ -60,7 +60,7 @@ class Roll:
     """The people with sessions. `waiting` gets each person whose catch-up has to begin, and a pause in seconds.
 
     `note` gets what message-store must know about mailboxes, in the order in which it became true. `bound` is given
-    what a device has confirmed, and returns up to which seq that means that nothing is missing (lanes.Unsent).
+    what a device has confirmed, and returns up to which seq that means that nothing is missing (lanes.Gaps).
     """
 
     def __init__(

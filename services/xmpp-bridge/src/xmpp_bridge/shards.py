@@ -44,7 +44,7 @@ class Consumer(Protocol):
     async def ping(self) -> None: ...
 
 
-class Parts(NamedTuple):
+class ShardParts(NamedTuple):
     """What a shard consists of, beside its lease."""
 
     line: FencedLine
@@ -59,7 +59,7 @@ class Shard:
     The roll is called first. Only then is the consumer opened, and the bridge before gets no message any more.
     """
 
-    def __init__(self, held: Held, parts: Parts) -> None:
+    def __init__(self, held: Held, parts: ShardParts) -> None:
         self.held = held
         self.line, self.mailroom, self.outbox, self.consumer = parts
         self._opening = Background(f"opening of shard {held.shard}", self._open)
@@ -92,7 +92,7 @@ class Shard:
         await self.mailroom.stop(noted_s)
 
 
-Make = Callable[[Held, Callable[[], None]], Parts]
+Make = Callable[[Held, Callable[[], None]], ShardParts]
 
 
 class Shards:

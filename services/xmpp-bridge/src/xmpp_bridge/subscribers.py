@@ -15,7 +15,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.lanes import MANY, SlowLane, Unsent, Work, portion
+from xmpp_bridge.lanes import MANY, Gaps, SlowLane, Work, portion
 from xmpp_bridge.translate import (
     Accept,
     BridgeAddresses,
@@ -39,7 +39,7 @@ class Presence(Protocol):
     """Who is present (mailroom.Mailroom)."""
 
     turn: asyncio.Lock
-    unsent: Unsent
+    gaps: Gaps
 
     @property
     def server_keeps(self) -> bool: ...
@@ -80,7 +80,7 @@ class OutboxSubscriber:
         self._lately = DeliveredLately()
         self._culprits = culprits
         self._consumer = consumer
-        self._lane = SlowLane(self._send_portion, presence.unsent, self._note_progress)
+        self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress)
         self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
         self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
         self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
@@ -134,10 +134,10 @@ class OutboxSubscriber:
         self._last = self._newest = 0
 
     def _note_progress(self) -> None:
-        unsent = self._presence.unsent
-        unsent.passed(self._last)
-        self._culprits.note_passed(self._consumer, self._last if unsent.first is None else unsent.first - 1)
-        self._presence.handed_over(unsent.bound(self._newest))
+        gaps = self._presence.gaps
+        gaps.passed(self._last)
+        self._culprits.note_passed(self._consumer, self._last if gaps.first is None else gaps.first - 1)
+        self._presence.handed_over(gaps.bound(self._newest))
 
     async def _without_recalled(self, events: Sequence[tuple[Incoming, OutEvent]]) -> list[tuple[Incoming, OutEvent]]:
         messages = [message for message, _ in events]

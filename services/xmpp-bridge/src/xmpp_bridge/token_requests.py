@@ -15,7 +15,7 @@ from xmpp_bridge.translate import BridgeAddresses, read_user
 logger = get_logger(__name__)
 
 
-class Answers(Protocol):
+class IqAnswers(Protocol):
     """Where answers go: the component."""
 
     def send(self, stanzas: str) -> None: ...
@@ -24,7 +24,7 @@ class Answers(Protocol):
 class TokenRequests:
     """Answers token requests, each in a task of its own. Only users of the domain get a token."""
 
-    def __init__(self, desk: TokenDesk, answers: Answers, addresses: BridgeAddresses) -> None:
+    def __init__(self, desk: TokenDesk, answers: IqAnswers, addresses: BridgeAddresses) -> None:
         self._desk = desk
         self._answers = answers
         self._addresses = addresses

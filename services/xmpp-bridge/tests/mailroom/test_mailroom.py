@@ -19,7 +19,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.mailroom import Mailroom
-from xmpp_bridge.shards import Parts, Shards
+from xmpp_bridge.shards import ShardParts, Shards
 from xmpp_bridge.shares import Held
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
@@ -82,7 +82,7 @@ class Consumer:
                 if self._first is not None:
                     self._stream.go_back(self._first)
                     self._first = None
-                self._mailroom.unsent.opened(self._stream.open(self))
+                self._mailroom.gaps.opened(self._stream.open(self))
                 self._is_open = True
                 await self._deliver(later)
             except Unavailable:
@@ -144,7 +144,7 @@ class Bridge:
         self.shards = Shards(self.link, self.name, self._make, self._attendance, Metrics(), clock=clock)
         self.line.shards = self.shards
 
-    def _make(self, held: Held, outdated: Callable[[], None]) -> Parts:
+    def _make(self, held: Held, outdated: Callable[[], None]) -> ShardParts:
         line, clock = FencedLine(self.line, held.check), asyncio.get_running_loop().time
         mailroom = Mailroom(
             line,
@@ -168,7 +168,7 @@ class Bridge:
             consumer=str(held.shard),
         )
         consumer = Consumer(self._log.streams[held.shard], self.link, outbox, mailroom, line)
-        return Parts(line, mailroom, outbox, consumer)
+        return ShardParts(line, mailroom, outbox, consumer)
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
         """Ask the store: also over NATS."""
