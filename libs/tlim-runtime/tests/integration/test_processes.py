@@ -14,7 +14,7 @@ from tlim_devstack.servers import NatsServer
 from tlim_devstack.streams import newest
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import CONSUMERS, STORE_INBOX, STREAMS, StreamName
+from tlim_protocol.streams import CONSUMERS, STORE_INBOX, STREAMS, StreamName, WhenFull
 from tlim_protocol.subjects import ALL_DEAD, subject_in
 from tlim_runtime.broker import Broker
 
@@ -179,7 +179,7 @@ async def test_provisioning_is_idempotent_and_keeps_what_is_stored(
     assert await newest(broker, StreamName.IN) == b"kept"
     for spec in STREAMS:
         config = (await broker.api(f"STREAM.INFO.{spec.name}"))["config"]
-        assert config["discard"] == ("old" if spec.name in {StreamName.FILES, StreamName.DEAD} else "new")
+        assert config["discard"] == ("new" if spec.when_full is WhenFull.REFUSE_NEW else "old")
         assert config["subjects"] == list(spec.subjects)
     for consumer in CONSUMERS:
         config = (await broker.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}"))["config"]

@@ -155,12 +155,10 @@ def xmpp_server(
 ) -> Iterator[XmppServerProcess]:
     """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`.
 
-    Those two have the accounts of alice and bob.
+    It has the accounts of alice and bob.
     """
-    kind = getattr(request, "param", Ejabberd)
-    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), kind)
-    if kind in (Ejabberd, Prosody):
-        server.make_accounts()
+    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), getattr(request, "param", Ejabberd))
+    server.make_accounts()
     yield server
     server.stop()
 
