@@ -108,9 +108,9 @@ class Listener:
         self._wire.send_raw(write_ping(str(uuid.uuid4()), self._addresses))
         await asyncio.wait_for(self._ended.wait(), 20)
 
-    async def is_sent(self, text: str) -> None:
-        """Wait until a client's message with this body has come."""
-        await self._until(lambda: text in self.diverted)
+    async def is_sent(self, text: str, *others: "Listener") -> None:
+        """Wait until a client's message with this body has come, here or before at one of the others."""
+        await self._until(lambda: any(text in one.diverted for one in (self, *others)))
 
     def drain(self) -> None:
         """Say that this bridge leaves."""
