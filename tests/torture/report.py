@@ -9,7 +9,7 @@ from tests.torture.book import Book
 from tests.torture.checker import Checker
 from tests.torture.faults import Done
 
-HEADING = "## The last full run"
+HEADING = "## The last long run"
 
 
 def summary(seed: int, xmpp: str, done: list[Done], checker: Checker) -> list[tuple[str, str]]:
