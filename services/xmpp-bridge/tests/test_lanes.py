@@ -220,6 +220,22 @@ async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_i
     assert gaps.bound(8) == 8
 
 
+async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothing(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
+    for _ in range(3):
+        await asyncio.sleep(0)  # the first portion is on its way
+    bridge.outbox.connection_lost()
+    with pytest.raises(Unavailable):
+        await ended(verdicts)
+    bridge.presence.gaps.opened(0)
+    bridge.server.is_lost = True
+    bridge.server.open()
+    for _ in range(3):
+        await asyncio.sleep(0)  # and now it fails
+    assert bridge.presence.gaps.bound(9) == 9
+
+
 async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> None:
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))

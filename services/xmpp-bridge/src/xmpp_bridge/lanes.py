@@ -168,7 +168,12 @@ class SlowLane:
         """Send one portion of the conversation whose turn it is; then it is the turn of all others first."""
         conversation, works = next(iter(self._queues.items()))
         work = works[0]
-        verdict = None if work.verdict.done() else await self._send(work)
+        try:
+            verdict = None if work.verdict.done() else await self._send(work)
+        except Exception:
+            if self._queues.get(conversation) is works:
+                raise
+            return  # dropped meanwhile, and delivery may have begun anew
         if self._queues.get(conversation) is not works:
             return  # dropped meanwhile
         if work.verdict.done():
