@@ -126,16 +126,21 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
         yield
     finally:
         await shards.stop()
-        deadline = asyncio.get_running_loop().time() + settings.shutdown_grace.total_seconds()
-        with suppress(TimeoutError, ComponentDown):
-            async with asyncio.timeout_at(deadline):
-                await component.leave(intake.drained)
-        await component.close()
-        await requests.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await intake.drained()
+        await _leave(component, intake, requests, settings.shutdown_grace.total_seconds())
         await answers.stop()
+
+
+async def _leave(component: Component, intake: MessageIntake, requests: TokenRequests, grace_s: float) -> None:
+    """Send new messages to other bridges, and close the stream when what came is stored, or after `grace_s`."""
+    deadline = asyncio.get_running_loop().time() + grace_s
+    with suppress(TimeoutError, ComponentDown):
+        async with asyncio.timeout_at(deadline):
+            await component.leave(intake.drained)
+    await component.close()
+    await requests.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            await intake.drained()
 
 
 def _shards(
