@@ -29,6 +29,7 @@ from message_store.app import create_app
 from message_store.settings import Settings
 from pydantic import SecretStr
 from reading_data import COMMON, HEAVY, RARE, load
+from tlim_admin.databases import owner_of
 from tlim_devstack import postgres
 from tlim_devstack.processes import ServerProcess
 from tlim_devstack.waiting import free_port
@@ -82,7 +83,7 @@ def running_postgres(home: Path) -> Iterator[postgres.Login]:
     process = ServerProcess("PostgreSQL", postgres.command(home / "postgres" / "data", port, *TUNED), home / "log")
     try:
         process.wait_ready(lambda: postgres.answers(admin))
-        roles = ("message_store", postgres.owner_of("message_store"))
+        roles = ("message_store", owner_of("message_store"))
         postgres.create_roles(admin, dict.fromkeys(roles, admin.password))
         yield admin
     finally:
@@ -97,7 +98,7 @@ async def ready_database(admin: postgres.Login, messages: int) -> str:
         return url
     print(f"making {messages:,} messages", flush=True)
     postgres.create_database(admin, f"{name}_part", "message_store")
-    owner = postgres.Login(admin.host, admin.port, postgres.owner_of("message_store"), admin.password, f"{name}_part")
+    owner = postgres.Login(admin.host, admin.port, owner_of("message_store"), admin.password, f"{name}_part")
     upgrade("message_store", owner.url())
     connection = await asyncpg.connect(owner.url().replace("+asyncpg", ""))
     await load(connection, messages)

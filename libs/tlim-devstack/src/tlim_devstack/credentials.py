@@ -5,11 +5,11 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tlim_admin.databases import roles
+from tlim_admin.object_store import ADMIN_ACTIONS, FILES_BUCKET, S3Key, actions_on
+from tlim_admin.secret_files import new_token_key
 from tlim_protocol.streams import PERMISSIONS
 
-from tlim_devstack import postgres, s3
 from tlim_devstack.private_files import write_private
 
 DEMO_USERS = ("alice", "bob", "carol")
@@ -33,18 +33,17 @@ class Credentials:
     nats_monitor: str
     users: dict[str, str]
 
-    def s3_keys(self) -> tuple[s3.S3Key, s3.S3Key]:
+    def s3_keys(self) -> tuple[S3Key, S3Key]:
         """Return the administrator's key, and the key of file-api, which is valid for one bucket only."""
-        admin = s3.S3Key("admin", *self.s3_admin, s3.ADMIN_ACTIONS)
-        return admin, s3.S3Key("file-api", *self.s3_file_api, s3.actions_on(s3.FILES_BUCKET))
+        admin = S3Key("admin", *self.s3_admin, ADMIN_ACTIONS)
+        return admin, S3Key("file-api", *self.s3_file_api, actions_on(FILES_BUCKET))
 
 
 def _generate() -> Credentials:
-    roles = (role for service in postgres.DATABASE_SERVICES for role in (service, postgres.owner_of(service)))
     return Credentials(
         nats={user: secrets.token_hex(24) for user in PERMISSIONS},
         postgres_admin=secrets.token_hex(24),
-        postgres_roles={role: secrets.token_hex(24) for role in roles},
+        postgres_roles={role: secrets.token_hex(24) for role in roles()},
         s3_admin=(secrets.token_hex(10), secrets.token_hex(24)),
         s3_file_api=(secrets.token_hex(10), secrets.token_hex(24)),
         component=secrets.token_hex(24),
@@ -58,7 +57,7 @@ def load_or_generate(directory: Path) -> Credentials:
     """Return the credentials kept in `directory`. The first call generates them, and the key that signs tokens."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not token_key_file(directory).exists():
-        write_private(token_key_file(directory), _token_key())
+        write_private(token_key_file(directory), new_token_key())
     path = directory / "credentials.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     kept = {name: old.get(name, new) for name, new in asdict(_generate()).items()}
@@ -71,8 +70,3 @@ def load_or_generate(directory: Path) -> Credentials:
 def token_key_file(directory: Path) -> Path:
     """Return the path of the EdDSA key that signs access tokens (PEM, PKCS#8)."""
     return directory / "token-signing-key.pem"
-
-
-def _token_key() -> str:
-    key = Ed25519PrivateKey.generate()
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

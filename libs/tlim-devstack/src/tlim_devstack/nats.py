@@ -1,36 +1,15 @@
 """NATS with JetStream: its configuration from the protocol library's permissions, and the command that runs it."""
 
-import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from tlim_protocol.streams import PERMISSIONS
+from tlim_admin.nats_users import users_document
 
 from tlim_devstack.layout import DEPLOY, program
 from tlim_devstack.private_files import write_private
 
 TEST_USER = "tests"  # may do everything; exists only in test sessions
-
-
-def users_document(passwords: Mapping[str, str]) -> str:
-    """Return the `authorization` part of the configuration: one user per service (JSON is valid there).
-
-    `passwords` has a password for each user of the protocol library's PERMISSIONS. A user with any other name may do
-    everything.
-    """
-    users: list[dict[str, object]] = []
-    for name, password in passwords.items():
-        user: dict[str, object] = {"user": name, "password": password}
-        allowed = PERMISSIONS.get(name)
-        if allowed is not None:
-            user["permissions"] = {
-                "publish": list(allowed.publish),
-                "subscribe": list(allowed.subscribe),
-                "allow_responses": allowed.responds,
-            }
-        users.append(user)
-    return "authorization " + json.dumps({"users": users}, indent=1) + "\n"
 
 
 def write_config(directory: Path, passwords: Mapping[str, str], monitor: str = "monitor") -> Path:

@@ -6,11 +6,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlim_admin.databases import database_statements, inner_statements, role_statements
+
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import postgres_program
 from tlim_devstack.privileges import INITDB, hand_over, not_as_root, user_of
 
-DATABASE_SERVICES = ("session_api", "file_api", "message_store")
 SUPERUSER = "postgres"
 
 
@@ -26,11 +27,6 @@ class Login:
 
     def url(self) -> str:
         return f"postgresql+asyncpg://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}"
-
-
-def owner_of(service: str) -> str:
-    """Return the role that owns and migrates a service's tables. The service itself uses the role `service`."""
-    return f"{service}_owner"
 
 
 def create_cluster(data: Path, password: str) -> None:
@@ -112,12 +108,7 @@ def answers(login: Login) -> bool:
 
 def create_roles(admin: Login, passwords: dict[str, str]) -> None:
     """Create the roles named in `passwords`, or set their passwords anew."""
-    statements = []
-    for role, password in passwords.items():
-        create = f"CREATE ROLE {role} LOGIN;"
-        statements.append(f"DO $$ BEGIN {create} EXCEPTION WHEN duplicate_object THEN NULL; END $$;")
-        statements.append(f"ALTER ROLE {role} PASSWORD '{password}';")
-    run_sql(admin, "\n".join(statements))
+    run_sql(admin, "\n".join(role_statements(passwords)))
 
 
 def create_database(admin: Login, database: str, service: str, template: str = "template0") -> Login:
@@ -125,24 +116,10 @@ def create_database(admin: Login, database: str, service: str, template: str = "
 
     Returns `admin`'s login to that database. With a template made by this function, its tables and grants are copied.
     """
-    run_sql(
-        admin,
-        f"""
-        CREATE DATABASE {database} TEMPLATE {template} OWNER {owner_of(service)} STRATEGY FILE_COPY;
-        REVOKE ALL ON DATABASE {database} FROM PUBLIC;
-        GRANT CONNECT ON DATABASE {database} TO {service};
-    """,
-    )
+    run_sql(admin, "\n".join(database_statements(database, service, template)))
     inside = Login(admin.host, admin.port, admin.user, admin.password, database)
     if template == "template0":
-        defaults = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner_of(service)} GRANT"
-        run_sql(
-            inside,
-            f"""
-            {defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service};
-            {defaults} USAGE, SELECT ON SEQUENCES TO {service};
-        """,
-        )
+        run_sql(inside, "\n".join(inner_statements(service)))
     return inside
 
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tlim_devstack import postgres, s3
+from tlim_admin.databases import DATABASE_SERVICES
+from tlim_admin.object_store import FILES_BUCKET, allow_origins, ensure_bucket
+
+from tlim_devstack import postgres
 from tlim_devstack.credentials import Credentials
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import package_file
@@ -46,10 +49,10 @@ def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
 def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: Path) -> None:
     """Create missing roles and databases, and run the migrations that have not run yet."""
     postgres.create_roles(admin, services.credentials.postgres_roles)
-    for package in postgres.DATABASE_SERVICES:
+    for package in DATABASE_SERVICES:
         if not postgres.database_exists(admin, package):
             postgres.create_database(admin, package, package)
-    together(*(lambda package=package: _migrate(package, services, stamps) for package in postgres.DATABASE_SERVICES))
+    together(*(lambda package=package: _migrate(package, services, stamps) for package in DATABASE_SERVICES))
 
 
 def _migrate(package: str, services: ServicePrograms, stamps: Path) -> None:
@@ -71,5 +74,5 @@ def _migrations_digest(package: str) -> str:
 def prepare_bucket(services: ServicePrograms) -> None:
     """Create the bucket of the file service, open to the web pages that may call the services."""
     endpoint, key = f"http://127.0.0.1:{services.ports.s3}", services.credentials.s3_keys()[0]
-    s3.ensure_bucket(endpoint, key, s3.FILES_BUCKET)
-    s3.allow_origins(endpoint, key, s3.FILES_BUCKET, services.web_origins())
+    ensure_bucket(endpoint, key, FILES_BUCKET)
+    allow_origins(endpoint, key, FILES_BUCKET, services.web_origins())

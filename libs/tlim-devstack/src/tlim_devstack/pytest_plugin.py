@@ -22,6 +22,8 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.js.errors import ServerError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tlim_admin.databases import owner_of
+from tlim_admin.object_store import REGION, ensure_bucket
 from tlim_runtime.broker import Broker
 from tlim_runtime.provision import provision
 
@@ -41,7 +43,7 @@ class S3Bucket:
     bucket: str
     access_key: str
     secret_key: str
-    region: str = s3.REGION
+    region: str = REGION
 
 
 _OURS = "TLIM_"
@@ -137,7 +139,7 @@ def database_template(postgres_server: PostgresServer) -> MakeDatabase:
         if package not in made:
             name = f"template_{package}"
             postgres.create_database(postgres_server.admin, name, package)
-            _migrate(package, postgres_server.login(postgres.owner_of(package), name).url())
+            _migrate(package, postgres_server.login(owner_of(package), name).url())
             made[package] = name
         return made[package]
 
@@ -187,7 +189,7 @@ def owner_url(postgres_server: PostgresServer) -> Callable[[str, str], str]:
     """Return a function: (package, URL from `make_database`) → URL of the same database for the owner of its tables."""
 
     def url_of_owner(package: str, url: str) -> str:
-        return postgres_server.login(postgres.owner_of(package), url.rpartition("/")[2]).url()
+        return postgres_server.login(owner_of(package), url.rpartition("/")[2]).url()
 
     return url_of_owner
 
@@ -199,7 +201,7 @@ def make_empty_database(postgres_server: PostgresServer) -> MakeDatabase:
     def make(package: str) -> str:
         name = f"{package}_{secrets.token_hex(4)}"
         postgres.create_database(postgres_server.admin, name, package)
-        return postgres_server.login(postgres.owner_of(package), name).url()
+        return postgres_server.login(owner_of(package), name).url()
 
     return make
 
@@ -208,7 +210,7 @@ def make_empty_database(postgres_server: PostgresServer) -> MakeDatabase:
 def s3_bucket(s3_server: S3Server) -> Iterator[S3Bucket]:
     """Lend an empty bucket and delete it afterwards. Each bucket takes a volume, and a small disk has few volumes."""
     name = f"test-{secrets.token_hex(6)}"
-    s3.ensure_bucket(s3_server.endpoint, s3_server.admin, name)
+    ensure_bucket(s3_server.endpoint, s3_server.admin, name)
     yield S3Bucket(s3_server.endpoint, name, s3_server.tests.access_key, s3_server.tests.secret_key)
     s3.delete_bucket(s3_server.endpoint, s3_server.admin, name)
 

@@ -1,59 +1,26 @@
 """S3 from the SeaweedFS wheel: keys, buckets, and the command that runs only the needed parts."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from tlim_admin.object_store import S3Key, client, ensure_bucket, identities_document
 
 from tlim_devstack.certificates import write_mutual_certificates
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import program
 from tlim_devstack.private_files import write_private
 
-FILES_BUCKET = "tlim-files"
-REGION = "us-east-1"
 # Make one new volume at a time instead of seven: so the bucket of a test costs one file.
 ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
 # Ports beside the one of S3 itself: HTTP and gRPC of master, volume and filer, and gRPC of S3.
 INNER_PORTS = 7
 
 
-@dataclass(frozen=True)
-class S3Key:
-    """An access key and its permitted actions (Admin, Read, Write, List, Tagging; `Read:bucket` for one bucket)."""
-
-    name: str
-    access_key: str
-    secret_key: str
-    actions: tuple[str, ...]
-
-
-def actions_on(bucket: str) -> tuple[str, ...]:
-    """Return the permitted actions of a service that works in one bucket."""
-    return tuple(f"{verb}:{bucket}" for verb in ("Read", "Write", "List", "Tagging"))
-
-
-ADMIN_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
-
-
 def write_identities(directory: Path, keys: Sequence[S3Key]) -> Path:
     """Put the file for `-s3.config` into `directory`, which must exist; returns its path."""
-    identities = [
-        {
-            "name": key.name,
-            "credentials": [{"accessKey": key.access_key, "secretKey": key.secret_key}],
-            "actions": list(key.actions),
-        }
-        for key in keys
-    ]
     file = directory / "identities.json"
-    write_private(file, json.dumps({"identities": identities}, indent=1))
+    write_private(file, identities_document(keys))
     return file
 
 
@@ -121,50 +88,10 @@ def remove_sockets(s3_port: int, inner_ports: Sequence[int]) -> None:
                 raise StackError(f"{socket} is another user's: remove it, or change TLIM_PORT_S3_*") from error
 
 
-@contextmanager
-def client(endpoint: str, access_key: str, secret_key: str) -> Iterator[Any]:
-    """Lend a synchronous S3 client for set-up work (boto3, which has no types of its own)."""
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=access_key,
-        aws_secret_access_key=secret_key,
-        region_name=REGION,
-        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0}),
-    )
-    try:
-        yield s3
-    finally:
-        s3.close()
-
-
-def ensure_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
-    """Create the bucket unless it exists."""
-    with client(endpoint, key.access_key, key.secret_key) as s3:
-        if bucket not in {item["Name"] for item in s3.list_buckets()["Buckets"]}:
-            s3.create_bucket(Bucket=bucket)
-
-
 def delete_bucket(endpoint: str, key: S3Key, bucket: str) -> None:
     """Delete a bucket and everything in it. SeaweedFS does so at once; other S3 servers refuse unless it is empty."""
     with client(endpoint, key.access_key, key.secret_key) as s3:
         s3.delete_bucket(Bucket=bucket)
-
-
-def allow_origins(endpoint: str, key: S3Key, bucket: str, origins: Sequence[str]) -> None:
-    """Let web pages of these origins, and of no others, use signed URLs of the bucket (CORS)."""
-    with client(endpoint, key.access_key, key.secret_key) as s3:
-        if not origins:
-            s3.delete_bucket_cors(Bucket=bucket)
-            return
-        rule = {
-            "AllowedOrigins": list(origins),
-            "AllowedMethods": ["GET", "HEAD", "PUT"],
-            "AllowedHeaders": ["*"],
-            "ExposeHeaders": ["ETag"],
-            "MaxAgeSeconds": 3600,
-        }
-        s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [rule]})
 
 
 def takes_writes(endpoint: str, key: S3Key, bucket: str) -> bool:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlim_admin.databases import roles
+from tlim_admin.object_store import ADMIN_ACTIONS, S3Key
 from tlim_protocol.streams import PERMISSIONS
 
 from tlim_devstack import nats, postgres, s3
@@ -41,8 +43,8 @@ class S3Server:
     """An S3 endpoint: the administrator's key, and a key that works in test buckets but may not create any."""
 
     endpoint: str
-    admin: s3.S3Key
-    tests: s3.S3Key
+    admin: S3Key
+    tests: S3Key
 
 
 def nats_passwords() -> dict[str, str]:
@@ -52,14 +54,13 @@ def nats_passwords() -> dict[str, str]:
 
 def role_passwords() -> dict[str, str]:
     """Fresh passwords for the two PostgreSQL roles of every service with a database."""
-    roles = (role for service in postgres.DATABASE_SERVICES for role in (service, postgres.owner_of(service)))
-    return {role: secrets.token_hex(16) for role in roles}
+    return {role: secrets.token_hex(16) for role in roles()}
 
 
-def test_keys() -> tuple[s3.S3Key, s3.S3Key]:
+def test_keys() -> tuple[S3Key, S3Key]:
     """Fresh S3 keys for `S3Server.admin` and `S3Server.tests`."""
-    admin = s3.S3Key("admin", secrets.token_hex(8), secrets.token_hex(16), s3.ADMIN_ACTIONS)
-    return admin, s3.S3Key("tests", secrets.token_hex(8), secrets.token_hex(16), ("Read", "Write", "List", "Tagging"))
+    admin = S3Key("admin", secrets.token_hex(8), secrets.token_hex(16), ADMIN_ACTIONS)
+    return admin, S3Key("tests", secrets.token_hex(8), secrets.token_hex(16), ("Read", "Write", "List", "Tagging"))
 
 
 @contextmanager

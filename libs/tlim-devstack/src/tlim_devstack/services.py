@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tlim_devstack import s3
+from tlim_admin.databases import DATABASE_SERVICES, owner_of
+from tlim_admin.object_store import FILES_BUCKET, REGION
+
 from tlim_devstack.credentials import Credentials, token_key_file
 from tlim_devstack.layout import DEPLOY, package_file, program
 from tlim_devstack.ports import Ports
-from tlim_devstack.postgres import DATABASE_SERVICES, Login, owner_of
+from tlim_devstack.postgres import Login
 from tlim_devstack.private_files import copy_private
 from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
@@ -136,8 +138,8 @@ class ServicePrograms:
             "TLIM_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.ports.s3}",
             # S3 through the gateway. If other machines may connect (TLIM_BIND), the user sets their address here.
             "TLIM_S3_PUBLIC_URL": os.environ.get("TLIM_S3_PUBLIC_URL") or f"http://127.0.0.1:{self.ports.files}",
-            "TLIM_S3_REGION": s3.REGION,
-            "TLIM_S3_BUCKET": s3.FILES_BUCKET,
+            "TLIM_S3_REGION": REGION,
+            "TLIM_S3_BUCKET": FILES_BUCKET,
             "TLIM_S3_ACCESS_KEY": access_key,
             "TLIM_S3_SECRET_KEY": secret_key,
         }
@@ -171,7 +173,7 @@ class ServicePrograms:
             "TLIM_PORT_GATEWAY": str(self.ports.gateway),
             "TLIM_PORT_FILES": str(self.ports.files),
             "TLIM_S3": f"127.0.0.1:{self.ports.s3}",
-            "TLIM_S3_BUCKET": s3.FILES_BUCKET,
+            "TLIM_S3_BUCKET": FILES_BUCKET,
             "TLIM_CORS_ORIGINS": json.dumps(self.web_origins()),
             "XDG_DATA_HOME": str(directory),
             "XDG_CONFIG_HOME": str(directory),

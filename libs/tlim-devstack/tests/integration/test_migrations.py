@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from tlim_devstack.postgres import DATABASE_SERVICES
+from tlim_admin.databases import DATABASE_SERVICES
 from tlim_devstack.pytest_plugin import MakeDatabase
 from tlim_runtime.migrations import check
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tlim_devstack import postgres, s3
+from tlim_admin.object_store import allow_origins, client
+from tlim_devstack import postgres
 from tlim_devstack.failures import StackError
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import PostgresServer, S3Server
@@ -27,11 +28,11 @@ def test_every_service_works_with_its_own_role(postgres_server: PostgresServer) 
 
 
 def test_the_service_key_works_in_its_bucket_and_creates_none(s3_bucket: S3Bucket) -> None:
-    with s3.client(s3_bucket.endpoint, s3_bucket.access_key, s3_bucket.secret_key) as client:
-        client.put_object(Bucket=s3_bucket.bucket, Key="a", Body=b"bytes")
-        assert client.get_object(Bucket=s3_bucket.bucket, Key="a")["Body"].read() == b"bytes"
-        with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
-            client.create_bucket(Bucket="of-my-own")
+    with client(s3_bucket.endpoint, s3_bucket.access_key, s3_bucket.secret_key) as s3:
+        s3.put_object(Bucket=s3_bucket.bucket, Key="a", Body=b"bytes")
+        assert s3.get_object(Bucket=s3_bucket.bucket, Key="a")["Body"].read() == b"bytes"
+        with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
+            s3.create_bucket(Bucket="of-my-own")
 
 
 def test_only_pages_of_allowed_origins_may_use_signed_urls(s3_server: S3Server, s3_bucket: S3Bucket) -> None:
@@ -42,9 +43,9 @@ def test_only_pages_of_allowed_origins_may_use_signed_urls(s3_server: S3Server, 
 
     ours, others = "https://chat.example.com", "https://elsewhere.example.com"
     assert not allowed(ours)
-    s3.allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [ours])
+    allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [ours])
     assert (allowed(ours), allowed(others)) == (True, False)
-    s3.allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [])
+    allow_origins(s3_bucket.endpoint, s3_server.admin, s3_bucket.bucket, [])
     assert not allowed(ours)
 
 

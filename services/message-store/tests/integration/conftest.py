@@ -20,6 +20,7 @@ from message_store.settings import Settings
 from nats.aio.client import Client
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tlim_admin.databases import owner_of
 from tlim_devstack import postgres
 from tlim_devstack.restartable import RestartableNats, RestartablePostgres
 from tlim_devstack.servers import NatsServer
@@ -322,7 +323,7 @@ async def own_world(
     await provision(client)
     await client.close()
     postgres.create_database(postgres_server.admin, DATABASE, DATABASE)
-    upgrade(DATABASE, postgres_server.login(postgres.owner_of(DATABASE), DATABASE).url())
+    upgrade(DATABASE, postgres_server.login(owner_of(DATABASE), DATABASE).url())
     async with open_world(nats_server, postgres_server.login(DATABASE, DATABASE).url()) as opened:
         yield opened
 

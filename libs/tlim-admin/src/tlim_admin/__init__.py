@@ -1,0 +1,1 @@
+"""What an operator needs besides the services: secrets, NATS users, databases and the bucket of files."""

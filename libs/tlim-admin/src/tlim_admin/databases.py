@@ -1,0 +1,90 @@
+"""The roles and databases of PostgreSQL: for each service one database, its owner, and the role of the service."""
+
+from collections.abc import Iterable, Mapping
+
+import asyncpg
+from pydantic import SecretStr
+
+DATABASE_SERVICES = ("session_api", "file_api", "message_store")
+
+
+class DatabasesError(Exception):
+    """PostgreSQL refused; the text is its own."""
+
+
+def owner_of(service: str) -> str:
+    """Return the role that owns and migrates a service's tables. The service itself uses the role `service`."""
+    return f"{service}_owner"
+
+
+def roles() -> tuple[str, ...]:
+    """Return the names of all roles, two for each service with a database."""
+    return tuple(role for service in DATABASE_SERVICES for role in (service, owner_of(service)))
+
+
+def role_statements(passwords: Mapping[str, str]) -> list[str]:
+    """Return the statements that create these roles, or set their passwords anew."""
+    statements = []
+    for role, password in passwords.items():
+        create = f"CREATE ROLE {role} LOGIN;"
+        statements.append(f"DO $$ BEGIN {create} EXCEPTION WHEN duplicate_object THEN NULL; END $$;")
+        quoted = password.replace("'", "''")
+        statements.append(f"ALTER ROLE {role} PASSWORD '{quoted}';")
+    return statements
+
+
+def database_statements(database: str, service: str, template: str = "template0") -> list[str]:
+    """Return the statements that create a database of the service's owner role. Only the service may connect as well.
+
+    PostgreSQL runs CREATE DATABASE outside of a transaction only: send one statement at a time.
+    """
+    return [
+        f"CREATE DATABASE {database} TEMPLATE {template} OWNER {owner_of(service)} STRATEGY FILE_COPY;",
+        f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;",
+        f"GRANT CONNECT ON DATABASE {database} TO {service};",
+    ]
+
+
+def inner_statements(service: str) -> list[str]:
+    """Return the statements for a new database, run inside of it. The service's role may change rows, and no tables."""
+    defaults = f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner_of(service)} GRANT"
+    return [
+        f"{defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service};",
+        f"{defaults} USAGE, SELECT ON SEQUENCES TO {service};",
+    ]
+
+
+async def prepare(url: SecretStr, passwords: Mapping[str, str]) -> list[str]:
+    """Create what is missing, and set the passwords of all roles. Returns the databases that were created.
+
+    `url` is a superuser's, with any database: postgresql://user:password@host:port/name. Idempotent: a run that was
+    interrupted is repeated as a whole. Raises DatabasesError when PostgreSQL refuses.
+    """
+    try:
+        return await _prepare(url.get_secret_value(), passwords)
+    except asyncpg.PostgresError as error:
+        raise DatabasesError(str(error)) from error
+
+
+async def _prepare(url: str, passwords: Mapping[str, str]) -> list[str]:
+    outside = await asyncpg.connect(url)
+    try:
+        await _run(outside, role_statements(passwords))
+        existing = {row["datname"] for row in await outside.fetch("SELECT datname FROM pg_database")}
+        created = [service for service in DATABASE_SERVICES if service not in existing]
+        for service in created:
+            await _run(outside, database_statements(service, service))
+        for service in DATABASE_SERVICES:
+            inside = await asyncpg.connect(url, database=service)
+            try:
+                await _run(inside, inner_statements(service))
+            finally:
+                await inside.close()
+    finally:
+        await outside.close()
+    return created
+
+
+async def _run(connection: "asyncpg.Connection[asyncpg.Record]", statements: Iterable[str]) -> None:
+    for statement in statements:
+        await connection.execute(statement)

@@ -1,0 +1,130 @@
+"""The secrets of a deployment as files, one for each: made once, at random, and never replaced.
+
+Two files are not random: the users of NATS and the keys of S3. They are written anew from the others at each call,
+because a new release can have other users and permissions.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tlim_protocol.streams import PERMISSIONS
+
+from tlim_admin.certificates import new_pair
+from tlim_admin.databases import roles
+from tlim_admin.nats_users import users_document
+from tlim_admin.object_store import ADMIN_ACTIONS, FILES_BUCKET, S3Key, actions_on, identities_document
+
+RANDOM_BYTES = 24
+SHORTEST = 32
+"""A file that somebody has filled by hand needs so many characters. Ours have 48."""
+
+NATS_USERS, S3_IDENTITIES = "nats-users.conf", "s3-identities.json"
+AUTHORITY, CERTIFICATE, TOKEN_KEY = "ca.pem", "xmpp.pem", "token-signing-key.pem"
+S3_ADMIN, S3_FILE_API = "tlim-admin", "tlim-file-api"
+"""The access keys, which are names and no secrets."""
+
+_SECRET, _PUBLIC = 0o400, 0o444
+
+
+class SecretError(Exception):
+    """A secret is missing or weak, or a derived file is not what the other secrets say."""
+
+
+def random_names() -> list[str]:
+    """Return the names of the files that hold one random value each."""
+    return [
+        *(f"nats-{user}" for user in PERMISSIONS),
+        "postgres-admin",
+        *(f"postgres-{role}" for role in roles()),
+        "s3-admin",
+        "s3-file-api",
+        "component",
+        "xmpp-api",
+    ]
+
+
+def new_token_key() -> str:
+    """Return a new EdDSA key that signs access tokens (PEM, PKCS#8)."""
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
+    """Make the secrets that are not there, and write the derived files anew; return the names of what was written.
+
+    The files belong to the user `owner`, and only that user can read them, except the authority's certificate. If we
+    are not root, they stay ours. The certificate is valid for `domain` and for the server's name among the containers.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    makers: dict[str, Callable[[], str]] = dict.fromkeys(random_names(), lambda: secrets.token_hex(RANDOM_BYTES))
+    makers[TOKEN_KEY] = new_token_key
+    written = [name for name in makers if not (directory / name).exists()]
+    for name in written:
+        _write(directory / name, makers[name](), owner)
+    if not ((directory / AUTHORITY).exists() and (directory / CERTIFICATE).exists()):
+        authority, certificate = new_pair(domain, also=("ejabberd",))
+        _write(directory / CERTIFICATE, certificate, owner)
+        _write(directory / AUTHORITY, authority, owner, _PUBLIC)
+        written += [CERTIFICATE, AUTHORITY]
+    for name, text in derived(_values(directory)).items():
+        path = directory / name
+        if not path.exists() or path.read_text() != text:
+            _write(path, text, owner)
+            written.append(name)
+    return written
+
+
+def derived(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the files that follow from the random values: name → content."""
+    keys = (
+        S3Key("admin", S3_ADMIN, values["s3-admin"], ADMIN_ACTIONS),
+        S3Key("file-api", S3_FILE_API, values["s3-file-api"], actions_on(FILES_BUCKET)),
+    )
+    return {
+        NATS_USERS: users_document({user: values[f"nats-{user}"] for user in PERMISSIONS}),
+        S3_IDENTITIES: identities_document(keys),
+    }
+
+
+def check(directory: Path) -> None:
+    """Raise SecretError if a secret is missing or weak, or if a derived file is out of date."""
+    values = _values(directory)
+    for name, value in values.items():
+        if len(value) < SHORTEST or len(set(value)) < SHORTEST // 4:
+            raise SecretError(f"{name} is too easy to guess: it needs {SHORTEST} random characters")
+    for name in (AUTHORITY, CERTIFICATE, TOKEN_KEY):
+        _read(directory / name)
+    for name, text in derived(values).items():
+        if _read(directory / name) != text.strip():
+            raise SecretError(f"{name} is not what the other secrets say: run make secrets")
+
+
+def role_passwords(directory: Path) -> dict[str, str]:
+    """Return the passwords of the roles of PostgreSQL: role → password."""
+    return {role: _read(directory / f"postgres-{role}") for role in roles()}
+
+
+def _values(directory: Path) -> dict[str, str]:
+    return {name: _read(directory / name) for name in random_names()}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SecretError(f"{path.name} cannot be read ({error.strerror}): run make secrets") from error
+
+
+def _write(path: Path, text: str, owner: int, mode: int = _SECRET) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), owner, owner)
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,84 @@
+"""The secrets of a deployment: random, complete, private, and never replaced."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from tlim_admin.secret_files import (
+    AUTHORITY,
+    NATS_USERS,
+    S3_IDENTITIES,
+    SecretError,
+    check,
+    random_names,
+    write_missing,
+)
+from tlim_protocol.streams import PERMISSIONS
+
+DOMAIN = "chat.example.org"
+OWNER = 10_001
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    directory = tmp_path / "secrets"
+    write_missing(directory, DOMAIN, OWNER)
+    return directory
+
+
+def test_a_second_run_replaces_nothing(secrets: Path) -> None:
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
+
+    assert write_missing(secrets, DOMAIN, OWNER) == []
+    assert {path.name: path.read_text() for path in secrets.iterdir()} == before
+
+
+def test_what_is_missing_is_made_and_the_rest_stays(secrets: Path) -> None:
+    (secrets / "component").unlink()
+    kept = (secrets / "xmpp-api").read_text()
+
+    assert write_missing(secrets, DOMAIN, OWNER) == ["component"]
+    assert (secrets / "xmpp-api").read_text() == kept
+
+
+def test_no_two_secrets_are_the_same(secrets: Path) -> None:
+    values = [(secrets / name).read_text() for name in random_names()]
+    assert len(set(values)) == len(values)
+
+
+def test_only_the_owner_reads_them_and_everybody_the_authority(secrets: Path) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()}
+    assert modes.pop(AUTHORITY) == 0o444
+    assert set(modes.values()) == {0o400}
+
+
+def test_every_user_of_nats_has_the_password_of_its_file(secrets: Path) -> None:
+    document = json.loads((secrets / NATS_USERS).read_text().removeprefix("authorization"))
+    passwords = {user["user"]: user["password"] for user in document["users"]}
+    assert passwords == {user: (secrets / f"nats-{user}").read_text() for user in PERMISSIONS}
+
+
+def test_derived_files_follow_a_changed_secret(secrets: Path) -> None:
+    secret = secrets / "s3-file-api"
+    secret.unlink()
+    secret.write_text("0123456789abcdef" * 3)
+
+    with pytest.raises(SecretError, match=S3_IDENTITIES):
+        check(secrets)
+    assert write_missing(secrets, DOMAIN, OWNER) == [S3_IDENTITIES]
+    check(secrets)
+
+
+@pytest.mark.parametrize("value", ["", "changeme", "x" * 64])
+def test_a_value_that_is_easy_to_guess_stops_the_start(secrets: Path, value: str) -> None:
+    (secrets / "component").unlink()
+    (secrets / "component").write_text(value)
+    with pytest.raises(SecretError, match="component is too easy to guess"):
+        check(secrets)
+
+
+def test_a_missing_secret_stops_the_start(secrets: Path) -> None:
+    (secrets / "postgres-admin").unlink()
+    with pytest.raises(SecretError, match="postgres-admin"):
+        check(secrets)
