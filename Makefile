@@ -75,9 +75,10 @@ types: ready ## mypy, strict
 	@# One folder of tests at a time, because several services have test files of the same name.
 	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
-drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/proofs.md) are up to date
+drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/proofs.md) are up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
+	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json --check
 	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
 	@$(PYTHON) -m tests.e2e.proofs --check
 
@@ -114,8 +115,9 @@ format: ready ## format the code, and let ruff correct what it can
 migrate: ready ## run the migrations on the running system's databases
 	@$(STACK) migrate
 
-docs: ready ## write docs/protocol.md from the registries
+docs: ready ## write docs/protocol.md and docs/asyncapi.json from the registries
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
+	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json
 
 proofs: ready ## write docs/proofs.md from the marks of the stories
 	@$(PYTHON) -m tests.e2e.proofs
