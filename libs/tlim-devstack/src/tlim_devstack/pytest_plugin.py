@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from nats.aio.client import Client
 from nats.js.errors import ServerError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -84,6 +85,16 @@ def empty_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     directory = tmp_path_factory.getbasetemp() / "empty"
     directory.mkdir(exist_ok=True)
     monkeypatch.chdir(directory)
+
+
+@pytest.fixture(autouse=True)
+def plain_tracebacks() -> Iterator[None]:
+    """Log failures briefly. structlog's default prints every local variable, which takes seconds for each failure."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    time_of = structlog.processors.TimeStamper("%H:%M:%S.%f", utc=True)
+    structlog.configure(processors=[structlog.processors.add_log_level, time_of, renderer])
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,14 @@ from tlim_devstack.processes import ServerProcess, dies_with_parent
 from tlim_devstack.waiting import free_port
 
 # Tests should not wait for the disk. Their data may be lost when the machine stops.
-UNSAFE_BUT_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+# Each test has a database. Autovacuum would visit all of them every minute, and change plans by chance.
+UNSAFE_BUT_FAST = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "max_connections=200",
+)
 
 
 @dataclass(frozen=True)

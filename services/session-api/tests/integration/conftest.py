@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ import httpx
 import jwt
 import pytest
 import pytest_asyncio
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from session_api.app import create_app
@@ -44,15 +43,6 @@ def _token(settings: Settings, user_id: str, scope: str) -> str:
     now = int(time.time())
     claims = {"sub": user_id, "iss": settings.token_issuer, "aud": settings.token_audience, "scope": scope}
     return jwt.encode({**claims, "iat": now, "exp": now + 600}, _KEY, algorithm="EdDSA", headers={"kid": _KEY_ID})
-
-
-@pytest.fixture(autouse=True)
-def plain_tracebacks() -> Iterator[None]:
-    """Without this, structlog's default prints every local variable of a failure, which takes it ten seconds."""
-    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
