@@ -11,6 +11,7 @@ from tlim_devstack.credentials import load_or_generate
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
+from tlim_devstack.shell import inherited
 from tlim_devstack.xmpp_servers import XmppSettings
 
 
@@ -38,11 +39,22 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     [
         ("TLIM_PORT_S3", "many", "tlim: TLIM_PORT_S3 is 'many': it must be a port number, 1 to 65535"),
         ("TLIM_XMPP_SERVER", "openfire", "tlim: TLIM_XMPP_SERVER is 'openfire'; it can be ejabberd or prosody"),
+        ("TLIM_PORT_GATWAY", "9190", "tlim: TLIM_PORT_GATWAY: unknown, did you mean TLIM_PORT_GATEWAY?"),
     ],
 )
 def test_a_wrong_setting_is_one_line(tmp_path: Path, variable: str, value: str, expected: str) -> None:
     done = tlim_devstack("up", tmp_path, **{variable: value})
     assert (done.returncode, done.stderr.strip()) == (1, expected)
+
+
+def test_the_parts_of_a_stack_do_not_get_the_secrets_of_the_shell() -> None:
+    shell = {
+        "TLIM_DATABASE_PASSWORD_FILE": "/x",
+        "TLIM_NATS_PASSWORD": "x",
+        "TLIM_RECALL_WINDOW": "PT1H",
+        "PATH": "/bin",
+    }
+    assert inherited(shell) == {"TLIM_RECALL_WINDOW": "PT1H", "PATH": "/bin"}
 
 
 def test_a_home_that_is_a_file_is_one_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tlim_devstack.failures import StackError
 from tlim_devstack.layout import ROOT
 from tlim_devstack.ports import Ports
 from tlim_devstack.privileges import close_to_others
+from tlim_devstack.shell import check_names
 from tlim_devstack.stack import XMPP_SERVERS, Stack
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,6 +46,7 @@ def build_stack() -> Stack:
 
 def run() -> None:
     """Start everything, print how to use it, and stop it at Ctrl-C (or SIGTERM, or when the terminal is closed)."""
+    check_names()
     _check_disk()
     stack = build_stack()
     _refuse_second(stack)
@@ -63,6 +65,7 @@ def run() -> None:
 
 def up() -> None:
     """Start everything in the background; returns when it is ready."""
+    check_names()
     _check_disk()
     stack = build_stack()
     if not stack.supervisor.is_running():

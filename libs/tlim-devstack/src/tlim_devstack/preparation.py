@@ -1,7 +1,6 @@
 """Makes what must be there before the services start: streams, roles, databases, tables, bucket."""
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tlim_devstack.failures import StackError
 from tlim_devstack.layout import package_file
 from tlim_devstack.ports import Ports
 from tlim_devstack.services import ServicePrograms
+from tlim_devstack.shell import inherited
 
 
 def together(*steps: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ def provision_streams(ports: Ports, credentials: Credentials) -> None:
 def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
     """Run a Python module as a command; StackError with its last line if it fails."""
     command = [sys.executable, "-m", *module]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={**inherited(), **environment}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
         raise StackError(f"the {what} failed: {words[-1]}")

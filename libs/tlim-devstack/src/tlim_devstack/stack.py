@@ -26,6 +26,7 @@ from tlim_devstack.privileges import close_to_others, closed_to_others, hand_ove
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
+from tlim_devstack.shell import inherited
 from tlim_devstack.supervision import Program, Supervisor
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
@@ -222,7 +223,7 @@ class Stack:
 
     def admin_token(self, subject: str = "admin") -> str:
         """Return a token of `subject` with scope `admin`, good for an hour, signed with this stack's key."""
-        environment = {**os.environ, "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets"))}
+        environment = {**inherited(), "TLIM_TOKEN_KEY_FILE": str(token_key_file(self.home / "secrets"))}
         command = [sys.executable, "-m", "xmpp_bridge.admin_token", "--subject", subject, "--minutes", "60"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -20,6 +20,7 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from tlim_devstack.failures import StackError
 from tlim_devstack.private_files import write_private
 from tlim_devstack.processes import dies_with_parent
+from tlim_devstack.shell import inherited
 from tlim_devstack.waiting import wait_until
 
 LONGEST_SOCKET_PATH = 90  # Linux allows 107 bytes; supervisord adds a suffix while it creates the socket
@@ -65,6 +66,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C goes to us, and we stop things in order
                 cwd=self.home,
+                env=inherited(),
                 umask=PRIVATE,
             )
         wait_until(self._is_up, "the process runner", timeout=20)

@@ -1,13 +1,30 @@
 """What every service is told by its environment: typed, prefixed with TLIM_, no default for a secret."""
 
+import os
+import re
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
 from types import UnionType
 from typing import Annotated, ClassVar, Literal, Self, TypeVar, Union, cast, get_args, get_origin
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from tlim_runtime.secret_values import SecretFileError, SecretFiles, is_secret, problem_of
+from tlim_runtime.variables import FILE_SUFFIX, PREFIX, mistyped, mistyped_line
 
 _PLACEHOLDERS: dict[object, object] = {
     str: "unset",
@@ -21,9 +38,22 @@ _PLACEHOLDERS: dict[object, object] = {
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings read from environment variables that start with TLIM_ (lists as JSON)."""
+    """Settings read from environment variables that start with TLIM_ (lists as JSON), secrets also from files."""
 
-    model_config = SettingsConfigDict(env_prefix="TLIM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(  # pydantic calls it
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and the files that it names for secrets."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @classmethod
     def placeholder(cls) -> Self:
@@ -86,26 +116,81 @@ class ServiceSettings(EnvironmentSettings):
         return self
 
 
-class DatabaseSettings(EnvironmentSettings):
-    """The settings of a service with a database; its URL is `postgresql+asyncpg://role:password@host:port/name`."""
+_DATABASE_URL = re.compile(r"postgres(?:ql)?(?:\+asyncpg)?://(?P<user>[^:/@]+)(?P<password>:[^@]*)?@(?P<where>.+)")
 
+
+class DatabaseLogin(EnvironmentSettings):
+    """A role in a database. `database_url` is `postgresql+asyncpg://role:password@host:port/name`.
+
+    The password can stand apart from the URL, in `database_password`. Then `database_url` gets it here.
+    """
+
+    database_password: SecretStr | None = None
     database_url: SecretStr
+
+    @field_validator("database_url")
+    @classmethod
+    def _complete(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        password: SecretStr | None = info.data.get("database_password")
+        parts = _DATABASE_URL.fullmatch(url.get_secret_value())
+        if parts is None:
+            raise ValueError("must be postgresql+asyncpg://role:password@host:port/name")
+        if password is not None and parts["password"] is not None:
+            raise ValueError("has a password, and TLIM_DATABASE_PASSWORD is another: set one of them")
+        given = parts["password"] or "" if password is None else f":{quote(password.get_secret_value(), safe='')}"
+        return SecretStr(f"postgresql+asyncpg://{parts['user']}{given}@{parts['where']}")
+
+
+class DatabaseSettings(DatabaseLogin):
+    """The settings of a service with a database."""
+
     database_pool_size: int = Field(default=10, ge=1)  # four services stay far below PostgreSQL's default of 100
 
 
-SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+SettingsT = TypeVar("SettingsT", bound=EnvironmentSettings)
 
 
 def load_settings(settings_type: type[SettingsT]) -> SettingsT:
-    """Read settings from the environment. A missing or wrong variable gives one clear line on stderr, and exit 1."""
+    """Read settings from the environment; exit 1 after one clear line on stderr for each variable that is wrong.
+
+    Wrong are a missing or unreadable variable, a TLIM_ name that no part of the system reads, and a secret that stands
+    in an example. No line holds a value.
+    """
+    problems = [mistyped_line(*pair) for pair in mistyped(os.environ, variables_of(settings_type)).items()]
     try:
-        return settings_type()
+        settings = settings_type()
     except ValidationError as error:
-        prefix = settings_type.model_config.get("env_prefix", "")
         for problem in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in problem["loc"])
-            sys.stderr.write(f"{prefix}{name}".upper() + f": {problem['msg']}\n")
-        raise SystemExit(1) from None
+            problems.append(f"{PREFIX}{name}".upper() + f": {problem['msg']}")
+    except SettingsError as error:  # a list that is not JSON; pydantic names its field in quotes
+        problems.append(re.sub(r'.*"(\w+)" from source.*', lambda found: _not_json(found[1]), str(error)))
+    except SecretFileError as error:
+        problems.append(str(error))
+    else:
+        problems += _unusable(settings)
+    if not problems:
+        return settings
+    sys.stderr.write("".join(f"{line}\n" for line in problems))
+    raise SystemExit(1)
+
+
+def variables_of(settings_type: type[EnvironmentSettings]) -> set[str]:
+    """Return the names of the variables that these settings come from."""
+    fields = settings_type.model_fields.items()
+    names = {name for name, _ in fields} | {f"{name}{FILE_SUFFIX}" for name, field in fields if is_secret(field)}
+    return {f"{PREFIX}{name}".upper() for name in names}
+
+
+def _not_json(name: str) -> str:
+    return f"{PREFIX}{name}".upper() + ": must be JSON"
+
+
+def _unusable(settings: EnvironmentSettings) -> Iterator[str]:
+    for name, value in settings:
+        problem = problem_of(value.get_secret_value()) if isinstance(value, SecretStr) else None
+        if problem is not None:
+            yield f"{PREFIX}{name}".upper() + f": {problem}"
 
 
 def _placeholder(annotation: object) -> object:

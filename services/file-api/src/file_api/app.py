@@ -138,7 +138,7 @@ def _open_direct(app: FastAPI, stack: AsyncExitStack, transaction: Transaction, 
         public_url=settings.s3_public_url,
         bucket=settings.s3_bucket,
         region=settings.s3_region,
-        access_key=settings.s3_access_key,
+        access_key=settings.s3_access_key.get_secret_value(),
         secret_key=settings.s3_secret_key.get_secret_value(),
     )
     app.state.direct = DirectUploads(
@@ -162,7 +162,7 @@ def _storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
         endpoint_url=settings.s3_endpoint_url,
         bucket=settings.s3_bucket,
         region=settings.s3_region,
-        access_key=settings.s3_access_key,
+        access_key=settings.s3_access_key.get_secret_value(),
         secret_key=settings.s3_secret_key.get_secret_value(),
     )
 

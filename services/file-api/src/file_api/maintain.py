@@ -38,7 +38,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Transaction, Storag
             endpoint_url=settings.s3_endpoint_url,
             bucket=settings.s3_bucket,
             region=settings.s3_region,
-            access_key=settings.s3_access_key,
+            access_key=settings.s3_access_key.get_secret_value(),
             secret_key=settings.s3_secret_key.get_secret_value(),
         ) as storage:
             yield transactions(database), storage

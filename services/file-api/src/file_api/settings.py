@@ -21,7 +21,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     """Scheme, host and port of the gateway's door to S3; without it clients send everything through this service."""
     s3_bucket: str = "tlim-files"
     s3_region: str = "us-east-1"
-    s3_access_key: str
+    s3_access_key: SecretStr
     s3_secret_key: SecretStr
 
     max_upload_bytes: int = Field(default=2 * 1024**3, ge=1, le=MAX_PARTS * PART_BYTES)

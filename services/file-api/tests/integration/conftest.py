@@ -120,7 +120,7 @@ class World:
             "nats_password": SecretStr(self.nats.passwords["file-api"]), "jwks_url": "http://jwks.invalid",
             "database_url": SecretStr(self.database_url), "s3_endpoint_url": self.s3.endpoint,
             "s3_public_url": self.s3.endpoint.replace("127.0.0.1", "localhost"),
-            "s3_bucket": self.s3.bucket, "s3_region": self.s3.region, "s3_access_key": self.s3.access_key,
+            "s3_bucket": self.s3.bucket, "s3_region": self.s3.region, "s3_access_key": SecretStr(self.s3.access_key),
             "s3_secret_key": SecretStr(self.s3.secret_key), "trust_request_user": True,
         }  # fmt: skip
         return Settings(**{**values, **changes})

@@ -48,7 +48,7 @@ async def all_agrees(servers: Any) -> Report:
     await servers.rows("UPDATE discarded SET not_before = now()")
     async with open_storage(
         endpoint_url=settings.s3_endpoint_url, bucket=settings.s3_bucket, region=settings.s3_region,
-        access_key=settings.s3_access_key, secret_key=settings.s3_secret_key.get_secret_value(),
+        access_key=settings.s3_access_key.get_secret_value(), secret_key=settings.s3_secret_key.get_secret_value(),
     ) as storage:  # fmt: skip
         await Disposal(transactions(database), storage).sweep()
         orphans = Orphans(transactions(database), storage, timedelta(0), grace=timedelta(0))

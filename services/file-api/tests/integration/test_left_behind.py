@@ -41,7 +41,7 @@ async def create_services(servers: Any, count: int, **changes: Any) -> AsyncIter
     database = Database(servers.database_url)
     async with open_storage(
         endpoint_url=settings.s3_endpoint_url, bucket=settings.s3_bucket, region=settings.s3_region,
-        access_key=settings.s3_access_key, secret_key=settings.s3_secret_key.get_secret_value(),
+        access_key=settings.s3_access_key.get_secret_value(), secret_key=settings.s3_secret_key.get_secret_value(),
     ) as storage:  # fmt: skip
         yield [_process(settings, transactions(database), storage) for _ in range(count)]
     await database.close()

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.settings import EnvironmentSettings, ServiceSettings
 from tlim_runtime.throttle import Rate
 
 from xmpp_bridge.translate import Accept
@@ -14,10 +13,8 @@ from xmpp_bridge.translate import Accept
 _TLIM = "tlim"
 
 
-class TokenSettings(BaseSettings):
+class TokenSettings(EnvironmentSettings):
     """What is needed to sign a token."""
-
-    model_config = SettingsConfigDict(env_prefix="TLIM_", extra="ignore", frozen=True)
 
     token_key_file: Path
     token_issuer: str = _TLIM
@@ -47,7 +44,7 @@ class Settings(ServiceSettings, TokenSettings):
     deliveries_per_user: Rate = Field(default="100000/minute")  # ten messages to groups of 10,000 people
     bytes_per_user: Rate = Field(default="50000000/minute")  # 50 messages of the largest kind, unpacked
 
-    system_users: list[str] = ["system"]  # in whose names POST /v1/messages may send
+    system_users: list[str] = Field(default=["system"])  # in whose names POST /v1/messages may send
     system_send_timeout: timedelta = timedelta(seconds=5)  # a healthy store answers in milliseconds
 
     token_lifetime: timedelta = timedelta(hours=1)

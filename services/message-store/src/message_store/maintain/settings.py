@@ -2,17 +2,19 @@
 
 from datetime import timedelta
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from tlim_runtime.settings import EnvironmentSettings
+from pydantic import Field, ValidationInfo, field_validator
+from tlim_runtime.settings import DatabaseLogin
 
 PARTITION_SPAN = 10_000_000
 """Seqs in a partition: so its indexes stay below a few GB, and few partitions hold a year."""
 
 
-class MaintenanceSettings(EnvironmentSettings):
-    """The settings of `python -m message_store.maintain`, prefixed with TLIM_; durations as `P365D`."""
+class MaintenanceSettings(DatabaseLogin):
+    """The settings of `python -m message_store.maintain`, prefixed with TLIM_; durations as `P365D`.
 
-    database_url: SecretStr  # as for migrations: dropping a partition is the owner's right
+    The role is that of migrations: dropping a partition is the owner's right.
+    """
+
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)
     retain_messages: timedelta | None = None  # older messages go, with all that belongs to them; None: kept for ever
     retain_recalls: timedelta | None = None  # the audit of recalls, kept at least as long as messages; None: for ever
