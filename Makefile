@@ -17,7 +17,8 @@ STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 export PYTHONUTF8 := 1
 
 .PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
-	test lint types unit integration coverage e2e e2e-prosody torture drift format migrate docs proofs openapi lock
+	images images-save images-load secrets compose-up compose-down compose-token \
+	test lint types unit integration coverage e2e e2e-compose e2e-prosody torture drift format migrate docs proofs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +55,17 @@ admin-token: ready ## a token with scope admin, for an hour
 clean-data: ready ## remove all data and secrets (.tlim)
 	@$(STACK) clean-data
 
+# --- the system in containers: only Docker is needed -----------------------------------------------------------------
+
+images: ## build our container images (TLIM_IMAGES, TLIM_VERSION, TLIM_REGISTRY: see scripts/images)
+	@scripts/images build
+
+images-save: ## write all images into one archive (FILE=tlim-images.tar.gz), for a machine without a registry
+	@scripts/images save $(or $(FILE),tlim-images.tar.gz)
+
+images-load: ## read that archive
+	@scripts/images load $(or $(FILE),tlim-images.tar.gz)
+
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
 test: lint types drift unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
@@ -84,7 +96,7 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py tests/torture
+	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py tests/deploy tests/torture
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"

@@ -123,8 +123,8 @@ def _write(path: Path, text: str, owner: int, mode: int = _SECRET) -> None:
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        if os.geteuid() == 0:
-            os.fchown(file.fileno(), owner, owner)
-        os.fchmod(file.fileno(), mode)
         file.write(text)
+        os.fchmod(file.fileno(), mode)
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), owner, owner)  # last: in a container root may not change files of others
     draft.replace(path)

@@ -1,0 +1,43 @@
+# The images of the four services and of the operator's command, one at a time:
+#   docker build --build-arg SERVICE=session-api --tag tlim/session-api .
+# `make images` builds all of them. BASE is in deploy/images.lock; another Python 3.11 or newer on Debian does as well.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
+
+# --- what all of them have in common: a small system with Python --------------------------------------------------------
+FROM ${BASE} AS system
+ARG SOURCE_DATE_EPOCH=0
+RUN --mount=type=bind,target=/src \
+    python3 -m compileall -q --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+    && /src/deploy/image/rootfs /system
+
+# --- the packages of one service ----------------------------------------------------------------------------------------
+FROM ${BASE} AS packages
+ARG SERVICE
+ARG SOURCE_DATE_EPOCH=0
+RUN --mount=type=bind,target=/src \
+    /src/deploy/image/install "${SERVICE}" \
+    && mkdir -p /packages/opt \
+    && mv /opt/tlim /packages/opt/ \
+    && find /packages -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+FROM scratch
+COPY --from=system /system/ /
+COPY --from=packages /packages/ /
+ENV PATH=/opt/tlim/bin:/usr/local/bin:/usr/bin:/bin \
+    LANG=C.UTF-8 \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+# The process of this name is the first one: it gets SIGTERM, and drains.
+ENTRYPOINT ["/opt/tlim/bin/start"]
+# Whether /readyz answers 200. The operator's command serves nothing, and its containers switch this off.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s CMD ["/opt/tlim/bin/python3", "-m", "tlim_runtime.probe"]
+ARG SERVICE
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tlim ${SERVICE}" \
+      org.opencontainers.image.description="Part of tlim, instant messaging on your own machines" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

