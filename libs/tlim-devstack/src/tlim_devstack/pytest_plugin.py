@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -142,17 +142,20 @@ def s3_server(test_home: Path, in_containers: bool) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def database_template(postgres_server: PostgresServer) -> MakeDatabase:
-    """Return a function: package name → name of a database migrated by that package's migrations, made once."""
-    made: dict[str, str] = {}
+def database_template(postgres_server: PostgresServer) -> Callable[[str, str], str]:
+    """Return a function: package name and SQL → name of a migrated database in which its owner ran this, made once."""
 
-    def template(package: str) -> str:
-        if package not in made:
-            name = f"template_{package}"
+    @cache
+    def template(package: str, filled_by: str) -> str:
+        name = f"template_{package}_{secrets.token_hex(4)}"
+        owner = postgres_server.login(owner_of(package), name)
+        if filled_by:
+            postgres.create_database(postgres_server.admin, name, package, template=template(package, ""))
+            postgres.run_sql(owner, filled_by)
+        else:
             postgres.create_database(postgres_server.admin, name, package)
-            _migrate(package, postgres_server.login(owner_of(package), name).url())
-            made[package] = name
-        return made[package]
+            _migrate(package, owner.url())
+        return name
 
     return template
 
@@ -184,12 +187,15 @@ def restartable_postgres(tmp_path: Path) -> Iterator[RestartablePostgres]:
 
 
 @pytest.fixture
-def make_database(postgres_server: PostgresServer, database_template: MakeDatabase) -> MakeDatabase:
-    """Return a function: package name → URL of a fresh migrated database, for the role that the service has."""
+def make_database(postgres_server: PostgresServer, database_template: Callable[[str, str], str]) -> Callable[..., str]:
+    """Return a function: package name → URL of a fresh migrated database, for the role that the service has.
 
-    def make(package: str) -> str:
+    What the SQL `filled_by` puts into it is made once in a session, and copied.
+    """
+
+    def make(package: str, filled_by: str = "") -> str:
         name = f"{package}_{secrets.token_hex(4)}"
-        postgres.create_database(postgres_server.admin, name, package, template=database_template(package))
+        postgres.create_database(postgres_server.admin, name, package, template=database_template(package, filled_by))
         return postgres_server.login(package, name).url()
 
     return make

@@ -61,7 +61,7 @@ async def test_what_was_recorded_and_not_told_when_the_store_died_is_told_after_
     store = start_store(world)
     for sent, reader in enumerate(READERS[:100], 1):
         await world.send(reading(accepted, reader, "m1"))
-        if sent % 20:
+        if sent % 40:
             continue
 
         async def are_recorded(count: int = sent) -> None:

@@ -205,7 +205,7 @@ EXAMPLES = count()
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
     batches=st.lists(st.lists(NOTE, min_size=1, max_size=4), max_size=5),

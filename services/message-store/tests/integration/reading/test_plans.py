@@ -120,6 +120,17 @@ CASES_LARGE_GROUP: dict[str, tuple[dict[str, Any], int]] = {
 CASES_SEARCH: dict[str, tuple[dict[str, Any], int]] = {"search": ({"q": "|"}, 0), "search ": ({"q": "今天"}, 0)}
 
 
+@pytest.fixture
+def fill() -> str:
+    """What is in the store: a test is parametrized with it."""
+    return ""
+
+
+@pytest.fixture
+def database_url(make_database: Callable[..., str], fill: str) -> str:
+    return make_database("message_store", fill)
+
+
 @pytest_asyncio.fixture
 async def owner(database_url: str, owner_url: Callable[[str, str], str]) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(owner_url("message_store", database_url).replace("+asyncpg", ""))
@@ -194,9 +205,8 @@ FILL_AMONG_OTHERS = """
     [(FILL, CASES), (FILL_BY_ONE, CASES_BY_ONE), (FILL_LARGE_GROUP, CASES_LARGE_GROUP), (FILL_SEARCH, CASES_SEARCH)],
 )
 async def test_a_page_looks_at_no_more_rows_than_it_needs(
-    http: Any, owner: Any, fill: str, cases: dict[str, tuple[dict[str, Any], int]], vacuum: str
+    http: Any, owner: Any, cases: dict[str, tuple[dict[str, Any], int]], vacuum: str
 ) -> None:
-    await owner.execute(fill)
     await owner.execute(f"{vacuum} ANALYZE")
     for path, (query, at_most) in cases.items():
         asked = await plans_of_reading(http, owner, path.strip(), query)
@@ -213,19 +223,19 @@ FILL_MANY_GROUPS = """
     FROM generate_series(1, 60000) AS n"""
 
 
+@pytest.mark.parametrize("fill", [FILL_MANY_GROUPS], ids=["filled"])
 async def test_a_page_without_receipts_does_not_read_every_group_as_far_as_one_alone(mailroom: Any, owner: Any) -> None:
-    await owner.execute(FILL_MANY_GROUPS)
     await owner.execute("ANALYZE")
     question = mailroom.page("u0", after=10, receipts=False)
     _, page = await plans_of_asking(mailroom.database, owner, question)
     assert max(map(rows_looked_at, page)) <= 6_000
 
 
+@pytest.mark.parametrize("fill", [FILL], ids=["filled"])
 @pytest.mark.parametrize("vacuum", ["", "VACUUM"])
 async def test_a_page_of_what_was_missed_looks_at_no_more_rows_than_it_needs(
     mailroom: Any, owner: Any, vacuum: str
 ) -> None:
-    await owner.execute(FILL)
     await owner.execute(f"{vacuum} ANALYZE")
     for question, at_most in CASES_MISSED:
         asked = await plans_of_asking(mailroom.database, owner, mailroom.page("u0", **question))
@@ -234,9 +244,9 @@ async def test_a_page_of_what_was_missed_looks_at_no_more_rows_than_it_needs(
         assert len(looked_at) == len(at_most)
 
 
+@pytest.mark.parametrize("fill", [FILL_AMONG_OTHERS], ids=["filled"])
 @pytest.mark.parametrize("upkeep", ["SELECT", "VACUUM", "ANALYZE", "VACUUM ANALYZE"])
 async def test_what_a_cut_looks_at_is_what_was_addressed_to_the_person(mailroom: Any, owner: Any, upkeep: str) -> None:
-    await owner.execute(FILL_AMONG_OTHERS)
     await owner.execute(upkeep)
     asked = await plans_of_asking(mailroom.database, owner, mailroom.page("u0"))
     standing, page, *blocks = [max(map(rows_looked_at, plans)) for plans in asked]
@@ -245,8 +255,8 @@ async def test_what_a_cut_looks_at_is_what_was_addressed_to_the_person(mailroom:
     assert sum(blocks) <= 2 * 8_000
 
 
+@pytest.mark.parametrize("fill", [FILL], ids=["filled"])
 async def test_who_has_missed_nothing_costs_one_look_at_the_end_of_the_log(mailroom: Any, owner: Any) -> None:
-    await owner.execute(FILL)
     await owner.execute("ANALYZE")
     await mailroom.note(MailboxNote(user_id="u0", taken=80_000))
     ((*plans,),) = await plans_of_asking(mailroom.database, owner, mailroom.page("u0"))
@@ -265,8 +275,8 @@ async def test_who_is_present_is_found_without_a_look_at_who_is_not(mailroom: An
     assert {(scan["Index Name"], scan["Actual Rows"]) for scan in scans} == {("ix_mailboxes_live", 11)}
 
 
+@pytest.mark.parametrize("fill", [FILL], ids=["filled"])
 async def test_the_log_behind_a_full_page_of_sync_is_not_looked_at_for_each_group(http: Any, owner: Any) -> None:
-    await owner.execute(FILL)
     await owner.execute(FILL_LATER)
     await owner.execute("ANALYZE")
     (plans,) = await plans_of_reading(http, owner, "sync", {"after": 0})

@@ -118,7 +118,7 @@ def is_delivered(item: dict[str, Any], me: str) -> bool:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=st.lists(STEP, max_size=40), limit=st.integers(1, 30))
 async def test_the_list_sync_and_the_mailbox_say_what_a_recomputation_says(
@@ -152,7 +152,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=st.lists(STEP, min_size=15, max_size=40), limit=st.integers(1, 4))
 @pytest.mark.usefixtures("small_limits")
