@@ -6,7 +6,8 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import cache
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES, StreamName
 from tlim_protocol.subjects import Rpc, out_message_id, piece_message_id, subject_of_shard
-from tlim_runtime.broker import Broker
+from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.app import create_app
 from xmpp_bridge.settings import Settings
@@ -87,22 +88,22 @@ class XmppServerProcess:
         self.start()
         self._wait_ready()
 
-    def make_accounts(self) -> None:
-        """Create alice and bob, and start anew: ejabberd writes accounts to disk some time later, and tests kill it."""
-        for user, password in PASSWORDS.items():
-            self.software.register(user, password)
-        self._process.stop()
-        self.start()
-        self._wait_ready()
-
     async def register(self, user: str, password: str) -> None:
         """Create an account while the server runs."""
         await asyncio.to_thread(self.software.register, user, password)
+
+    async def make_accounts(self) -> None:
+        """Create alice and bob, unless this was done since the server was started."""
+        if not self._has_accounts:
+            for user, password in PASSWORDS.items():
+                await self.register(user, password)
+            self._has_accounts = True
 
     def start(self) -> None:
         """Start it without waiting: called from a test it must not stop the test's own event loop."""
         program = self._program
         self._process = ServerProcess(program.name, program.command, self._log, env=program.environment)
+        self._has_accounts = False  # ejabberd writes accounts to disk some time later, and tests kill it
 
     async def restart(self) -> None:
         """Stop it in order, unless it was killed, and return when it is ready again."""
@@ -146,17 +147,19 @@ def start_xmpp_server() -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="session")
-def xmpp_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[XmppServerProcess]:
-    """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`.
+def xmpp_server_of(
+    start_xmpp_server: StartServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[type[Ejabberd | Prosody]], XmppServerProcess]:
+    """Return a function: kind → the session's only server of this kind."""
+    return cache(lambda kind: start_xmpp_server(tmp_path_factory.mktemp("xmpp"), kind))
 
-    It has the accounts of alice and bob.
-    """
-    server = XmppServerProcess(tmp_path_factory.mktemp("xmpp"), getattr(request, "param", Ejabberd))
-    server.make_accounts()
-    yield server
-    server.stop()
+
+@pytest.fixture(scope="session")
+def xmpp_server(
+    request: pytest.FixtureRequest, xmpp_server_of: Callable[[type[Ejabberd | Prosody]], XmppServerProcess]
+) -> XmppServerProcess:
+    """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`."""
+    return xmpp_server_of(getattr(request, "param", Ejabberd))
 
 
 @dataclass
@@ -304,6 +307,7 @@ class World:
             yield bridge
 
     async def login(self, user: str) -> XmppClient:
+        await self.xmpp.make_accounts()
         return await self.stack.enter_async_context(XmppClient(self.xmpp.client_side, user, PASSWORDS[user]))
 
     def password_of(self, user: str) -> str:
@@ -313,23 +317,32 @@ class World:
         """Everything in TLIM_IN, oldest first."""
         state = await self.broker.stream_state(StreamName.IN)
         wanted = range(state.first_seq, state.last_seq + 1) if state.messages else []
-        answers = [await self.broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in wanted]
+        asked = (self.broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in wanted)
+        answers = await asyncio.gather(*asked)
         return [AcceptedMessage.from_bytes(base64.b64decode(answer["message"]["data"])) for answer in answers]
 
     async def publish(self, *events: OutEvent) -> None:
         """Say what the store would say."""
-        for event in events:
-            if isinstance(event, StoredMessage):
-                self.mailboxes.log.append(event)
-            for shard, piece in pieces_of(event).items():
-                kind = piece.envelope.msg_type if isinstance(piece, StoredMessage) else piece.msg_type
-                message_id = piece_message_id(out_message_id(event), shard)
-                await self.broker.publish(subject_of_shard(kind, shard), piece.to_bytes(), message_id)
+        await self.publish_all(iter(events))
+
+    async def publish_all(self, events: Iterator[OutEvent]) -> None:
+        """Say it a few at a time: a bridge in this process has to renew its leases meanwhile."""
+        while portion := list(islice(events, 50)):
+            self.mailboxes.log += [event for event in portion if isinstance(event, StoredMessage)]
+            await self.broker.publish_batch([message for event in portion for message in messages_of(event)])
 
     async def all_acknowledged(self) -> None:
         for spec in BRIDGE_OUTBOXES:
             info = await self.broker.api(f"CONSUMER.INFO.{StreamName.OUT}.{spec.durable}")
             assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
+def messages_of(event: OutEvent) -> Iterator[Outgoing]:
+    """The messages in which the store says it."""
+    for shard, piece in pieces_of(event).items():
+        kind = piece.envelope.msg_type if isinstance(piece, StoredMessage) else piece.msg_type
+        message_id = piece_message_id(out_message_id(event), shard)
+        yield Outgoing(subject_of_shard(kind, shard), piece.to_bytes(), message_id)
 
 
 def pieces_of(event: OutEvent) -> dict[int, OutEvent]:
@@ -348,6 +361,7 @@ def pieces_of(event: OutEvent) -> dict[int, OutEvent]:
 
 @pytest_asyncio.fixture
 async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, broker: Broker) -> AsyncIterator[World]:
+    await xmpp_server.make_accounts()
     directory, recalls = Directory(), Recalls()
     await broker.respond(Rpc.USER_MEET, directory.answer, "directory")
     mailboxes = Mailboxes(recalls)

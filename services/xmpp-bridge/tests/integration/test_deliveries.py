@@ -1,6 +1,5 @@
 """What the store says reaches the devices through a real XMPP server, and is acknowledged only then."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -57,7 +56,7 @@ async def test_many_messages_arrive_in_the_order_they_were_stored(world: Any, st
     numbers = range(1200)
     async with world.ready_bridge():
         bob = await world.login("bob")
-        await world.publish(*(stored(number) for number in numbers))
+        await world.publish_all(stored(number) for number in numbers)
 
         async def have_arrived() -> None:
             assert [delivered.seq for delivered in bob.inbox.all(Delivered)] == [100 + number for number in numbers]
@@ -86,7 +85,7 @@ async def test_who_lost_his_network_gets_all_of_a_busy_hour_when_he_is_back(
         await world.publish(stored(0))
         await bob.expect(Delivered)
         bob.break_connection(until_come_back=True)
-        await asyncio.gather(*(world.publish(stored(number)) for number in range(1, busy)))
+        await world.publish_all(stored(number) for number in range(1, busy))
         await eventually(world.all_acknowledged)
         bob.come_back()
         await bob.expect(Delivered, lambda event: event.envelope.msg_id == f"m{busy - 1}", within=60)
@@ -165,7 +164,7 @@ async def test_a_long_catch_up_delays_nobody_else(world: Any, stored: Any, event
     many = 3_000
     async with world.ready_bridge():
         alice = await world.login("alice")
-        await asyncio.gather(*(world.publish(stored(number)) for number in range(many)))
+        await world.publish_all(stored(number) for number in range(many))
         await eventually(world.all_acknowledged, within_s=60)
         bob = await world.login("bob")
         await bob.expect(Delivered)
@@ -199,7 +198,7 @@ async def test_a_bridge_that_is_stopped_amid_deliveries_loses_none(world: Any, s
     numbers = range(1500)
     bob = await world.login("bob")
     async with world.ready_bridge():
-        await world.publish(*(stored(number) for number in numbers))
+        await world.publish_all(stored(number) for number in numbers)
     async with world.ready_bridge():
 
         async def have_arrived() -> None:
