@@ -4,9 +4,8 @@ import asyncio
 import base64
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,7 @@ class XmppServerProcess:
         self.software = kind(XmppSettings(home, self.ports, self.credentials, certificate, "127.0.0.1"))
         self._program = self.software.prepare()
         self._log = home / f"{self._program.name}.log"
+        self._has_accounts = False
         self.start()
         self._wait_ready()
 
@@ -135,31 +135,33 @@ StartServer = Callable[[Path, Callable[[XmppSettings], Ejabberd | Prosody]], Xmp
 @pytest.fixture(scope="session")
 def start_xmpp_server() -> Iterator[StartServer]:
     """Return a function: home and kind → a server that runs until the end of the session."""
-    servers: list[XmppServerProcess] = []
+    with ExitStack() as stack:
 
-    def start(home: Path, kind: Callable[[XmppSettings], Ejabberd | Prosody]) -> XmppServerProcess:
-        servers.append(XmppServerProcess(home, kind))
-        return servers[-1]
+        def start(home: Path, kind: Callable[[XmppSettings], Ejabberd | Prosody]) -> XmppServerProcess:
+            server = XmppServerProcess(home, kind)
+            stack.callback(server.stop)
+            return server
 
-    yield start
-    for server in servers:
-        server.stop()
+        yield start
 
 
 @pytest.fixture(scope="session")
-def xmpp_server_of(
-    start_xmpp_server: StartServer, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[type[Ejabberd | Prosody]], XmppServerProcess]:
-    """Return a function: kind → the session's only server of this kind."""
-    return cache(lambda kind: start_xmpp_server(tmp_path_factory.mktemp("xmpp"), kind))
+def xmpp_servers() -> dict[Any, XmppServerProcess]:
+    """The session's servers: one of each kind."""
+    return {}
 
 
 @pytest.fixture(scope="session")
 def xmpp_server(
-    request: pytest.FixtureRequest, xmpp_server_of: Callable[[type[Ejabberd | Prosody]], XmppServerProcess]
+    request: pytest.FixtureRequest,
+    xmpp_servers: dict[Any, XmppServerProcess],
+    start_xmpp_server: StartServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> XmppServerProcess:
     """ejabberd, or the server that a test names: `parametrize("xmpp_server", [Ejabberd, Prosody], indirect=True)`."""
-    return xmpp_server_of(getattr(request, "param", Ejabberd))
+    kind = getattr(request, "param", Ejabberd)
+    server = xmpp_servers.get(kind) or start_xmpp_server(tmp_path_factory.mktemp("xmpp"), kind)
+    return xmpp_servers.setdefault(kind, server)
 
 
 @dataclass
@@ -317,8 +319,7 @@ class World:
         """Everything in TLIM_IN, oldest first."""
         state = await self.broker.stream_state(StreamName.IN)
         wanted = range(state.first_seq, state.last_seq + 1) if state.messages else []
-        asked = (self.broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=seq) for seq in wanted)
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*(self.broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=one) for one in wanted))
         return [AcceptedMessage.from_bytes(base64.b64decode(answer["message"]["data"])) for answer in answers]
 
     async def publish(self, *events: OutEvent) -> None:
@@ -352,10 +353,9 @@ def pieces_of(event: OutEvent) -> dict[int, OutEvent]:
     people = sorted(event.recipients, key=delivery_shard)
     told = {shard: list(names) for shard, names in groupby(people, key=delivery_shard)}
     sender = delivery_shard(event.envelope.msg_from)
-    others = {"reply_to": None, "tells_sender": False}
     pieces: dict[int, OutEvent] = {sender: event.model_copy(update={"recipients": told.pop(sender, [])})}
     for shard, names in told.items():
-        pieces[shard] = event.model_copy(update={"recipients": names, **others})
+        pieces[shard] = event.model_copy(update={"recipients": names, "reply_to": None, "tells_sender": False})
     return pieces
 
 
