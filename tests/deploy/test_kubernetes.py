@@ -19,11 +19,13 @@ from tlim_protocol.streams import STREAMS
 from tlim_runtime.provision import ProvisionSettings
 from tlim_runtime.settings import DatabaseLogin
 
+from tests.deploy.images import locked_images
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RELEASES = ("1.35", "1.36", "1.37")
+SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
 SETTINGS: dict[str, type[BaseSettings]] = {
-    **{name: import_module(f"{name.replace('-', '_')}.settings").Settings for name in
-       ("session-api", "file-api", "message-store", "xmpp-bridge")},
+    **{name: import_module(f"{name.replace('-', '_')}.settings").Settings for name in SERVICES},
     **{f"migrate-{name}": DatabaseLogin for name in ("session-api", "file-api", "message-store")},
     "wait-for-tables": DatabaseLogin,
     "databases": DatabaseLogin,
@@ -34,9 +36,7 @@ PLAIN = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")  # with little to
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 Resource = dict[str, Any]
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None and os.environ.get("TLIM_DEPLOY") != "always", reason="kubectl is not installed"
-)
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 class Way(NamedTuple):
@@ -99,6 +99,15 @@ def test_every_container_is_confined_and_bounded(local: list[Resource]) -> None:
             assert set(security["capabilities"].get("add", [])) <= {"NET_BIND_SERVICE"}, name
             assert {"cpu", "memory"} <= set(resources["requests"]), name
             assert "memory" in resources["limits"], name
+
+
+def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]) -> None:
+    images = {container["image"] for _, pod in pods(local) for container in containers(pod)}
+    ours = {image for image in images if image.startswith("tlim/")}
+    assert images - ours <= set(locked_images().values())
+    assert {image.rpartition(":")[0] for image in ours} == {
+        f"tlim/{name}" for name in (*SERVICES, "ejabberd", "admin")
+    }  # fmt: skip
 
 
 def test_everything_that_runs_on_is_probed(local: list[Resource]) -> None:
