@@ -3,6 +3,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from pydantic import ValidationError
+from session_api.settings import Settings
 from session_api.xmpp_accounts import XmppAccounts, XmppUnavailable
 
 
@@ -43,3 +45,11 @@ async def test_a_redirect_makes_no_account_and_takes_no_password_along(server: H
     with pytest.raises(XmppUnavailable):
         await accounts.ensure({"alice": "secret"}, reset=False)
     assert Elsewhere.asked == [("/api/register", "Basic secret")]
+
+
+def test_an_api_without_credentials_stops_the_start() -> None:
+    required = {"port": 0, "nats_url": "", "nats_user": "", "nats_password": "", "jwks_url": ""}
+    database = {"database_url": "postgresql://a:b@c/d", "xmpp_admin_url": "http://127.0.0.1/api"}
+    with pytest.raises(ValidationError, match="xmpp_admin_url needs xmpp_admin_token"):
+        Settings.model_validate({**required, **database, "xmpp_admin_user": "hr@example.org"})
+    assert Settings.model_validate({**required, **database, "xmpp_admin_token": "t"}).xmpp_admin_url

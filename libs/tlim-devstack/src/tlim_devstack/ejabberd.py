@@ -69,6 +69,7 @@ class Ejabberd:
                 "client_port": ports.xmpp,
                 "websocket_port": ports.websocket,
                 "websocket_tls": "true" if settings.is_public else "false",
+                "api_address": "127.0.0.1",
                 "api_port": ports.xmpp_api,
                 "component_port": ports.component,
                 "component_secret": settings.credentials.component,

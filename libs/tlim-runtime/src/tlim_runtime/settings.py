@@ -162,7 +162,7 @@ def load_settings(settings_type: type[SettingsT]) -> SettingsT:
     except ValidationError as error:
         for problem in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in problem["loc"])
-            problems.append(f"{PREFIX}{name}".upper() + f": {problem['msg']}")
+            problems.append((f"{PREFIX}{name}".upper() + ": " if name else "") + problem["msg"])
     except SettingsError as error:  # a list that is not JSON; pydantic names its field in quotes
         problems.append(re.sub(r'.*"(\w+)" from source.*', lambda found: _not_json(found[1]), str(error)))
     except SecretFileError as error:

@@ -1,8 +1,8 @@
 """The settings of session-api, from the environment."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings
 from tlim_runtime.throttle import Rate
 
@@ -25,8 +25,14 @@ class Settings(DatabaseSettings, ServiceSettings):
     LDAP or SQL, and imports with passwords are refused."""
 
     xmpp_domain: str = "im.itonglian.com"
-    xmpp_admin_user: str | None = (
-        None  # with the password: HTTP Basic, the full JID of an account that may only register
-    )
+    # With the password: HTTP Basic, the full JID of an account that may only register.
+    xmpp_admin_user: str | None = None
     xmpp_admin_password: SecretStr | None = None
     xmpp_admin_token: SecretStr | None = None  # instead of both: api_secret of our ejabberd, or an OAuth token
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        has_login = self.xmpp_admin_user is not None and self.xmpp_admin_password is not None
+        if self.xmpp_admin_url is not None and self.xmpp_admin_token is None and not has_login:
+            raise ValueError("xmpp_admin_url needs xmpp_admin_token, or xmpp_admin_user with xmpp_admin_password")
+        return self

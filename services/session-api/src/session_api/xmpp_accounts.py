@@ -65,11 +65,10 @@ class XmppAccounts:
             return None
         if settings.xmpp_admin_token is not None:
             authorization = f"Bearer {settings.xmpp_admin_token.get_secret_value()}"
-        elif settings.xmpp_admin_user is not None and settings.xmpp_admin_password is not None:
-            pair = f"{settings.xmpp_admin_user}:{settings.xmpp_admin_password.get_secret_value()}"
-            authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
-            authorization = None
+            password = settings.xmpp_admin_password
+            pair = f"{settings.xmpp_admin_user}:{password.get_secret_value() if password else ''}"
+            authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
         return cls(settings.xmpp_admin_url, settings.xmpp_domain, authorization)
 
     def close(self) -> None:
