@@ -15,10 +15,7 @@ FROM ${BASE} AS packages
 ARG SERVICE
 ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=bind,target=/src \
-    /src/deploy/image/install "${SERVICE}" \
-    && mkdir -p /packages/opt \
-    && mv /opt/tlim /packages/opt/ \
-    && find /packages -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+    /src/deploy/image/install "${SERVICE}" /packages
 
 FROM scratch
 COPY --from=system /system/ /

@@ -66,6 +66,18 @@ images-save: ## write all images into one archive (FILE=tlim-images.tar.gz), for
 images-load: ## read that archive
 	@scripts/images load $(or $(FILE),tlim-images.tar.gz)
 
+secrets: images ## make the secrets of a deployment in secrets/; those that are there stay
+	@scripts/secrets
+
+compose-up: images secrets ## start the whole system in containers, and wait until it is ready
+	@docker compose up --detach --wait --remove-orphans
+
+compose-down: ## stop it; data stays (docker compose down --volumes removes it)
+	@docker compose down --remove-orphans
+
+compose-token: ## a token with scope admin, for an hour
+	@docker compose exec -T xmpp-bridge python3 -m xmpp_bridge.admin_token --minutes 60
+
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
 test: lint types drift unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd

@@ -24,8 +24,8 @@ SHORTEST = 32
 
 NATS_USERS, S3_IDENTITIES = "nats-users.conf", "s3-identities.json"
 AUTHORITY, CERTIFICATE, TOKEN_KEY = "ca.pem", "xmpp.pem", "token-signing-key.pem"
-S3_ADMIN, S3_FILE_API = "tlim-admin", "tlim-file-api"
-"""The access keys, which are names and no secrets."""
+S3_KEYS = {"s3-admin": ("tlim-admin", ADMIN_ACTIONS), "s3-file-api": ("tlim-file-api", actions_on(FILES_BUCKET))}
+"""The secret keys of S3: the name of the file → its access key, which is a name and no secret, and what it may do."""
 
 _SECRET, _PUBLIC = 0o400, 0o444
 
@@ -40,8 +40,7 @@ def random_names() -> list[str]:
         *(f"nats-{user}" for user in PERMISSIONS),
         "postgres-admin",
         *(f"postgres-{role}" for role in roles()),
-        "s3-admin",
-        "s3-file-api",
+        *S3_KEYS,
         "component",
         "xmpp-api",
     ]
@@ -80,10 +79,7 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
 
 def derived(values: Mapping[str, str]) -> dict[str, str]:
     """Return the files that follow from the random values: name → content."""
-    keys = (
-        S3Key("admin", S3_ADMIN, values["s3-admin"], ADMIN_ACTIONS),
-        S3Key("file-api", S3_FILE_API, values["s3-file-api"], actions_on(FILES_BUCKET)),
-    )
+    keys = [S3Key(access_key, access_key, values[name], actions) for name, (access_key, actions) in S3_KEYS.items()]
     return {
         NATS_USERS: users_document({user: values[f"nats-{user}"] for user in PERMISSIONS}),
         S3_IDENTITIES: identities_document(keys),

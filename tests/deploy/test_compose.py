@@ -1,0 +1,122 @@
+"""docker-compose.yml: every container closed, every setting known, every image locked, only the doors published."""
+
+import re
+from importlib import import_module
+from typing import Any
+
+import pytest
+import yaml
+from pydantic_settings import BaseSettings
+from tlim_admin import secret_files
+from tlim_admin.settings import BucketSettings
+from tlim_runtime import variables
+from tlim_runtime.provision import ProvisionSettings
+from tlim_runtime.settings import DatabaseLogin
+
+from tests.deploy.images import ROOT, locked_images
+
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
+SETTINGS: dict[str, type[BaseSettings]] = {
+    **{name: import_module(f"{name.replace('-', '_')}.settings").Settings for name in SERVICES},
+    **{f"migrate-{name}": DatabaseLogin for name in SERVICES if name != "xmpp-bridge"},
+    "databases": DatabaseLogin,
+    "streams": ProvisionSettings,
+    "bucket": BucketSettings,
+}
+JOBS = {"prepare", "streams", "databases", "bucket", *(name for name in SETTINGS if name.startswith("migrate-"))}
+DOORS = {"gateway": {9090, 9091}, "ejabberd": {5222, 5280}}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_is_closed_and_bounded(name: str) -> None:
+    container = CONTAINERS[name]
+    assert container["user"] == "10001:10001"
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert set(container.get("cap_add", [])) <= ({"NET_BIND_SERVICE"} if name == "gateway" else set())
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert {"mem_limit", "pids_limit"} <= container.keys()
+    assert not {"privileged", "pid", "ipc", "devices"} & container.keys()
+    assert container.get("network_mode", "none") == "none"
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_job_ends_and_all_others_come_back_and_have_a_health_check(name: str) -> None:
+    container = CONTAINERS[name]
+    if name in JOBS:
+        assert container["restart"] == "no"
+    else:
+        assert container["restart"] == "unless-stopped"
+        ours = container["image"].startswith("${TLIM_IMAGES")  # their images have one
+        assert ours or container["healthcheck"]["test"][0] == "CMD"
+
+
+def test_whoever_waits_for_a_job_waits_for_its_success() -> None:
+    for name, container in CONTAINERS.items():
+        waits = container.get("depends_on", {})
+        for other, how in waits.items() if isinstance(waits, dict) else ():
+            wanted = "service_completed_successfully" if other in JOBS else "service_healthy"
+            assert how["condition"] == wanted, f"{name} waits for {other}"
+
+
+def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() -> None:
+    published = {name: container["ports"] for name, container in CONTAINERS.items() if "ports" in container}
+    assert {name: {int(port.rpartition(":")[2]) for port in ports} for name, ports in published.items()} == DOORS
+    assert all(port.startswith("${TLIM_BIND:-127.0.0.1}:") for ports in published.values() for port in ports)
+
+
+def test_the_network_of_the_record_has_no_way_out() -> None:
+    assert COMPOSE["networks"]["data"] == {"internal": True}
+    for name in ("nats", "postgres"):
+        assert CONTAINERS[name]["networks"] == ["data"]
+    assert "data" not in CONTAINERS["gateway"]["networks"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
+    fields = SETTINGS[name].model_fields
+    told = [variable for variable in CONTAINERS[name]["environment"] if variable.startswith("TLIM_")]
+    exact = {variable.removeprefix("TLIM_").lower() for variable in told}
+    fields_told = {one if one in fields else one.removesuffix("_file") for one in exact}
+    assert fields_told <= fields.keys()
+    assert {field for field, what in fields.items() if what.is_required()} <= fields_told
+
+
+def test_what_the_gateway_is_told_is_in_its_configuration() -> None:
+    known = set(re.findall(r"\{\$(TLIM_\w+)", (ROOT / "deploy/caddy/Caddyfile").read_text(encoding="utf-8")))
+    assert {one for one in CONTAINERS["gateway"]["environment"] if one.startswith("TLIM_")} <= known
+
+
+def test_every_variable_that_the_operator_can_set_is_known() -> None:
+    assert set(re.findall(r"\$\{(TLIM_\w+)", TEXT)) <= variables.KNOWN
+
+
+def test_the_images_are_ours_or_those_of_the_lock() -> None:
+    prefixed = {
+        reference.replace("docker.io/", "${TLIM_REGISTRY:-docker.io}/", 1) for reference in locked_images().values()
+    }
+    ours = {f"${{TLIM_IMAGES:-tlim}}/{name}:${{TLIM_VERSION:-dev}}" for name in (*SERVICES, "admin", "ejabberd")}
+    used = {container["image"] for container in CONTAINERS.values()}
+    assert used <= prefixed | ours
+    assert ours <= used
+
+
+def test_the_secrets_are_those_that_are_made_and_each_container_has_what_it_reads() -> None:
+    made = {*secret_files.random_names(), secret_files.TOKEN_KEY, secret_files.CERTIFICATE, secret_files.AUTHORITY}
+    made |= {secret_files.NATS_USERS, secret_files.S3_IDENTITIES}
+    assert COMPOSE["secrets"] == {name: {"file": f"./secrets/{name}"} for name in made}
+    assert set(CONTAINERS["prepare"]["secrets"]) == made
+    for name in SETTINGS:
+        values = CONTAINERS[name]["environment"].values()
+        read = {one.removeprefix("/run/secrets/") for one in values if str(one).startswith("/run/secrets/")}
+        assert read <= set(CONTAINERS[name]["secrets"])
+        assert name == "databases" or read == set(CONTAINERS[name]["secrets"])
+
+
+def test_the_volume_of_postgresql_has_the_major_version_of_its_image() -> None:
+    (major,) = re.findall(r"/postgres:(\d+)", CONTAINERS["postgres"]["image"])
+    assert CONTAINERS["postgres"]["volumes"][0]["source"] == f"postgres-{major}"
+    assert f"postgres-{major}" in COMPOSE["volumes"]
