@@ -19,6 +19,8 @@ class Severable:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._carries = asyncio.Event()
+        self.carried = 0
+        """Bytes that were passed on, both ways."""
 
     @property
     def url(self) -> str:
@@ -77,5 +79,6 @@ class Severable:
                 await self._carries.wait()
                 writer.write(data)
                 await writer.drain()
+                self.carried += len(data)
         await self._carries.wait()
         writer.transport.abort()

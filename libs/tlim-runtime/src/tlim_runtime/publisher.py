@@ -135,6 +135,11 @@ class Publisher:
             subject, payload, headers, token = await self._queue.get()
             if token not in self._waiting:  # its caller has been told that it failed, so it must not arrive
                 continue
+            if (
+                self._waiting[token][0] <= asyncio.get_running_loop().time()
+            ):  # this process hung: newer ones may be there
+                self._fail(token, BrokerUnavailable("the message was not sent in time"))
+                continue
             try:
                 await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
             except (nats.errors.Error, OSError) as error:

@@ -13,6 +13,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 from tlim_xmpp.keeper import Patience, StreamKeeper
 
+from xmpp_bridge.doubt import Doubt
 from xmpp_bridge.iq import answer_iq, read_pong, write_ping
 from xmpp_bridge.presences import write_draining
 from xmpp_bridge.translate import IQ, MESSAGE, BridgeAddresses
@@ -48,7 +49,6 @@ class Component:
         timeout: timedelta = timedelta(seconds=15),
     ) -> None:
         self._addresses = addresses
-        self._on_message: Callable[[Element], None] = _ignore
         self._on_request: Callable[[Element], bool] = _decline
         self._on_presence: Callable[[Element], None] = _ignore
         self._on_up: Callable[[], None] = _bear_it
@@ -64,6 +64,7 @@ class Component:
             on_down=self._went_down,
         )
         self._keeping = Background("XMPP connection", self._keeper.run)
+        self._messages = Doubt(_ignore, self.barrier, self._wire.abort)
         self._wire.add_event_handler("session_start", self._went_up)
         self._wire.add_event_handler("stream_error", self._note_stream_error)
         self._reason = "not connected yet"
@@ -85,12 +86,13 @@ class Component:
         `on_request` gets each `<iq>` first. It returns False to leave the request to service discovery. `on_up` is
         called when a connection can be used, `on_lost` when it is lost, before the next one is made.
         """
-        self._on_message = on_message
+        self._messages = Doubt(on_message, self.barrier, self._wire.abort)
         self._on_presence = on_presence or _ignore
         self._on_up = on_up or _bear_it
         self._on_request = on_request or _decline
         self._on_lost = on_lost or _bear_it
         self._keeping.start()
+        self._messages.start()
 
     async def leave(self, drained: Callable[[], Awaitable[None]]) -> None:
         """Have the server send nothing new here, and return when all that it sent is in safe hands.
@@ -107,6 +109,7 @@ class Component:
         """Close the stream. Everything that the server sent before the end of its own stream is still read."""
         await self._keeping.stop()
         await self._keeper.close(wait=2)
+        await self._messages.stop()
 
     async def connected(self) -> None:
         """Wait until there is a connection on which stanzas can be sent; raises ComponentDown after the time-out."""
@@ -167,7 +170,7 @@ class Component:
     def _on_stanza(self, stanza: Element) -> None:
         try:
             if stanza.tag == MESSAGE:
-                self._on_message(stanza)
+                self._messages.take(stanza)
             elif stanza.tag == IQ:
                 self._on_iq(stanza)
             else:
@@ -200,6 +203,7 @@ class Component:
         self._reason, self._stream_error = self._stream_error or reason, ""
         logger.warning("component connection lost" if was_up else "component not connected", reason=self._reason)
         if was_up:
+            self._messages.connection_lost()
             self._on_lost()
         for pong in self._pongs.values():
             if not pong.done():
