@@ -4,12 +4,12 @@ from contextlib import AsyncExitStack
 import nats as nats_client
 import pytest
 import pytest_asyncio
-from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_devstack import nats
 from tlim_devstack.restartable import RestartableNats
 from tlim_devstack.servers import NatsServer
 from tlim_protocol.streams import ConsumerSpec
-from tlim_runtime.broker import Broker
+from tlim_runtime.broker import Broker, BrokerUnavailable
 from tlim_runtime.provision import consumer_config, provision
 
 
@@ -62,3 +62,16 @@ def eventually() -> Eventually:
                 assert condition(), f"not so within {PATIENCE_S} s: {what}"
 
     return wait
+
+
+@pytest.fixture
+def surely() -> Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]:
+    """Do something again until NATS takes it; fail when it does not within a generous time."""
+
+    async def act_until_taken(act: Callable[[], Awaitable[None]]) -> None:
+        patience, refused = stop_after_delay(PATIENCE_S), retry_if_exception_type(BrokerUnavailable)
+        async for attempt in AsyncRetrying(stop=patience, wait=wait_fixed(0.05), retry=refused, reraise=True):
+            with attempt:
+                await act()
+
+    return act_until_taken

@@ -1,8 +1,7 @@
 """A new session of a consumer gets everything at once and in order, although an earlier one still has open requests."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES
 from tlim_protocol.subjects import subject_out
-from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
+from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.pull import PullError, PullSession
 
@@ -82,7 +81,7 @@ async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker:
 
 
 async def test_a_pinned_consumer_goes_on_after_nats_was_restarted(
-    restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Any
+    restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Any, surely: Any
 ) -> None:
     handled: list[int] = []
 
@@ -93,20 +92,10 @@ async def test_a_pinned_consumer_goes_on_after_nats_was_restarted(
     consumer = BatchConsumer(restartable_broker, OUTBOX, handle, batch=20)
     await consumer.start()
     for start in (0, 100, 200):
-        await patiently(partial(send, restartable_broker, range(start, start + 100)))
+        await surely(partial(send, restartable_broker, range(start, start + 100)))
         await eventually(lambda start=start: handled and handled[-1] == start + 99, "all are handled")
         await asyncio.to_thread(restartable_nats.kill)
         await asyncio.to_thread(restartable_nats.start)
         await eventually(lambda: restartable_broker.is_connected, "the connection is back")
     assert list(dict.fromkeys(handled)) == list(range(300))
     await consumer.stop()
-
-
-async def patiently(act: Callable[[], Any]) -> None:
-    """Act again and again until NATS takes it."""
-    while True:
-        with suppress(BrokerUnavailable):
-            await act()
-            return
-        with suppress(BrokerUnavailable):
-            await asyncio.sleep(0.05)
