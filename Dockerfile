@@ -6,16 +6,20 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd868
 # --- what all of them have in common: a small system with Python --------------------------------------------------------
 FROM ${BASE} AS system
 ARG SOURCE_DATE_EPOCH=0
-RUN --mount=type=bind,target=/src \
+RUN --mount=type=bind,source=deploy/image,target=/src/deploy/image \
     python3 -m compileall -q --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && /src/deploy/image/rootfs /system
 
-# --- the packages of one service ----------------------------------------------------------------------------------------
+# --- the packages of one service: those of others, which change seldom, then ours ---------------------------------------
 FROM ${BASE} AS packages
 ARG SERVICE
+RUN --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
+    --mount=type=bind,source=deploy,target=/src/deploy \
+    /src/deploy/image/packages /src/deploy/packages/builder.txt /opt/builder \
+    && /src/deploy/image/packages "/src/deploy/packages/${SERVICE}.txt" /opt/tlim
 ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=bind,target=/src \
-    /src/deploy/image/install "${SERVICE}" /packages
+    /src/deploy/image/ours "${SERVICE}" /packages
 
 FROM scratch
 COPY --from=system /system/ /

@@ -6,7 +6,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest -q
 # Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+IN_PARALLEL := -n 2 --dist loadfile
 STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading services/*/tests/integration/presence)
 SERVICES := session_api file_api message_store xmpp_bridge
@@ -126,6 +126,11 @@ e2e-prosody: ## the same stories with Prosody, except those that do not depend o
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
 	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+
+e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
+	@scripts/bootstrap
+	@echo "== end-to-end tests, containers"
+	@TLIM_E2E_STACK=compose $(PYTEST) tests/e2e
 
 torture: ## random people, random faults (SEED=n FAULTS=n; TLIM_E2E_XMPP=prosody): everybody gets all that was acknowledged
 	@scripts/bootstrap $(STORIES_SERVER)

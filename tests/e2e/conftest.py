@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tlim_client.http import HttpClient
@@ -12,12 +13,25 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.services import GATEWAY, SERVICES
 from tlim_devstack.stack import Stack
 
+from tests.e2e.clients.containers import ComposeStack
 from tests.e2e.clients.people import People
 from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
 from tests.e2e.clients.web import WEB_ORIGIN
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody, or openfire (docs/openfire.md): the same stories
+IN_CONTAINERS = os.environ.get("TLIM_E2E_STACK") == "compose"  # the same stories on docker-compose.yml
+BEHIND_THE_DOORS = {
+    "test_openapi": "asks each service at its own port",
+    "test_the_gateway_allows_pages_what_each_service_does": "asks each service at its own port",
+    "test_only_the_author_recalls_only_within_the_window_and_only_what_is_there": "changes a row in the database",
+    "test_a_file_is_described_without_its_bytes_and_what_happens_to_it_is_told_for_audit": "reads a stream of NATS",
+    "test_removal": "changes the users of NATS while it runs",
+    "test_disk_full": "has a stack of its own on a small disk",
+    "test_servers_disk_full": "has a stack of its own on a small disk",
+    "test_identity_provider": "has a provider on loopback, which containers do not reach",
+}
+"""File or function → why its stories need more than the doors, which are all that docker-compose.yml opens."""
 MANY = "100000/minute"
 RECALL_WINDOW_S = 3600
 """The two minutes of production would make a test of recalls depend on the speed of the machine."""
@@ -33,6 +47,14 @@ def not_on_openfire(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(XMPP == "openfire", reason=f"Openfire: {reason}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on containers what needs more than their doors."""
+    for item in items if IN_CONTAINERS else ():
+        names = (item.path.stem, getattr(item, "originalname", item.name))
+        for reason in filter(None, map(BEHIND_THE_DOORS.get, names)):
+            item.add_marker(pytest.mark.skip(reason=f"compose: {reason}"))
+
+
 @pytest.fixture(scope="session")
 def provider() -> Iterator[IdentityProvider]:
     """An identity provider whose tokens the stack trusts."""
@@ -43,6 +65,12 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) -> Iterator[Stack]:
     """The whole system on free ports, with data of its own."""
+    if IN_CONTAINERS:
+        containers = ComposeStack()
+        containers.start()
+        yield cast("Stack", containers)  # it has all of a Stack that the stories use, except BEHIND_THE_DOORS
+        containers.stop()
+        return
     web = {"TLIM_CORS_ORIGINS": json.dumps([WEB_ORIGIN])}
     environment = {**LIMITS, **web, "TLIM_EXTERNAL_ISSUERS": provider.setting}
     running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)

@@ -14,7 +14,10 @@ from tests.e2e.clients.flow import Flow, assert_all_delivered, assert_all_kept, 
 from tests.e2e.clients.people import People, Person, ids_in_history
 from tests.e2e.conftest import not_on_openfire
 
-WAYS: dict[str, Callable[[Stack, str], None]] = {"killed": Stack.kill, "restarted": Stack.restart}
+WAYS: dict[str, Callable[[Stack, str], None]] = {
+    "killed": lambda stack, name: stack.kill(name),
+    "restarted": lambda stack, name: stack.restart(name),
+}
 
 
 @pytest.mark.parametrize("way", WAYS)

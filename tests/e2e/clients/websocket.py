@@ -1,6 +1,7 @@
 """XMPP over WebSocket (RFC 7395), as browsers use it: just enough to log in, send and receive."""
 
 import base64
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Self
@@ -38,9 +39,10 @@ class WebDevice:
         """Log in, and close the stream in the end. `meanwhile` runs when the password was checked, before a session."""
         at = person.stack.addresses
         timeout = aiohttp.ClientTimeout(total=30)
+        trust = ssl.create_default_context(cafile=at.ca_file)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.ws_connect(at.websocket, protocols=["xmpp"]) as socket,
+            session.ws_connect(at.websocket, protocols=["xmpp"], ssl=trust) as socket,
         ):
             assert socket.protocol == "xmpp"
             device = cls(person, socket)

@@ -1,0 +1,180 @@
+"""The system of docker-compose.yml behind the interface of tlim_devstack's Stack, as far as the stories use it."""
+
+import csv
+import io
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.stack import StackAddresses
+from tlim_devstack.waiting import wait_until
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+
+ROOT = Path(__file__).parents[3]
+PROJECT = "tlim-stories"
+READY_S = 120
+"""A health check runs every five seconds, and a server that was killed reads its data first."""
+
+
+class Compose:
+    """The containers of one project, by the names of docker-compose.yml. This is what Supervisor is for a Stack."""
+
+    def __init__(self, ports: Ports) -> None:
+        doors = ("gateway", "files", "xmpp", "websocket")
+        self._environment = {
+            **os.environ,
+            "COMPOSE_FILE": f"{os.environ.get('COMPOSE_FILE', 'docker-compose.yml')}:tests/e2e/stories.yml",
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "TLIM_S3_PUBLIC_URL": f"http://127.0.0.1:{ports.files}",
+            **{f"TLIM_PORT_{door.upper()}": str(getattr(ports, door)) for door in doors},
+        }
+
+    def run(self, *arguments: str) -> str:
+        """Run `docker compose …` and return what it printed; StackError with its last line if it fails."""
+        return self._docker("compose", *arguments)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each container that should run for ever, in supervisord's words."""
+        lines = self.run("ps", "--all", "--format", "json").splitlines()
+        found = {one["Service"]: one for one in map(json.loads, lines)}
+        lasting = {name: one for name, one in found.items() if one["Health"] or one["ExitCode"] or name in _LASTING}
+        return {name: "RUNNING" if one["State"] == "running" else "STOPPED" for name, one in lasting.items()}
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a container's first process, 0 if it does not run."""
+        return int(self._inspect(name, "{{.State.Pid}}"))
+
+    def is_healthy(self, name: str) -> bool:
+        return self._inspect(name, "{{.State.Health.Status}}") == "healthy"
+
+    def stop(self, names: Iterable[str]) -> None:
+        if names := list(names):
+            self.run("stop", *names)
+
+    def start(self, *names: str) -> None:
+        if names:
+            self.run("start", *names)
+
+    def kill(self, name: str) -> None:
+        """Kill a container and start it again. Docker does not restart by itself what was killed by hand."""
+        self._docker("kill", self._container(name))
+        self._docker("start", self._container(name))
+
+    def _container(self, name: str) -> str:
+        return f"{PROJECT}-{name}-1"
+
+    def _inspect(self, name: str, what: str) -> str:
+        return self._docker("inspect", "--format", what, self._container(name)).strip()
+
+    def _docker(self, *arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603
+            ["docker", *arguments],  # noqa: S607
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise StackError(f"docker {' '.join(arguments[:2])}: {''.join(last)}")
+        return done.stdout
+
+
+_LASTING = {"nats", "postgres", "s3", "ejabberd", "gateway", "session-api", "file-api", "message-store", "xmpp-bridge"}
+
+
+class _Accounts:
+    """The XMPP server as a story asks about it: session-api makes its accounts."""
+
+    accounts_api = "http://ejabberd:5281/api"
+
+
+class ComposeStack:
+    """The whole system in containers, started for the stories. Nothing but its doors can be reached."""
+
+    xmpp_name = "ejabberd"
+
+    def __init__(self) -> None:
+        self.ports = Ports.random()
+        self.supervisor = Compose(self.ports)
+        self.xmpp = _Accounts()
+        self.addresses = StackAddresses(
+            gateway=f"http://127.0.0.1:{self.ports.gateway}",
+            xmpp_host="127.0.0.1",
+            xmpp_port=self.ports.xmpp,
+            websocket=f"wss://127.0.0.1:{self.ports.websocket}/ws",
+            domain=DOMAIN,
+            component=COMPONENT,
+            addressed=None,
+            ca_file=ROOT / "secrets" / "ca.pem",
+        )
+
+    def start(self) -> None:
+        """Start everything with empty volumes, and return when every part is ready."""
+        self.stop()
+        self.supervisor.run("up", "--detach", "--wait", "--wait-timeout", "300")
+        self._token = self.admin_token()
+
+    def stop(self) -> None:
+        """Remove the containers and their data."""
+        self.supervisor.run("down", "--volumes", "--timeout", "5")
+
+    def kill(self, name: str) -> None:
+        """Kill a part with SIGKILL, and start it again."""
+        self.supervisor.kill(name)
+
+    def stop_service(self, name: str) -> None:
+        self.supervisor.stop([name])
+
+    def start_service(self, name: str) -> None:
+        """Start a part that was stopped, and wait until it is ready."""
+        self.supervisor.start(name)
+        self.wait_ready(name)
+
+    def restart(self, name: str) -> None:
+        """Stop a part, start it again, and wait until it is ready."""
+        self.stop_service(name)
+        self.start_service(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until a part's health check passes."""
+        wait_until(lambda: self.supervisor.is_healthy(name), name, READY_S)
+
+    def logs(self, name: str) -> str:
+        return self.supervisor.run("logs", "--no-color", "--no-log-prefix", name)
+
+    def register_user(self, user: str, name: str | None = None, password: str | None = None) -> str:
+        """Create an XMPP account and enter the user in the users directory; return the password."""
+        password = password or secrets.token_hex(8)
+        text = io.StringIO()
+        csv.writer(text).writerows([("user_id", "name", "password"), (user, name or user, password)])
+        report = self._ask("POST", "/v1/users/import", content=text.getvalue().encode(), media_type="text/csv").json()
+        if report["invalid"]:
+            raise StackError(f"{user} was not registered: {report['invalid']}")
+        return password
+
+    def enter_in_directory(self, names: Mapping[str, str]) -> None:
+        """Create or rename people in the users directory: user id → name."""
+        for user, name in names.items():
+            self._ask("PUT", f"/v1/users/{user}", content=json.dumps({"name": name}).encode())
+
+    def admin_token(self, subject: str = "admin") -> str:
+        """Return a token of `subject` with scope `admin`, good for an hour."""
+        command = ("python3", "-m", "xmpp_bridge.admin_token", "--subject", subject, "--minutes", "60")
+        return self.supervisor.run("exec", "-T", "xmpp-bridge", *command).strip()
+
+    def _ask(self, method: str, path: str, *, media_type: str = "application/json", **request: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type}
+        with httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=30) as http:
+            answer = http.request(method, path, headers=headers, **request)
+        if not answer.is_success:
+            raise StackError(f"{method} {path}: {answer.status_code} {answer.text.strip()}")
+        return answer
