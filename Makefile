@@ -6,7 +6,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest -q
 # Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
-IN_PARALLEL := -n 2 --dist loadfile
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading services/*/tests/integration/presence)
 SERVICES := session_api file_api message_store xmpp_bridge

@@ -1,11 +1,15 @@
 %% Ends a split of the cluster. If a node hangs, or the network between the nodes is away, for longer than net_ticktime,
-%% each node takes the other one for dead. Mnesia says so when they meet again, and leaves the split as it is: each node
-%% has sessions and routes that the other one does not know. So one of them ends, and whatever runs ejabberd starts it
-%% again. It then takes over the tables of the other one. The clients of the node that ends connect again.
+%% each node takes the other one for dead. When they meet again, each has sessions and routes that the other one does not
+%% know, and Mnesia leaves it so. It does not even notice each time. So one of them ends, and whatever runs ejabberd starts
+%% it again. It then takes over the tables of the other one. The clients of the node that ends connect again.
+%%
+%% The watchers of the nodes tell each other that they are here. A node that has started anew has a new watcher. If the
+%% connection to a node was lost, and the same watcher speaks again, both have gone on without each other.
 -module(mod_tlim_split).
 -behaviour(gen_mod).
 -export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, watch/0]).
 -include("logger.hrl").
+-define(AGAIN, 3000). %% ms: nobody else connects two nodes that have nothing to say to each other
 
 start(_, _) ->
     mnesia:set_master_nodes([]), %% the tables are there now: another start does not need that node
@@ -17,13 +21,29 @@ mod_options(_) -> [].
 mod_doc() -> #{}.
 
 watch() ->
-    {ok, _} = mnesia:subscribe(system),
-    look().
-look() ->
+    ok = net_kernel:monitor_nodes(true),
+    [say(here, Node) || Node <- nodes()],
+    look(#{}, #{}).
+say(What, Node) -> {?MODULE, Node} ! {What, self()}.
+
+%% The watchers that were heard, and those whose connection was lost, by node. Erlang says that a node has come before
+%% anything that it sends, and that it has gone after all of that.
+look(Heard, Lost) ->
     receive
-        {mnesia_system_event, {inconsistent_database, running_partitioned_network, Node}} when node() < Node ->
-            ?CRITICAL_MSG("the cluster was split: ejabberd starts anew with the tables of ~p", [Node]),
-            mnesia:set_master_nodes([Node]),
-            init:stop(1);
-        _ -> look()
+        {nodeup, Node} -> say(here, Node), look(Heard, Lost);
+        {nodedown, Node} -> look(maps:remove(Node, Heard), maps:merge(Lost, maps:with([Node], Heard)));
+        {here, Other} when map_get(node(Other), Lost) == Other ->
+            say(split, node(Other)), %% it may not have heard yet that the connection was lost
+            heal(node(Other)), look(Heard, Lost);
+        {here, Other} when map_get(node(Other), Heard) == Other -> look(Heard, Lost);
+        {here, Other} -> say(here, node(Other)), look(Heard#{node(Other) => Other}, maps:remove(node(Other), Lost));
+        {split, Other} -> heal(node(Other)), look(Heard, Lost)
+    after ?AGAIN ->
+        [net_kernel:connect_node(Node) || Node <- mnesia:system_info(db_nodes) -- [node() | nodes()]],
+        look(Heard, Lost)
     end.
+heal(Node) when node() < Node ->
+    ?CRITICAL_MSG("the cluster was split: ejabberd starts anew with the tables of ~p", [Node]),
+    mnesia:set_master_nodes([Node]),
+    init:stop(1);
+heal(_) -> ok.

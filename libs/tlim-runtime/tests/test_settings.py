@@ -142,7 +142,7 @@ def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     changes = {
         "TLIM_KEY_FILE": str(file),
         "TLIM_DATABASE_PASSWORD_FILE": str(file),
-        "TLIM_DATABASE_URL": "postgresql://sample@db:5432/sample?ssl=verify-full",
+        "TLIM_DATABASE_URL": "postgresql://sample@db:5432/sample?sslmode=verify-full",
     }
     for name, value in {**REQUIRED, **changes}.items():
         monkeypatch.setenv(name, value)

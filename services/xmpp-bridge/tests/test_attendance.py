@@ -62,8 +62,21 @@ def test_what_reached_nobody_lately_is_remembered_for_a_while() -> None:
     attendance.hear(Missed("bob", 7))
     assert attendance.missed(delivery_shard("bob")) == [Missed("bob", 7)]
     assert attendance.missed((delivery_shard("bob") + 1) % DELIVERY_SHARDS) == []
-    now = MISSED_WITHIN_S + 1
-    assert attendance.missed(delivery_shard("bob")) == []
+    now = MISSED_WITHIN_S - 1
+    attendance.hear(Missed("ann", 5))
+    now = 2 * MISSED_WITHIN_S - 2
+    assert attendance.missed(delivery_shard("ann")) == [Missed("ann", 5)]
+    now = 4 * MISSED_WITHIN_S
+    assert attendance.missed(delivery_shard("bob")) == attendance.missed(delivery_shard("ann")) == []
+
+
+def test_of_all_that_reached_nobody_the_oldest_is_remembered_for_each_person() -> None:
+    now = 0.0
+    attendance = Attendance(lambda: now)
+    for seq in range(100, 0, -1):
+        attendance.hear(Missed("bob", seq))
+        now += MISSED_WITHIN_S / 80
+    assert attendance.missed(delivery_shard("bob")) == [Missed("bob", 1)]
 
 
 def test_the_sessions_of_one_person_have_a_bound() -> None:

@@ -127,6 +127,7 @@ class Deliveries:
             while True:
                 await self._component.connected()
                 with contextlib.suppress(Unavailable):
+                    self._outbox.opened(0)
                     return list(await self._outbox.handle(batch))
 
 

@@ -62,7 +62,7 @@ class Presence:
         self.gaps = Gaps()
         self.gaps.opened(0)
         self.away: set[str] = set()
-        self.noted = 0
+        self.up_to = 0
 
     async def settled(self) -> None:
         pass
@@ -71,8 +71,11 @@ class Presence:
         assert seq
         return user_id not in self.away
 
+    async def noted(self, user_ids: Iterable[str]) -> None:
+        pass
+
     def handed_over(self, seq: int) -> None:
-        self.noted = seq
+        self.up_to = seq
 
 
 class Recalls:
@@ -194,10 +197,10 @@ async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Bridge
     bridge.server.permits.release()
     bridge.server.permits.release()
     await bridge.outbox.handle(bridge.batch(message(8, "small")))
-    assert (gaps.bound(8), gaps.bound(5), bridge.presence.noted) == (6, 5, 6)
+    assert (gaps.bound(8), gaps.bound(5), bridge.presence.up_to) == (6, 5, 6)
     bridge.server.open()
     await ended(verdicts)
-    assert (gaps.bound(8), bridge.presence.noted) == (8, 8)
+    assert (gaps.bound(8), bridge.presence.up_to) == (8, 8)
 
 
 async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_it_has(bridge: Bridge) -> None:
@@ -211,13 +214,49 @@ async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_i
     assert all(one.verdict.done() for one in verdicts if isinstance(one, Later))
     assert gaps.bound(8) == 0
     bridge.server.is_lost = False
-    gaps.opened(2)
+    bridge.outbox.opened(2)
     assert gaps.bound(8) == 0
     bridge.place = 0
     await ended(await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY))))
     assert gaps.bound(8) == 0, "the second message may have been on its way"
     await ended(await bridge.outbox.handle(bridge.batch(message(8, "large"))))
     assert gaps.bound(8) == 8
+
+
+async def test_after_a_portion_has_failed_nothing_newer_goes_out_before_it_comes_again(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    failing = await bridge.outbox.handle(bridge.batch(message(1, "large", 2 * MANY)))
+    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(2, "large"))))
+    for _ in range(5):
+        await asyncio.sleep(0)  # the first portion is on its way, and the batch waits for its turn
+    bridge.server.is_lost = True
+    bridge.server.permits.release()
+    with pytest.raises(Unavailable):
+        await ended(failing)
+    bridge.server.is_lost = False
+    bridge.server.open()
+    with pytest.raises(Unavailable):
+        await waiting
+    assert ("m2", "user0") not in bridge.server.taken
+    bridge.outbox.opened(2)
+    bridge.place = 0
+    again = [message(1, "large", 2 * MANY), message(2, "large")]
+    assert await ended(await bridge.outbox.handle(bridge.batch(*again))) == [DONE, DONE]
+    assert [what for what, to in bridge.server.taken if to == "user0"] == ["m1", "m2"]
+
+
+async def test_what_was_given_up_does_not_end_what_comes_after_delivery_has_begun_anew(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    [later] = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
+    for _ in range(3):
+        await asyncio.sleep(0)  # the first portion is on its way
+    assert isinstance(later, Later)
+    later.verdict.cancel()
+    bridge.outbox.opened(1)
+    bridge.place = 0
+    bridge.server.open()
+    assert await ended(await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))) == [DONE]
+    assert bridge.presence.gaps.bound(1) == 1
 
 
 async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothing(bridge: Bridge) -> None:
@@ -228,7 +267,7 @@ async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothin
     bridge.outbox.connection_lost()
     with pytest.raises(Unavailable):
         await ended(verdicts)
-    bridge.presence.gaps.opened(0)
+    bridge.outbox.opened(0)
     bridge.server.is_lost = True
     bridge.server.open()
     for _ in range(3):
@@ -243,6 +282,7 @@ async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> N
     with pytest.raises(Unavailable):
         await ended(verdicts)
     bridge.server.open()
+    bridge.outbox.opened(0)
     await bridge.outbox.handle(bridge.batch(message(1, "other")))
     assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY + 2
 
@@ -252,6 +292,7 @@ async def test_a_message_that_the_consumer_has_given_up_is_sent_no_further(bridg
     [later] = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
     assert isinstance(later, Later)
     later.verdict.cancel()
+    bridge.outbox.opened(0)
     bridge.server.open()
     await bridge.outbox.handle(bridge.batch(message(2, "small")))
     assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY

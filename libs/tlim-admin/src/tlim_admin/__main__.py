@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
+from tlim_runtime.database import driver_url
 from tlim_runtime.settings import DatabaseLogin, load_settings
 
 from tlim_admin import databases, object_store, secret_files
@@ -52,7 +53,7 @@ def check_secrets(folder: SecretsFolder) -> None:
 @app.command("databases")
 def prepare_databases(folder: SecretsFolder) -> None:
     """Create the roles and databases that are missing; TLIM_DATABASE_URL is a superuser's."""
-    url = load_settings(DatabaseLogin).database_url.get_secret_value().replace("+asyncpg", "", 1)
+    url = driver_url(load_settings(DatabaseLogin).database_url.get_secret_value())
     with _one_line():
         passwords = secret_files.role_passwords(folder)
         created = asyncio.run(databases.prepare(SecretStr(url), passwords))

@@ -180,6 +180,11 @@ class BatchConsumer:
         if self._session is not None:
             self._session.give_up(f"delivery goes back to {self._first}")
 
+    @property
+    def going_back(self) -> int | None:
+        """Where delivery will begin, if it was told to go back and has not begun since."""
+        return self._first
+
     async def _run(self) -> None:
         while not self._stopping:
             try:

@@ -137,8 +137,9 @@ class DatabaseLogin(EnvironmentSettings):
             raise ValueError("must be postgresql+asyncpg://role:password@host:port/name")
         if password is not None and parts["password"] is not None:
             raise ValueError("has a password, and TLIM_DATABASE_PASSWORD is another: set one of them")
+        where = re.sub(r"(?<=[?&])sslmode=", "ssl=", parts["where"])  # libpq's name, and SQLAlchemy's for asyncpg
         given = parts["password"] or "" if password is None else f":{quote(password.get_secret_value(), safe='')}"
-        return SecretStr(f"postgresql+asyncpg://{parts['user']}{given}@{parts['where']}")
+        return SecretStr(f"postgresql+asyncpg://{parts['user']}{given}@{where}")
 
 
 class DatabaseSettings(DatabaseLogin):

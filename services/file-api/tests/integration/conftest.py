@@ -19,6 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 from file_api.app import create_app
 from file_api.files import object_key
+from file_api.keep import storage
+from file_api.keep.botodata import lean_loader
 from file_api.settings import Settings
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -42,6 +44,15 @@ async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30)
     ):
         with attempt:
             await check()
+
+
+_DATA_OF_S3 = lean_loader()
+
+
+@pytest.fixture(autouse=True)
+def data_of_s3_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read botocore's description of S3 only once: that takes longer than the rest of a start."""
+    monkeypatch.setattr(storage, "lean_loader", lambda: _DATA_OF_S3)
 
 
 @dataclass

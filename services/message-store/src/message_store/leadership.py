@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from enum import StrEnum
 
 import asyncpg
+from tlim_runtime.database import driver_url
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
@@ -45,7 +46,7 @@ class Leadership:
     """Tries to become leader, leads until the connection is lost, then tries again."""
 
     def __init__(self, database_url: str, lead: Lead, poll: float, changed: Callable[[Role], None]) -> None:
-        self._dsn = database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
+        self._dsn = driver_url(database_url)
         self._lead = lead
         self._poll = poll  # seconds
         self._changed = changed

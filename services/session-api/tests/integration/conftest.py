@@ -1,5 +1,6 @@
 """session-api as it runs: its own migrated database, real NATS; callers are told apart by tokens signed here."""
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -141,12 +142,17 @@ async def lunch(as_user: AsUser, people: list[str]) -> str:
 
 
 @pytest.fixture
-def published(broker: Broker) -> Published:
-    """Return a function: all session events that JetStream has, in their order."""
+def published(broker: Broker, all_published: AllPublished) -> Published:
+    """Return a function: all session events that were committed, as JetStream has them, in their order.
+
+    An answer waits for JetStream no longer than two seconds, and a busy machine can take longer.
+    """
 
     async def read() -> list[SessionEvent]:
+        await all_published()
         state = await broker.stream_state(StreamName.IN)
-        stored = [await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=one + 1) for one in range(state.last_seq)]
+        asked = (broker.api(f"STREAM.MSG.GET.{StreamName.IN}", seq=one + 1) for one in range(state.last_seq))
+        stored = await asyncio.gather(*asked)
         return [SessionEvent.from_bytes(_payload(one)) for one in stored]
 
     return read

@@ -75,6 +75,7 @@ async def test_a_refusal_and_what_changes_nothing_tell_nothing(
 async def test_without_jetstream_the_call_succeeds_and_the_event_follows(
     *, as_user: AsUser, lunch: str, broker: Broker, published: Published, all_published: AllPublished
 ) -> None:
+    await all_published()
     await broker.api(f"STREAM.DELETE.{StreamName.IN}")
     answer = await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"session_name": "dinner"})
     assert answer.status_code == 200

@@ -172,7 +172,7 @@ def _shards(
             consumer=spec.durable,
             heard=answers.take,
         )
-        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=mailroom.gaps.opened)
+        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=outbox.opened)
         return ShardParts(line, mailroom, outbox, consumer)
 
     return Shards(broker, instance, make, attendance, metrics)

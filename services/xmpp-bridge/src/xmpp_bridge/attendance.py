@@ -4,7 +4,6 @@ Every bridge hears everything. So a bridge that takes over a shard knows at once
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 
 from tlim_protocol.identity import delivery_shard
@@ -13,7 +12,7 @@ from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
 
 MISSED_WITHIN_S = 30.0
 """The bridge that had a shard before may have died before it noted a message that reached nobody. It was taken over
-within seconds, and then the log has to answer."""
+within seconds, and then the log has to answer. Such messages are remembered for this time at least."""
 
 MAX_SESSIONS = 100
 """Sessions of one person that are remembered. The servers of deploy/ allow 20."""
@@ -25,7 +24,9 @@ class Attendance:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._people: dict[str, dict[str, Came | Stale]] = {}
-        self._missed: deque[tuple[float, Missed]] = deque()
+        self._missed: dict[str, int] = {}  # by person, the oldest seq
+        self._missed_before: dict[str, int] = {}  # the same, of the time before `began`
+        self._began = clock()
         self.is_kept = False
         """Whether the server's module speaks of sessions. Otherwise the server keeps what is for people who are away"""
 
@@ -37,7 +38,7 @@ class Attendance:
     def clear(self) -> None:
         """Forget everything: the connection to the XMPP server is lost, and the next one begins with a hello."""
         self._people.clear()
-        self._missed.clear()
+        self._missed, self._missed_before = {}, {}
         self.is_kept = False
 
     def hear(self, sign: Sign) -> None:
@@ -53,9 +54,9 @@ class Attendance:
                 sessions = self._people.get(user_id, {})
                 if sessions.pop(session_id, None) is not None and not sessions:
                     del self._people[user_id]
-            case Missed():
+            case Missed(user_id, seq):
                 self._forget_old()
-                self._missed.append((self._clock(), sign))
+                self._missed[user_id] = min(seq, self._missed.get(user_id, seq))
 
     def of(self, shard: int) -> list[Sign]:
         """Return signs that say who is there now, of the people of one shard."""
@@ -64,11 +65,18 @@ class Attendance:
         return hello + [sign for sessions in people for sign in sessions.values()]
 
     def missed(self, shard: int) -> list[Missed]:
-        """Return what reached nobody within the last MISSED_WITHIN_S, of the people of one shard."""
+        """Return the oldest message that reached nobody lately, for each of the people of one shard."""
         self._forget_old()
-        return [sign for _, sign in self._missed if delivery_shard(sign.user_id) == shard]
+        both = (*self._missed_before.items(), *self._missed.items())
+        oldest: dict[str, int] = {}
+        for user_id, seq in both:
+            if delivery_shard(user_id) == shard:
+                oldest[user_id] = min(seq, oldest.get(user_id, seq))
+        return [Missed(user_id, seq) for user_id, seq in oldest.items()]
 
     def _forget_old(self) -> None:
-        oldest = self._clock() - MISSED_WITHIN_S
-        while self._missed and self._missed[0][0] < oldest:
-            self._missed.popleft()
+        now = self._clock()
+        if now - self._began < MISSED_WITHIN_S:
+            return
+        is_recent = now - self._began < 2 * MISSED_WITHIN_S
+        self._missed_before, self._missed, self._began = self._missed if is_recent else {}, {}, now

@@ -135,11 +135,11 @@ class CatchUps:
             return  # with the next connection everything begins again
         except Unavailable as error:
             self._reason = f"what people have missed: {error}"
-            person.is_served = False
+            person.is_served = person.is_live = False  # if the mark at its end is not sent, it is not over
             self.begin(user_id, RETRY_S)
         except Exception:
             logger.exception("a catch-up failed", user_id=user_id)
-            person.is_served = False
+            person.is_served = person.is_live = False
             self.begin(user_id, FAILED_S)
 
     async def _catch_up(self, user_id: str, person: Attendee) -> None:

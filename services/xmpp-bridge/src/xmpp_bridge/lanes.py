@@ -75,6 +75,11 @@ class Gaps:
         if last >= self._behind_until:
             self._behind_until = 0
 
+    def check(self) -> None:
+        """Raise Unavailable if what waited here is forgotten: until it comes again, what is newer would overtake it."""
+        if self._behind_until == inf:
+            raise Unavailable("delivery starts anew")
+
     def bound(self, seq: int) -> int:
         """Return the highest seq up to `seq` behind which nothing waits; 0 if nobody knows."""
         return 0 if self._behind_until else min([seq, *(one - 1 for one in self._seqs.values())])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import (
@@ -86,6 +86,7 @@ class Notes:
         self._waiting: deque[MailboxNote] = deque()
         self._settled: tuple[int, int, int] | None = None  # how many notes go before it; seq; at
         self._added = self._written = 0
+        self._last: dict[str, int] = {}  # by person: the number of the last note that waits
         self._news, self._progress = asyncio.Event(), asyncio.Condition()
         self._reason = ""
         self.background = Background("notes of mailboxes", self._run)
@@ -105,6 +106,7 @@ class Notes:
         """Have a note written."""
         self._waiting.append(note)
         self._added += 1
+        self._last[note.user_id] = self._added
         self._news.set()
 
     def settle(self, seq: int, at: int) -> None:
@@ -118,7 +120,14 @@ class Notes:
 
     async def written(self) -> None:
         """Return when all notes that were added before are written."""
-        wanted = self._added
+        await self._reached(self._added)
+
+    async def written_about(self, user_ids: Iterable[str]) -> None:
+        """Return when all notes about these people that were added before are written."""
+        if self._last:
+            await self._reached(max((self._last.get(user_id, 0) for user_id in user_ids), default=0))
+
+    async def _reached(self, wanted: int) -> None:
         async with self._progress:
             await self._progress.wait_for(lambda: self._written >= wanted)
 
@@ -137,8 +146,8 @@ class Notes:
                     await cancellable(self._write(self._term))
                 except Outdated as error:
                     self._reason = str(error)
+                    self._outdated()  # first: who waits for notes must not go on
                     await self._drop()
-                    self._outdated()
                 except Unavailable as error:
                     self._reason = f"notes of mailboxes wait: {error}"
                     await asyncio.sleep(RETRY_S)
@@ -149,6 +158,7 @@ class Notes:
         """Forget what waits: the bridge that has the shard now notes what is true."""
         self._term, self._settled = None, None
         self._waiting.clear()
+        self._last.clear()
         async with self._progress:
             self._written = self._added
             self._progress.notify_all()
@@ -161,8 +171,10 @@ class Notes:
         answer = MailboxNoted.from_bytes(await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes()))
         if answer.is_outdated:
             raise Outdated(f"shard {self._shard} has another bridge")
-        for _ in notes:
+        for number, note in enumerate(notes, self._written + 1):
             self._waiting.popleft()
+            if self._last[note.user_id] == number:
+                del self._last[note.user_id]
         if settled is not None and self._settled is settled:
             self._settled = None
         async with self._progress:

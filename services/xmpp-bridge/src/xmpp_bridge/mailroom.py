@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from tlim_runtime.background import Background, Repeated, cancellable
@@ -136,6 +136,10 @@ class Mailroom:
     def is_due(self, user_id: str, seq: int) -> bool:
         """Whether a live delivery goes to the person (roll.py)."""
         return self.roll.is_due(user_id, seq)
+
+    async def noted(self, user_ids: Iterable[str]) -> None:
+        """Return when the store has all notes about these people that were made before."""
+        await self._notes.written_about(user_ids)
 
     def handed_over(self, seq: int) -> None:
         """Note that the XMPP server has all live deliveries up to this seq."""

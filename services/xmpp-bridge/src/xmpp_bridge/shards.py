@@ -43,6 +43,9 @@ class Consumer(Protocol):
     async def abort(self) -> None: ...
     async def ping(self) -> None: ...
 
+    @property
+    def going_back(self) -> int | None: ...
+
 
 class ShardParts(NamedTuple):
     """What a shard consists of, beside its lease."""
@@ -153,9 +156,11 @@ class Shards:
         self._is_up = False
         self._leases.leave()
         for shard in self._shards.values():
-            first = shard.outbox.connection_lost()
-            if first is not None:  # None as well if a connection is lost again before the shard is closed
-                self._firsts[shard.held.shard] = first
+            # Nothing as well if a connection is lost again before the shard is closed, or is open.
+            known = (shard.outbox.connection_lost(), shard.consumer.going_back, self._firsts.get(shard.held.shard))
+            firsts = [first for first in known if first is not None]
+            if firsts:
+                self._firsts[shard.held.shard] = min(firsts)
             shard.line.close()
         for shard in self._open():
             self._close(shard, shard.abort(NOTED_S))
@@ -173,8 +178,10 @@ class Shards:
     def lost(self, held: Held) -> None:
         """Close a shard at once: it has another owner."""
         shard = self._shards.get(held.shard)
-        if shard is not None and shard.held is held and held.shard not in self._closing:
-            self._close(shard, shard.abort())
+        if shard is not None and shard.held is held:
+            shard.line.close()
+            if held.shard not in self._closing:
+                self._close(shard, shard.abort())
 
     def give_up(self, held: Held) -> None:
         """Close a shard in order: another bridge has less than its share."""

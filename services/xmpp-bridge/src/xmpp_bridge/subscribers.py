@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -44,6 +44,7 @@ class Presence(Protocol):
     @property
     def server_keeps(self) -> bool: ...
     def is_due(self, user_id: str, seq: int) -> bool: ...
+    async def noted(self, user_ids: Iterable[str]) -> None: ...
     def handed_over(self, seq: int) -> None: ...
 
 
@@ -93,6 +94,11 @@ class OutboxSubscriber:
             self._start_over("delivery starts anew")
             raise
 
+    def opened(self, delivered: int) -> None:
+        """Begin anew with what is not acknowledged. Messages up to `delivered` in the stream had been begun (Gaps)."""
+        self._start_over("delivery starts anew")
+        self._presence.gaps.opened(delivered)
+
     def connection_lost(self) -> int | None:
         """Return where in the stream delivery begins again, or None to go on from where it is.
 
@@ -119,10 +125,12 @@ class OutboxSubscriber:
         await self._lane.room()
         with self._seconds.time():
             async with self._presence.turn:
+                self._presence.gaps.check()
                 events = await self._without_recalled(events)
                 self._lately.check()
                 await self._deliver(self._at_once(events, later), poison, first, last)
                 self._lately.end()
+        await self._noted(event for _, event in events)
         self._last = last
         self._newest = max([self._newest, *(event.seq for _, event in events if isinstance(event, StoredMessage))])
         self._note_progress()
@@ -206,6 +214,7 @@ class OutboxSubscriber:
     async def _send_portion(self, work: Work) -> Verdict | None:
         place = work.message.stream_seq
         async with self._presence.turn:
+            self._presence.gaps.check()
             if work.stanzas is None:
                 [(_, event)] = await self._without_recalled([(work.message, work.event)])
                 work.stanzas = self._to_many(event)
@@ -213,7 +222,16 @@ class OutboxSubscriber:
             if stanzas:
                 await self._deliver(((work.message, stanza) for stanza in stanzas), work.poison, place, place)
                 return None
+        await self._noted([work.event])
         return work.poison.get(place, DONE)
+
+    async def _noted(self, events: Iterable[OutEvent]) -> None:
+        """Return when it is noted of whom these reached nobody, or were left out for them.
+
+        The bridge may die then. The next one knows from the notes alone that such a person lacks something.
+        """
+        told = (event for event in events if isinstance(event, StoredMessage))
+        await self._presence.noted(chain.from_iterable(event.recipients for event in told))
 
     def _to_many(self, event: OutEvent) -> Iterator[str]:
         """Yield a message in the slow lane. Whether somebody is there is looked up when it is their turn."""

@@ -125,6 +125,10 @@ class XmppServerProcess:
     def freeze(self) -> None:
         self._process.process.send_signal(signal.SIGSTOP)
 
+    def ends(self) -> None:
+        """Wait until it has ended by itself."""
+        self._process.process.wait(20)
+
     def thaw(self) -> None:
         self._process.process.send_signal(signal.SIGCONT)
 

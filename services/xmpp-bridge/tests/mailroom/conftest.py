@@ -95,7 +95,7 @@ class Log:
         self.terms = [0] * DELIVERY_SHARDS
         self.losses = 0.02
         self.settled = [(0, 0.0)] * DELIVERY_SHARDS
-        self.is_up = True
+        self.is_up = self.takes_notes = True
 
     def commit(self, recipients: Sequence[str], conversation: str) -> StoredMessage:
         seq = len(self.rows) + 1
@@ -115,7 +115,7 @@ class Log:
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
         assert timeout_s > 0
         await asyncio.sleep(self._chance.random() / 50)
-        if not self.is_up:
+        if not self.is_up or (subject == Rpc.MAILBOX_NOTE and not self.takes_notes):
             raise Unavailable("the store is away")
         answer = self._answer(subject, payload)
         await asyncio.sleep(self._chance.random() / 50)
@@ -193,6 +193,7 @@ class Device:
     written: int = 0
     is_cut: bool = False
     is_stale: bool = False
+    is_hidden: bool = False  # the client has sent `unavailable`, and its stream goes on
 
     def write(self, seq: int) -> None:
         self.written = max(self.written, seq)
@@ -211,9 +212,11 @@ class Server:
         self._chance = chance
         self._numbers = count(1)
         self.devices: list[Device] = []
+        self.ever: list[Device] = []
         self.got: defaultdict[str, list[int]] = defaultdict(list)
         self.missed = 0
         self.has_module = True
+        self.returned: set[tuple[str, int]] = set()  # of sessions that ended, and routed again
         self.faults: list[str] = []
         self.lines: list[Line] = []
 
@@ -223,6 +226,7 @@ class Server:
     def come(self, user_id: str, *, resumes: bool) -> None:
         device = Device(user_id, f"session{next(self._numbers)}", resumes)
         self.devices.append(device)
+        self.ever.append(device)
         self.say(device)
 
     def take(self, stanza: ET.Element) -> None:
@@ -231,7 +235,7 @@ class Server:
             self.route(stanza.get("to", "").partition("@")[0], int(mark.get("seq", "")))
 
     def route(self, user_id: str, seq: int) -> None:
-        devices = self.of(user_id)
+        devices = [device for device in self.of(user_id) if not device.is_hidden]
         for device in devices:
             device.write(seq)
         if not devices:
@@ -266,6 +270,17 @@ class Server:
         self.read(device)
         self.say(device)
 
+    def hide(self, device: Device) -> None:
+        """The client wants no messages for now."""
+        known = "" if device.confirmed is None else f" confirmed='{device.confirmed}'"
+        self._tell_session(device, known, is_gone=True)
+        device.is_hidden = True
+
+    def show(self, device: Device) -> None:
+        """It wants messages again, in the same session."""
+        device.is_hidden = False
+        self.say(device)
+
     def leave(self, device: Device) -> None:
         self.read(device)
         self.give_up(device)
@@ -277,11 +292,13 @@ class Server:
     def end(self, device: Device, confirmed: int | None) -> None:
         self.devices.remove(device)
         known = "" if confirmed is None else f" confirmed='{confirmed}'"
-        self._tell_session(device, known, is_gone=True)
+        if not device.is_hidden:
+            self._tell_session(device, known, is_gone=True)
         asyncio.get_running_loop().call_later(self._chance.random() / 10, self._return, device)
 
     def _return(self, device: Device) -> None:
         for seq in device.flight:
+            self.returned.add((device.user_id, seq))
             self.route(device.user_id, seq)
 
     def say(self, device: Device, line: "Line | None" = None) -> None:
@@ -305,7 +322,8 @@ class Server:
         if self.has_module:
             line.said.put_nowait(ET.XML(f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"))
         for device in self.devices:
-            self.say(device, line)
+            if not device.is_hidden:
+                self.say(device, line)
 
     def die(self) -> None:
         """Everything in memory is lost. Devices notice it, and come again later."""

@@ -31,7 +31,6 @@ PEOPLE = ["ann", "bob", "cem", "han", "ian"]
 CONVERSATIONS = ["s1", "s2", "s3"]
 SEEDS = range(4)
 STEPS = 80
-MOST_DEVICES = 2
 READS = 0.7
 """The share of devices that read what has come, after each step."""
 PAUSES_S = (0.001, 0.01, 0.1, 1, 30)
@@ -46,11 +45,10 @@ NOTICED_WITHIN_S = 120
 class Consumer:
     """A shard's consumer in one bridge, as BatchConsumer is, and what JetStream feeds it with."""
 
-    def __init__(self, stream: Any, link: Any, outbox: OutboxSubscriber, mailroom: Mailroom, line: FencedLine) -> None:
+    def __init__(self, stream: Any, link: Any, outbox: OutboxSubscriber, line: FencedLine) -> None:
         self._stream = stream
         self._link = link
         self._outbox = outbox
-        self._mailroom = mailroom
         self._line = line
         self._first: int | None = None
         self._is_stopping = self._is_open = False
@@ -58,6 +56,10 @@ class Consumer:
 
     def go_back(self, first: int | None) -> None:
         self._first = first
+
+    @property
+    def going_back(self) -> int | None:
+        return self._first
 
     async def start(self) -> None:
         self._background.start()
@@ -82,7 +84,7 @@ class Consumer:
                 if self._first is not None:
                     self._stream.go_back(self._first)
                     self._first = None
-                self._mailroom.gaps.opened(self._stream.open(self))
+                self._outbox.opened(self._stream.open(self))
                 self._is_open = True
                 await self._deliver(later)
             except Unavailable:
@@ -167,7 +169,7 @@ class Bridge:
             culprits=Culprits(),
             consumer=str(held.shard),
         )
-        consumer = Consumer(self._log.streams[held.shard], self.link, outbox, mailroom, line)
+        consumer = Consumer(self._log.streams[held.shard], self.link, outbox, line)
         return ShardParts(line, mailroom, outbox, consumer)
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
@@ -203,7 +205,8 @@ class Bridge:
 class Story:
     """A random history, and what must be true at its end."""
 
-    def __init__(self, seed: int, parts: Any) -> None:
+    def __init__(self, seed: int, parts: Any, most_devices: int = 2) -> None:
+        self.most_devices = most_devices
         self.chance = random.Random(seed)  # noqa: S311 - a history that can be repeated
         self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
         nats = parts.Leases()
@@ -240,7 +243,7 @@ class Story:
 
     async def somebody_comes(self) -> None:
         person = self.chance.choice(PEOPLE)
-        if len(self.server.of(person)) < MOST_DEVICES:
+        if len(self.server.of(person)) < self.most_devices:
             self.server.come(person, resumes=self.chance.random() < 0.5)
 
     async def something_happens_to_a_device(self) -> None:
@@ -249,8 +252,10 @@ class Story:
         device = self.chance.choice(self.server.devices)
         if device.is_stale:
             self.chance.choice([self.server.resume, self.server.give_up])(device)
+        elif device.is_hidden:
+            self.chance.choice([self.server.leave, self.server.show, self.server.show])(device)
         elif not device.is_cut:
-            self.chance.choice([self.server.leave, self.lose_network])(device)
+            self.chance.choice([self.server.leave, self.lose_network, self.server.hide])(device)
 
     def lose_network(self, device: Any) -> None:
         self.server.cut(device)
@@ -300,6 +305,16 @@ class Story:
         if bridge in self.bridges and not bridge.line.is_up:
             bridge.line.connect()
 
+    def is_in_order(self, device: Any) -> bool:
+        """Whether the first arrivals of each conversation rise, but for what was routed again from another session."""
+        highest: dict[str, int] = {}
+        for seq in dict.fromkeys(device.got):
+            conversation = self.log.rows[seq - 1].envelope.conversation_id
+            if seq < highest.get(conversation, 0) and (device.user_id, seq) not in self.server.returned:
+                return False
+            highest[conversation] = max(seq, highest.get(conversation, 0))
+        return True
+
     async def end_well(self) -> None:
         """Everything works again; what people who are there have then is noted. Then everybody comes once more."""
         self.log.is_up = True
@@ -309,7 +324,7 @@ class Story:
         await asyncio.sleep(LONG_S)
         for device in self.server.devices:
             self.server.read(device)
-        there = {device.user_id for device in self.server.devices if not device.is_stale}
+        there = {device.user_id for device in self.server.devices if not device.is_stale and not device.is_hidden}
         self.got = {person: set(self.server.got[person]) for person in there}
         for device in list(self.server.devices):
             (self.server.give_up if device.is_stale else self.server.leave)(device)
@@ -327,7 +342,7 @@ class Story:
 def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fence, "WRITE_CHARACTERS", 500)
     monkeypatch.setattr(lanes, "MANY", 1)  # what goes to two people takes the slow lane
-    story = Story(seed, simulated)
+    story = Story(seed, simulated, most_devices=1 + seed % 2)
 
     async def tell() -> None:
         await story.tell(STEPS)
@@ -339,6 +354,8 @@ def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monk
         addressed = [row.seq for row in story.log.rows if person in row.recipients]
         assert story.got.get(person, set(addressed)) == set(addressed), "a device that stayed lacks something"
         assert sorted(set(story.server.got[person])) == addressed
+    if story.most_devices == 1:  # beside another device, what that one had not confirmed comes late
+        assert [device for device in story.server.ever if not story.is_in_order(device)] == []
 
 
 def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated: Any) -> None:
@@ -361,6 +378,62 @@ def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated:
         story.server.read(device)
         assert device.got == [1, 2, 3, 4, 5] * 2
         await bridge.kill()
+
+    simulated.run(tell())
+
+
+def test_what_was_left_out_for_a_hidden_session_comes_although_the_bridge_died_before_it_could_note_that(
+    simulated: Any,
+) -> None:
+    story = Story(1, simulated)
+
+    async def tell() -> None:
+        await story.a_bridge_comes()
+        story.server.come("bob", resumes=False)
+        await asyncio.sleep(5)
+        (bridge,), (device,) = story.bridges, story.server.devices
+        story.log.takes_notes = False
+        story.server.hide(device)
+        await asyncio.sleep(1)
+        story.log.commit(["bob"], "s")
+        await asyncio.sleep(1)
+        story.server.show(device)
+        await asyncio.sleep(1)
+        await story.a_bridge_comes()
+        await asyncio.sleep(1)
+        story.bridges.remove(bridge)
+        await bridge.kill()
+        story.log.takes_notes = True
+        await asyncio.sleep(10)
+        story.server.read(device)
+        assert device.got == [1]
+        await story.bridges[-1].kill()
+
+    simulated.run(tell())
+
+
+def test_what_reached_nobody_comes_although_the_bridge_died_before_it_could_note_that(simulated: Any) -> None:
+    story = Story(1, simulated)
+
+    async def tell() -> None:
+        await story.a_bridge_comes()
+        story.server.come("bob", resumes=False)
+        await asyncio.sleep(5)
+        (bridge,), (device,) = story.bridges, story.server.devices
+        story.log.takes_notes = False
+        device.is_hidden = True  # and the bridge does not know yet
+        story.log.commit(["bob"], "s")
+        await asyncio.sleep(1)
+        assert story.server.missed == 1
+        device.is_hidden = False
+        story.bridges.remove(bridge)
+        await bridge.kill()
+        story.log.takes_notes = True
+        await story.a_bridge_comes()
+        await asyncio.sleep(10)
+        story.server.read(device)
+        assert device.got == [1]
+        await story.bridges[-1].kill()
 
     simulated.run(tell())
 

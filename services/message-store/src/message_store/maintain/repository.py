@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import asyncpg
+from tlim_runtime.database import driver_url
 
 from message_store.locks import Connection
 from message_store.maintain.retention import Partition
@@ -140,6 +141,6 @@ class Maintenance:
 async def connect(database_url: str) -> Connection:
     """Open the connection of a run, which ends with it: the longest statements take minutes."""
     return await asyncpg.connect(
-        database_url.replace("postgresql+asyncpg://", "postgresql://", 1),
+        driver_url(database_url),
         server_settings={"application_name": "message-store maintenance", "synchronous_commit": "off"},
     )

@@ -1,5 +1,6 @@
 """Two nodes of ejabberd are one server for the bridge, and it hears of sessions whose node has died."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -161,3 +162,21 @@ async def test_who_was_on_a_node_that_is_killed_gets_everything_on_the_other_one
     await newcomer.barrier()
     assert [word.jid for word in newcomer.about(user)] == [phone.jid]
     await nodes.second.restart()
+
+
+async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the_other_again(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener])
+    nodes.second.freeze()
+    await listener.hears("gone", phone.jid)
+    nodes.second.thaw()
+    await asyncio.to_thread(nodes.second.ends)
+    await nodes.second.restart()
+    both = [await here.listener(), await there.listener()]
+    phone, laptop = await arrived(there, user, both), await arrived(here, await here.person(), both)
+    both[1].deliver(laptop.user, 101)
+    both[0].deliver(user, 101)
+    for device in (phone, laptop):
+        await device.gets("text 101")
