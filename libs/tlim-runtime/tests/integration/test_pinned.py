@@ -17,6 +17,7 @@ from tlim_runtime.pull import PullError, PullSession
 
 SUBJECT = subject_out(MsgType.TEXT, "bob")
 OUTBOX = BRIDGE_OUTBOXES[delivery_shard("bob")]
+PATIENCE_S = 30
 
 
 async def send(broker: Broker, numbers: Sequence[int]) -> None:
@@ -31,9 +32,9 @@ async def open_session(broker: Broker) -> PullSession:
 
 
 async def take(session: PullSession, count: int) -> list[int]:
-    """Take and acknowledge that many messages, or fail for want of them within 5 s."""
+    """Take and acknowledge that many messages, or fail for want of them."""
     taken: list[int] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(taken) < count:
             for delivery in await session.take():
                 await session.acknowledge(delivery)
@@ -70,7 +71,7 @@ async def test_an_earlier_session_that_was_never_given_anything_swallows_nothing
 async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker: Broker) -> None:
     earlier = await open_session(broker)
     await send(broker, range(10))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         held = await earlier.take()
     await earlier.acknowledge(held[0])
     await earlier.release()

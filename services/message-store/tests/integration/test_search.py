@@ -228,7 +228,7 @@ async def test_indexing_keeps_nothing_else_waiting(library: Library, monkeypatch
 
     def slow(rows: Sequence[Unindexed]) -> list[tuple[int, set[int]]]:
         begun.set()
-        assert others_went_on.wait(timeout=10)
+        assert others_went_on.wait(timeout=60)
         return documents_of(rows)
 
     monkeypatch.setattr(indexer, "documents_of", slow)

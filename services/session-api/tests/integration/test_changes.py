@@ -44,7 +44,7 @@ async def follow(asker: Broker, limit: int) -> list[SessionEvent]:
 
 
 async def somebody_waits_for_the_log(database: Database) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with database.session() as session:
                 if await session.scalar(_WAITS):
