@@ -194,6 +194,10 @@ class World:
             await connection.close()
 
     async def nothing_left(self) -> None:
+        """Wait until nothing is left: the sweeper may still be removing an object that is gone for everybody."""
+        await eventually(self._nothing_left)
+
+    async def _nothing_left(self) -> None:
         for table in ("files", "blobs", "uploads", "discarded"):
             assert await self.rows(f"SELECT * FROM {table}") == []  # noqa: S608 - our own names
         assert (self.bucket.objects(), self.bucket.unfinished()) == ([], [])

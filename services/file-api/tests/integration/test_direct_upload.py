@@ -239,12 +239,12 @@ class TestTheEnd:
         world.bucket.join(upload["upload_id"])
         assert (await complete(world, upload)).json()["sha256"] == hashlib.sha256(PNG).hexdigest()
 
-    async def test_an_aborted_upload_leaves_nothing(self, world: Any, eventually: Any) -> None:
+    async def test_an_aborted_upload_leaves_nothing(self, world: Any) -> None:
         upload = await begin(world, LARGE)
         await put_parts(upload, LARGE, 1)
         path = f"/v1/uploads/{upload['upload_id']}"
         assert (await call(world, "DELETE", path)).status_code == 204
-        await eventually(world.nothing_left)
+        await world.nothing_left()
         assert (await put(upload["parts"][1], LARGE[8 * MIB : 16 * MIB])).status_code == 404
         statuses = [(await call(world, method, path)).status_code for method in ("GET", "DELETE")]
         assert [*statuses, (await complete(world, upload)).status_code] == [404] * 3

@@ -92,28 +92,28 @@ async def test_an_object_that_s3_does_not_let_go_keeps_no_other(servers: Any, mo
     assert [row["object_key"] for row in await servers.rows("SELECT object_key FROM discarded")] == [old]
 
 
-async def test_a_row_without_an_object_is_swept(servers: Any, world: Any, eventually: Any) -> None:
+async def test_a_row_without_an_object_is_swept(servers: Any, world: Any) -> None:
     await leave_behind(servers, LONG_AGO)
-    await eventually(world.nothing_left)
+    await world.nothing_left()
 
 
-async def test_an_object_whose_row_is_still_pending_is_swept(servers: Any, world: Any, eventually: Any) -> None:
+async def test_an_object_whose_row_is_still_pending_is_swept(servers: Any, world: Any) -> None:
     world.bucket.put(object_key(await leave_behind(servers, datetime.now(UTC))))
     await world.rows("UPDATE uploads SET expires_at = $1", LONG_AGO)
-    await eventually(world.nothing_left)
+    await world.nothing_left()
 
 
-async def test_parts_of_an_unfinished_upload_are_swept(servers: Any, world: Any, eventually: Any) -> None:
+async def test_parts_of_an_unfinished_upload_are_swept(servers: Any, world: Any) -> None:
     world.bucket.begin(object_key(await leave_behind(servers, datetime.now(UTC))))
     await world.rows("UPDATE uploads SET expires_at = $1", LONG_AGO)
-    await eventually(world.nothing_left)
+    await world.nothing_left()
 
 
-async def test_what_a_killed_process_left_is_swept_by_the_next_one_at_its_start(servers: Any, eventually: Any) -> None:
+async def test_what_a_killed_process_left_is_swept_by_the_next_one_at_its_start(servers: Any) -> None:
     servers.bucket.put(object_key(await leave_behind(servers, LONG_AGO)))
     app = create_app(servers.settings())
     async with servers.running(app):
-        await eventually(servers.nothing_left)
+        await servers.nothing_left()
 
 
 async def test_running_uploads_and_stored_files_are_left_alone(servers: Any, world: Any) -> None:

@@ -152,13 +152,11 @@ class TestPatience:
         return {"stall_timeout": timedelta(seconds=0.3)}
 
     @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
-    async def test_an_upload_that_stands_still_is_given_up(
-        self, world: Any, eventually: Any, body: bytes, headers: str
-    ) -> None:
+    async def test_an_upload_that_stands_still_is_given_up(self, world: Any, body: bytes, headers: str) -> None:
         stalled = await stall(world, "alice", body=body, headers=headers)
         assert b" 408 " in await stalled[0].readline()
         await close(stalled)
-        await eventually(world.nothing_left)
+        await world.nothing_left()
         assert running(world) == (0, 0)
 
     async def test_a_download_of_which_nothing_is_taken_gives_its_connection_back(
@@ -186,7 +184,7 @@ class TestPace:
 
     @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
     async def test_an_upload_that_drips_is_given_up_and_its_slot_is_free(
-        self, world: Any, eventually: Any, body: bytes, headers: str
+        self, world: Any, body: bytes, headers: str
     ) -> None:
         reader, writer = await stall(world, "alice", body=body, headers=headers)
         answer = asyncio.create_task(reader.readline())
@@ -195,7 +193,7 @@ class TestPace:
             await asyncio.wait([answer], timeout=0.05)
         assert b" 408 " in answer.result()
         await close((reader, writer))
-        await eventually(world.nothing_left)
+        await world.nothing_left()
         assert running(world) == (0, 0)
 
     async def test_a_download_that_drips_gives_its_slot_back(self, world: Any, eventually: Any) -> None:
