@@ -112,6 +112,10 @@ class Listener:
         """Wait until a client's message with this body has come, here or before at one of the others."""
         await self._until(lambda: any(text in one.diverted for one in (self, *others)))
 
+    async def hears_of(self, *users: str) -> None:
+        """Wait until something was said of each of them: their sessions speak in any order, and a busy one later."""
+        await self._until(lambda: all(self.about(user) for user in users))
+
     def drain(self) -> None:
         """Say that this bridge leaves."""
         self.send(write_draining(self._addresses))
