@@ -73,7 +73,7 @@ OPEN = {
 SERVICE_PAGES = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 JWKS = "/.well-known/jwks.json"
 PAGES = {
-    "gateway": {JWKS},
+    "gateway": {JWKS, "/healthz"},
     "s3": {"/status", "/healthz", "/readyz"},
     "websocket": {"/", "/ws"},  # Prosody's page for browsers says what this port is for
     **{package_of(service): SERVICE_PAGES for service in SERVICES},
