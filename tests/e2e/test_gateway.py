@@ -31,7 +31,7 @@ def _assert_a_page_may_read(answer: RawAnswer) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "HEAD"])
-@pytest.mark.parametrize("target", ["/nowhere", "/v1/tokens/", "/healthz", "/metrics", "/v1/sessions/"])
+@pytest.mark.parametrize("target", ["/nowhere", "/v1/tokens/", "/readyz", "/metrics", "/v1/sessions/"])
 async def test_what_is_nowhere_is_told_as_the_services_tell_it(stack: Stack, method: str, target: str) -> None:
     answer = await ask_raw(stack.ports.gateway, method, target)
     assert answer.status in {404, 405}
@@ -39,6 +39,13 @@ async def test_what_is_nowhere_is_told_as_the_services_tell_it(stack: Stack, met
     _assert_a_page_may_read(answer)
     if method != "HEAD":
         assert answer.problem["type"] == "about:blank"
+
+
+async def test_the_gateway_says_that_it_runs_and_nothing_else(stack: Stack) -> None:
+    for method, status in (("GET", 200), ("HEAD", 200), ("POST", 404), ("DELETE", 404)):
+        answer = await ask_raw(stack.ports.gateway, method, "/healthz")
+        assert answer.status == status, method
+        assert status == 404 or answer.body == b""
 
 
 async def test_a_service_that_is_away_is_told_to_pages_too_and_preflights_go_on(disturbed_stack: Stack) -> None:
