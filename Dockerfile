@@ -1,7 +1,7 @@
 # The images of the four services and of the operator's command, one at a time:
 #   docker build --build-arg SERVICE=session-api --tag tlim/session-api .
 # `make images` builds all of them. BASE is in deploy/images.lock; another Python 3.11 or newer on Debian does as well.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
+ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 # --- what all of them have in common: a small system with Python --------------------------------------------------------
 FROM ${BASE} AS system
@@ -14,7 +14,9 @@ RUN --mount=type=bind,source=deploy/image,target=/src/deploy/image \
 FROM ${BASE} AS packages
 ARG SERVICE
 RUN --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
-    --mount=type=bind,source=deploy,target=/src/deploy \
+    --mount=type=bind,source=deploy/image,target=/src/deploy/image \
+    --mount=type=bind,source=deploy/packages,target=/src/deploy/packages \
+    --mount=type=bind,source=deploy/wheelhouse,target=/src/deploy/wheelhouse \
     /src/deploy/image/packages /src/deploy/packages/builder.txt /opt/builder \
     && /src/deploy/image/packages "/src/deploy/packages/${SERVICE}.txt" /opt/tlim
 ARG SOURCE_DATE_EPOCH=0

@@ -17,7 +17,7 @@ STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 export PYTHONUTF8 := 1
 
 .PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
-	images images-save images-load secrets compose-up compose-down compose-token \
+	images images-same sbom images-save images-load secrets compose-up compose-down compose-token \
 	test lint types unit integration coverage e2e e2e-compose e2e-prosody torture drift format migrate docs proofs openapi lock
 
 help: ## list the targets
@@ -59,6 +59,12 @@ clean-data: ready ## remove all data and secrets (.tlim)
 
 images: ## build our container images (TLIM_IMAGES, TLIM_VERSION, TLIM_REGISTRY: see scripts/images)
 	@scripts/images build
+
+images-same: images ## build them once more, and compare the layers
+	@scripts/images same
+
+sbom: images ## write what is in our images to sbom/ (SPDX); needs syft
+	@scripts/images sbom
 
 images-save: ## write all images into one archive (FILE=tlim-images.tar.gz), for a machine without a registry
 	@scripts/images save $(or $(FILE),tlim-images.tar.gz)
