@@ -1,31 +1,22 @@
 """docker-compose.yml: every container closed, every setting known, every image locked, only the doors published."""
 
 import re
-from importlib import import_module
 from typing import Any
 
 import pytest
 import yaml
-from pydantic_settings import BaseSettings
 from tlim_admin import secret_files
-from tlim_admin.settings import BucketSettings
 from tlim_runtime import variables
 from tlim_runtime.provision import ProvisionSettings
-from tlim_runtime.settings import DatabaseLogin
 
+from tests.deploy import told
 from tests.deploy.images import ROOT, locked_images
+from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
-SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
-SETTINGS: dict[str, type[BaseSettings]] = {
-    **{name: import_module(f"{name.replace('-', '_')}.settings").Settings for name in SERVICES},
-    **{f"migrate-{name}": DatabaseLogin for name in SERVICES if name != "xmpp-bridge"},
-    "databases": DatabaseLogin,
-    "streams": ProvisionSettings,
-    "bucket": BucketSettings,
-}
+SETTINGS: told.SettingsByName = {**told.SETTINGS, "streams": ProvisionSettings}
 JOBS = {"prepare", "streams", "databases", "bucket", *(name for name in SETTINGS if name.startswith("migrate-"))}
 DOORS = {"gateway": {9090, 9091}, "ejabberd": {5222, 5280}}
 
@@ -77,17 +68,11 @@ def test_the_network_of_the_record_has_no_way_out() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
-    fields = SETTINGS[name].model_fields
-    told = [variable for variable in CONTAINERS[name]["environment"] if variable.startswith("TLIM_")]
-    exact = {variable.removeprefix("TLIM_").lower() for variable in told}
-    fields_told = {one if one in fields else one.removesuffix("_file") for one in exact}
-    assert fields_told <= fields.keys()
-    assert {field for field, what in fields.items() if what.is_required()} <= fields_told
+    assert_all_is_read(SETTINGS[name], CONTAINERS[name]["environment"])
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:
-    known = set(re.findall(r"\{\$(TLIM_\w+)", (ROOT / "deploy/caddy/Caddyfile").read_text(encoding="utf-8")))
-    assert {one for one in CONTAINERS["gateway"]["environment"] if one.startswith("TLIM_")} <= known
+    assert_the_gateway_reads(CONTAINERS["gateway"]["environment"])
 
 
 def test_every_variable_that_the_operator_can_set_is_known() -> None:

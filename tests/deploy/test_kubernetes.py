@@ -5,33 +5,23 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import kubernetes_validate
 import pytest
 import yaml
-from pydantic_settings import BaseSettings
 from tlim_admin import secret_files
-from tlim_admin.settings import BucketSettings
 from tlim_protocol.streams import STREAMS
 from tlim_runtime.provision import ProvisionSettings
 from tlim_runtime.settings import DatabaseLogin
 
-from tests.deploy.images import locked_images
+from tests.deploy import told
+from tests.deploy.images import ROOT, locked_images
+from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 RELEASES = ("1.35", "1.36", "1.37")
-SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
-SETTINGS: dict[str, type[BaseSettings]] = {
-    **{name: import_module(f"{name.replace('-', '_')}.settings").Settings for name in SERVICES},
-    **{f"migrate-{name}": DatabaseLogin for name in ("session-api", "file-api", "message-store")},
-    "wait-for-tables": DatabaseLogin,
-    "databases": DatabaseLogin,
-    "provision": ProvisionSettings,
-    "bucket": BucketSettings,
-}  # fmt: skip
+SETTINGS: told.SettingsByName = {**told.SETTINGS, "wait-for-tables": DatabaseLogin, "provision": ProvisionSettings}
 PLAIN = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")  # with little to get wrong, and each costs time
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 Resource = dict[str, Any]
@@ -136,28 +126,19 @@ def test_every_service_can_lose_a_node(local: list[Resource]) -> None:
 
 def test_what_our_processes_are_told_is_what_they_read(local: list[Resource]) -> None:
     seen = set()
-    for workload, pod in pods(local):
+    for _, pod in pods(local):
         for container in containers(pod):
             name = container["name"]
             if name not in SETTINGS:
                 continue
             seen.add(name)
-            fields = SETTINGS[name].model_fields
-            told = {one["name"] for one in container["env"] if one["name"].startswith("TLIM_")}
-            names = {variable.removeprefix("TLIM_").removesuffix("_FILE").lower(): variable for variable in told}
-            exact = {variable.removeprefix("TLIM_").lower() for variable in told}
-            missing = {field for field, what in fields.items() if what.is_required()} - set(names) - exact
-            assert not missing, f"{workload}: {container['name']} is not told {missing}"
-            unknown = {variable for field, variable in names.items() if field not in fields and
-                       variable.removeprefix("TLIM_").lower() not in fields}  # fmt: skip
-            assert not unknown, f"{workload}: {container['name']} does not know {unknown}"
+            assert_all_is_read(SETTINGS[name], [one["name"] for one in container["env"]])
     assert seen == set(SETTINGS)
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration(local: list[Resource]) -> None:
     (gateway,) = [pod for name, pod in pods(local) if name == "gateway"]
-    known = set(re.findall(r"\{\$(TLIM_\w+)", (DEPLOY / "caddy" / "Caddyfile").read_text()))
-    assert {one["name"] for one in gateway["containers"][0]["env"] if one["name"].startswith("TLIM_")} <= known
+    assert_the_gateway_reads([one["name"] for one in gateway["containers"][0]["env"]])
 
 
 def test_every_workload_has_the_secrets_that_it_reads_and_no_others(local: list[Resource]) -> None:

@@ -8,13 +8,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic.json_schema import models_json_schema
 
 from tlim_protocol import events, leases
+from tlim_protocol.docs import write_or_check
 from tlim_protocol.events import Event
 from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES, MsgType
@@ -181,13 +181,11 @@ def _operations() -> Iterator[tuple[str, Json]]:
             for action, patterns in (("send", allowed.publish), ("receive", _received(user, allowed.subscribe))):
                 if any(_fits(pattern, row.address) for pattern in patterns):
                     yield _operation(user, action, name)
-        for subject in REQUESTS:
-            if subject in allowed.publish:
-                name, operation = _operation(user, "send", _name(subject))
-                yield name, {**operation, "reply": {"channel": {"$ref": f"#/channels/{_name(subject)}Answer"}}}
-            if subject in allowed.subscribe:
-                name, operation = _operation(user, "receive", _name(subject))
-                yield name, {**operation, "reply": {"channel": {"$ref": f"#/channels/{_name(subject)}Answer"}}}
+        for action, subjects in (("send", allowed.publish), ("receive", allowed.subscribe)):
+            for subject in REQUESTS:
+                if subject in subjects:
+                    name, operation = _operation(user, action, _name(subject))
+                    yield name, {**operation, "reply": {"channel": {"$ref": f"#/channels/{_name(subject)}Answer"}}}
 
 
 def _received(user: str, subscribed: Sequence[str]) -> list[str]:
@@ -219,17 +217,5 @@ def _operation(user: str, action: str, channel: str) -> tuple[str, Json]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Write the document, or with `--check` return 1 when the file differs from what the registries say."""
-    target, text = Path(arguments[0]), json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
-    if "--check" not in arguments:
-        target.write_text(text, encoding="utf-8")
-        return 0
-    if target.is_file() and target.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{target} is not what the registries say: run `make docs`\n")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(sys.argv[1:], json.dumps(document(), indent=1, ensure_ascii=False) + "\n"))

@@ -120,17 +120,22 @@ def _codes(names: tuple[str, ...]) -> str:
     return " ".join(f"`{name}`" for name in names)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or with `--check` return 1 when the file differs from what the registries say."""
+def write_or_check(arguments: list[str], text: str) -> int:
+    """Write a generated file, the first argument; with `--check` return 1 when the file has another text."""
     target = Path(arguments[0])
     if "--check" not in arguments:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(render(), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
         return 0
-    if target.is_file() and target.read_text(encoding="utf-8") == render():
+    if target.is_file() and target.read_text(encoding="utf-8") == text:
         return 0
     sys.stderr.write(f"{target} is not what the registries say: run `make docs`\n")
     return 1
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or with `--check` return 1 when the file differs from what the registries say."""
+    return write_or_check(arguments, render())
 
 
 if __name__ == "__main__":
