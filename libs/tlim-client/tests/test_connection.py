@@ -14,6 +14,7 @@ from tlim_client.failures import ClientError, LoginRefusedError, NotReachableErr
 from tlim_client.xmpp import XmppClient
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.impostor import SASL, Impostor, Script, impostor
+from tlim_devstack.waiting import free_port
 from tlim_xmpp.keeper import Patience, StreamKeeper
 
 DOMAIN = "im.itonglian.com"
@@ -195,6 +196,14 @@ async def test_a_connection_that_is_not_kept_any_more_is_told_to_everybody_that_
                     await alice.inbox.next()
             with pytest.raises(ClientError, match="a mistake"):
                 alice.send_body("hello", "bob")
+
+
+async def test_a_login_that_comes_when_its_attempt_was_given_up_is_not_announced(login: Login) -> None:
+    client = Connection(ServerAddress("127.0.0.1", free_port(), DOMAIN, login.authority), "alice", "secret")
+    with pytest.raises(NotReachableError):
+        await client.connect()
+    client._on_session(None)
+    assert client._announcing is None
 
 
 async def test_a_device_that_cannot_be_announced_says_why(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 ERLANG, LUA = (
     "".join((DEPLOY / name).read_text(encoding="utf-8") for name in names)
     for names in (
-        ("ejabberd/mod_tlim_bridge.erl", "ejabberd/tlim_recall.erl"),
+        [f"ejabberd/{name}.erl" for name in ("mod_tlim_bridge", "tlim_session", "tlim_delivery", "tlim_recall")],
         ("prosody/mod_tlim_bridge.lua", "prosody/tlim_recall.lib.lua"),
     )
 )

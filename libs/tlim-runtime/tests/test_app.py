@@ -75,7 +75,7 @@ async def test_requests_are_counted_by_route_and_applications_do_not_share_metri
             await client.get(f"/v1/things/{name}")
         await client.get("/stray")
         text = (await client.get("/metrics")).text
-    assert 'tlim_http_request_seconds_count{method="GET",route="/v1/things/{name}",status="200"} 2.0' in text
+    assert 'tlim_http_request_duration_seconds_count{method="GET",route="/v1/things/{name}",status="200"} 2.0' in text
     assert 'route="unmatched",status="404"} 1.0' in text
     assert "tlim_test_things_total 1.0" in text
     assert "process_resident_memory_bytes" in text

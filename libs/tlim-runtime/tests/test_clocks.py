@@ -106,6 +106,8 @@ class SkewedBroker:
         return {
             "ack_floor": {"stream_seq": 0},
             "delivered": {"stream_seq": 0},
+            "num_pending": 0,
+            "num_ack_pending": 0,
             "ts": there.isoformat().replace("+00:00", "789Z"),
         }
 

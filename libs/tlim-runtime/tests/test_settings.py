@@ -105,7 +105,7 @@ def test_variables_of_other_parts_and_of_kubernetes_stop_nothing(monkeypatch: py
         "TLIM_PORT_GATEWAY": "9090",
         "TLIM_HOME": "/x",
         "TLIM_PROFILE": "alice",
-        "TLIM_RETAIN_MESSAGES": "P30D",
+        "TLIM_SWEEP_INTERVAL": "PT1H",
         "TLIM_E2E_XMPP": "prosody",
         "TLIM_FILE_API_SERVICE_HOST": "10.0.0.1",
         "TLIM_FILE_API_SERVICE_PORT": "80",

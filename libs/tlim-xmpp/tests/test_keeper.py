@@ -15,7 +15,7 @@ class FakeStream:
     def __init__(self) -> None:
         self.attempts = 0
         self.tried = asyncio.Event()
-        self.answer: Callable[[], None] = lambda: None
+        self.answer: Callable[[], object] = lambda: None
         self.aborted = 0
         self.disconnected = 0
         self._handlers: dict[str, Callable[[object], None]] = {}
@@ -111,6 +111,18 @@ async def test_attempts_go_on_until_one_succeeds(kept: Kept) -> None:
     kept.stream.answer = kept.keeper.went_up
     await kept.keeper.up()
     assert set(kept.told) == {("nobody there", False)}
+
+
+async def test_a_login_that_comes_when_its_attempt_was_given_up_does_not_count(kept: Kept) -> None:
+    kept.stream.answer = lambda: kept.stream.fire("connection_failed", "no answer in time")
+    kept.start()
+    await kept.next_attempt()
+    assert not kept.keeper.went_up()
+    assert kept.keeper.is_down
+    assert not kept.keeper.is_up
+    kept.stream.answer = kept.keeper.went_up
+    await kept.next_attempt()
+    assert kept.keeper.is_up
 
 
 async def test_a_server_that_lets_nobody_in_is_left() -> None:

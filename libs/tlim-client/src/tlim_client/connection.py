@@ -181,6 +181,8 @@ class Connection:
             self.inbox.put(event)
 
     def _on_session(self, _: object) -> None:
+        if self._kept().is_down:
+            return
         self._announcing = asyncio.create_task(self._announce())
         self._announcing.add_done_callback(self._on_announced)
 

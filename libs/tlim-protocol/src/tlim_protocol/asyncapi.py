@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic.json_schema import models_json_schema
 
-from tlim_protocol import events, leases
+from tlim_protocol import events, leases, mailboxes, operations
 from tlim_protocol.docs import write_or_check
 from tlim_protocol.events import Event
 from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
@@ -72,10 +72,12 @@ REQUESTS = MappingProxyType(
         Rpc.FILE_CHECK: Request(events.FilesQuestion, events.FilesAnswer),
         Rpc.MESSAGE_GRANTS: Request(events.FileQuestion, events.FileVerdict),
         Rpc.MESSAGE_RECALLED: Request(events.SeqsQuestion, events.SeqsAnswer),
-        Rpc.MAILBOX_NOTE: Request(events.MailboxNotes, events.MailboxNoted),
-        Rpc.MAILBOX_LIVE: Request(events.LiveQuestion, events.LiveAnswer),
-        Rpc.MAILBOX_MISSED: Request(events.MissedQuestion, events.MissedAnswer),
+        Rpc.MAILBOX_NOTE: Request(mailboxes.MailboxNotes, mailboxes.MailboxNoted),
+        Rpc.MAILBOX_LIVE: Request(mailboxes.LiveQuestion, mailboxes.LiveAnswer),
+        Rpc.MAILBOX_MISSED: Request(mailboxes.MissedQuestion, mailboxes.MissedAnswer),
         Rpc.CLOCK: Request(None, events.Time),
+        Rpc.OPERATIONS_REPORT: Request(None, operations.InstanceReport),
+        Rpc.OPERATIONS_TRAIL: Request(operations.TrailQuestion, operations.TrailAnswer),
     }
 )
 

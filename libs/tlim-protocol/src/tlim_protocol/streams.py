@@ -118,6 +118,9 @@ def _hearing(user: str, *subjects: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>", *subjects)
 
 
+_OPERATED = (Rpc.OPERATIONS_REPORT, Rpc.OPERATIONS_TRAIL)  # every instance of every service answers them
+
+
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
@@ -129,25 +132,32 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.USER_MEET,
                 Rpc.USER_DEACTIVATED,
                 Rpc.AUDIT_NOTE,
+                *_OPERATED,
             ),
             responds=True,
         ),
         "file-api": ClientPermissions(
             publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS, Rpc.USER_DEACTIVATED, Rpc.CLOCK),
-            subscribe=_hearing("file-api", Rpc.FILE_CHECK),
+            subscribe=_hearing("file-api", Rpc.FILE_CHECK, *_OPERATED),
             responds=True,
         ),
         "message-store": ClientPermissions(
             publish=(
                 ALL_OUT,
                 *_consuming(STORE_INBOX),
-                f"$JS.API.STREAM.INFO.{StreamName.OUT}",
+                *(f"$JS.API.STREAM.INFO.{spec.name}" for spec in STREAMS if spec.name is not StreamName.LEASES),
                 f"$JS.API.STREAM.MSG.GET.{StreamName.OUT}",
                 Rpc.USER_MEET,
                 Rpc.USER_DEACTIVATED,
                 Rpc.SESSION_GET,
                 Rpc.SESSION_CHANGES,
                 Rpc.FILE_CHECK,
+                # for the operations view; a dead letter goes back to where it came from
+                *_OPERATED,
+                *_FOR_THE_STORE,
+                f"$JS.API.STREAM.MSG.GET.{StreamName.DEAD}",
+                f"$JS.API.STREAM.MSG.DELETE.{StreamName.DEAD}",
+                Rpc.AUDIT_NOTE,
             ),
             subscribe=_hearing(
                 "message-store",
@@ -157,6 +167,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.MAILBOX_LIVE,
                 Rpc.MAILBOX_MISSED,
                 Rpc.CLOCK,
+                *_OPERATED,
             ),
             responds=True,
         ),
@@ -176,7 +187,8 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.MAILBOX_MISSED,
                 Rpc.CLOCK,
             ),
-            subscribe=_hearing("xmpp-bridge", ALL_LEASES, ALL_ANSWERS),
+            subscribe=_hearing("xmpp-bridge", ALL_LEASES, ALL_ANSWERS, *_OPERATED),
+            responds=True,
         ),
         "provision": ClientPermissions(publish=("$JS.API.>",), subscribe=_hearing("provision")),
     }

@@ -31,6 +31,8 @@ class Rpc(StrEnum):
     MAILBOX_LIVE = "tlim.rpc.mailbox.live"
     MAILBOX_MISSED = "tlim.rpc.mailbox.missed"
     CLOCK = "tlim.rpc.clock"
+    OPERATIONS_REPORT = "tlim.rpc.operations.report"
+    OPERATIONS_TRAIL = "tlim.rpc.operations.trail"
 
 
 def subject_in(msg_type: MsgType, conversation_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -13,7 +14,7 @@ from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics, MetricsMiddleware
-from tlim_runtime.openapi import DescribedApp
+from tlim_runtime.openapi import DescribedApp, operation_id
 from tlim_runtime.requests import (
     REQUEST_ID,
     FailureBoundary,
@@ -23,6 +24,7 @@ from tlim_runtime.requests import (
     UnreadBodies,
 )
 from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.tracing import OFF, TRACEPARENT, Tracing
 from tlim_runtime.turns import Turns
 
 logger = get_logger(__name__)
@@ -51,6 +53,7 @@ _ALLOWED_HEADERS = [
     "If-Unmodified-Since",
     "If-Range",
     "Range",
+    TRACEPARENT,
     REQUEST_ID,
 ]
 
@@ -67,17 +70,22 @@ def build_app(
     Nothing is opened here: `lifespan` opens the resources, puts them on `app.state` and registers their pings with
     `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier), `.turns`.
     """
-    app_metrics = Metrics()
+    tracing = _tracing(settings, version)
+    app_metrics = Metrics(tracing)
+    app_metrics.build(settings.service, version)
     app = DescribedApp(
         title=title,
         version=version,
-        lifespan=_announced(settings, lifespan),
+        lifespan=_announced(settings, lifespan, tracing),
+        telemetry=tracing.telemetry,
         docs_url=None,  # the gateway does not route them; openapi.json stands in the repository
         redoc_url=None,
+        generate_unique_id_function=operation_id,
         redirect_slashes=False,  # a redirect would name the address of the last hop: http, and the inner host
         middleware=[
             Middleware(UnreadBodies),
             Middleware(RequestIdMiddleware),
+            *tracing.middleware,
             Middleware(MetricsMiddleware, metrics=app_metrics),
             Middleware(
                 CORSMiddleware,
@@ -102,11 +110,18 @@ def build_app(
     return app
 
 
-def _announced(settings: ServiceSettings, lifespan: Lifespan) -> Lifespan:
+def _tracing(settings: ServiceSettings, version: str) -> Tracing:
+    if settings.traces_url is None:
+        return OFF
+    made: Tracing = import_module("tlim_runtime.otlp").OtlpTracing(settings, version)  # 10 MB that others do without
+    return made
+
+
+def _announced(settings: ServiceSettings, lifespan: Lifespan, tracing: Tracing) -> Lifespan:
     @asynccontextmanager
     async def announced(app: FastAPI) -> AsyncIterator[None]:
         warn_if_users_are_trusted(settings)
-        async with lifespan(app):
+        async with tracing.sending(), lifespan(app):
             logger.info("ready", host=settings.host, port=settings.port)
             yield
             logger.info("stopping")

@@ -10,15 +10,19 @@
 
 A bare asyncio task fails in silence: nobody reads its exception. Here the exception is logged, and readiness is red
 until the work runs again. Stopping is always the same: cancel, then wait for the end.
+
+`stuck` says which work has ended without its owner, or hangs (pulse.py); liveness asks it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import HUNG_S, Pulse, apart, beat, waiting
 
 logger = get_logger(__name__)
 
@@ -43,13 +47,16 @@ class Background:
         self._died = died
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
+        self._pulse = Pulse()
 
     def start(self) -> None:
         """Begin."""
         self._task = asyncio.create_task(self._run(), name=self._name)
+        _started.add(self)
 
     async def stop(self) -> None:
         """Cancel the work and wait for its end; does nothing if it was never started."""
+        _started.discard(self)
         if self._task is not None:
             await _cancel(self._task)
             self._task = None
@@ -65,7 +72,25 @@ class Background:
         if self._reason:
             raise Unavailable(self._reason)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why only a new process helps: the work has ended, although nobody stopped it, or it hangs. None: all is well.
+
+        Work of another event loop is in no trouble.
+        """
+        if self._task is None or self._task.get_loop() is not asyncio.get_running_loop():
+            return None
+        if self._task.done():
+            return f"{self._name}: it has ended"
+        stands_for = self._pulse.stands_for()
+        return f"{self._name}: it hangs since {stands_for:.0f} s" if stands_for > HUNG_S else None
+
     async def _run(self) -> None:
+        self._pulse.begin()
+        await self._again_and_again()
+        _started.discard(self)  # the work is over; its owner knows it
+
+    async def _again_and_again(self) -> None:
         while reason := await self._reason_of_death():
             self._reason = f"{self._name}: {reason}"
             if self._died is not None:
@@ -88,6 +113,14 @@ class Background:
             logger.exception("background work died", work=self._name)
             return f"{type(error).__name__}: {error}"
         return ""
+
+
+_started: WeakSet[Background] = WeakSet()
+
+
+def stuck() -> list[str]:
+    """Return a sentence for each work of this event loop that has ended although nobody stopped it, or that hangs."""
+    return sorted(trouble for one in _started if (trouble := one.trouble) is not None)
 
 
 class Repeated:
@@ -121,6 +154,7 @@ class Repeated:
         await self._background.ping()
 
     async def _rounds(self) -> None:
+        beat(first=True)
         if not self._at_once:
             await self._pause()
         while True:
@@ -134,11 +168,9 @@ class Repeated:
             await self._pause()
 
     async def _pause(self) -> None:
-        try:
+        with waiting(), suppress(TimeoutError):
             async with asyncio.timeout(self._every):
                 await self._woken.wait()
-        except TimeoutError:
-            pass
 
 
 R = TypeVar("R", Background, Repeated)
@@ -162,7 +194,7 @@ class Tasks:
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Begin, and return the task for a caller that does want to wait."""
-        task = asyncio.create_task(work, name=name)
+        task = asyncio.create_task(work, name=name, context=apart())
         self._running.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(self._ended)
         return task

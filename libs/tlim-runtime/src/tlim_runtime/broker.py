@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import nats.errors
 from nats.aio.client import Client
@@ -18,6 +18,8 @@ from tlim_runtime.background import Tasks, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
+from tlim_runtime.pulse import beat
+from tlim_runtime.tracing import NO_HEADERS, Headers
 
 __all__ = ["Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "Overtaken", "PubAck", "StreamState"]
 
@@ -40,13 +42,13 @@ Responder = Callable[[bytes], Awaitable[bytes]]
 Callback = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message to publish; the same `message_id` within the stream's duplicate window is stored once."""
 
     subject: str
     payload: bytes
     message_id: str
+    headers: Headers = NO_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Broker:
         await self._publisher.room()
 
     def publish_soon(
-        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
+        self, subject: str, payload: bytes, message_id: str, headers: Headers = NO_HEADERS
     ) -> asyncio.Future[PubAck]:
         """Queue a message for JetStream, in the order of the calls; the future is done when it is acknowledged.
 
@@ -147,20 +149,18 @@ class Broker:
         `max_pending` publishes wait already. It fails with MessageTooLarge for a size that NATS never takes.
         `PubAck.duplicate` is true when the stream already had this message id.
         """
-        return self._publisher.publish(subject, payload, message_id, headers or {})
+        return self._publisher.publish(subject, payload, message_id, headers)
 
     def objection(self, item: Outgoing) -> str | None:
         """Return why NATS will never take this message; None if it may take it, or if we are not connected."""
-        return self._publisher.objection(item.payload, {"Nats-Msg-Id": item.message_id})
+        return self._publisher.objection(item.payload, {**item.headers, "Nats-Msg-Id": item.message_id})
 
     @property
     def max_payload(self) -> int:
         """Bytes of the largest message that the server takes, with its headers."""
         return self._client.max_payload
 
-    async def publish(
-        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str] | None = None
-    ) -> PubAck:
+    async def publish(self, subject: str, payload: bytes, message_id: str, headers: Headers = NO_HEADERS) -> PubAck:
         """Publish to JetStream and wait for the acknowledgement; raises BrokerUnavailable."""
         await self.room()
         return await self.publish_soon(subject, payload, message_id, headers)
@@ -173,7 +173,7 @@ class Broker:
         waiting = []
         for item in items:
             await self.room()
-            waiting.append(self.publish_soon(item.subject, item.payload, item.message_id))
+            waiting.append(self.publish_soon(item.subject, item.payload, item.message_id, item.headers))
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
@@ -223,6 +223,8 @@ class Broker:
             answer = await cancellable(self._client.request(subject, payload, timeout=timeout_s, headers=sent))
         except (nats.errors.Error, TimeoutError) as error:
             raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
+        finally:
+            beat()
         failure = (answer.headers or {}).get(_ERROR_HEADER)
         if failure:
             raise BrokerUnavailable(f"{subject}: {failure}")
@@ -340,7 +342,8 @@ class Broker:
         if self._client.is_connected:
             await self._client.drain()
         elif not self._client.is_closed:
-            await self._client.close()
+            with contextlib.suppress(OSError):  # the server has just gone: there is nothing left to close
+                await self._client.close()
 
     async def _on_error(self, error: Exception) -> None:
         reason = f"not connected to NATS: {str(error) or type(error).__name__}"

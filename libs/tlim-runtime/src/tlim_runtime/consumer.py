@@ -13,14 +13,19 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from tlim_protocol.dead_letters import CAUSE_HEADER, REASON_HEADER, SUBJECT_HEADER, DeadCause, msg_id_in
 from tlim_protocol.streams import ConsumerSpec
 from tlim_protocol.subjects import subject_dead
 
 from tlim_runtime.background import Background, Tasks
 from tlim_runtime.broker import Broker
-from tlim_runtime.logging import get_logger
+from tlim_runtime.logging import NAMED_IN_LOG, get_logger
+from tlim_runtime.measures import ConsumerMetrics
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.pull import Delivery, PullError, PullSession
+from tlim_runtime.pulse import beat, waiting
+from tlim_runtime.tracing import headers_with, trace_of
 from tlim_runtime.trimming import Trimmer
 
 logger = get_logger(__name__)
@@ -29,9 +34,6 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 """The longest pause between two tries. A database restart takes seconds, so we are back soon after it. A long outage
 causes no busy loop."""
-
-REASON_HEADER = "Tlim-Reason"
-SUBJECT_HEADER = "Tlim-Subject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Incoming:
     data: bytes
     stream_seq: int
     received_at: int
+    traceparent: str | None = None
+    """The step that published it, if it is of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Poison:
     """The message can never be processed; `reason` is a sentence for the reader of the dead-letter stream."""
 
     reason: str
+    cause: DeadCause = DeadCause.UNREADABLE
 
 
 Verdict = Done | Poison
@@ -107,6 +112,7 @@ class BatchConsumer:
         prepare: Prepare | None = None,
         check: Check = lambda: None,
         opened: Opened = lambda _delivered: None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._broker = broker
         self._spec = spec
@@ -116,6 +122,7 @@ class BatchConsumer:
         self._check = check
         self._opened = opened
         self._trimmer = Trimmer(broker, spec)
+        self._metrics = ConsumerMetrics(metrics or Metrics(), spec.durable)
         self._session: PullSession | None = None
         self._unfinished = Tasks()
         self._first: int | None = None
@@ -123,8 +130,9 @@ class BatchConsumer:
         self._stopping = False
         self._wake = asyncio.Event()
         self._failures = 0
-        self._handler_failed = False
+        self._in_hand: Sequence[Delivery] = ()  # what the handler has, or failed on
         self._reason = "not started"
+        self._last_behind = 0
 
     @property
     def healthy(self) -> bool:
@@ -150,6 +158,7 @@ class BatchConsumer:
         self._broker.on_reconnect(self._on_reconnect)
         self._background.start()
         self._trimmer.start()
+        self._metrics.started(lambda: self._behind)
 
     async def stop(self) -> None:
         """Let the handler finish what it has, and acknowledge it, then stop; the rest is delivered after a restart."""
@@ -160,6 +169,7 @@ class BatchConsumer:
         self._broker.forget_reconnect(self._on_reconnect)
         await self._background.join()
         await self._trimmer.stop()
+        self._metrics.stopped()
         self._reason = "stopped"
 
     async def abort(self) -> None:
@@ -185,6 +195,12 @@ class BatchConsumer:
         """Where delivery will begin, if it was told to go back and has not begun since."""
         return self._first
 
+    @property
+    def _behind(self) -> int:
+        if self._session is not None and self._session.behind is not None:
+            self._last_behind = self._session.behind
+        return self._last_behind
+
     async def _run(self) -> None:
         while not self._stopping:
             try:
@@ -192,7 +208,8 @@ class BatchConsumer:
             except (PullError, Unavailable) as error:
                 self._note_failure(str(error))
             except Exception as error:  # any failure of a handler is transient: nothing may be lost
-                logger.exception("the handler of a batch failed", durable=self._spec.durable)
+                msg_ids = [msg_id_in(delivery.data) for delivery in self._in_hand[:NAMED_IN_LOG]]
+                logger.exception("the handler of a batch failed", durable=self._spec.durable, msg_ids=msg_ids)
                 self._note_failure(f"{type(error).__name__}: {error}")
             await self._back_off()
 
@@ -208,24 +225,26 @@ class BatchConsumer:
             if self._prepare is not None:
                 await self._prepare()
             await session.begin()
-            if not self._handler_failed:  # after a failure we are healthy again only when that batch has passed
+            if not self._in_hand:  # after a failure we are healthy again only when that batch has passed
                 self._recovered()
             while deliveries := await session.take():
                 await self._process(session, deliveries)
+                beat()
                 self._recovered()
-            await self._unfinished.join()
+            with waiting():  # the handler has tasks for it
+                await self._unfinished.join()
         finally:
             self._session = None
             await self._unfinished.close()
             await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
-        batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at) for d in deliveries]
-        self._handler_failed = True
+        batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at, d.traceparent) for d in deliveries]
+        self._in_hand = deliveries
         verdicts = await self._handle(batch)
         if len(verdicts) != len(batch):
             raise RuntimeError(f"the handler gave {len(verdicts)} verdicts for {len(batch)} messages")
-        self._handler_failed = False
+        self._in_hand = ()
         for delivery, verdict in zip(deliveries, verdicts, strict=True):
             if isinstance(verdict, Later):
                 self._unfinished.start(self._finish(session, delivery, verdict), f"{self._spec.durable}: later")
@@ -238,25 +257,38 @@ class BatchConsumer:
         except (PullError, Unavailable) as error:
             session.give_up(str(error))
         except Exception as error:  # any failure of a handler is transient, as above
-            logger.exception("the handler of a message failed", durable=self._spec.durable)
+            logger.exception("the handler of a message failed", durable=self._spec.durable, **_named(delivery))
             session.give_up(f"{type(error).__name__}: {error}")
 
     async def _conclude(self, session: PullSession, delivery: Delivery, verdict: Verdict) -> None:
         self._check()
         if isinstance(verdict, Poison):
-            await self._bury(delivery, verdict.reason)
+            await self._bury(delivery, verdict)
             await session.terminate(delivery)
         else:
             await session.acknowledge(delivery)
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        logger.error("poison message", subject=delivery.subject, stream_seq=delivery.stream_seq, reason=reason)
+    async def _bury(self, delivery: Delivery, poison: Poison) -> None:
+        logger.error(
+            "poison message",
+            subject=delivery.subject,
+            stream_seq=delivery.stream_seq,
+            cause=poison.cause.value,
+            reason=poison.reason,
+            **_named(delivery),
+        )
         await self._broker.publish(
             subject_dead(delivery.subject),
             delivery.data,
             f"dead:{self._spec.durable}:{delivery.stream_seq}",
-            headers={REASON_HEADER: reason, SUBJECT_HEADER: delivery.subject},
+            headers={
+                REASON_HEADER: poison.reason,
+                CAUSE_HEADER: poison.cause.value,
+                SUBJECT_HEADER: delivery.subject,
+                **headers_with(delivery.traceparent),
+            },
         )
+        self._metrics.buried(poison.cause)
 
     def _recovered(self) -> None:
         if self._failures:
@@ -276,9 +308,14 @@ class BatchConsumer:
             return
         delay = min(BACKOFF_FIRST_S * 2 ** min(self._failures, 10), BACKOFF_MAX_S)
         self._wake.clear()
-        with contextlib.suppress(TimeoutError):
+        with waiting(), contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()
 
     async def _on_reconnect(self) -> None:
         self._wake.set()
+
+
+def _named(delivery: Delivery) -> dict[str, str | None]:
+    """Return what a line of the log says of a message."""
+    return {"msg_id": msg_id_in(delivery.data), **trace_of(delivery.traceparent)}

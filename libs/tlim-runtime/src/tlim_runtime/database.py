@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from tlim_protocol.lenient import read_strict
 
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.pulse import beat
 
 STATEMENT_TIMEOUT_MS = 10_000
 """A statement of a request or batch takes milliseconds. One that runs this long waits for a lost lock or has a bad
@@ -107,10 +108,13 @@ class Database:
             connection = await self.engine.connect()
         except (OSError, TimeoutError, sqlalchemy.exc.TimeoutError) as error:
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+        finally:
+            beat()
         try:
             yield connection
         finally:
             await connection.close()
+            beat()
 
     @asynccontextmanager
     async def alone(self, work: str) -> AsyncIterator[bool]:
@@ -145,6 +149,11 @@ class Database:
         """Ask the server for an answer; raises DatabaseUnavailable."""
         async with self.session() as session:
             await session.execute(text("SELECT 1"))
+
+    async def size(self) -> int:
+        """Return the size of the database in bytes; raises DatabaseUnavailable."""
+        async with self.session() as session:
+            return int(await session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,16 +1,28 @@
-"""Liveness and readiness. A process is alive while its event loop runs, and ready while all that it needs answers."""
+"""Liveness and readiness.
+
+A process is alive while its event loop and its background work get on. It is ready while all that it needs answers.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+
+from tlim_runtime.background import stuck
+from tlim_runtime.logging import get_logger
+
+logger = get_logger(__name__)
 
 Ping = Callable[[], Awaitable[None]]
 """Returns when the resource answers, raises with a reason when it does not."""
 
 Warn = Callable[[], str | None]
 """Returns a sentence while something is wrong, although this process can still work; None otherwise."""
+
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""The addresses that machines ask every few seconds. The gateway does not route them."""
 
 PING_TIMEOUT_S = 2.0
 """How long one ping may take. Probes wait 3 s or more, so our answer arrives in time and names what is slow."""
@@ -56,9 +68,16 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Answer as long as the event loop runs. It looks at nothing else, so that an outage restarts no process."""
-    return {"status": "ok"}
+async def healthz() -> JSONResponse:
+    """Answer 200 while background work gets on, else 503 with what does not: only a new process helps.
+
+    No server is asked, so that an outage restarts no process.
+    """
+    work = stuck()
+    if not work:
+        return JSONResponse({"status": "ok"})
+    logger.error("background work is stuck", work=work)
+    return JSONResponse({"status": "stuck", "work": work}, status_code=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @router.get("/readyz")

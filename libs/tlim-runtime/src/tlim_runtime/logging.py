@@ -2,11 +2,16 @@
 
 import logging
 import sys
+import time
+from collections import deque
 from typing import Any
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+NAMED_IN_LOG = 20
+"""So many messages of a batch are named in a line of the log."""
 
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     ExceptionDictTransformer(show_locals=False, max_frames=30)  # locals hold tokens, passwords and people's messages
@@ -25,6 +30,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         structlog.stdlib.add_logger_name,
         _adds_service(service),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _keep_errors,
     ]
     structlog.configure(
         processors=[
@@ -53,10 +59,33 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     _quieten_libraries()
 
 
+def log_to_stderr() -> None:
+    """Let a command's log go to stderr, in lines for people: its stdout is for what it prints."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the structured logger of a module, named by its `__name__`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+_LAST: deque[tuple[int, str, str, dict[str, str]]] = deque(maxlen=50)  # what an operator looks at first
+_LEVELS = frozenset({"warning", "error", "critical"})
+_LONGEST = 300
+_COMMON = frozenset({"event", "level", "logger", "service", "timestamp", "exc_info"})
+
+
+def last_errors() -> list[tuple[int, str, str, dict[str, str]]]:
+    """Return the last warnings and errors of this process: epoch milliseconds, level, event, other values as text."""
+    return list(_LAST)
+
+
+def _keep_errors(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if event.get("level") in _LEVELS:
+        detail = {key: str(value)[:_LONGEST] for key, value in event.items() if key[:1] != "_" and key not in _COMMON}
+        _LAST.append((time.time_ns() // 1_000_000, event["level"], str(event.get("event"))[:_LONGEST], detail))
+    return event
 
 
 def _adds_service(service: str) -> Processor:

@@ -1,7 +1,9 @@
 """Prometheus metrics: one registry per application, HTTP requests counted and timed by route template."""
 
+import platform
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
@@ -17,37 +19,60 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tlim_runtime.tracing import OFF, Tracing
+from tlim_runtime.trail import Trail
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Described(NamedTuple):
+    """What the page of all metrics (docs/metrics.md) says about one."""
+
+    name: str
+    kind: str
+    documentation: str
+    labels: tuple[str, ...]
 
 
 class Metrics:
     """The metrics of one application (`app.state.metrics`); a service registers its own through it.
 
-    A name that is registered again is the same metric: parts that exist several times count together.
+    A name that is registered again is the same metric: parts that exist several times count together. No metric may
+    have the way of single messages: `trail` has it, and `tracing` tells it to others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self.tracing = tracing
         self.registry = CollectorRegistry()
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self.described: dict[str, Described] = {}
+        self.trail = Trail()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._requests = self.histogram(
-            "tlim_http_request_seconds", "HTTP requests by route", ("method", "route", "status"), _SECONDS
+            "tlim_http_request_duration_seconds", "HTTP requests by route", ("method", "route", "status")
         )
+        self._build = self.gauge("tlim_build_info", "Always 1: what runs here", ("service", "version", "python"))
+
+    def build(self, service: str, version: str) -> None:
+        """Note which service of which version this process is."""
+        self._build.labels(service, version, platform.python_version()).set(1)
 
     def counter(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Counter:
         """Register a counter; names start with `tlim_`, end in their unit or `_total`."""
         if name not in self._counters:
+            self.described[name] = Described(name, "counter", documentation, tuple(labels))
             self._counters[name] = Counter(name, documentation, labels, registry=self.registry)
         return self._counters[name]
 
     def gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
         """Register a gauge; `.set_function(callable)` reads a value when scraped."""
         if name not in self._gauges:
+            self.described[name] = Described(name, "gauge", documentation, tuple(labels))
             self._gauges[name] = Gauge(name, documentation, labels, registry=self.registry)
         return self._gauges[name]
 
@@ -56,6 +81,7 @@ class Metrics:
     ) -> Histogram:
         """Register a histogram; the default buckets are seconds from 1 ms to 10 s."""
         if name not in self._histograms:
+            self.described[name] = Described(name, "histogram", documentation, tuple(labels))
             self._histograms[name] = Histogram(name, documentation, labels, registry=self.registry, buckets=buckets)
         return self._histograms[name]
 

@@ -12,11 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tlim_runtime.background import Background
+from tlim_runtime.background import Background, Repeated
 from tlim_runtime.broker import ACK_TIMEOUT_S, Broker, Outgoing
 from tlim_runtime.database import Database
 from tlim_runtime.logging import get_logger
+from tlim_runtime.measures import DatabaseMetrics, OutboxMetrics
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from tlim_runtime.pulse import waiting
+from tlim_runtime.tracing import CURRENT, headers_with, trace_of
 
 logger = get_logger(__name__)
 
@@ -37,6 +41,12 @@ PUBLISHED_TIMEOUT_S = ACK_TIMEOUT_S + 1
 
 _RETRY_S = 1.0
 
+COUNT_EVERY_S = 15.0
+"""As often as Prometheus asks."""
+
+COUNT_TO = 10_000
+"""More waiting rows are not counted: it is clear by then that nothing is published."""
+
 
 class Outbox:
     """The outbox table of one service; declare it once: `OUTBOX = Outbox(Base.metadata)`."""
@@ -51,11 +61,13 @@ class Outbox:
             sa.Column("message_id", sa.Text, nullable=False),
             sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
             sa.Column("refused", sa.Text),  # why NATS will never take it; the row is kept for the operator
+            sa.Column("traceparent", sa.Text),  # of the request that caused it
         )
 
     async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
         """Add an event to the session's transaction; call the relay's `flush` after the commit."""
-        await session.execute(sa.insert(self.table).values(subject=subject, payload=payload, message_id=message_id))
+        values = {"subject": subject, "payload": payload, "message_id": message_id, "traceparent": CURRENT.get()}
+        await session.execute(sa.insert(self.table).values(values))
         session.info["outbox"] = True
 
     async def withdraw(self, session: AsyncSession, message_id: str) -> bool:
@@ -77,7 +89,7 @@ class Outbox:
 class OutboxRelay:
     """Publishes the committed events. Several instances of a service take turns through an advisory lock."""
 
-    def __init__(self, database: Database, broker: Broker, outbox: Outbox) -> None:
+    def __init__(self, database: Database, broker: Broker, outbox: Outbox, metrics: Metrics | None = None) -> None:
         self._database = database
         self._broker = broker
         self._outbox = outbox
@@ -85,17 +97,22 @@ class OutboxRelay:
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[bool]] = []
         self._background = Background("outbox relay", self._run)
+        self._counting = Repeated("outbox count", self.count, COUNT_EVERY_S, at_once=False)
+        metrics = metrics or Metrics()
+        self._rows, self._size = OutboxMetrics(metrics), DatabaseMetrics(metrics)
         self._reason = ""
 
     async def start(self) -> None:
         """Begin to publish in the background, first the rows that a crash has left."""
         self._broker.on_reconnect(self._on_reconnect)
         self._background.start()
+        self._counting.start()
         self._wake.set()
 
     async def stop(self) -> None:
         """Stop. Events that are not published yet stay in the table."""
         self._broker.forget_reconnect(self._on_reconnect)
+        await self._counting.stop()
         await self._background.stop()
         _release(self._waiters, published=False)
 
@@ -126,9 +143,17 @@ class OutboxRelay:
             waiter.cancel()  # nobody waits any more: the next pass forgets it
         return bool(done) and waiter.result()
 
+    async def count(self) -> None:
+        """Count what waits, and what NATS refuses, for the metrics; raises DatabaseUnavailable."""
+        some = sa.select(self._table.c.refused).limit(COUNT_TO).subquery()
+        async with self._database.session() as session:
+            total, refused = (await session.execute(sa.select(sa.func.count(), sa.func.count(some.c.refused)))).one()
+        self._rows.note(total - refused, refused)
+        self._size.note(await self._database.size())
+
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
+            with waiting(), contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._wake.wait()
             self._wake.clear()
@@ -171,13 +196,17 @@ class OutboxRelay:
         """Publish rows and delete them. A row that NATS will never take stays, with the reason, and is passed over."""
         sendable: dict[int, Outgoing] = {}
         for row in rows:
-            outgoing = Outgoing(row.subject, row.payload, row.message_id)
+            outgoing = Outgoing(row.subject, row.payload, row.message_id, headers_with(row.traceparent))
             objection = self._broker.objection(outgoing)
             if objection is None:
                 sendable[row.id] = outgoing
                 continue
             logger.error(
-                "an event is never published", subject=row.subject, message_id=row.message_id, reason=objection
+                "an event is never published",
+                subject=row.subject,
+                message_id=row.message_id,
+                reason=objection,
+                **trace_of(row.traceparent),
             )
             is_it = self._table.c.id == row.id
             await session.execute(sa.update(self._table).where(is_it).values(refused=objection))

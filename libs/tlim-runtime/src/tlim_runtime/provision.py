@@ -5,7 +5,8 @@ Reads TLIM_NATS_URL, TLIM_NATS_USER, TLIM_NATS_PASSWORD and TLIM_NATS_REPLICAS. 
 
 import asyncio
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ class ProvisionSettings(EnvironmentSettings):
     nats_user: str = "provision"
     nats_password: SecretStr
     nats_replicas: int = Field(default=1, ge=1, le=5)
+    """On how many nodes of NATS each message is kept: 1, or 3 with a cluster of three."""
 
 
 _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
@@ -130,21 +132,30 @@ async def _ignore(_error: Exception) -> None:
     pass
 
 
-async def _main(settings: ProvisionSettings) -> None:
+@asynccontextmanager
+async def connected(url: str, user: str, password: str, *, within_s: float = CONNECT_S) -> AsyncIterator[Client]:
+    """Lend a connection that is not made again. Raises nats.errors.Error, OSError or TimeoutError without one."""
     client = Client()
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(within_s):
             await client.connect(
-                settings.nats_url,
-                user=settings.nats_user,
-                password=settings.nats_password.get_secret_value(),
-                inbox_prefix=inbox_prefix(settings.nats_user),
+                url,
+                user=user,
+                password=password,
+                inbox_prefix=inbox_prefix(user),
                 allow_reconnect=False,
-                error_cb=_ignore,  # nats-py reports each attempt; we print one line at the end
+                error_cb=_ignore,  # nats-py reports each attempt; a command says one line at the end
             )
-        await provision(client, settings.nats_replicas)
+        yield client
     finally:
         await client.close()
+
+
+async def provision_server(settings: ProvisionSettings) -> None:
+    """Provision the server of the settings; raises like `connected`."""
+    password = settings.nats_password.get_secret_value()
+    async with connected(settings.nats_url, settings.nats_user, password) as client:
+        await provision(client, settings.nats_replicas)
 
 
 def main() -> None:
@@ -152,7 +163,7 @@ def main() -> None:
     settings = load_settings(ProvisionSettings)
     configure_logging("provision")
     try:
-        asyncio.run(_main(settings))
+        asyncio.run(provision_server(settings))
     except (nats.errors.Error, OSError, TimeoutError) as error:
         reason = str(error) or f"no answer from {settings.nats_url}"
         sys.stderr.write(f"provisioning failed: {reason}\n")

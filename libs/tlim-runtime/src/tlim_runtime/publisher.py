@@ -9,10 +9,12 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import PubAck
+from tlim_protocol.dead_letters import msg_id_in
 
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.pulse import waiting
 
 logger = get_logger(__name__)
 
@@ -132,7 +134,8 @@ class Publisher:
 
     async def _send_all(self) -> None:
         while True:
-            subject, payload, headers, token = await self._queue.get()
+            with waiting():
+                subject, payload, headers, token = await self._queue.get()
             if token not in self._waiting:  # its caller has been told that it failed, so it must not arrive
                 continue
             if (
@@ -145,7 +148,7 @@ class Publisher:
             except (nats.errors.Error, OSError) as error:
                 self._fail(token, BrokerUnavailable(str(error) or type(error).__name__))
             except Exception as error:  # a subject or id that NATS cannot carry: fail this message, serve the others
-                logger.exception("a message could not be sent", subject=subject)
+                logger.exception("a message could not be sent", subject=subject, msg_id=msg_id_in(payload))
                 self._fail(token, error)
 
     async def _on_ack(self, message: Msg) -> None:
@@ -164,7 +167,8 @@ class Publisher:
     async def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._ack_timeout / 10)
+            with waiting():
+                await asyncio.sleep(self._ack_timeout / 10)
             while self._waiting:
                 token, (deadline, _) = next(iter(self._waiting.items()))
                 if deadline > loop.time():

@@ -27,6 +27,8 @@ from tlim_protocol.streams import ConsumerSpec
 from tlim_runtime.background import Background
 from tlim_runtime.broker import Broker
 from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.pulse import waiting
+from tlim_runtime.tracing import TRACEPARENT
 
 HEARTBEAT_S = 2.0
 """The server sends something at least this often. After three times as long without a sign the session is lost."""
@@ -79,6 +81,7 @@ class Delivery:
     stream_seq: int
     place: int
     received_at: int  # when the server received it: epoch milliseconds, converted to our clock
+    traceparent: str | None = None  # of the step that published it
 
 
 class PullSession:
@@ -106,6 +109,8 @@ class PullSession:
         self._delivered_at = 0.0
         self._acknowledged = 0
         self._ahead: float | None = None  # seconds that our clock is ahead of the server's
+        self.behind: int | None = None
+        """How many messages were not acknowledged when the server was asked last; None: not asked yet."""
 
     async def open(self, first: int | None = None) -> int:
         """Listen, and let the server deliver again from right after the last acknowledged message.
@@ -154,7 +159,8 @@ class PullSession:
                 return []
             self._check()
             self._arrived.clear()
-            await self._arrived.wait()
+            with waiting():
+                await self._arrived.wait()
         self._check()
         if self._closed:
             return []
@@ -222,6 +228,7 @@ class PullSession:
         answered = time.time()
         if self._ahead is None or 0 <= answered - asked < EXACT_S:
             self._ahead = (asked + answered) / 2 - datetime.fromisoformat(info["ts"]).timestamp()
+        self.behind = info["num_pending"] + info["num_ack_pending"]
         return info
 
     def _check(self) -> None:
@@ -352,4 +359,5 @@ def _read(message: Msg, ahead: float) -> Delivery:
     parts = message.reply.split(".")
     stream_seq, place, stored_ns = parts[5:8] if len(parts) == 9 else parts[7:10]
     received_at = int((int(stored_ns) / _NANOSECONDS + ahead) * 1000)
-    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), received_at)
+    traceparent = None if message.headers is None else message.headers.get(TRACEPARENT)
+    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), received_at, traceparent)

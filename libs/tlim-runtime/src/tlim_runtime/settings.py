@@ -82,6 +82,7 @@ class ExternalIssuer(BaseModel):
 
     issuer: str = Field(min_length=1)
     jwks_url: HttpUrl
+    """Where the public keys of tokens are: `/.well-known/jwks.json` of xmpp-bridge."""
     audience: str = Field(min_length=1)
     user_claim: str = Field(default="sub", min_length=1)
     admin_scope: str | None = Field(default=None, pattern=r"^\S+$")
@@ -94,19 +95,37 @@ class ServiceSettings(EnvironmentSettings):
     service: ClassVar[str] = "tlim"
 
     host: str = "127.0.0.1"
+    """The address on which the process listens."""
     port: int = Field(ge=0, le=65_535)
+    """The port on which the process listens."""
     log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR. Logs go to stdout, one JSON object a line."""
     nats_url: str
+    """Where NATS is: `nats://host:port`, or `tls://host:port`; several with commas between."""
     nats_user: str
+    """The service's own user of NATS, which has its name."""
     nats_password: SecretStr
+    """The password of that user."""
     jwks_url: str
+    """Where the public keys of tokens are: `/.well-known/jwks.json` of xmpp-bridge."""
     token_issuer: str = Field(default="tlim")
+    """The `iss` of our tokens; the same for all services."""
     token_audience: str = Field(default="tlim")
+    """The `aud` of our tokens; the same for all services."""
     external_issuers: list[ExternalIssuer] = []
+    """Identity providers whose tokens count as well, as a JSON list."""
     cors_origins: list[str] = []
+    """The origins of web pages that may call the services; `*` means all."""
     trust_request_user: bool = False
+    """Whether the specification's addresses take the user from the request. Anybody could be anybody then."""
     requests_at_once_per_user: int = Field(default=4, ge=1)  # less than half of the pool of connections
     shutdown_grace: timedelta = timedelta(seconds=10)  # Kubernetes and the supervisor kill after 30 s
+    traces_url: HttpUrl | None = None
+    """Where traces go, with OTLP over HTTP: such as `http://collector:4318/v1/traces`. Without it there are none."""
+    traces_authorization: SecretStr | None = None
+    """The `Authorization` header for that address, such as `Bearer …`."""
+    traces_share: float = Field(default=1.0, ge=0, le=1)
+    """The share of traces that is kept, from 0 to 1."""
 
     @model_validator(mode="after")
     def _one_of_each_issuer(self) -> Self:
@@ -126,7 +145,9 @@ class DatabaseLogin(EnvironmentSettings):
     """
 
     database_password: SecretStr | None = None
+    """The password of the role, if it does not stand in the URL."""
     database_url: SecretStr
+    """The service's database and role: `postgresql://role@host:port/name`, with `?sslmode=require` for TLS."""
 
     @field_validator("database_url")
     @classmethod

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import cycle
 from typing import Protocol
 
 import pytest
@@ -173,6 +174,15 @@ async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_
     broker: Broker, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handled: list[bytes] = []
+    begun = {"stream_seq": 0}
+    whole = {
+        "ts": "2026-11-28T00:00:00Z",
+        "ack_floor": begun,
+        "delivered": begun,
+        "num_pending": 0,
+        "num_ack_pending": 0,
+    }
+    answers_in_turn = cycle([whole, {}])
 
     async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
         handled.extend(message.data for message in batch)
@@ -180,8 +190,7 @@ async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_
 
     async def nonsense(operation: str, **arguments: object) -> dict[str, object]:
         del operation, arguments
-        begun = {"stream_seq": 0}
-        return {"ts": "2026-11-28T00:00:00Z", "ack_floor": begun, "delivered": begun}  # the watch wants more
+        return next(answers_in_turn)  # the first is for the reading that begins, the second for its watch
 
     monkeypatch.setattr(pull, "STALL_S", 0.01)
     consumer = BatchConsumer(broker, STORE_INBOX, handle)

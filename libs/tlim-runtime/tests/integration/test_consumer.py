@@ -6,12 +6,14 @@ from functools import partial
 
 import pytest
 from tlim_devstack.streams import newest
+from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Poison, Verdict
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable
 
 SUBJECT = subject_in(MsgType.TEXT, "u:alice:bob")
@@ -203,7 +205,8 @@ async def test_delivery_never_goes_forward(broker: Broker, eventually: Eventuall
 async def test_poison_is_copied_with_its_reason_and_its_neighbours_pass(broker: Broker, eventually: Eventually) -> None:
     handler = Recorder()
     handler.poison = {3}
-    consumer = BatchConsumer(broker, STORE_INBOX, handler)
+    metrics = Metrics()
+    consumer = BatchConsumer(broker, STORE_INBOX, handler, metrics=metrics)
     await broker.publish_batch(messages(range(6)))
     await consumer.start()
     await eventually(lambda: len(handler.handled) == 6, "all were looked at")
@@ -212,7 +215,10 @@ async def test_poison_is_copied_with_its_reason_and_its_neighbours_pass(broker: 
     assert (await broker.stream_state(StreamName.DEAD)).messages == 1
     headers = await _last_dead_headers(broker)
     assert "Tlim-Reason: not a message" in headers
+    assert "Tlim-Cause: unreadable" in headers
     assert f"Tlim-Subject: {SUBJECT}" in headers
+    counted = {"consumer": STORE_INBOX.durable, "cause": DeadCause.UNREADABLE}
+    assert metrics.registry.get_sample_value("tlim_dead_letters_total", counted) == 1
 
     again = Recorder()
     resumed = BatchConsumer(broker, STORE_INBOX, again)

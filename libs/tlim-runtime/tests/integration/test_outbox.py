@@ -6,11 +6,16 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
+from tlim_runtime import pulse
+from tlim_runtime.background import stuck
 from tlim_runtime.broker import Broker, BrokerUnavailable, MessageTooLarge, Outgoing
 from tlim_runtime.database import Database
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outbox import BATCH_BYTES, Outbox, OutboxRelay
 from tlim_runtime.tables import new_metadata
 
@@ -209,4 +214,60 @@ async def test_an_event_that_is_not_published_can_be_withdrawn_and_a_published_o
     await eventually(lambda: is_well(relay), "what waited was published")
     assert await relay.flush(timeout_s=30)
     assert await published(restartable_broker) == [1, 3]
+    await relay.stop()
+
+
+class Clock:
+    """In place of the module `time` where the outbox's pulse reads it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_relay_whose_database_is_silent_hangs_and_one_that_waits_for_rows_does_not(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(pulse, "time", clock)
+    relay = OutboxRelay(database, broker, OUTBOX)
+    await relay.start()
+    assert await relay.flush()
+    clock.now += 2 * pulse.HUNG_S
+    assert stuck() == []  # it waits for rows
+    async with database.session() as session:
+        await OUTBOX.publish_alone(session)  # a relay that wants to publish gets no answer meanwhile
+        await add(database, 1)
+        assert not await relay.flush(0.01)
+        await _one_waits_for_a_lock(session)
+        clock.now += 2 * pulse.HUNG_S
+        assert stuck() == ["outbox relay: it hangs since 600 s"]
+    assert await relay.flush(30)
+    assert stuck() == []
+    await relay.stop()
+
+
+async def _one_waits_for_a_lock(session: AsyncSession) -> None:
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.01), reraise=True):
+        with attempt:
+            assert await session.scalar(waits)
+
+
+async def test_what_waits_in_the_outbox_is_a_metric(
+    database: Database, restartable_nats: Restartable, restartable_broker: Broker, eventually: Eventually
+) -> None:
+    metrics = Metrics()
+    await asyncio.to_thread(restartable_nats.kill)
+    await eventually(lambda: not restartable_broker.is_connected, "the loss was noticed")
+    await add(database, 1, 2, 3)
+    relay = OutboxRelay(database, restartable_broker, OUTBOX, metrics)
+    await relay.start()
+    value = metrics.registry.get_sample_value
+    await relay.count()
+    assert value("tlim_outbox_rows", {"state": "waiting"}) == 3
+    assert value("tlim_outbox_rows", {"state": "refused"}) == 0
+    assert (value("tlim_database_size_bytes") or 0) > 0
     await relay.stop()

@@ -21,8 +21,10 @@ from tlim_runtime.broker import Broker
 APP = """
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI
+from pydantic import Field
 from tlim_runtime.app import build_app
 from tlim_runtime.broker import Broker
 
@@ -32,7 +34,7 @@ router = APIRouter()
 
 
 @router.get("/hello/{name}")
-async def hello(name: str) -> str:
+async def hello(name: str) -> Annotated[str, Field(examples=["world"])]:
     return name
 
 

@@ -87,9 +87,16 @@ class StreamKeeper:
         self._stream.abort()
         return False
 
-    def went_up(self) -> None:
-        """Note that the stream can be used."""
-        self._up.set()
+    @property
+    def is_down(self) -> bool:
+        """Whether the last attempt or connection is over. What its stream still says means nothing."""
+        return self._down.is_set()
+
+    def went_up(self) -> bool:
+        """Note that the stream can be used. Return whether that is true: an attempt may have been given up just now."""
+        if not self.is_down:
+            self._up.set()
+        return not self.is_down
 
     async def up(self) -> None:
         """Wait until the stream can be used."""

@@ -1,0 +1,138 @@
+"""What the fields of HTTP requests and answers look like: one example for each name, for the OpenAPI documents.
+
+A field may have an example of its own where it is declared. Then that one counts.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from tlim_protocol.registry import REGISTRY, MsgType
+from tlim_protocol.subjects import subject_in
+
+_TIME = 1_533_804_920_060
+_DATE = "2018-08-09T08:55:20Z"
+_FILE = "5b1c3c5e0f4a4d0c9a51d3f7b8a0e6d2"
+_SESSION = "0b8f2e0c5f6e4b7f9f0d1a2b3c4d5e6f"
+_MESSAGE = "fd6c568e-19ca-4e4e-9709-24dec0bb2b8d"
+_TEXT: dict[str, JsonValue] = {**REGISTRY[MsgType.TEXT].example}
+
+EXAMPLES: Mapping[str, Sequence[JsonValue]] = {
+    "access_token": ["eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"],
+    "active": [True],
+    "actor": ["alice"],
+    "at": [_TIME],
+    "body": [_TEXT],
+    "cause": ["unstorable"],
+    "checks": [{"postgres": "ok", "nats": "ok"}],
+    "conversation": ["bob"],
+    "conversation_id": ["alice:bob"],
+    "delivered_at": [str(_TIME)],
+    "created": [1],
+    "delivered": [1],
+    "detail": ["what is wrong with it, in words", {}],
+    "encode": ["1"],
+    "etag": ["9e107d9d372bb6826bd81d3542a419d6"],
+    "event": ["connection to NATS lost"],
+    "expires_at": [_DATE],
+    "expires_in": [3600],
+    "field": ["user_id"],
+    "fileId": [_FILE],
+    "file_id": [_FILE],
+    "files": [12],
+    "from": ["alice"],
+    "headers": [{"Content-Length": "8388608"}],
+    "height": [1080],
+    "id": [4711],
+    "ignored_columns": ["department"],
+    "instance": ["message-store-7d9f-3a1b"],
+    "keys": [{"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": "0vx7agoebGcQSuuPiLJXZptN9n", "e": "AQAB"}],
+    "labels": [{"stage": "store"}],
+    "level": ["warning"],
+    "media_type": ["image/png"],
+    "members": [1],
+    "method": ["PUT"],
+    "msg_id": [_MESSAGE],
+    "msg_time": [str(_TIME)],
+    "msg_type": [MsgType.TEXT.value],
+    "name": ["Bob"],
+    "next": [1_204],
+    "number": [1],
+    "owner": ["alice"],
+    "part_count": [3],
+    "part_size": [8_388_608],
+    "password": ["correct horse battery staple"],
+    "quota_bytes": [10_737_418_240],
+    "read": [1],
+    "read_at": [str(_TIME)],
+    "read_seq": [1_203],
+    "reason": ["PostgreSQL refuses it"],
+    "request_id": ["5f2d7c1e9b8a4c3d8e7f6a5b4c3d2e1f"],
+    "received": [1],
+    "reserved_bytes": [0],
+    "result_detail": ["error-016"],
+    "row": [2],
+    "sender": ["alice"],
+    "seq": [1_204],
+    "service": ["message-store"],
+    "session_create_time": [str(_TIME)],
+    "session_delete_time": [str(_TIME)],
+    "session_id": [_SESSION],
+    "session_modify_time": [str(_TIME)],
+    "session_name": ["Project Falcon"],
+    "session_type": [1, "1"],
+    "session_user": ["alice"],
+    "sha256": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    "size": [20_971_520],
+    "started_at": [_TIME],
+    "step": ["committed"],
+    "stored_at": [str(_TIME), _TIME, _DATE],
+    "stored_bytes": [104_857_600],
+    "subject": [subject_in(MsgType.TEXT, "alice:bob")],
+    "subscribers": ['[{"user_id":"bob"}]'],
+    "sync_from": [1_204],
+    "target": [_SESSION],
+    "to": ["bob"],
+    "unread": [3],
+    "upload_id": [_FILE],
+    "url": ["https://s3.example.com/tlim-files/5b1c3c5e?X-Amz-Expires=60&X-Amz-Signature=1b2c3d"],
+    "user_id": ["bob"],
+    "username": ["alice"],
+    "value": [0.0],
+    "version": [1, "1.9"],
+    "width": [1920],
+}
+"""By name; several if the same name has several types, the first that fits counts."""
+
+IN: Mapping[str, JsonValue] = {
+    "ConversationItem.session_id": None,
+    "ConversationItem.session_name": None,
+    "DeadLetter.size": 512,
+    "FileRead.name": "plan.png",
+    "FileRead.scan": "clean",
+    "Hit.session_id": None,
+    "InstanceReport.version": "0.1.0",
+    "InvalidRow.code": "error-016",
+    "LogItem.session_id": None,
+    "MessageDetails.session_id": None,
+    "PartRead.size": 8_388_608,
+    "PartUrlRead.number": 2,
+    "PartUrlRead.size": 8_388_608,
+    "PartUrls.next": None,
+    "Sample.name": "tlim_message_stage_duration_seconds_count",
+    "SessionAdded.subscribers": [{"user_id": "alice"}, {"user_id": "bob"}],
+    "SessionAdded.unknown_subscribers": [{"user_id": "nobody"}],
+    "SessionCreate.subscribers": ["bob"],
+    "SessionModified.unknown_subscribers": [{"user_id": "nobody"}],
+    "SessionRead.subscribers": ["alice", "bob"],
+    "SessionUpdate.add": ["carol"],
+    "SessionUpdate.remove": ["bob"],
+    "SystemMessage.from": "system",
+    "SystemMessage.session_id": None,
+    "UploadCreate.name": "plan.png",
+    "UploadRead.name": "plan.png",
+    "UploadRead.single": None,
+    "UploadSummary.name": "plan.png",
+    "WayStep.detail": "",
+}
+"""By schema and name, where the name alone would say something else."""
