@@ -67,7 +67,8 @@ async def test_who_asks_for_many_leaves_a_worker_to_others() -> None:
     await asyncio.gather(*flood, return_exceptions=True)
 
 
-async def test_more_files_than_workers_wait_for_their_turn() -> None:
+async def test_more_files_than_workers_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector, "_MAX_WAIT_SECONDS", 600)  # a worker's start takes seconds on a busy machine
     alone, recording = Inspector(1), b"#!AMR\n" + 50 * (b"\x3c" + bytes(31))
     found = await asyncio.gather(*(alone.inspect(Kind.AUDIO, fed(recording)) for _ in range(3)))
     assert found == 3 * [Inspected(Facts(duration_ms=1000))]

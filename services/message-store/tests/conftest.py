@@ -12,6 +12,7 @@ from message_store.values import (
     AnsweredSession,
     ArrivedMessage,
     FileFacts,
+    Item,
     LogRow,
     PendingRead,
     Place,
@@ -217,9 +218,16 @@ class FakeCounters:
     def __init__(self) -> None:
         self.total = 0
         self.codes: list[ErrorCode] = []
+        self.times: list[tuple[int, int, int]] = []
 
-    def stored(self, count: int) -> None:
-        self.total += count
+    def stored(self, types: Mapping[str, int]) -> None:
+        self.total += sum(types.values())
+
+    def committed(self) -> None:
+        """Nothing is counted then."""
+
+    def recorded(self, items: Sequence[Item], committed: int, published: int) -> None:
+        self.times.append((len(items), committed, published))
 
     def rejected(self, code: ErrorCode) -> None:
         self.codes.append(code)

@@ -85,7 +85,7 @@ def seen(bench: Any) -> Any:
 
 
 @given(steps=histories(), size=st.integers(1, 5))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_batches_of_any_size_come_to_the_same(new_bench: Any, item_of: Any, steps: Any, size: int) -> None:
     items = [item_of(*step) for step in steps]
     outcomes = []

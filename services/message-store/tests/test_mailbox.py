@@ -21,7 +21,7 @@ from message_store.mailbox.service import (
     take_notes,
 )
 from message_store.models import Message
-from tlim_protocol.events import LiveAnswer, LivePerson, MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion
+from tlim_protocol.mailboxes import LiveAnswer, LivePerson, MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion
 from tlim_protocol.registry import REGISTRY, MsgType
 
 
@@ -164,6 +164,10 @@ class FakeTables:
         self.done.append(("term", shard))
         return 5
 
+    async def take(self, shard: int, number: int) -> bool:
+        self.done.append(("take", shard, number))
+        return number > 6
+
     async def settle(self, shard: int, seq: int, at: int) -> None:
         self.done.append(("settle", shard, seq, at))
 
@@ -198,6 +202,12 @@ async def test_a_request_of_another_term_does_nothing_and_says_so(term: int) -> 
     tables = FakeTables()
     answer = await take_notes(tables, request_of("ann", term=term, settled_seq=7, settled_at=8), 9)
     assert (answer.is_outdated, tables.done) == (True, [("term", 3)])
+
+
+async def test_a_request_after_a_newer_one_does_nothing_and_is_no_sign_of_another_bridge() -> None:
+    tables = FakeTables()
+    answer = await take_notes(tables, request_of("ann", number=6, settled_seq=7, settled_at=8), 9)
+    assert (answer.is_outdated, tables.done) == (False, [("term", 3), ("take", 3, 6)])
 
 
 async def test_half_of_a_page_ends_where_its_last_event_is() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_store.service import flaw_of
+from structlog.testing import capture_logs
 from tlim_protocol.envelope import read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.lenient import write_json
@@ -92,8 +93,10 @@ async def test_what_the_database_refuses_is_reported_and_published_nowhere(bench
 async def test_a_message_on_which_the_rules_fail_stops_no_other(bench: Any, accepted: Any) -> None:
     await bench.record(accepted("m1"))
     bench.archive.rows[0] = bench.archive.rows[0]._replace(body='["no end')
-    reasons = await bench.record(accepted("m2"), accepted("m1"), accepted("m3"))
+    with capture_logs() as lines:
+        reasons = await bench.record(accepted("m2"), accepted("m1"), accepted("m3"))
     assert (reasons[0], reasons[2]) == (None, None)
+    assert [line["msg_ids"] for line in lines] == [["m2", "m1", "m3"], ["m1", "m3"], ["m1"]]
     assert reasons[1].startswith("the rules fail on it")
     assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m2", "m3"]
 
@@ -139,7 +142,7 @@ def test_what_no_bridge_accepts_has_a_flaw(accepted: Any, changes: dict[str, Any
     session_id=st.none() | st.text(min_size=1, max_size=12),
     more=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5)),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_the_bridge_accepts_has_no_flaw(
     accepted: Any, msg_type: MsgType, fields: dict[str, Any], session_id: str | None, more: dict[str, Any]
 ) -> None:
@@ -151,3 +154,8 @@ def test_what_the_bridge_accepts_has_no_flaw(
     except TlimError:
         return
     assert flaw_of(accepted().model_copy(update={"envelope": envelope})) is None
+
+
+async def test_the_times_of_a_batch_are_told_after_it_is_published(bench: Any, accepted: Any) -> None:
+    await bench.record(accepted("m1"), accepted("m2"))
+    assert bench.counters.times == [(2, bench.now, bench.now)]

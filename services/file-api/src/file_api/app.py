@@ -12,6 +12,7 @@ from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
+from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
 
 from file_api import endpoints, legacy_endpoints
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the application; nothing is opened before its lifespan starts."""
     return build_app(
         title="tlim file-api",
-        version="1",
+        version="0.1.0",
         settings=settings,
         lifespan=lifespan,
         routers=[legacy_endpoints.router, direct_endpoints.router, media_endpoints.router, endpoints.router],
@@ -61,7 +62,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
         )
         stack.push_async_callback(broker.close)
-        relay = OutboxRelay(database, broker, OUTBOX)
+        relay = OutboxRelay(database, broker, OUTBOX, app.state.metrics)
         await relay.start()
         stack.push_async_callback(relay.stop)
 
@@ -77,6 +78,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("outbox", relay.ping)
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(reporting(app, broker, settings.service))
         yield
 
 

@@ -1,5 +1,6 @@
 """The metrics of file-api."""
 
+from tlim_runtime.measures import DatabaseMetrics, OutboxMetrics
 from tlim_runtime.metrics import Metrics
 
 from file_api.files import Scan
@@ -19,3 +20,10 @@ class FileMetrics:
     def not_scanned(self) -> None:
         """Note a scan that failed. When only this counter rises, files stay in quarantine."""
         self._failures.inc()
+
+
+def declare(metrics: Metrics) -> None:
+    """Register all metrics of this service; for the page of all metrics."""
+    FileMetrics(metrics)
+    OutboxMetrics(metrics)
+    DatabaseMetrics(metrics)

@@ -99,6 +99,19 @@ class FileRow(FileTable, table=True):
     sent_at: datetime | None = Field(default=None, sa_type=_TIME)  # when message-store first asked for it
 
 
+class RemovedFileRow(FileTable, table=True):
+    """A file that was sent and then removed on purpose: a message may still carry its id.
+
+    Without the row nobody could tell such a file from a lost one. A file that was never sent leaves none. Retention
+    removes the row when no message that is kept carries the file.
+    """
+
+    __tablename__ = "removed_files"
+
+    file_id: str = Field(primary_key=True, sa_type=_ID)
+    removed_at: datetime = Field(sa_type=_TIME)
+
+
 class DiscardedRow(FileTable, table=True):
     """An object that belongs to nobody and is to be removed from S3, at `not_before` or later.
 

@@ -165,12 +165,13 @@ class FileService:
 
         Raises TlimError FILE_UNKNOWN when the owner has no such file; Unavailable.
         """
+        now = _now()
         async with self._transaction() as tables:
-            blob_id = await tables.files.remove(file_id, owner_id) if is_file_id(file_id) else None
+            blob_id = await tables.files.remove(file_id, owner_id, now) if is_file_id(file_id) else None
             if blob_id is None:
                 raise TlimError(ErrorCode.FILE_UNKNOWN, "you have no such file", field="file_id")
             keys = await tables.blobs.drop_unused(blob_id)
-            await tables.discarded.add(keys, _now())
+            await tables.discarded.add(keys, now)
         logger.info("a file was deleted by its owner", file_id=file_id, owner_id=owner_id)
         for key in keys:
             await self._disposal.remove(key)

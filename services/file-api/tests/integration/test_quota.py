@@ -9,6 +9,8 @@ import pytest
 from file_api.errors import QuotaExceeded
 from file_api.repository.direct import DirectRepository
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import FileQuestion, FilesQuestion
+from tlim_protocol.subjects import Rpc
 from tlim_runtime.outages import DatabaseUnavailable
 
 QUOTA = 100_000
@@ -133,6 +135,16 @@ async def test_a_deleted_file_is_gone_for_everybody_and_makes_room(world: Any) -
         assert (await bob.get(f"/v1/files/{file_id}")).status_code == 404
         await world.nothing_left()
         assert (await alice.post("/v1/files", content=bytes(QUOTA))).is_success
+
+
+async def test_a_deleted_file_leaves_a_note_if_a_message_may_carry_it(world: Any) -> None:
+    async with world.client("alice") as alice:
+        sent, unsent = [(await alice.post("/v1/files", content=one)).json()["file_id"] for one in (b"sent", b"unsent")]
+        question = FilesQuestion(asks=[FileQuestion(file_id=sent, user_id="alice")])
+        await world.tests.request(Rpc.FILE_CHECK, question.to_bytes())
+        for file_id in (sent, unsent):
+            await alice.delete(f"/v1/files/{file_id}")
+    assert [row["file_id"] for row in await world.rows("SELECT file_id FROM removed_files")] == [sent]
 
 
 async def test_bytes_stay_as_long_as_somebody_has_them(world: Any) -> None:

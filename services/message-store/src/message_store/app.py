@@ -18,7 +18,9 @@ from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.reports import reporting
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
@@ -28,6 +30,9 @@ from message_store.leadership import Leadership, Role
 from message_store.locks import Connection
 from message_store.mailbox.subscribers import MISSED_AT_ONCE, live_responder, missed_responder, note_responder
 from message_store.metrics import StoreMetrics
+from message_store.operate import endpoints as operations
+from message_store.operate.census import counting
+from message_store.operate.watch import Watch
 from message_store.publication import Publication
 from message_store.reading.endpoints import router
 from message_store.search.endpoints import router as search_router
@@ -41,8 +46,9 @@ logger = get_logger(__name__)
 NOTE_EVERY_S = 1.0
 """How often the leader saves what is published, even when idle. This also tests its connection."""
 
-OWN_POOL = QUESTIONS_POOL + MISSED_AT_ONCE + 2
-"""Connections that HTTP readers never use: those for NATS questions, and two for partitions and the search index."""
+OWN_POOL = QUESTIONS_POOL + MISSED_AT_ONCE + 4
+"""Connections that HTTP readers never use: those for NATS questions, and four for partitions, the search index and
+what operators see."""
 
 CATCH_UP_EVERY_S = 2.0
 """How often we look for a missing change of a session and ask for it. A change that is only late arrives within
@@ -51,7 +57,13 @@ milliseconds."""
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application; opens nothing."""
-    return build_app("message-store", version("message-store"), settings, lifespan, [router, search_router])
+    return build_app(
+        "message-store",
+        version("message-store"),
+        settings,
+        lifespan,
+        [router, search_router, operations.router, operations.page],
+    )
 
 
 @asynccontextmanager
@@ -72,11 +84,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await broker.respond(Rpc.MAILBOX_NOTE, note_responder(own), settings.service)
         await broker.respond(Rpc.MAILBOX_LIVE, live_responder(own, broker), settings.service)
         await broker.respond(Rpc.MAILBOX_MISSED, missed_responder(own, broker), settings.service)
-        duty = Duty(settings, broker, own, StoreMetrics(app.state.metrics))
+        duty = Duty(settings, broker, own, app.state.metrics)
         leadership = duty.leadership()
         election = Background("leadership", leadership.run)
         await stack.enter_async_context(running(election))
         await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(reporting(app, broker, settings.service))
+        app.state.watch = Watch(broker, own)
         app.state.database, app.state.leadership = database, leadership
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
@@ -89,11 +103,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 class Duty:
     """What the leader does: consume, store, publish, on the connection that holds the lock."""
 
-    def __init__(self, settings: Settings, broker: Broker, database: Database, metrics: StoreMetrics) -> None:
+    def __init__(self, settings: Settings, broker: Broker, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._broker = broker
         self._database = database
-        self._metrics = metrics
+        self._all_metrics = metrics
+        self._metrics = StoreMetrics(metrics)
         self._pings: Sequence[Ping] = ()
 
     def leadership(self) -> Leadership:
@@ -111,8 +126,12 @@ class Duty:
     async def lead(self, connection: Connection) -> AsyncIterator[None]:
         """Store, and look after what has been stored, while entered."""
         span = self._settings.partition_span
-        async with upkeep(self._database, self._metrics, span) as kept, self._storing(connection) as stored:
-            self._pings = (*kept, *stored)
+        async with (
+            upkeep(self._database, self._metrics, span) as kept,
+            counting(self._database, self._broker, self._metrics) as counted,
+            self._storing(connection) as stored,
+        ):
+            self._pings = (*kept, *counted, *stored)
             try:
                 yield
             finally:
@@ -141,7 +160,12 @@ class Duty:
             await catch_up.run()
 
         consumer = BatchConsumer(
-            self._broker, STORE_INBOX, inbox.handle, batch=self._settings.batch_size, prepare=prepare
+            self._broker,
+            STORE_INBOX,
+            inbox.handle,
+            batch=self._settings.batch_size,
+            prepare=prepare,
+            metrics=self._all_metrics,
         )
         self._broker.on_disconnect(publication.doubt)
         await consumer.start()

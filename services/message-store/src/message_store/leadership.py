@@ -12,6 +12,7 @@ import asyncpg
 from tlim_runtime.database import driver_url
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
+from tlim_runtime.pulse import waiting
 
 from message_store.locks import Connection, try_to_lead
 
@@ -63,7 +64,8 @@ class Leadership:
                 logger.exception("no leadership")  # a mistake of ours must not end the election for good
             finally:
                 self._become(Role.DISCONNECTED)
-            await asyncio.sleep(self._poll)
+            with waiting():
+                await asyncio.sleep(self._poll)
 
     async def ping(self) -> None:
         """Raise DatabaseUnavailable unless this instance leads or stands by."""
@@ -78,12 +80,14 @@ class Leadership:
             # We poll, because a statement that waits for the lock would hold a snapshot, and so hold back vacuum.
             while not await try_to_lead(connection):
                 self._become(Role.STANDBY)
-                await asyncio.sleep(self._poll)
+                with waiting():
+                    await asyncio.sleep(self._poll)
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
             async with self._lead(connection):
                 self._become(Role.LEADER)
-                await lost.wait()
+                with waiting():
+                    await lost.wait()
         finally:
             await _close(connection)
 

@@ -1,7 +1,15 @@
 """What message-store counts."""
 
+from collections.abc import Mapping, Sequence
+
 from tlim_protocol.errors import ErrorCode
+from tlim_runtime.measures import ConsumerMetrics, DatabaseMetrics, StageTimes
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.tracing import Stage
+from tlim_runtime.trail import Passed
+
+from message_store.traces import BatchTraces
+from message_store.values import ArrivedMessage, Item
 
 _BATCH_SIZES = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0)
 
@@ -10,11 +18,14 @@ class StoreMetrics:
     """The counters of one process, registered with its application's metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._stored = metrics.counter("tlim_message_store_stored_total", "Messages stored, resends not counted")
-        self._rejected = metrics.counter("tlim_message_store_rejected_total", "Messages refused, by code", ("code",))
-        self._dead = metrics.counter(
-            "tlim_message_store_dead_lettered_total", "Payloads that could not be stored at all"
+        self._trail = metrics.trail
+        self.traces = BatchTraces(metrics.tracing)
+        self._times = StageTimes(metrics, Stage.STORE, Stage.PUBLISH)
+        self._size = DatabaseMetrics(metrics)
+        self._stored = metrics.counter(
+            "tlim_message_store_stored_total", "Messages stored, by type; resends not counted", ("msg_type",)
         )
+        self._rejected = metrics.counter("tlim_message_store_rejected_total", "Messages refused, by code", ("code",))
         self._batches = metrics.histogram(
             "tlim_message_store_batch_messages", "Messages per batch", buckets=_BATCH_SIZES
         )
@@ -27,15 +38,47 @@ class StoreMetrics:
         self._leading = metrics.gauge(
             "tlim_message_store_leading", "1 while this instance stores, 0 while it stands by"
         )
+        self._mailboxes = metrics.gauge(
+            "tlim_message_store_mailbox_rows", "People whose mailbox is known; an estimate when there are many"
+        )
+        self._drift = metrics.gauge(
+            "tlim_unread_drift",
+            "Unread messages by which the list of conversations differs from a plain count, in a sample; must be 0",
+        )
+        self._streams = {
+            what: metrics.gauge(f"tlim_stream_{what}", documentation, ("stream",))
+            for what, documentation in (
+                ("messages", "Messages in a stream of JetStream"),
+                ("bytes", "Bytes in a stream of JetStream"),
+                ("limit_bytes", "Bytes that a stream of JetStream may have"),
+            )
+        }
 
-    def batch(self, size: int, dead: int) -> None:
-        """Note a finished batch: its size, and how many of it were dead-lettered."""
+    def batch(self, size: int) -> None:
+        """Note a finished batch."""
         self._batches.observe(size)
-        self._dead.inc(dead)
 
-    def stored(self, count: int) -> None:
-        """Note newly stored messages."""
-        self._stored.inc(count)
+    def committed(self) -> None:
+        """Note that the batch in hand is committed now."""
+        self.traces.committed()
+
+    def recorded(self, items: Sequence[Item], committed: int, published: int) -> None:
+        """Note the times of a batch, in epoch milliseconds."""
+        messages = [item for item in items if isinstance(item, ArrivedMessage)]
+        if not messages:
+            return
+        self._times.passed(Stage.STORE, (committed - min(message.arrived_at for message in messages)) / 1000)
+        self._times.passed(Stage.PUBLISH, (published - committed) / 1000)
+        msg_ids = [message.envelope.msg_id for message in messages]
+        self._trail.note(Passed.READ, msg_ids, [message.received_at for message in messages])
+        self._trail.note(Passed.FETCHED, msg_ids, [message.arrived_at for message in messages])
+        self._trail.note(Passed.COMMITTED, msg_ids, committed)
+        self._trail.note(Passed.PUBLISHED, msg_ids, published)
+
+    def stored(self, types: Mapping[str, int]) -> None:
+        """Note newly stored messages: how many of each type."""
+        for msg_type, count in types.items():
+            self._stored.labels(msg_type).inc(count)
 
     def rejected(self, code: ErrorCode) -> None:
         """Note a refused message."""
@@ -52,3 +95,28 @@ class StoreMetrics:
     def leading(self, leads: bool) -> None:
         """Note whether this instance is the leader."""
         self._leading.set(leads)
+
+    def stream(self, name: str, messages: int, size: int, limit: int) -> None:
+        """Note how full a stream is; sizes in bytes."""
+        for what, value in (("messages", messages), ("bytes", size), ("limit_bytes", limit)):
+            self._streams[what].labels(name).set(value)
+
+    def resigned(self) -> None:
+        """Forget the streams: another instance counts them now."""
+        for gauge in self._streams.values():
+            gauge.clear()
+
+    def kept(self, size: int, mailboxes: int) -> None:
+        """Note the size of the database in bytes, and how many mailboxes there are."""
+        self._size.note(size)
+        self._mailboxes.set(mailboxes)
+
+    def drift(self, messages: int) -> None:
+        """Note by how much two ways to count unread messages differ."""
+        self._drift.set(messages)
+
+
+def declare(metrics: Metrics) -> None:
+    """Register all metrics of this service; for the page of all metrics."""
+    StoreMetrics(metrics)
+    ConsumerMetrics(metrics, "")

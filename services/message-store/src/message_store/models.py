@@ -249,15 +249,16 @@ class Mailbox(StoreTable, table=True):
 class DeliveryShard(StoreTable, table=True):
     """What is known of the deliveries to the people of a shard (delivery_shard of the protocol library).
 
-    `term`: rises with every bridge that takes the shard over; notes of earlier terms change nothing. Everything up to
-    `settled_seq` had been handed to the XMPP server at `settled_at`. That is so long ago that a connection which was
-    broken then has been noticed.
+    `term`: rises with every bridge that takes the shard over; notes of earlier terms change nothing. `noted`: the
+    number of the newest request of notes in this term. Everything up to `settled_seq` had been handed to the XMPP
+    server at `settled_at`. That is so long ago that a connection which was broken then has been noticed.
     """
 
     __tablename__ = "delivery_shards"
 
     shard: int = Field(sa_type=SmallInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
     term: int = Field(sa_type=BigInteger)
+    noted: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     settled_seq: int = Field(sa_type=BigInteger)
     settled_at: int = Field(sa_type=BigInteger)
 

@@ -1,6 +1,6 @@
 """How an event goes to TLIM_OUT: in pieces, one for each delivery shard with people that it concerns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
 from tlim_protocol.identity import delivery_shard
@@ -8,12 +8,13 @@ from tlim_protocol.lenient import as_it_is, write_json
 from tlim_protocol.registry import REGISTRY
 from tlim_protocol.subjects import out_message_id, piece_message_id, subject_of_shard, subject_out
 from tlim_runtime.broker import Outgoing
+from tlim_runtime.tracing import NO_HEADERS, Headers
 
 HEADERS = 8 * 1024
 """Bytes kept free for the headers, because NATS counts them in the payload limit. The message id in them has two ids of
 64 letters, each up to 12 bytes long."""
 
-_NOT_FOR_THE_SENDER = {"reply_to": None, "stanza_id": None, "received_at": None, "tells_sender": False, "via": None}
+_NOT_FOR_THE_SENDER = {"reply_to": None, "stanza_id": None, "tells_sender": False, "via": None}
 
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -21,12 +22,14 @@ MAX_BYTES = 32 * 1024 * 1024
 shards; the names of 10,000 receivers come with each message to a large group."""
 
 
-def written_out(events: Iterable[OutEvent], max_payload: int) -> Iterator[list[Outgoing]]:
+def written_out(
+    events: Iterable[OutEvent], max_payload: int, headers_of: Callable[[OutEvent], Headers]
+) -> Iterator[list[Outgoing]]:
     """Yield the events as they go to TLIM_OUT, in order, in portions that are written when they are asked for."""
     portion: list[Outgoing] = []
     size = 0
     for event in events:
-        pieces = outgoing(event, max_payload)
+        pieces = outgoing(event, max_payload, headers_of(event))
         portion += pieces
         size += sum(len(piece.payload) for piece in pieces)
         if size >= MAX_BYTES:
@@ -36,21 +39,21 @@ def written_out(events: Iterable[OutEvent], max_payload: int) -> Iterator[list[O
         yield portion
 
 
-def outgoing(event: OutEvent, max_payload: int) -> list[Outgoing]:
+def outgoing(event: OutEvent, max_payload: int, headers: Headers = NO_HEADERS) -> list[Outgoing]:
     """Return an event as it goes to TLIM_OUT: its pieces (StoredMessage), of which the sender's is the first.
 
     The body is written once for all pieces. 10,000 receivers with long names and a body of 6 MB are together more than
     NATS takes, so the receivers of a shard may need several pieces.
     """
     if isinstance(event, RejectedMessage):
-        return [Outgoing(subject_out(event.msg_type, event.sender), event.to_bytes(), out_message_id(event))]
+        return [Outgoing(subject_out(event.msg_type, event.sender), event.to_bytes(), out_message_id(event), headers)]
     msg_type, sender = event.envelope.msg_type, event.envelope.msg_from
     if not event.recipients:
-        return [Outgoing(subject_out(msg_type, sender), event.to_bytes(), out_message_id(event))]
+        return [Outgoing(subject_out(msg_type, sender), event.to_bytes(), out_message_id(event), headers)]
     whole_id, shards = out_message_id(event), _by_shard(event)
     writer, last = _Writer(event, max_payload - HEADERS), [*shards][-1]
     return [
-        Outgoing(subject_of_shard(msg_type, shard), payload, piece_message_id(whole_id, shard, part))
+        Outgoing(subject_of_shard(msg_type, shard), payload, piece_message_id(whole_id, shard, part), headers)
         for place, (shard, people) in enumerate(shards.items())
         for payload, part in writer.pieces(people, is_first=place == 0, is_last=shard == last)
     ]

@@ -105,8 +105,13 @@ class Publication:
 
     @property
     def seq(self) -> int:
-        """Up to here everything is published, as far as JetStream has kept it."""
-        return self._seq or 0
+        """Up to here everything is published, as far as JetStream has kept it.
+
+        Raises BrokerUnavailable before the first `restore`: whoever saved 0 then would have the whole log sent again.
+        """
+        if self._seq is None:
+            raise BrokerUnavailable("table and stream have not been compared yet")
+        return self._seq
 
     def doubt(self) -> None:
         """Publish nothing new before `restore`: the stream may have lost its last seconds, or may lack rows."""
@@ -161,7 +166,7 @@ class Publication:
 
     async def _send(self, events: Sequence[OutEvent]) -> None:
         self._require_certainty()
-        for portion in written_out(events, self._broker.max_payload):
+        for portion in written_out(events, self._broker.max_payload, self._metrics.traces.headers_of):
             await self._broker.publish_batch(portion)
         self._require_certainty()
 
@@ -171,7 +176,8 @@ class Publication:
 
     async def _catch_up(self) -> None:
         while rows := await self._archive.messages_after(self.seq, PAGE):
-            logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows))
+            msg_ids = [found.row.msg_id for found in rows]
+            logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows), msg_ids=msg_ids)
             deliveries = map(delivery_of, rows)
             await self._send([delivery for delivery in deliveries if delivery is not None])
             self._seq = rows[-1].row.seq

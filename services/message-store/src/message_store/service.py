@@ -1,6 +1,7 @@
 """The story of a batch: check what can be stored at all, look up, decide, write, commit, publish."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,7 +11,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.registry import REGISTRY
-from tlim_runtime.logging import get_logger
+from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 
 from message_store import survey
 from message_store.catch_up import Progress
@@ -18,7 +19,7 @@ from message_store.errors import ItemRefused
 from message_store.plan import Plan
 from message_store.portions import portions
 from message_store.rosters import RosterCache
-from message_store.values import Item, Known, Writes
+from message_store.values import ArrivedMessage, Item, Known, Writes
 
 logger = get_logger(__name__)
 
@@ -53,8 +54,14 @@ class LogTables(survey.SurveyedTables, Protocol):
 class Counters(Protocol):
     """What is counted (metrics.StoreMetrics)."""
 
-    def stored(self, count: int) -> None:
-        """Note newly stored messages."""
+    def stored(self, types: Mapping[str, int], /) -> None:
+        """Note newly stored messages: how many of each type."""
+
+    def committed(self) -> None:
+        """Note that the batch in hand is committed now."""
+
+    def recorded(self, items: Sequence[Item], committed: int, published: int, /) -> None:
+        """Note when a batch was committed, and published: epoch milliseconds."""
 
     def rejected(self, code: ErrorCode) -> None:
         """Note a refused message."""
@@ -118,7 +125,7 @@ class Outcome:
 
     newest: int
     events: list[OutEvent] = field(default_factory=list)
-    stored: int = 0
+    stored: Counter[str] = field(default_factory=Counter)  # by type
     reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
 
 
@@ -157,7 +164,10 @@ class Recorder:
             outcome = Outcome(self._publication.seq)
             for portion in portions(items, _named_by, MAX_NAMED):
                 await self._store(portion, outcome)
+            committed = self._now()
+            self._counters.committed()
             await self._publication.publish(outcome.events, outcome.newest)
+        self._counters.recorded(items, committed, self._now())
         self._count(outcome)
         return outcome.reasons
 
@@ -191,7 +201,7 @@ class Recorder:
             return
         outcome.newest = plan.newest
         outcome.events += plan.events
-        outcome.stored += len(plan.writes.rows)
+        outcome.stored.update(row.msg_type for row in plan.writes.rows)
         outcome.reasons += [None] * len(items)
 
     async def _commit(self, items: Sequence[Item], newest: int) -> Plan:
@@ -226,7 +236,8 @@ class Recorder:
         try:
             plan.run(items)
         except Exception as error:  # a mistake of ours: the same batch would fail for ever, and all others behind it
-            logger.exception("the rules fail on a batch", items=len(items))
+            msg_ids = [item.envelope.msg_id for item in items if isinstance(item, ArrivedMessage)]
+            logger.exception("the rules fail on a batch", items=len(items), msg_ids=msg_ids[:NAMED_IN_LOG])
             raise ItemRefused(f"the rules fail on it: {type(error).__name__}") from error
         return plan
 

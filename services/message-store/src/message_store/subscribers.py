@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pydantic import ValidationError
+from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.events import AcceptedMessage, FileQuestion, SeqsAnswer, SeqsQuestion, SessionEvent
 from tlim_protocol.registry import SESSION_TYPES
 from tlim_protocol.subjects import type_in
@@ -31,9 +32,11 @@ class StoreInbox:
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         """Return Done or Poison for each message; if the recorder raises, the batch comes again."""
         read = [read_item(item) for item in batch]
-        reasons = iter(await self._recorder.record([one for one in read if not isinstance(one, Poison)]))
+        items = [one for one in read if not isinstance(one, Poison)]
+        with self._metrics.traces.of(batch, read):
+            reasons = iter(await self._recorder.record(items))
         verdicts = [one if isinstance(one, Poison) else _verdict(next(reasons)) for one in read]
-        self._metrics.batch(len(batch), sum(isinstance(verdict, Poison) for verdict in verdicts))
+        self._metrics.batch(len(batch))
         return verdicts
 
 
@@ -51,7 +54,9 @@ def read_session_event(data: bytes) -> SessionEvent | Poison:
         event = SessionEvent.from_bytes(data)
     except ValidationError as error:
         return Poison(f"not a session event: {_first(error)}")
-    return event if event.msg_type in SESSION_TYPES else Poison(f"{event.msg_type} is no session event")
+    return (
+        event if event.msg_type in SESSION_TYPES else Poison(f"{event.msg_type} is no session event", DeadCause.INVALID)
+    )
 
 
 def _first(error: ValidationError) -> str:
@@ -62,17 +67,17 @@ def _first(error: ValidationError) -> str:
 def read_accepted(data: bytes) -> AcceptedMessage | Poison:
     """Return the message in a payload, or Poison with the reason why there is none."""
     if len(data) > MAX_PAYLOAD:
-        return Poison(f"larger than {MAX_PAYLOAD} bytes")
+        return Poison(f"larger than {MAX_PAYLOAD} bytes", DeadCause.TOO_LARGE)
     try:
         message = AcceptedMessage.from_bytes(data)
     except ValidationError as error:
         return Poison(f"not an accepted message: {_first(error)}")
     flaw = flaw_of(message)
-    return message if flaw is None else Poison(flaw)
+    return message if flaw is None else Poison(flaw, DeadCause.INVALID)
 
 
 def _verdict(reason: str | None) -> Verdict:
-    return DONE if reason is None else Poison(reason)
+    return DONE if reason is None else Poison(reason, DeadCause.UNSTORABLE)
 
 
 def grants_responder(database: Database) -> Responder:

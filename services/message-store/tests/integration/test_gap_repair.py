@@ -1,7 +1,7 @@
 """Table and stream after every kind of crash between them: nothing is lost, order stays, no replay of history."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from message_store import service
 from message_store.archive_repository import Archive
 from message_store.directory import ServiceDirectory
+from message_store.gathering import Gathering
 from message_store.metrics import StoreMetrics
 from message_store.plan import Plan
 from message_store.publication import LOSS_WINDOW_MS, Publication
@@ -254,6 +255,28 @@ async def test_nothing_new_is_published_between_a_broken_connection_and_the_repa
         assert publication.seq == 1
         await publication.publish([], 2)
     assert delivered(await world.out()) == ["m1"]
+
+
+async def test_a_leader_that_gathers_receipts_before_it_has_compared_does_not_forget_what_is_published(
+    world: Any, accepted: Any, session_event: Any
+) -> None:
+    readers = [f"reader{number:03}" for number in range(300)]
+    async with world.running():
+        await world.announce(session_event("s1", 1, "alice", *readers))
+        body = [{"session_id": "s1", "text": "hi"}]
+        await world.send(accepted("m1", "alice", None, MsgType.GROUP_TEXT, body=body))
+        await world.settled(2)
+    before = await world.out()
+    async with opened_archive(world) as archive:
+        publication = Publication(archive, await world.connect("message-store"), StoreMetrics(Metrics()))
+        gathering = Gathering(archive, publication, int)
+        await world.sql("INSERT INTO untold_reads SELECT seq, 'reader001' FROM messages WHERE msg_id = 'm1'")
+        with suppress(BrokerUnavailable):
+            await gathering.tell()
+        await world.forget_duplicates()
+        await gathering.tell()
+    told = (await world.out())[len(before) :]
+    assert [event.envelope.msg_type for event in told] == [MsgType.READ]
 
 
 class _FailsAt(Archive):

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from tlim_protocol.events import (
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import (
     LiveAnswer,
     LivePerson,
     LiveQuestion,
@@ -12,9 +14,7 @@ from tlim_protocol.events import (
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
-    StoredMessage,
 )
-from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.outages import BrokerUnavailable

@@ -319,7 +319,7 @@ CORPUS = st.lists(
 
 @pytest.mark.parametrize("bounds", [(30, 2_000), (0, 2_000), (0, 0)], ids=["few places", "rare", "common"])
 @settings(
-    max_examples=25, deadline=None,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(corpus=CORPUS, query=WORDS.filter(str.strip), me=PEOPLE, limit=st.integers(1, 4))

@@ -5,16 +5,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 from tlim_runtime.app import build_app
+from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
+from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
-from session_api.dependencies import revocations_of
+from session_api.dependencies import audit_service, revocations_of
 from session_api.errors import install_import_errors
+from session_api.metrics import SessionMetrics
 from session_api.models import OUTBOX
 from session_api.service import largest_event
 from session_api.settings import Settings
@@ -24,6 +27,9 @@ from session_api.xmpp_accounts import XmppAccounts
 OWN_POOL = QUESTIONS_POOL + 3
 """Connections of the service's own, besides those of requests over HTTP. Three are for the outbox relay, for the taking
 back of a revocation, and for the lock of an import, which holds its connection for minutes."""
+
+BACKUP_EVERY_S = 60.0
+"""How often the audit log is asked for the last backup."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -70,7 +76,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         stack.push_async_callback(broker.close)
         check_room(settings, broker.max_payload)
-        relay = OutboxRelay(own, broker, OUTBOX)
+        relay = OutboxRelay(own, broker, OUTBOX, app.state.metrics)
         await relay.start()
         stack.push_async_callback(relay.stop)
         await Subscribers(own).listen(broker)
@@ -84,6 +90,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
         app.state.health.add("outbox", relay.ping)
+        metrics = SessionMetrics(app.state.metrics)
+
+        async def look_for_backup() -> None:
+            async with own.session() as session:
+                metrics.last_backup(await audit_service(session).last_backup())
+
+        await stack.enter_async_context(running(Repeated("last backup", look_for_backup, BACKUP_EVERY_S)))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(reporting(app, broker, settings.service))
         yield

@@ -58,3 +58,8 @@ class AuditService:
     ) -> Sequence[AuditEntry]:
         """Return up to `limit` entries, newest first, older than the entry `before`, of one actor or action only."""
         return await self._entries.newest(before, limit, actor, action)
+
+    async def last_backup(self) -> int | None:
+        """Return when the last backup was complete, in epoch milliseconds; None: never."""
+        entries = await self._entries.newest(None, 1, None, AuditAction.BACKUP_MADE)
+        return entries[0].at if entries else None

@@ -25,9 +25,11 @@ class Settings(DatabaseSettings, ServiceSettings):
     LDAP or SQL, and imports with passwords are refused."""
 
     xmpp_domain: str = "im.itonglian.com"
-    # With the password: HTTP Basic, the full JID of an account that may only register.
+    """The domain of the accounts."""
     xmpp_admin_user: str | None = None
+    """The full JID of an account that may register others, unless there is a token."""
     xmpp_admin_password: SecretStr | None = None
+    """Its password."""
     xmpp_admin_token: SecretStr | None = None  # instead of both: api_secret of our ejabberd, or an OAuth token
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tlim_runtime.background import beside
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import beat
 
 _REPLY = re.compile(r"stream: (?:(?P<finding>.+) FOUND|OK)")
 
@@ -69,5 +70,6 @@ async def _send(writer: asyncio.StreamWriter, data: AsyncIterator[bytes], reply:
             return
         writer.write(struct.pack("!L", len(chunk)) + chunk)
         await writer.drain()
+        beat()
     writer.write(struct.pack("!L", 0))
     await writer.drain()

@@ -4,12 +4,12 @@ from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from file_api.files import Scan, StoredFile
-from file_api.models import BlobRow, FileRow
+from file_api.models import BlobRow, FileRow, RemovedFileRow
 from file_api.repository.blobs import as_blob
 
 
@@ -39,10 +39,20 @@ class FileRepository:
         found = (await self._session.execute(query.where(col(FileRow.file_id) == file_id))).first()
         return None if found is None else _stored(*found)
 
-    async def remove(self, file_id: str, owner_id: str) -> str | None:
-        """Remove a file of this owner; returns the id of its blob, None when the owner has no such file."""
+    async def remove(self, file_id: str, owner_id: str, now: datetime) -> str | None:
+        """Remove a file of this owner; returns the id of its blob, None when the owner has no such file.
+
+        A file that was sent leaves a note: messages still carry it.
+        """
         gone = sa.delete(FileRow).where(col(FileRow.file_id) == file_id, col(FileRow.owner_id) == owner_id)
-        return (await self._session.scalars(gone.returning(col(FileRow.blob_id)))).first()
+        found = await self._session.execute(gone.returning(col(FileRow.blob_id), col(FileRow.sent_at)))
+        row = found.first()
+        if row is None:
+            return None
+        if row.sent_at is not None:
+            note = insert(RemovedFileRow).values(file_id=file_id, removed_at=now)
+            await self._session.execute(note.on_conflict_do_nothing())
+        return str(row.blob_id)
 
     async def note_sent(self, file_ids: Collection[str], now: datetime) -> dict[str, str]:
         """Note that these files are being sent; return the owner of each. Unknown and infected ones are left out."""

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from tlim_protocol.events import LivePerson, MailboxNote
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import LivePerson, MailboxNote
 
 _TERM = text("SELECT term FROM delivery_shards WHERE shard = :shard FOR UPDATE")
 
-_BEGIN_TERM = text("UPDATE delivery_shards SET term = term + 1 WHERE shard = :shard RETURNING term")
+_BEGIN_TERM = text("UPDATE delivery_shards SET term = term + 1, noted = 0 WHERE shard = :shard RETURNING term")
+
+_TAKE = text("UPDATE delivery_shards SET noted = :number WHERE shard = :shard AND noted < :number RETURNING noted")
 
 _SETTLE = text("""
     UPDATE delivery_shards SET settled_seq = greatest(settled_seq, :seq), settled_at = greatest(settled_at, :at)
@@ -84,6 +86,10 @@ class Mailboxes:
     async def begin_term(self, shard: int) -> int:
         """Begin the next term of the shard, and return it."""
         return int((await self._session.execute(_BEGIN_TERM, {"shard": shard})).scalar_one())
+
+    async def take(self, shard: int, number: int) -> bool:
+        """Note that the request `number` of the term is applied. Return False if that or a newer one was before."""
+        return (await self._session.execute(_TAKE, {"shard": shard, "number": number})).first() is not None
 
     async def settle(self, shard: int, seq: int, at: int) -> None:
         """Note that the XMPP server had the shard's deliveries up to `seq` at `at`; only newer values count."""

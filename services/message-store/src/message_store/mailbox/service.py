@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from tlim_protocol.events import (
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.mailboxes import (
     LiveAnswer,
     LivePerson,
     LiveQuestion,
@@ -12,7 +13,6 @@ from tlim_protocol.events import (
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
-    StoredMessage,
 )
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
@@ -43,6 +43,7 @@ class NotedTables(Protocol):
     """Where notes are written (repository.Mailboxes)."""
 
     async def term(self, shard: int, /) -> int: ...
+    async def take(self, shard: int, number: int, /) -> bool: ...
     async def settle(self, shard: int, seq: int, at: int, /) -> None: ...
     async def lock(self, shard: int, user_ids: Sequence[str], /) -> None: ...
     async def note(self, shard: int, notes: Sequence[MailboxNote], now: int, /) -> None: ...
@@ -73,10 +74,15 @@ class Extent(NamedTuple):
 
 
 async def take_notes(tables: NotedTables, request: MailboxNotes, now: int) -> MailboxNoted:
-    """Apply the notes in their order, at the time `now` (epoch milliseconds), if they are of the shard's term."""
+    """Apply the notes in their order, at the time `now` (epoch milliseconds), if they are of the shard's term.
+
+    What a newer request has said already stays as it is.
+    """
     shard = request.shard
     if await tables.term(shard) != request.term:
         return MailboxNoted(is_outdated=True)
+    if request.number is not None and not await tables.take(shard, request.number):
+        return MailboxNoted()
     if request.settled_seq is not None and request.settled_at is not None:
         await tables.settle(shard, request.settled_seq, request.settled_at)
     if request.notes:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tlim_protocol.events import LiveAnswer, LiveQuestion, MailboxNotes, MissedAnswer, MissedQuestion
+from tlim_protocol.mailboxes import LiveAnswer, LiveQuestion, MailboxNotes, MissedAnswer, MissedQuestion
 from tlim_runtime.broker import Broker, Responder
 from tlim_runtime.database import Database
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic_core import from_json
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.pulse import waiting
 
 from message_store.metrics import StoreMetrics
 from message_store.search.grams import grams_of_message, text_of
@@ -40,7 +41,8 @@ class Indexer:
                 started = time.monotonic()
                 is_behind = await self.advance()
                 # storing comes first: even when far behind, indexing takes at most half of the time
-                await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)
+                with waiting():
+                    await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)
             except DatabaseUnavailable as error:
                 logger.warning("not indexing for search", reason=str(error))
                 await asyncio.sleep(WAIT_AFTER_FAILURE_S)

@@ -192,10 +192,11 @@ class SearchIndex:
         """Note that the log is indexed up to `seq`; remove messages after `after` that were recalled meanwhile.
 
         This holds the lock of the log's writer. A recall before it did not see the new documents, but is committed by
-        now, so we remove them here. A later recall sees the documents and removes them itself.
+        now, so we remove them here. A later recall sees the documents and removes them itself. If the position has
+        moved meanwhile, it stays: the operator has begun the index anew, or another leader was faster.
         """
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             await connection.execute(_DROP_RECALLED, after, seq)
-            await connection.execute("UPDATE publication SET indexed_seq = $1 WHERE indexed_seq < $1", seq)
+            await connection.execute("UPDATE publication SET indexed_seq = $1 WHERE indexed_seq = $2", seq, after)

@@ -19,7 +19,10 @@ from message_store.mailbox.subscribers import live_responder, missed_responder, 
 from message_store.models import Audience
 from message_store.settings import Settings
 from pydantic import SecretStr
-from tlim_protocol.events import (
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.identity import DELIVERY_SHARDS, conversation_of_users, delivery_shard
+from tlim_protocol.lenient import write_json
+from tlim_protocol.mailboxes import (
     LiveAnswer,
     LivePerson,
     LiveQuestion,
@@ -28,10 +31,7 @@ from tlim_protocol.events import (
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
-    StoredMessage,
 )
-from tlim_protocol.identity import DELIVERY_SHARDS, conversation_of_users, delivery_shard
-from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
 from tlim_runtime.auth import TokenVerifier
 from tlim_runtime.database import Database

@@ -155,10 +155,13 @@ async def test_the_counters_are_shown(client: Any, world: Any, accepted: Any) ->
     await world.send(accepted("m1"), accepted("m2", to="nobody"))
     await world.settled(1)
     metrics = (await client.client.get("/metrics")).text
-    assert "tlim_message_store_stored_total 1.0" in metrics
+    assert f'tlim_message_store_stored_total{{msg_type="{MsgType.TEXT.value}"}} 1.0' in metrics
     assert f'tlim_message_store_rejected_total{{code="{ErrorCode.USER_UNKNOWN.value}"}} 1.0' in metrics
     assert "tlim_message_store_publication_lag_messages 0.0" in metrics
     assert "tlim_message_store_leading 1.0" in metrics
+    for stage in ("store", "publish"):
+        assert f'tlim_message_stage_duration_seconds_count{{stage="{stage}"}}' in metrics
+    assert 'tlim_consumer_lag_messages{consumer="message-store"}' in metrics
     assert (await client.client.get("/readyz")).json()["ready"]
 
 

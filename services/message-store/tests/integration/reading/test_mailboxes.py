@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tlim_protocol.events import MailboxNote
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import LivePerson, MailboxNote
 
 
 def now_ms() -> int:
@@ -93,6 +93,20 @@ async def test_when_nobody_knows_what_arrived_only_what_has_settled_counts(mailr
         settled_seq=seqs[4], settled_at=later,
     )  # fmt: skip
     assert await written(log) == [("alice", seqs[4], [], None), ("carol", 0, [], None), ("dave", 0, [], None)]
+
+
+async def test_a_request_that_is_taken_after_a_newer_one_changes_nothing(mailroom: Any, log: Any, fill: Any) -> None:
+    """An instance of the store may hang with it, and the bridge has asked another one meanwhile."""
+    seqs, shard = await fill(), delivery_shard("alice")
+    came, gone = MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="alice", taken=seqs[2])
+    await mailroom.note_in(shard, came, number=2)
+    await mailroom.note_in(shard, came, gone, number=3)
+    for number in (3, 2):
+        assert not (await mailroom.note_in(shard, came, number=number)).is_outdated
+    assert await written(log) == [("alice", seqs[2], [], None)]
+    await mailroom.present()
+    await mailroom.note_in(shard, came, number=1)
+    assert (await mailroom.live(shard)).people == [LivePerson(user_id="alice", sessions=["s1"])]
 
 
 async def test_what_has_settled_never_goes_back_and_counts_in_later_notes(mailroom: Any, log: Any, fill: Any) -> None:
@@ -204,9 +218,7 @@ NOTE: st.SearchStrategy[dict[str, Any]] = st.one_of(
 EXAMPLES = count()
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     batches=st.lists(st.lists(NOTE, min_size=1, max_size=4), max_size=5),
     settled=st.lists(st.none() | st.tuples(SEQ, st.sampled_from([60_000, 0])), min_size=5, max_size=5),

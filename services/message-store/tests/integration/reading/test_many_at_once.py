@@ -9,8 +9,9 @@ from typing import Any
 import asyncpg
 from message_store.app import create_app
 from message_store.mailbox.subscribers import MISSED_AT_ONCE
-from tlim_protocol.events import MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion, SeqsAnswer, SeqsQuestion
+from tlim_protocol.events import SeqsAnswer, SeqsQuestion
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.turns import WAITING
 

@@ -6,7 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 from message_store.mailbox.service import MAX_MISSED, MAX_RECEIPTS
-from tlim_protocol.events import MailboxNote, StoredMessage
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.mailboxes import MailboxNote
 from tlim_protocol.registry import MsgType
 
 GROUP = "6f1c5e0a-9d6b-4a53-8a3e-0d6c1b7f2a10"

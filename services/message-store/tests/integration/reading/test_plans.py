@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from message_store.archive_repository import _FIND_SHARED_FILES
 from sqlalchemy import event
-from tlim_protocol.events import MailboxNote
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import MailboxNote
 
 GROUPS = 20
 

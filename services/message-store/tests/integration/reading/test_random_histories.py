@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_store.mailbox import service
 from message_store.reading.sync_service import LogKind
-from tlim_protocol.events import MailboxNote
+from tlim_protocol.mailboxes import MailboxNote
 
 PEOPLE = ("ann", "ben", "cid")
 EXAMPLES = count()
@@ -117,9 +117,7 @@ def is_delivered(item: dict[str, Any], me: str) -> bool:
     return from_others and not (item["kind"] == LogKind.MESSAGE and item["recalled"])
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=40), limit=st.integers(1, 30))
 async def test_the_list_sync_and_the_mailbox_say_what_a_recomputation_says(
     http: Any, log: Any, mailroom: Any, steps: list[tuple[str, int, int]], limit: int
@@ -151,9 +149,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(service, name, value)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(STEP, min_size=15, max_size=40), limit=st.integers(1, 4))
 @pytest.mark.usefixtures("small_limits")
 async def test_of_a_long_absence_the_newest_come_and_receipts_if_they_are_few(

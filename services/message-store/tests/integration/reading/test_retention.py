@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-from message_store.maintain.repository import Maintenance
-from message_store.maintain.retention import remove_messages
+from tlim_admin.retention.log_tables import Log
+from tlim_admin.retention.messages import remove_messages
 from tlim_protocol.registry import MsgType
 
 GROUP = "0d9f8a52-6ee5-4d0d-9d0f-0f4bb0c0a001"
@@ -15,7 +15,7 @@ async def remove_before(seq: int, database_url: str, owner_url: Callable[[str, s
     """Remove what the log holds before a seq; in these tests a row's time is its seq."""
     owner = await asyncpg.connect(owner_url("message_store", database_url).replace("+asyncpg", ""))
     await owner.execute("UPDATE publication SET published_seq = $1, indexed_seq = $1", seq)
-    await remove_messages(Maintenance(owner), seq)
+    await remove_messages(Log(owner), seq)
     await owner.close()
 
 

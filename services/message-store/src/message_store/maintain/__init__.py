@@ -1,1 +1,0 @@
-"""Commands for the operator: list and add partitions, and remove what is older than the policy keeps."""

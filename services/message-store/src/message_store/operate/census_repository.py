@@ -1,0 +1,50 @@
+"""The SQL that counts for operators: rows, and a sample of unread messages in two ways."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+# An exact count of a large table reads all of it. Autovacuum keeps an estimate within a few percent.
+_MAILBOXES = text("""
+    SELECT CASE WHEN reltuples >= :exact THEN reltuples::bigint
+                ELSE (SELECT count(*) FROM (SELECT FROM mailboxes LIMIT :at_most) AS counted) END
+    FROM pg_class WHERE oid = 'mailboxes'::regclass""")
+
+_EXACT, _AT_MOST = 10_000, 100_000
+
+_SOME_PEOPLE = text("""
+    SELECT DISTINCT coalesce(recipient, sender) FROM (
+        SELECT recipient, sender FROM messages
+        WHERE seq >= (SELECT (random() * coalesce(max(seq), 0))::bigint FROM messages)
+        ORDER BY seq LIMIT :people) AS chosen
+    WHERE coalesce(recipient, sender) <> ''""")
+
+# The plain way: each message of the conversation on its own, without the list's spans and limits.
+_UNREAD = text("""
+    SELECT count(*) FROM messages
+    WHERE conversation_id = :conversation_id AND is_chat AND seq > :read_seq AND sender <> :user_id
+        AND recalled_at IS NULL
+        AND EXISTS (SELECT FROM members
+                    WHERE members.conversation_id = messages.conversation_id AND members.user_id = :user_id
+                        AND messages.seq BETWEEN joined_seq AND coalesce(left_seq, 9223372036854775807))""")
+
+
+class CensusRepository:
+    """Counts, on one database session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def mailboxes(self) -> int:
+        """Return how many people have a mailbox; an estimate when there are many."""
+        return int(await self._session.scalar(_MAILBOXES, {"exact": _EXACT, "at_most": _AT_MOST}) or 0)
+
+    async def some_people(self, people: int) -> Sequence[str]:
+        """Return up to so many people who have sent or got messages at a random place of the log."""
+        return list(await self._session.scalars(_SOME_PEOPLE, {"people": people}))
+
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int) -> int:
+        """Count a person's unread messages of a conversation behind their read cursor, one by one."""
+        asked = {"user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq}
+        return int(await self._session.scalar(_UNREAD, asked) or 0)

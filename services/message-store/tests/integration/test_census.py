@@ -1,0 +1,70 @@
+"""What is counted for operators agrees with the tables, and a difference in unread messages would be told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest_asyncio
+from message_store.metrics import StoreMetrics
+from message_store.models import Message
+from message_store.operate.census import Census, drift_of
+from message_store.reading.conversations_repository import Entry
+from pydantic import SecretStr
+from tlim_protocol.registry import MsgType
+from tlim_protocol.streams import StreamName
+from tlim_runtime.database import Database
+from tlim_runtime.metrics import Metrics
+
+
+@pytest_asyncio.fixture
+async def database(world: Any) -> Any:
+    database = Database(SecretStr(world.database_url).get_secret_value())
+    yield database
+    await database.close()
+
+
+async def test_unread_messages_are_the_same_in_both_ways_and_streams_are_counted(
+    world: Any, accepted: Any, database: Database
+) -> None:
+    metrics = Metrics()
+    async with world.running():
+        await world.send(*(accepted(f"m{number}") for number in range(5)))
+        await world.send(accepted("r1", "bob", "alice", MsgType.READ, body=[{"msg_id": "m1"}]))
+        await world.settled(6)
+        census = Census(database, await world.connect("message-store"), StoreMetrics(metrics))
+        await census.look_at_tables()
+        await census.look_at_streams()
+    value = metrics.registry.get_sample_value
+    assert value("tlim_unread_drift") == 0
+    assert value("tlim_message_store_mailbox_rows") == len(await world.sql("SELECT FROM mailboxes"))
+    assert (value("tlim_database_size_bytes") or 0) > 0
+    assert value("tlim_stream_messages", {"stream": StreamName.OUT}) == len(await world.pieces())
+
+
+class OneConversation:
+    """A list in which bob has two unread messages."""
+
+    async def newest_seq(self) -> int:
+        return 3
+
+    async def entries(
+        self, user_id: str, before: int, limit: int, *, count_to: int, look_at: int
+    ) -> tuple[Sequence[Entry], bool]:
+        assert (user_id, count_to < look_at, before > limit) == ("bob", True, True)
+        return [Entry("u:alice:bob", None, None, None, place=3, read_seq=1, unread=2, last_seq=3)], False
+
+    async def messages(self, seqs: Sequence[int]) -> dict[int, Message]:
+        assert not seqs
+        return {}
+
+
+class Plain:
+    def __init__(self, unread: int) -> None:
+        self._unread = unread
+
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int) -> int:
+        assert (user_id, conversation_id, read_seq) == ("bob", "u:alice:bob", 1)
+        return self._unread
+
+
+async def test_a_list_that_counts_otherwise_is_a_drift() -> None:
+    assert [await drift_of(Plain(unread), OneConversation(), "bob") for unread in (2, 1, 5)] == [0, 1, 3]
