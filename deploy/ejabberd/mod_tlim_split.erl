@@ -4,7 +4,8 @@
 %% it again. It then takes over the tables of the other one. The clients of the node that ends connect again.
 %%
 %% The watchers of the nodes tell each other that they are here. A node that has started anew has a new watcher. If the
-%% connection to a node was lost, and the same watcher speaks again, both have gone on without each other.
+%% connection to a node was lost, and the same watcher speaks again, both have gone on without each other. A node that was
+%% started while the other one could not be reached has never met it: then Mnesia runs on both, and not as one.
 -module(mod_tlim_split).
 -behaviour(gen_mod).
 -export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, watch/0]).
@@ -32,11 +33,15 @@ look(Heard, Lost) ->
     receive
         {nodeup, Node} -> say(here, Node), look(Heard, Lost);
         {nodedown, Node} -> look(maps:remove(Node, Heard), maps:merge(Lost, maps:with([Node], Heard)));
-        {here, Other} when map_get(node(Other), Lost) == Other ->
-            say(split, node(Other)), %% it may not have heard yet that the connection was lost
-            heal(node(Other)), look(Heard, Lost);
         {here, Other} when map_get(node(Other), Heard) == Other -> look(Heard, Lost);
-        {here, Other} -> say(here, node(Other)), look(Heard#{node(Other) => Other}, maps:remove(node(Other), Lost));
+        {here, Other} ->
+            Node = node(Other),
+            case maps:get(Node, Lost, none) /= Other andalso lists:member(Node, mnesia:system_info(running_db_nodes)) of
+                true -> say(here, Node), look(Heard#{Node => Other}, maps:remove(Node, Lost));
+                false ->
+                    say(split, Node), %% it may not have heard yet that the connection was lost
+                    heal(Node), look(Heard, Lost)
+            end;
         {split, Other} -> heal(node(Other)), look(Heard, Lost)
     after ?AGAIN ->
         [net_kernel:connect_node(Node) || Node <- mnesia:system_info(db_nodes) -- [node() | nodes()]],

@@ -7,7 +7,7 @@ local recall = module:require "tlim_recall";
 local ns = "im.itonglian.com"; -- as in tlim_protocol.stanzas, like the names of elements
 local targets = array(module:get_option_array("tlim_bridge_components", { "bridge." .. module.host }));
 local bridges = require "util.set".new(targets);
-local longest_wait, most_waiting = 5, 10000; -- seconds; messages, about 20 MB
+local longest_wait, most_waiting = 13, 10000; -- seconds: a bridge leaves within 12; messages, about 20 MB
 local leaving = {}; -- bridges that leave, each with the messages that wait for its end; false if these wait no more
 
 local function is_live(h)
@@ -41,8 +41,12 @@ local function intercept(event)
 	else refuse(origin, stanza); end
 	return true;
 end
+local function silence(event) -- a bridge takes a presence for the word of this module
+	return bridges:contains(jid.host(event.stanza.attr.to)) or nil;
+end
 for _, kind in ipairs { "bare", "full", "host" } do
 	module:hook("pre-message/" .. kind, intercept, 10); -- before mam (0) and carbons (-0.5) make a copy
+	module:hook("pre-presence/" .. kind, silence, 10);
 end
 
 -- A bridge that leaves says before that it is draining. Then nothing new goes to it. What the same sessions send waits

@@ -48,13 +48,17 @@ http_default_host = "localhost"
 component_interfaces = { "${component_address}" }
 component_ports = { ${component_port} }
 
+-- Prosody has one connection for each component. So each bridge has a component of its own, with a name of its own.
+local components = { ${components} }
+
 VirtualHost "${domain}"
   http_host = "localhost"
-  -- Prosody has one connection for each component. So each bridge has a component of its own, with a section as below:
-  -- tlim_bridge_components = { "bridge-1.${domain}", "bridge-2.${domain}" }
+  tlim_bridge_components = components
 
 -- The bridge delivers in the senders' names, so `from` is not checked. Anybody that reaches the component port could
 -- pretend to be any user: keep it on loopback or a private network.
-Component "${component}"
+for _, component in ipairs(components) do
+  Component(component)
   component_secret = "${component_secret}"
   validate_from_addresses = false
+end

@@ -1,4 +1,4 @@
-"""The bridge's way in, MessageIntake, between a NATS and an XMPP server that are made up."""
+"""What tests of the bridge share: its way in between made-up servers, leases in a made-up NATS, a clock that jumps."""
 
 import asyncio
 import json
@@ -12,18 +12,22 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import ALL_LEASES
 from tlim_runtime.broker import Overtaken, PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.throttle import Throttle
+from tlim_runtime.tracing import Headers
 from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
 DOMAIN = "im.itonglian.com"
+FIRST_SEQ = 100
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Published:
 class FakePublisher:
     published: list[Published] = field(default_factory=list)
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
+    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
+        del headers
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         self.published.append(Published(subject, payload, message_id, future))
         return future
@@ -252,3 +257,30 @@ class Link:
 def leasing() -> SimpleNamespace:
     """A NATS without faults, as leases need it."""
     return SimpleNamespace(Leases=Leases, Link=Link)
+
+
+def text_envelope(msg_id: str, text: str = "hello", **changes: Any) -> Envelope:
+    """A text from alice to bob."""
+    fields = {"msg_from": "alice", "msg_to": "bob", "msg_type": MsgType.TEXT, "body": [{"text": text}], **changes}
+    return Envelope(msg_id=msg_id, **fields)
+
+
+@pytest.fixture
+def envelope() -> Callable[..., Envelope]:
+    return text_envelope
+
+
+@pytest.fixture
+def stored() -> Callable[..., StoredMessage]:
+    """Return a function: number → a stored text from alice to bob."""
+
+    def make(number: int = 0, **changes: Any) -> StoredMessage:
+        fields = {
+            "stored_at": 1_700_000_000_000,
+            "recipients": ["bob"],
+            "envelope": text_envelope(f"m{number}"),
+            **changes,
+        }
+        return StoredMessage(seq=FIRST_SEQ + number, **fields)
+
+    return make

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tlim_protocol.events import MailboxNote
 from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
+from tlim_protocol.mailboxes import MailboxNote
 from xmpp_bridge.attendance import MAX_SESSIONS, MISSED_WITHIN_S, Attendance
 from xmpp_bridge.presences import Came, Gone, Hello, Missed, Sign, Stale
 from xmpp_bridge.roll import Roll
@@ -81,9 +81,10 @@ def test_of_all_that_reached_nobody_the_oldest_is_remembered_for_each_person() -
 
 def test_the_sessions_of_one_person_have_a_bound() -> None:
     attendance = Attendance()
+    attendance.hear(Hello())
     for number in range(2 * MAX_SESSIONS):
         attendance.hear(Came("bob", f"device {number}"))
-    assert len(attendance.of(delivery_shard("bob"))) == MAX_SESSIONS
+    assert len(attendance.of(delivery_shard("bob"))) == 1 + MAX_SESSIONS
 
 
 def test_a_lost_connection_forgets_everybody() -> None:

@@ -103,6 +103,16 @@ async def test_a_message_in_the_way_that_is_not_believed_is_named_once_in_the_lo
     assert (entrance.published, entrance.door.sent) == ([], [])
 
 
+async def test_a_mistake_of_ours_is_logged_with_the_msg_id_and_told_to_the_sender(
+    entrance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrance.publisher, "publish_soon", None)
+    with capture_logs() as lines:
+        entrance.take_text()
+    assert [line["msg_id"] for line in lines] == ["m1"]
+    assert entrance.refusals() == [(ErrorCode.UNAVAILABLE.value, "m1", "s1")]
+
+
 async def test_a_failed_publish_is_told_to_the_sender_and_turns_readiness_red(entrance: Any) -> None:
     entrance.take_text()
     entrance.published[0].fail()

@@ -3,8 +3,10 @@
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, SeqsQuestion, StoredMessage
 from tlim_protocol.registry import MsgType
@@ -31,12 +33,14 @@ class Server:
         self.taken: list[tuple[str, str]] = []
         self.sizes: list[int] = []
         self.permits = asyncio.Semaphore(0)
-        self.is_lost = False
+        self.is_lost = self.is_mistaken = False
 
     async def deliver(self, stanzas: Iterable[str]) -> None:
         sent = [(name(stanza), receiver(stanza)) for stanza in stanzas]
         await asyncio.sleep(0)  # as the real one: it waits for the server
         await self.permits.acquire()
+        if self.is_mistaken and any(what == "m1" for what, _ in sent):
+            raise RuntimeError("a mistake of ours")
         if self.is_lost:
             raise ComponentLost("the server was killed")
         self.taken += sent
@@ -160,6 +164,19 @@ async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_i
     assert [to for what, to in bridge.server.taken if what == "m1"].count(f"user{4 * MANY}") == 0
     bridge.server.open()
     assert await ended(first) == [DONE]
+
+
+async def test_a_mistake_in_a_portion_is_logged_with_the_message_and_its_trace(bridge: Bridge) -> None:
+    bridge.server.open()
+    bridge.server.is_mistaken = True
+    (incoming,) = bridge.batch(message(1, "large", 3 * MANY))
+    traced = replace(incoming, traceparent=f"00-{'4b' * 16}-{'0a' * 8}-01")
+    with capture_logs() as lines:
+        verdicts = await bridge.outbox.handle([traced])
+        with pytest.raises(Unavailable):
+            await ended(verdicts)
+    (line,) = (line for line in lines if line["event"] == "the slow lane failed")
+    assert (line["msg_id"], line["trace_id"]) == ("m1", "4b" * 16)
 
 
 async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bridge) -> None:

@@ -3,7 +3,7 @@
 import json
 from xml.etree import ElementTree as ET
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -32,7 +32,6 @@ refusals = st.builds(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(refusals, anything, anything)
 def test_a_refusal_is_always_one_well_formed_stanza(error: TlimError, jid: str, stanza_id: str) -> None:
     (stanza,) = as_stream(write_error(error, jid, stanza_id, ADDRESSES))
@@ -43,7 +42,6 @@ jids = anything.filter(lambda jid: not jid.startswith(NO_JID))
 bodies = st.lists(st.dictionaries(anything, json_values, max_size=3), min_size=1, max_size=3)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(bodies, anything, jids, anything, st.lists(anything, max_size=3))
 def test_a_delivery_holds_the_envelope_unchanged(
     body: list[dict[str, object]], msg_id: str, jid: str, stanza_id: str, recipients: list[str]
@@ -62,7 +60,6 @@ def test_a_delivery_holds_the_envelope_unchanged(
     assert json.loads(copy or "")["body"] == body
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, xml_text)
 def test_attributes_come_back_as_they_went_in(resource: str, stanza_id: str, text: str) -> None:
     jid = f"alice@im.itonglian.com/{resource}"
@@ -71,7 +68,6 @@ def test_attributes_come_back_as_they_went_in(resource: str, stanza_id: str, tex
     assert stanza[2].text in (text, None)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, xml_text, xml_text)
 def test_reading_never_fails_and_never_invents_a_sender(outer: str, inner: str, tag: str, body: str) -> None:
     message = ET.Element("{jabber:component:accept}message", {"from": outer})
@@ -81,7 +77,6 @@ def test_reading_never_fails_and_never_invents_a_sender(outer: str, inner: str, 
     assert read_arrival(message, ADDRESSES, Accept.BOTH) is None
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(xml_text, xml_text, st.sampled_from(["get", "set", "result", "error", ""]), xml_text)
 def test_an_answer_to_a_request_is_well_formed(asker: str, iq_id: str, kind: str, tag: str) -> None:
     iq = ET.Element("{jabber:component:accept}iq", {"from": asker, "id": iq_id, "type": kind})

@@ -1,7 +1,7 @@
 """To whom a live delivery goes, and what is noted of people's mailboxes when their devices come and go."""
 
 import pytest
-from tlim_protocol.events import MailboxNote
+from tlim_protocol.mailboxes import MailboxNote
 from xmpp_bridge.attendance import MAX_SESSIONS
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.presences import Came, Gone, Hello, Missed, Stale
@@ -30,6 +30,12 @@ class Desk:
         self.begun.clear()
         return self
 
+    def send_again(self, seq: int) -> None:
+        """Begin a catch-up, which goes on."""
+        person = self.roll.catching_up("bob")
+        assert person is not None
+        person.sent = seq
+
     def catch_up(self, up_to: int) -> bool:
         person = self.roll.catching_up("bob")
         assert person is not None
@@ -57,6 +63,16 @@ def test_without_our_module_everything_goes_to_everybody() -> None:
     roll = Roll(lambda _user_id, _pause_s: None, lambda _note: None)
     roll.settle({})
     assert roll.is_due("bob", 1)
+
+
+def test_without_our_module_a_client_that_speaks_like_it_costs_nothing() -> None:
+    begun, notes = list[str](), list[MailboxNote]()
+    roll = Roll(lambda user_id, _pause_s: begun.append(user_id), notes.append)
+    roll.settle({})
+    for number in range(3):
+        roll.hear(Came("bob", f"s{number}"))
+        roll.hear(Missed("bob", 7))
+    assert (begun, notes, roll.present) == ([], [], 0)
 
 
 def test_nothing_goes_to_somebody_who_is_away_or_has_not_caught_up(desk: Desk) -> None:
@@ -219,9 +235,28 @@ def test_a_message_that_reached_nobody_is_sent_again_after_a_pause_that_grows(de
     desk.roll.hear(Missed("bob", 30))
     assert desk.notes == [note(at_most=29)]
     assert not desk.roll.is_due("bob", 31)
+    desk.send_again(30)
     desk.roll.hear(Missed("bob", 30))
     (_, first), (_, second) = desk.begun
     assert 0 < first < second
+
+
+def test_many_that_were_missed_at_once_make_the_pause_no_longer_than_one(desk: Desk) -> None:
+    """A node of the server that hangs for a moment misses many."""
+    desk.with_live_bob()
+    for seq in range(30, 50):
+        desk.roll.hear(Missed("bob", seq))
+    assert {pause_s for _, pause_s in desk.begun} == {desk.begun[0][1]}
+
+
+def test_the_pause_is_short_again_when_a_catch_up_has_reached_a_session(desk: Desk) -> None:
+    desk.with_live_bob()
+    for seq in (30, 31, 32):
+        desk.roll.hear(Missed("bob", seq))
+        desk.send_again(seq)
+    assert desk.catch_up(40)
+    desk.roll.hear(Missed("bob", 41))
+    assert desk.begun[-1] == desk.begun[0] != desk.begun[-2]
 
 
 def test_a_message_that_reached_nobody_lowers_the_number_of_somebody_who_has_left(desk: Desk) -> None:

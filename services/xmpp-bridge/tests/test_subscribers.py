@@ -10,6 +10,7 @@ from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Poison
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.trail import Passed
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.subscribers import OutboxSubscriber
@@ -51,12 +52,12 @@ def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
     return StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
 
 
-def subscriber(component: FakeComponent, everybody: Any) -> OutboxSubscriber:
+def subscriber(component: FakeComponent, everybody: Any, metrics: Metrics | None = None) -> OutboxSubscriber:
     return OutboxSubscriber(
         component,
         ADDRESSES,
         Backlog(NothingRecalled()),
-        Metrics(),
+        metrics or Metrics(),
         accept=Accept.DIVERTED,
         presence=everybody,
         culprits=Culprits(),
@@ -83,6 +84,16 @@ async def test_poison_is_named_and_its_neighbours_are_delivered(everybody: Any) 
     assert isinstance(first, Poison)
     assert second == DONE
     assert component.receivers == ["user0", "alice"]
+
+
+async def test_a_batch_is_timed_when_the_server_has_it_and_its_messages_leave_a_trail(everybody: Any) -> None:
+    metrics = Metrics()
+    event = group_message(1, 2).model_copy(update={"received_at": 1})
+    await subscriber(FakeComponent(), everybody, metrics).handle(batch_of(event.to_bytes(), b"nonsense"))
+    value = metrics.registry.get_sample_value
+    assert value("tlim_message_stage_duration_seconds_count", {"stage": "deliver"}) == 1
+    assert value("tlim_message_end_to_end_duration_seconds_count") == 1
+    assert [(step, detail) for step, _, detail in metrics.trail.of("m1")] == [(Passed.DELIVERED, "xmpp-bridge")]
 
 
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory(everybody: Any) -> None:

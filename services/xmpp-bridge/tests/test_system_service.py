@@ -20,6 +20,7 @@ from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from tlim_runtime.tracing import Headers
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.system_service import AdminCaller, Draft, SystemSender
 from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
@@ -40,7 +41,7 @@ class FakeBroker:
         self.is_up = True
         self.store: Store = stored
 
-    async def publish(self, subject: str, payload: bytes, message_id: str) -> PubAck:
+    async def publish(self, subject: str, payload: bytes, message_id: str, _headers: Headers) -> PubAck:
         if not self.is_up:
             raise BrokerUnavailable("away")
         duplicate = any(message_id == before for _, _, before in self.published)

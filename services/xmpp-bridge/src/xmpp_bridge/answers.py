@@ -9,13 +9,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pydantic import ValidationError
+from tlim_protocol.dead_letters import msg_id_in
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
 from tlim_protocol.registry import REGISTRY
 from tlim_protocol.subjects import subject_answer
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import waiting
 
+from xmpp_bridge.metrics import msg_id_of
 from xmpp_bridge.translate import NO_JID
 
 logger = get_logger(__name__)
@@ -59,19 +62,22 @@ class Answers:
 
     async def _send(self) -> None:
         while True:
-            event = await self._waiting.get()
+            with waiting():
+                event = await self._waiting.get()
             if isinstance(event, StoredMessage):
                 event = event.model_copy(update={"recipients": []})  # thousands, and `reach` says how many
             try:
                 await self._broker.send(subject_answer(event.via or ""), event.to_bytes())
             except Unavailable as error:
-                logger.warning("an answer to another bridge is lost", via=event.via, reason=str(error))
+                logger.warning(
+                    "an answer to another bridge is lost", via=event.via, msg_id=msg_id_of(event), reason=str(error)
+                )
 
     def _receive(self, subject: str, payload: bytes) -> None:
         try:
             event = read_out_event(payload)
         except ValidationError:
-            logger.exception("no out event", subject=subject)
+            logger.exception("no out event", subject=subject, msg_id=msg_id_in(payload))
         else:
             self._heard(event)
 

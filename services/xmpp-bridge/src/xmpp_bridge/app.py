@@ -2,18 +2,21 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from fastapi import FastAPI
 from tlim_protocol.events import OutEvent
 from tlim_protocol.streams import BRIDGE_OUTBOXES
 from tlim_runtime.app import build_app
+from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.deactivation import deactivated_users_refused
+from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge import endpoints, message_endpoints
@@ -21,10 +24,12 @@ from xmpp_bridge.answers import Answers
 from xmpp_bridge.attendance import Attendance
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.backlog import Backlog
+from xmpp_bridge.certificates import end_at_gateway
 from xmpp_bridge.component import Component, ComponentDown
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.mailroom import Mailroom
+from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.presences import read_presence
 from xmpp_bridge.sasl import SaslLogin
@@ -41,6 +46,9 @@ from xmpp_bridge.translate import BridgeAddresses
 
 _ONE_BUFFER = 1_000
 """One read of the socket can hold this many messages. They come on top of the bound on messages in flight."""
+
+CERTIFICATE_EVERY_S = 300.0
+"""How often we look at the certificate that clients are shown. It ends in weeks."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -62,11 +70,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         max_pending=settings.in_flight_limit + _ONE_BUFFER,
     )
     app.state.health.add("nats", broker.ping)
-    app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer)
+    logins = _logins(settings)
+    app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer, logins)
     try:
         async with (
             compared_clock(broker, app.state.health),
             deactivated_users_refused(broker, app.state.tokens),
+            running(_certificate(app, "xmpp", logins.certificate_ends)),
+            running(_certificate(app, "gateway", partial(_gateways_end, settings))),
+            reporting(app, broker, settings.service),
             _messages(app, settings, broker),
         ):
             yield
@@ -108,6 +120,8 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
 
     answers = Answers(broker, instance, heard)
     shards = _shards(app, settings, broker, component, addresses=addresses, answers=answers, instance=instance)
+    ours = BridgeMetrics(app.state.metrics)
+    ours.connection.set_function(lambda: component.is_connected)
     app.state.health.add("xmpp", component.ping)
     app.state.health.add("publishing", intake.ping)
     app.state.health.add("shards", shards.ping)
@@ -172,7 +186,7 @@ def _shards(
             consumer=spec.durable,
             heard=answers.take,
         )
-        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=outbox.opened)
+        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=outbox.opened, metrics=metrics)
         return ShardParts(line, mailroom, outbox, consumer)
 
     return Shards(broker, instance, make, attendance, metrics)
@@ -197,8 +211,24 @@ def _sender_pace(settings: Settings) -> SenderPace:
     )
 
 
-def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> TokenDesk:
-    logins = SaslLogin(
+def _certificate(app: FastAPI, where: str, end: Callable[[], Awaitable[float | None]]) -> Repeated:
+    """Return what looks at the certificate that clients are shown there."""
+    gauge = BridgeMetrics(app.state.metrics).certificate
+
+    async def look() -> None:
+        ends = await end()
+        if ends is not None:
+            gauge.labels(where).set(ends)
+
+    return Repeated(f"certificate at {where}", look, CERTIFICATE_EVERY_S)
+
+
+async def _gateways_end(settings: Settings) -> float | None:
+    return None if settings.gateway_url is None else await end_at_gateway(settings.gateway_url)
+
+
+def _logins(settings: Settings) -> SaslLogin:
+    return SaslLogin(
         settings.xmpp_host,
         settings.xmpp_client_port,
         settings.xmpp_domain,
@@ -206,6 +236,9 @@ def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer) -> Toke
         at_once=settings.logins_at_once,
         timeout=settings.login_timeout,
     )
+
+
+def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer, logins: SaslLogin) -> TokenDesk:
     return TokenDesk(
         logins,
         broker,

@@ -42,10 +42,17 @@ class Attendance:
         self.is_kept = False
 
     def hear(self, sign: Sign) -> None:
-        """Learn what the server's module says."""
+        """Learn what the server's module says. It speaks of sessions after its hello: before, it may be a client.
+
+        What reached nobody counts always. A session that ends may say it just before the hello.
+        """
+        if isinstance(sign, Hello):
+            self.is_kept = True
+        elif self.is_kept or isinstance(sign, Missed):
+            self._hear(sign)
+
+    def _hear(self, sign: Came | Stale | Gone | Missed) -> None:
         match sign:
-            case Hello():
-                self.is_kept = True
             case Came(user_id, session_id) | Stale(user_id, session_id, _):
                 sessions = self._people.setdefault(user_id, {})
                 if session_id in sessions or len(sessions) < MAX_SESSIONS:

@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from tlim_protocol.events import MissedAnswer, MissedQuestion, StoredMessage
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.mailboxes import MissedAnswer, MissedQuestion
 from tlim_runtime.background import Background, cancellable
 from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import waiting
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, Store, ask_missed
+from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.roll import Attendee, Roll
 from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
 
@@ -56,6 +59,13 @@ class Line(Protocol):
     async def barrier(self) -> None: ...
 
 
+class _Place(NamedTuple):
+    """Since when a person is in the queue, or will be. The timer cannot tell: that of uvloop does not know."""
+
+    due: float
+    timer: asyncio.Handle
+
+
 class CatchUps:
     """Catches people up, a few at a time, in the order in which they came.
 
@@ -82,11 +92,12 @@ class CatchUps:
         self._addresses = addresses
         self._turn = turn
         self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._places: dict[str, _Place] = {}  # by person
         self._pace = Throttle(PER_PERSON, "user")
         self._reason = ""
         self._is_finishing = False
         self.workers = [Background(f"catch-up {number}", self._work) for number in range(1, AT_ONCE + 1)]
-        self._sent = metrics.counter("tlim_bridge_missed_total", "Messages sent to people who had missed them")
+        self._sent = BridgeMetrics(metrics).missed
 
     @property
     def waiting(self) -> int:
@@ -94,15 +105,21 @@ class CatchUps:
         return self._queue.qsize()
 
     def begin(self, user_id: str, pause_s: float = 0) -> None:
-        """Catch the person up as soon as it is their turn, but not before the pause is over."""
+        """Catch the person up as soon as it is their turn, but not before the pause is over.
+
+        Each person waits at one place only. So a device that comes and goes all the time makes nobody else wait.
+        """
+        loop = asyncio.get_running_loop()
+        due, place = loop.time() + pause_s, self._places.get(user_id)
+        if place is not None and place.due <= due:
+            return
+        if place is not None:
+            place.timer.cancel()
         try:
             self._pace.hit(user_id)
         except TooManyRequests as refusal:
-            pause_s = max(pause_s, refusal.retry_after)
-        if pause_s:
-            asyncio.get_running_loop().call_later(pause_s, self._queue.put_nowait, user_id)
-        else:
-            self._queue.put_nowait(user_id)
+            due = max(due, loop.time() + refusal.retry_after)
+        self._places[user_id] = _Place(due, loop.call_at(due, self._queue.put_nowait, user_id))
 
     async def ping(self) -> None:
         """Raise Unavailable while the store does not say what people have missed."""
@@ -120,8 +137,14 @@ class CatchUps:
             await worker.join()
 
     async def _work(self) -> None:
-        while (user_id := await self._queue.get()) and not self._is_finishing:
+        while (user_id := await self._next()) and not self._is_finishing:
             await cancellable(self._serve(user_id))
+
+    async def _next(self) -> str:
+        with waiting():
+            user_id = await self._queue.get()
+        self._places.pop(user_id, None)
+        return user_id
 
     async def _serve(self, user_id: str) -> None:
         person = self.roll.catching_up(user_id)

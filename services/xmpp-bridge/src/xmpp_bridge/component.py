@@ -27,6 +27,9 @@ LONGEST_DELAY_S = 15.0
 IDLE_PING_S = 30.0
 """A quiet connection is pinged after this time. A dead one is noticed one time-out later."""
 
+CLOSE_S = 2.0
+"""How long we wait for the server to end its side of the stream."""
+
 
 class ComponentDown(Unavailable):
     """There is no connection to the XMPP server, or it did not answer in time."""
@@ -98,7 +101,7 @@ class Component:
         """Have the server send nothing new here, and return when all that it sent is in safe hands.
 
         `drained` waits until what came in so far is stored. Until `close` the server keeps back what the same senders
-        write next, for 5 s at most, so that another bridge does not overtake this one. Raises ComponentDown.
+        write next, for 13 s at most, so that another bridge does not overtake this one. Raises ComponentDown.
         """
         self.send(write_draining(self._addresses))
         for _ in range(2):  # another node of the server may send something until it hears that we leave
@@ -108,7 +111,7 @@ class Component:
     async def close(self) -> None:
         """Close the stream. Everything that the server sent before the end of its own stream is still read."""
         await self._keeping.stop()
-        await self._keeper.close(wait=2)
+        await self._keeper.close(wait=CLOSE_S)
         await self._messages.stop()
 
     async def connected(self) -> None:
@@ -195,9 +198,9 @@ class Component:
             await self.barrier()
 
     def _went_up(self, _event: object) -> None:
-        logger.info("component connected")
-        self._keeper.went_up()
-        self._on_up()
+        if self._keeper.went_up():
+            logger.info("component connected")
+            self._on_up()
 
     def _went_down(self, reason: str, was_up: bool) -> None:
         self._reason, self._stream_error = self._stream_error or reason, ""

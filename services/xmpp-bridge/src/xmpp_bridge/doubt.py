@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from xml.etree.ElementTree import Element
 
 from tlim_runtime.background import Repeated, Tasks
-from tlim_runtime.logging import get_logger
+from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.outages import Unavailable
 
 logger = get_logger(__name__)
@@ -71,7 +71,12 @@ class Doubt:
     def connection_lost(self) -> None:
         """Drop what waits: it came over a connection that is no more."""
         if self._held:
-            logger.warning("messages were dropped: the bridge had hung, and was given up", messages=len(self._held))
+            stanza_ids = [message.get("id") for message in self._held[:NAMED_IN_LOG]]
+            logger.warning(
+                "messages were dropped: the bridge had hung, and was given up",
+                messages=len(self._held),
+                stanza_ids=stanza_ids,
+            )
         self._held = None
 
     async def _look_again(self) -> None:

@@ -21,6 +21,7 @@ from tlim_runtime.background import Tasks
 from tlim_runtime.consumer import Incoming, Poison, Verdict
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.tracing import trace_of
 
 logger = get_logger(__name__)
 
@@ -87,11 +88,12 @@ class Gaps:
 
 @dataclass(slots=True)
 class Work:
-    """A message in the lane. `stanzas` are those that are left, None before its first turn."""
+    """A message in the lane since `begun` (epoch ms). `stanzas` are those that are left, None before its first turn."""
 
     message: Incoming
     event: StoredMessage
     verdict: asyncio.Future[Verdict]
+    begun: int
     stanzas: Iterator[str] | None = None
     poison: dict[int, Poison] = field(default_factory=dict)  # by its place in the stream
 
@@ -164,10 +166,17 @@ class SlowLane:
         except Unavailable as error:
             self.drop(error)
         except Exception as error:
-            logger.exception("the slow lane failed")
+            logger.exception("the slow lane failed", **self._in_turn())
             self.drop(Unavailable(f"{type(error).__name__}: {error}"))
         finally:
             self._is_running = False
+
+    def _in_turn(self) -> dict[str, str]:
+        """Return what the log says of the message whose turn it is."""
+        works = next(iter(self._queues.values()), None)
+        if not works:
+            return {}
+        return {"msg_id": works[0].event.envelope.msg_id, **trace_of(works[0].message.traceparent)}
 
     async def _next(self) -> None:
         """Send one portion of the conversation whose turn it is; then it is the turn of all others first."""

@@ -1,11 +1,12 @@
 """A shard's mailboxes in message-store: questions over the broker, and notes that are written in order, not lost."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from tlim_protocol.events import (
+from tlim_protocol.mailboxes import (
     LiveAnswer,
     LiveQuestion,
     MailboxNote,
@@ -18,6 +19,7 @@ from tlim_protocol.subjects import Rpc
 from tlim_runtime.background import Background, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import waiting
 
 logger = get_logger(__name__)
 
@@ -71,6 +73,21 @@ async def ask_live(store: Store, shard: int) -> Live:
     return Live(answer.term, people)
 
 
+def merged(first: MailboxNote, second: MailboxNote) -> MailboxNote | None:
+    """Return one note that does what both do, one after the other; None: nothing simple does.
+
+    A device can come and go, or miss messages, quicker than the store writes. Without this all others would wait.
+    """
+    if first == second:
+        return first
+    if not first.sessions and not second.sessions and second.taken is None:
+        bounds = [note.at_most for note in (first, second) if note.at_most is not None]
+        return first.model_copy(update={"at_most": min(bounds, default=None)})
+    if first.sessions and second.sessions and not first.is_stale and not second.is_stale:
+        return second.model_copy(update={"is_new": first.is_new or second.is_new})
+    return None
+
+
 class Notes:
     """Writes notes into a shard's mailboxes, in the order in which they came.
 
@@ -86,6 +103,8 @@ class Notes:
         self._waiting: deque[MailboxNote] = deque()
         self._settled: tuple[int, int, int] | None = None  # how many notes go before it; seq; at
         self._added = self._written = 0
+        self._numbers = itertools.count(1)  # of requests
+        self._on_the_way = 0  # so many of those that wait are in a request
         self._last: dict[str, int] = {}  # by person: the number of the last note that waits
         self._news, self._progress = asyncio.Event(), asyncio.Condition()
         self._reason = ""
@@ -103,7 +122,12 @@ class Notes:
         return self._term is not None
 
     def add(self, note: MailboxNote) -> None:
-        """Have a note written."""
+        """Have a note written. If the last one about this person still waits, one note may say both (`merged`)."""
+        place = self._last.get(note.user_id, 0) - self._written - 1
+        both = merged(self._waiting[place], note) if place >= self._on_the_way else None
+        if both is not None:
+            self._waiting[place] = both
+            return
         self._waiting.append(note)
         self._added += 1
         self._last[note.user_id] = self._added
@@ -128,8 +152,9 @@ class Notes:
             await self._reached(max((self._last.get(user_id, 0) for user_id in user_ids), default=0))
 
     async def _reached(self, wanted: int) -> None:
-        async with self._progress:
-            await self._progress.wait_for(lambda: self._written >= wanted)
+        with waiting():  # for the store, however long it is away
+            async with self._progress:
+                await self._progress.wait_for(lambda: self._written >= wanted)
 
     async def ping(self) -> None:
         """Raise Unavailable while notes wait because the store does not take them."""
@@ -139,7 +164,8 @@ class Notes:
 
     async def _run(self) -> None:
         while True:
-            await self._news.wait()
+            with waiting():
+                await self._news.wait()
             self._news.clear()
             while self._term is not None and (self._waiting or self._settled):
                 try:
@@ -167,8 +193,14 @@ class Notes:
         notes = [self._waiting[place] for place in range(min(len(self._waiting), AT_A_TIME))]
         settled = self._settled if self._settled is not None and self._settled[0] <= self._written else None
         _, seq, at = settled or (0, None, None)
-        request = MailboxNotes(shard=self._shard, term=term, notes=notes, settled_seq=seq, settled_at=at)
-        answer = MailboxNoted.from_bytes(await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes()))
+        request = MailboxNotes(
+            shard=self._shard, term=term, number=next(self._numbers), notes=notes, settled_seq=seq, settled_at=at
+        )
+        self._on_the_way = len(notes)
+        try:
+            answer = MailboxNoted.from_bytes(await self._store.request(Rpc.MAILBOX_NOTE, request.to_bytes()))
+        finally:
+            self._on_the_way = 0
         if answer.is_outdated:
             raise Outdated(f"shard {self._shard} has another bridge")
         for number, note in enumerate(notes, self._written + 1):

@@ -16,7 +16,7 @@ from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, Outdated, Store, ask_live
-from xmpp_bridge.presences import Missed, Sign
+from xmpp_bridge.presences import Hello, Missed, Sign
 from xmpp_bridge.translate import BridgeAddresses
 
 logger = get_logger(__name__)
@@ -115,8 +115,13 @@ class Mailroom:
             raise Unavailable(self._reason)
 
     def hear(self, sign: Sign) -> None:
-        """Learn what the XMPP server's module says of the shard's people."""
-        if self._settled.is_set() or not isinstance(sign, Missed):  # the attendance remembers it until then
+        """Learn what the XMPP server's module says of the shard's people.
+
+        If it was loaded after the call of the roll, the shard has no term to write notes in: then it is begun anew.
+        """
+        if isinstance(sign, Hello) and self._settled.is_set() and self.server_keeps:
+            self._outdated()
+        elif self._settled.is_set() or not isinstance(sign, Missed):  # the attendance remembers it until then
             self.roll.hear(sign)
 
     async def settled(self) -> None:

@@ -10,7 +10,7 @@ costs nothing: only the first session of a person begins a catch-up.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tlim_protocol.events import MailboxNote
+from tlim_protocol.mailboxes import MailboxNote
 
 from xmpp_bridge.attendance import MAX_SESSIONS
 from xmpp_bridge.component import ComponentDown
@@ -38,7 +38,7 @@ class Attendee:
     sent: int = 0
     skipped: int = 0  # the highest seq that the live path has left to the catch-up
     taken: int = 0  # up to here the devices have confirmed everything; 0: what the mailbox says
-    misses: int = 0  # how often a message has reached none of the sessions
+    misses: int = 0  # how often in a row what was sent has reached none of the sessions
     is_served: bool = False  # the catch-up is being worked on
 
     def covers(self) -> list[str]:
@@ -105,10 +105,14 @@ class Roll:
                 self._waiting(user_id, 0)
 
     def hear(self, sign: Sign) -> None:
-        """Learn what the server's module says."""
+        """Learn what the server's module says. Without a module a client may say anything of itself (presences.py)."""
+        if isinstance(sign, Hello):
+            self.is_kept = True
+        elif self.is_kept:
+            self._hear(sign)
+
+    def _hear(self, sign: Came | Stale | Gone | Missed) -> None:
         match sign:
-            case Hello():
-                self.is_kept = True
             case Came(user_id, session_id):
                 self._came(user_id, session_id)
             case Stale(user_id, session_id, confirmed):
@@ -161,6 +165,8 @@ class Roll:
     def note_live(self, user_id: str, person: Attendee) -> None:
         """Have it noted that the person is live, when the server has taken over the whole catch-up."""
         if self._people.get(user_id) is person and person.is_live:
+            if person.sent:  # it has reached a session
+                person.misses = 0
             self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=True))
 
     def _came(self, user_id: str, session_id: str) -> None:
@@ -243,7 +249,8 @@ class Roll:
             return
         # The sessions have probably gone, and the server is about to say so. If one is still there, it needs what was
         # missed. The pauses grow, because a session that gets nothing must not keep us busy.
-        person.misses += 1
+        if person.is_live or person.sent:  # otherwise it was sent with what has been missed already
+            person.misses += 1
         self._begin_again(user_id, person, min(FIRST_PAUSE_S * 2 ** min(person.misses, 10), LONGEST_PAUSE_S))
 
     def _begin_again(self, user_id: str, person: Attendee, pause_s: float) -> None:

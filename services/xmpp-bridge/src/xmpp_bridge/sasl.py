@@ -20,6 +20,8 @@ from xml.etree import ElementTree as ET
 from scramp import ScramClient, ScramException  # type: ignore[import-untyped] # it ships no annotations
 from tlim_runtime.outages import Unavailable
 
+from xmpp_bridge.certificates import end_of, unverified
+
 _STREAMS = "http://etherx.jabber.org/streams"
 _SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"
@@ -66,6 +68,25 @@ class SaslLogin:
                 await self._login(user_id, password)
         except (OSError, TimeoutError, ET.ParseError, ScramException, binascii.Error, ValueError) as error:
             raise LoginUnavailable(f"login at the XMPP server: {error or type(error).__name__}") from error
+
+    async def certificate_ends(self) -> float | None:
+        """Return when the certificate ends that clients are shown (Unix time); None: the server offers no TLS.
+
+        Raises LoginUnavailable.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                stream = _Stream(*await asyncio.open_connection(self._host, self._port), self._domain)
+                try:
+                    features = await stream.open()
+                    if features.find(f"{{{_TLS}}}starttls") is None:
+                        return None
+                    await stream.start_tls(unverified())
+                    return end_of(stream.certificate)
+                finally:
+                    stream.close()
+        except (OSError, TimeoutError, ET.ParseError, ValueError) as error:
+            raise LoginUnavailable(f"certificate of the XMPP server: {error or type(error).__name__}") from error
 
     async def _login(self, user_id: str, password: str) -> None:
         stream = _Stream(*await asyncio.open_connection(self._host, self._port), self._domain)
@@ -144,6 +165,12 @@ class _Stream:
     async def respond(self, response: str, expected: str) -> str:
         """Answer a challenge and return the data of the server's reply, like `authenticate`."""
         return _verdict(await self._ask(f"<response xmlns='{_SASL}'>{_pack(response)}</response>"), expected)
+
+    @property
+    def certificate(self) -> bytes:
+        """The server's certificate (DER), after `start_tls`."""
+        tls: ssl.SSLObject = self._writer.get_extra_info("ssl_object")
+        return tls.getpeercert(binary_form=True) or b""
 
     def close(self) -> None:
         """End the stream, without waiting for the server to close its side."""

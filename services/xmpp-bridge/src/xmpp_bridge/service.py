@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
 from tlim_protocol.body import Charge
+from tlim_protocol.dead_letters import msg_id_in
 from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage
@@ -18,7 +19,9 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.tracing import Headers, Stage, TraceSpan, trace_of
 
+from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.translate import Accept, Arrival, BridgeAddresses, read_arrival, write_error
 
@@ -35,7 +38,9 @@ RED_SECONDS = 10
 class InPublisher(Protocol):
     """Where accepted messages go: the broker."""
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]: ...
+    def publish_soon(
+        self, subject: str, payload: bytes, message_id: str, headers: Headers, /
+    ) -> asyncio.Future[PubAck]: ...
 
 
 class Door(Protocol):
@@ -54,6 +59,8 @@ class Taken(NamedTuple):
     subject: str
     payload: bytes
     message_id: str
+    read_at: float  # by the clock of time.monotonic
+    span: TraceSpan
 
 
 class MessageIntake:
@@ -92,12 +99,9 @@ class MessageIntake:
         self._idle = asyncio.Event()
         self._idle.set()
         self._failed_at = float("-inf")
-        outcomes = metrics.counter("tlim_bridge_inbound_total", "Messages from clients, by outcome", ("outcome",))
-        self._accepted = outcomes.labels("accepted")
-        self._refused = outcomes.labels("refused")
-        self._ignored = outcomes.labels("ignored")
-        in_flight = metrics.gauge("tlim_bridge_in_flight", "Messages that JetStream has not acknowledged")
-        in_flight.set_function(lambda: self._in_flight)
+        self._metrics = BridgeMetrics(metrics)
+        self._tracing = metrics.tracing
+        self._metrics.in_flight.set_function(lambda: self._in_flight)
 
     def take(self, stanza: Element) -> None:
         """Publish the tlim message in a `<message>`, or answer its sender with the code that refuses it.
@@ -107,16 +111,25 @@ class MessageIntake:
         """
         arrival = read_arrival(stanza, self._addresses, self._believed)
         if arrival is None:
-            self._ignored.inc()
+            self._metrics.ignored.inc()
             self._warn_of_the_other_way(stanza)
             return
+        span = self._tracing.begin(Stage.ACCEPT, None)
         try:
-            self._publish(arrival, self._accept(arrival))
+            self._publish(arrival, self._accept(arrival), span)
         except TlimError as error:
-            self._refuse(arrival, error)
+            self._refuse(arrival, error, span)
         except Exception:
-            logger.exception("a stanza could not be processed", sender=arrival.sender, stanza_id=arrival.stanza_id)
-            self._refuse(arrival, TlimError(ErrorCode.UNAVAILABLE, "the server could not process it"))
+            msg_id, stanza_id = msg_id_in(arrival.text or ""), arrival.stanza_id
+            logger.exception(
+                "a stanza could not be processed",
+                sender=arrival.sender,
+                stanza_id=stanza_id,
+                msg_id=msg_id,
+                **trace_of(span.traceparent),
+            )
+            failure = TlimError(ErrorCode.UNAVAILABLE, "the server could not process it", msg_id=msg_id)
+            self._refuse(arrival, failure, span)
 
     async def drained(self) -> None:
         """Return when JetStream has answered for everything taken over so far."""
@@ -129,12 +142,16 @@ class MessageIntake:
 
     def _warn_of_the_other_way(self, stanza: Element) -> None:
         """Log once that a message came in a way that TLIM_ACCEPT does not name: the setting may be wrong."""
-        if not self._is_warned and read_arrival(stanza, self._addresses, Accept.BOTH) is not None:
+        if self._is_warned:
+            return
+        arrival = read_arrival(stanza, self._addresses, Accept.BOTH)
+        if arrival is not None:
             self._is_warned = True
             logger.warning(
                 "a tlim message came in a way that TLIM_ACCEPT does not name; such are ignored, and not logged again",
                 accept=self._believed.value,
                 sender=stanza.get("from"),
+                msg_id=msg_id_in(arrival.text or ""),
             )
 
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
@@ -165,12 +182,14 @@ class MessageIntake:
             via=self._via,
         )
 
-    def _publish(self, arrival: Arrival, message: AcceptedMessage) -> None:
+    def _publish(self, arrival: Arrival, message: AcceptedMessage, span: TraceSpan) -> None:
         envelope = message.envelope
         payload = message.to_bytes()
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
-        taken = Taken(arrival, envelope.msg_id, subject, payload, in_message_id(message.sender, envelope.msg_id))
-        future = self._publisher.publish_soon(subject, payload, taken.message_id)
+        message_id = in_message_id(message.sender, envelope.msg_id)
+        span.note(msg_id=envelope.msg_id, msg_type=envelope.msg_type.value)
+        taken = Taken(arrival, envelope.msg_id, subject, payload, message_id, time.monotonic(), span)
+        future = self._publisher.publish_soon(subject, payload, taken.message_id, span.headers)
         self._in_flight += 1
         self._bytes_in_flight += len(payload)
         self._idle.clear()
@@ -186,7 +205,7 @@ class MessageIntake:
             # message is published again under an id of its own, and the store answers it. The store keeps one message
             # for each (sender, msg_id), so nothing is stored twice.
             message_id = f"{taken.message_id}:{uuid.uuid4().hex}"
-            again = self._publisher.publish_soon(taken.subject, taken.payload, message_id)
+            again = self._publisher.publish_soon(taken.subject, taken.payload, message_id, taken.span.headers)
             again.add_done_callback(partial(self._on_last_answer, taken))
         else:
             self._on_last_answer(taken, future)
@@ -194,14 +213,15 @@ class MessageIntake:
     def _on_last_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
         if failure is None:
-            self._accepted.inc()
+            self._metrics.accepted(taken.msg_id, time.monotonic() - taken.read_at, taken.span)
             self._failed_at = float("-inf")
         else:
             if not isinstance(failure, Unavailable):
-                logger.error("a message could not be published", msg_id=taken.msg_id, exc_info=failure)
+                trace = trace_of(taken.span.traceparent)
+                logger.error("a message could not be published", msg_id=taken.msg_id, exc_info=failure, **trace)
             self._failed_at = time.monotonic()
             detail = "the server could not process it now, send it again"
-            self._refuse(taken.arrival, TlimError(ErrorCode.UNAVAILABLE, detail, msg_id=taken.msg_id))
+            self._refuse(taken.arrival, TlimError(ErrorCode.UNAVAILABLE, detail, msg_id=taken.msg_id), taken.span)
         self._release(len(taken.payload))
 
     def _release(self, size: int) -> None:
@@ -214,9 +234,10 @@ class MessageIntake:
             self._is_paused = False
             self._door.resume()
 
-    def _refuse(self, arrival: Arrival, error: TlimError) -> None:
-        self._refused.inc()
+    def _refuse(self, arrival: Arrival, error: TlimError, span: TraceSpan) -> None:
+        self._metrics.refused(error.msg_id, error.code.value, span)
         try:
             self._door.send(write_error(error, arrival.reply_to, arrival.stanza_id, self._addresses))
         except Unavailable:  # no connection: the sender gets no answer, and sends again after a time-out
-            logger.debug("a refusal could not be sent", code=error.code)
+            trace = trace_of(span.traceparent)
+            logger.debug("a refusal could not be sent", code=error.code, msg_id=error.msg_id, **trace)

@@ -18,6 +18,7 @@ from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.fence import FencedLine
 from xmpp_bridge.leases import LeaseBroker, Leases
 from xmpp_bridge.mailroom import Mailroom
+from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.presences import Hello, Sign
 from xmpp_bridge.shares import Held
 from xmpp_bridge.subscribers import OutboxSubscriber
@@ -238,10 +239,8 @@ class Shards:
             logger.info("a shard is closed", shard=shard.held.shard)
 
     def _register(self, metrics: Metrics) -> None:
-        owned = metrics.gauge("tlim_bridge_shards", "1 for each delivery shard that this bridge has", ("shard",))
+        ours = BridgeMetrics(metrics)
         for number in range(DELIVERY_SHARDS):
-            owned.labels(str(number)).set_function(partial(self._shards.__contains__, number))
-        present = metrics.gauge("tlim_bridge_people_present", "People of its shards with at least one session")
-        present.set_function(lambda: sum(shard.mailroom.roll.present for shard in self._shards.values()))
-        waiting = metrics.gauge("tlim_bridge_catch_ups_waiting", "People whose catch-up has not begun")
-        waiting.set_function(lambda: sum(shard.mailroom.waiting for shard in self._shards.values()))
+            ours.shards.labels(str(number)).set_function(partial(self._shards.__contains__, number))
+        ours.people_present.set_function(lambda: sum(shard.mailroom.roll.present for shard in self._shards.values()))
+        ours.catch_ups_waiting.set_function(lambda: sum(shard.mailroom.waiting for shard in self._shards.values()))

@@ -6,16 +6,19 @@ from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
+from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
 from tlim_runtime.consumer import DONE, Incoming, Later, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.reports import now_ms
 
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
 from xmpp_bridge.lanes import MANY, Gaps, SlowLane, Work, portion
+from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.translate import (
     Accept,
     BridgeAddresses,
@@ -83,8 +86,7 @@ class OutboxSubscriber:
         self._consumer = consumer
         self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress)
         self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
-        self._sent = metrics.counter("tlim_bridge_stanzas_total", "Stanzas sent to the XMPP server")
-        self._seconds = metrics.histogram("tlim_bridge_batch_seconds", "From a batch to the barrier's answer")
+        self._metrics = BridgeMetrics(metrics)
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
         """Deliver a batch. Data that is no out event is poison. Raises Unavailable when the batch must come again."""
@@ -110,7 +112,7 @@ class OutboxSubscriber:
         return first if self._presence.server_keeps else None
 
     async def _handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
-        first, last = batch[0].stream_seq, batch[-1].stream_seq
+        first, last, begun = batch[0].stream_seq, batch[-1].stream_seq, now_ms()
         self._lately.begin(first)
         poison: dict[int, Poison] = {}  # by place in the stream, like the next
         later: dict[int, Later] = {}
@@ -123,13 +125,14 @@ class OutboxSubscriber:
             events.append((incoming, event))
             self._heard(event)
         await self._lane.room()
-        with self._seconds.time():
+        with self._metrics.batch_seconds.time():
             async with self._presence.turn:
                 self._presence.gaps.check()
                 events = await self._without_recalled(events)
                 self._lately.check()
                 await self._deliver(self._at_once(events, later), poison, first, last)
                 self._lately.end()
+        self._metrics.delivered(events, self._consumer, begun, later)
         await self._noted(event for _, event in events)
         self._last = last
         self._newest = max([self._newest, *(event.seq for _, event in events if isinstance(event, StoredMessage))])
@@ -190,9 +193,9 @@ class OutboxSubscriber:
             if self._culprits.is_found(message, stanza):
                 size = len(stanza.encode())
                 reason = f"the XMPP server ends the connection at a stanza of {size} bytes"
-                poison[message.stream_seq] = Poison(reason)
+                poison[message.stream_seq] = Poison(reason, DeadCause.UNDELIVERABLE)
                 continue
-            self._sent.inc()
+            self._metrics.stanzas.inc()
             yield message, stanza
 
     def _at_once(
@@ -203,7 +206,7 @@ class OutboxSubscriber:
             if isinstance(event, StoredMessage) and not is_kept and self._lane.takes(event):
                 verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
                 later[message.stream_seq] = Later(verdict)
-                self._lane.add(Work(message, event, verdict))
+                self._lane.add(Work(message, event, verdict, now_ms()))
                 stanzas = write_answer(event, self._addresses)
             else:
                 present = event if is_kept else self._to_present(event)
@@ -222,6 +225,7 @@ class OutboxSubscriber:
             if stanzas:
                 await self._deliver(((work.message, stanza) for stanza in stanzas), work.poison, place, place)
                 return None
+        self._metrics.delivered([(work.message, work.event)], self._consumer, work.begun)
         await self._noted([work.event])
         return work.poison.get(place, DONE)
 

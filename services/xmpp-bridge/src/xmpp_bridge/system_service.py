@@ -21,6 +21,7 @@ from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import write_json
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
+from tlim_runtime.tracing import CURRENT, Headers, headers_with
 
 from xmpp_bridge.awaited import Awaited
 from xmpp_bridge.translate import read_refusal
@@ -31,7 +32,7 @@ _LOCATION = "server"
 class SystemBroker(Protocol):
     """The broker: it takes accepted messages. Requests over it make users known and write the audit log."""
 
-    async def publish(self, subject: str, payload: bytes, message_id: str) -> PubAck: ...
+    async def publish(self, subject: str, payload: bytes, message_id: str, headers: Headers, /) -> PubAck: ...
     async def request(self, subject: str, payload: bytes) -> bytes: ...
 
 
@@ -123,11 +124,11 @@ class SystemSender:
             via=self._via,
         )
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
-        message_id = in_message_id(envelope.msg_from, envelope.msg_id)
-        if (await self._broker.publish(subject, message.to_bytes(), message_id)).duplicate:
+        message_id, headers = in_message_id(envelope.msg_from, envelope.msg_id), headers_with(CURRENT.get())
+        if (await self._broker.publish(subject, message.to_bytes(), message_id, headers)).duplicate:
             # The msg_id was used before, and JetStream dropped this copy. Only the store knows what became of the first
             # one, so the message is published again under an id of its own, and the store answers.
-            await self._broker.publish(subject, message.to_bytes(), f"{message_id}:{uuid.uuid4().hex}")
+            await self._broker.publish(subject, message.to_bytes(), f"{message_id}:{uuid.uuid4().hex}", headers)
 
 
 def _envelope_text(draft: Draft) -> str:

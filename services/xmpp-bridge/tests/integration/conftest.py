@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -25,16 +26,8 @@ from tlim_devstack.processes import ServerProcess
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
-from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import (
     AcceptedMessage,
-    LiveAnswer,
-    LivePerson,
-    LiveQuestion,
-    MailboxNoted,
-    MailboxNotes,
-    MissedAnswer,
-    MissedQuestion,
     OutEvent,
     RejectedMessage,
     SeqsAnswer,
@@ -44,7 +37,16 @@ from tlim_protocol.events import (
     UsersKnown,
 )
 from tlim_protocol.identity import delivery_shard
-from tlim_protocol.registry import REGISTRY, Effect, MsgType
+from tlim_protocol.mailboxes import (
+    LiveAnswer,
+    LivePerson,
+    LiveQuestion,
+    MailboxNoted,
+    MailboxNotes,
+    MissedAnswer,
+    MissedQuestion,
+)
+from tlim_protocol.registry import REGISTRY, Effect
 from tlim_protocol.streams import BRIDGE_OUTBOXES, StreamName
 from tlim_protocol.subjects import Rpc, out_message_id, piece_message_id, subject_of_shard
 from tlim_runtime.broker import Broker, Outgoing
@@ -53,7 +55,6 @@ from xmpp_bridge.app import create_app
 from xmpp_bridge.settings import Settings
 
 PASSWORDS = {"alice": "alice's secret", "bob": "密码 pässword"}
-FIRST_SEQ = 100
 
 
 async def retry_until(check: Callable[[], Awaitable[Any]], within_s: float = 30) -> None:
@@ -123,7 +124,9 @@ class XmppServerProcess:
         self._process.stop(signal.SIGKILL)
 
     def freeze(self) -> None:
+        """Let it keep its connections in silence. When this returns, it answers nothing more."""
         self._process.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def ends(self) -> None:
         """Wait until it has ended by itself."""
@@ -375,30 +378,3 @@ async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, bro
     await broker.respond(Rpc.MAILBOX_MISSED, mailboxes.missed, "store")
     async with AsyncExitStack() as stack:
         yield World(xmpp_server, clean_jetstream, broker, directory, recalls, mailboxes, stack)
-
-
-def text_envelope(msg_id: str, text: str = "hello", **changes: Any) -> Envelope:
-    """A text from alice to bob."""
-    fields = {"msg_from": "alice", "msg_to": "bob", "msg_type": MsgType.TEXT, "body": [{"text": text}], **changes}
-    return Envelope(msg_id=msg_id, **fields)
-
-
-@pytest.fixture
-def envelope() -> Callable[..., Envelope]:
-    return text_envelope
-
-
-@pytest.fixture
-def stored() -> Callable[..., StoredMessage]:
-    """Return a function: number → a stored text from alice to bob."""
-
-    def make(number: int = 0, **changes: Any) -> StoredMessage:
-        fields = {
-            "stored_at": 1_700_000_000_000,
-            "recipients": ["bob"],
-            "envelope": text_envelope(f"m{number}"),
-            **changes,
-        }
-        return StoredMessage(seq=FIRST_SEQ + number, **fields)
-
-    return make

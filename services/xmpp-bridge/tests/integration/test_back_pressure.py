@@ -9,6 +9,7 @@ from tlim_protocol.events import AcceptedMessage
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
+from tlim_runtime.tracing import Headers
 from xmpp_bridge.component import Component
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.service import MessageIntake
@@ -26,8 +27,8 @@ class SlowPublisher:
         self._waiting: list[asyncio.Future[PubAck]] = []
         self._is_slow = True
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
-        del subject, message_id
+    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
+        del subject, message_id, headers
         self.msg_ids.append(AcceptedMessage.from_bytes(payload).envelope.msg_id)
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.xmpp_servers import DOMAIN
 from tlim_protocol.errors import ErrorCode
@@ -98,3 +99,16 @@ async def test_a_request_without_a_password_is_told_so(world: Any) -> None:
     async with world.ready_bridge() as bridge:
         answer = await bridge.http.post("/v1/tokens", json={"username": "alice"})
         assert (answer.status_code, answer.json()["field"]) == (422, "password")
+
+
+async def test_the_end_of_the_certificate_that_clients_are_shown_is_a_metric(world: Any, eventually: Any) -> None:
+    shown = load_pem_x509_certificate(world.xmpp.software.settings.certificate.read_bytes())
+    async with world.ready_bridge() as bridge:
+
+        async def told() -> None:
+            lines = (await bridge.http.get("/metrics")).text.splitlines()
+            [line] = [line for line in lines if line.startswith("tlim_certificate_expiry_timestamp_seconds{")]
+            assert float(line.split()[-1]) == shown.not_valid_after_utc.timestamp()
+            assert "tlim_xmpp_connection_up 1.0" in lines
+
+        await eventually(told)

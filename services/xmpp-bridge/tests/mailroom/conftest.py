@@ -15,7 +15,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import (
+from tlim_protocol.events import SeqsAnswer, StoredMessage
+from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
+from tlim_protocol.mailboxes import (
     LiveAnswer,
     LivePerson,
     LiveQuestion,
@@ -24,18 +26,11 @@ from tlim_protocol.events import (
     MailboxNotes,
     MissedAnswer,
     MissedQuestion,
-    SeqsAnswer,
-    StoredMessage,
 )
-from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.stanzas import TLIM_NS
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.background import Background
 from tlim_runtime.outages import Unavailable
-from xmpp_bridge.component import ComponentDown, ComponentLost
-from xmpp_bridge.presences import read_presence
-from xmpp_bridge.shards import Shards
 from xmpp_bridge.translate import BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
@@ -93,6 +88,7 @@ class Log:
         self.streams = [Stream() for _ in range(DELIVERY_SHARDS)]
         self.mailboxes: defaultdict[str, Mailbox] = defaultdict(Mailbox)
         self.terms = [0] * DELIVERY_SHARDS
+        self.noted = [0] * DELIVERY_SHARDS
         self.losses = 0.02
         self.settled = [(0, 0.0)] * DELIVERY_SHARDS
         self.is_up = self.takes_notes = True
@@ -134,6 +130,10 @@ class Log:
         shard = notes.shard
         if notes.term != self.terms[shard]:
             return MailboxNoted(is_outdated=True).to_bytes()
+        assert notes.number is not None
+        if notes.number <= self.noted[shard]:
+            return MailboxNoted().to_bytes()
+        self.noted[shard] = notes.number
         if (
             notes.settled_seq is not None
             and notes.settled_at is not None
@@ -162,7 +162,7 @@ class Log:
     def _live(self, question: LiveQuestion) -> LiveAnswer:
         shard = question.shard
         if question.term is None:
-            self.terms[shard] += 1
+            self.terms[shard], self.noted[shard] = self.terms[shard] + 1, 0
         elif question.term != self.terms[shard]:
             return LiveAnswer(people=[], more=False, term=self.terms[shard], is_outdated=True)
         present = (name for name, box in self.mailboxes.items() if box.sessions and delivery_shard(name) == shard)
@@ -218,7 +218,7 @@ class Server:
         self.has_module = True
         self.returned: set[tuple[str, int]] = set()  # of sessions that ended, and routed again
         self.faults: list[str] = []
-        self.lines: list[Line] = []
+        self.lines: list[Any] = []
 
     def of(self, user_id: str) -> list[Device]:
         return [device for device in self.devices if device.user_id == user_id]
@@ -301,15 +301,15 @@ class Server:
             self.returned.add((device.user_id, seq))
             self.route(device.user_id, seq)
 
-    def say(self, device: Device, line: "Line | None" = None) -> None:
+    def say(self, device: Device, line: Any = None) -> None:
         known = "" if device.confirmed is None else f" confirmed='{device.confirmed}'"
         self._tell_session(device, f" stale='true'{known}" if device.is_stale else "", line, is_gone=False)
 
-    def _tell_session(self, device: Device, attributes: str, line: "Line | None" = None, *, is_gone: bool) -> None:
+    def _tell_session(self, device: Device, attributes: str, line: Any = None, *, is_gone: bool) -> None:
         jid = f"{device.user_id}@{ADDRESSES.domain}/{device.session_id}"
         self._tell(jid, f"<session id='{device.session_id}'{attributes}/>", line, is_gone=is_gone)
 
-    def _tell(self, sender: str, payload: str, only: "Line | None" = None, *, is_gone: bool) -> None:
+    def _tell(self, sender: str, payload: str, only: Any = None, *, is_gone: bool) -> None:
         if not self.has_module:
             return
         kind = " type='unavailable'" if is_gone else ""
@@ -317,7 +317,7 @@ class Server:
         for line in self.lines if only is None else [only]:
             line.said.put_nowait(ET.XML(f"<presence from='{sender}'{kind}>{payload}</presence>"))
 
-    def connect(self, line: "Line") -> None:
+    def connect(self, line: Any) -> None:
         self.lines.append(line)
         if self.has_module:
             line.said.put_nowait(ET.XML(f"<presence from='{ADDRESSES.domain}'><mailbox xmlns='{TLIM_NS}'/></presence>"))
@@ -332,87 +332,7 @@ class Server:
             line.lose()
 
 
-class Line:
-    """The component connection of one bridge: in order, late, and lost from time to time."""
-
-    def __init__(self, server: Server, chance: random.Random) -> None:
-        self._server = server
-        self._chance = chance
-        self.is_up = False
-        self.sent: asyncio.Queue[ET.Element | int] = asyncio.Queue()
-        self.said: asyncio.Queue[ET.Element | int] = asyncio.Queue()
-        self._numbers = count(1)
-        self._pongs: dict[int, asyncio.Future[None]] = {}
-        self.shards: Shards
-        self.writes: Callable[[str], None] = lambda _user_id: None  # called with each receiver
-        self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
-
-    def connect(self) -> None:
-        self.sent, self.said = asyncio.Queue(), asyncio.Queue()
-        self.is_up = True
-        self.work = [Background("to the server", self._to_server), Background("to the bridge", self._to_bridge)]
-        for work in self.work:
-            work.start()
-        self._server.connect(self)
-        self.shards.went_up()
-
-    def lose(self) -> None:
-        if not self.is_up:
-            return
-        self.is_up = False
-        self._server.lines.remove(self)
-        self.sent, self.said = asyncio.Queue(), asyncio.Queue()
-        self.shards.went_down()
-        for pong in self._pongs.values():
-            if not pong.done():
-                pong.set_exception(ComponentLost("lost"))
-
-    def send(self, stanzas: str) -> None:
-        if not self.is_up:
-            raise ComponentDown("down")
-        for stanza in ET.XML(f"<stanzas>{stanzas}</stanzas>"):
-            self.writes(stanza.get("to", "").partition("@")[0])
-            self.sent.put_nowait(stanza)
-
-    async def barrier(self) -> None:
-        number = next(self._numbers)
-        pong = self._pongs[number] = asyncio.get_running_loop().create_future()
-        try:
-            if not self.is_up:
-                raise ComponentDown("down")
-            self.sent.put_nowait(number)
-            await pong
-        finally:
-            del self._pongs[number]
-
-    async def _to_server(self) -> None:
-        queue = self.sent
-        while self.sent is queue:
-            item = await queue.get()
-            await asyncio.sleep(self._chance.random() / 1_000)
-            if self.sent is not queue:
-                return
-            if isinstance(item, int):
-                self.said.put_nowait(item)
-            else:
-                self._server.take(item)
-
-    async def _to_bridge(self) -> None:
-        queue = self.said
-        while self.said is queue:
-            item = await queue.get()
-            await asyncio.sleep(self._chance.random() / 1_000)
-            if self.said is not queue:
-                return
-            if isinstance(item, ET.Element):
-                sign = read_presence(item, ADDRESSES)
-                assert sign is not None
-                self.shards.hear(sign)
-            elif item in self._pongs and not self._pongs[item].done():
-                self._pongs[item].set_result(None)
-
-
 @pytest.fixture
 def simulated(jumping: Callable[[Coroutine[Any, Any, None]], None], leasing: SimpleNamespace) -> SimpleNamespace:
     """The parts of the world, and `run`: it runs a coroutine in that world's time."""
-    return SimpleNamespace(**vars(leasing), Log=Log, Server=Server, Line=Line, run=jumping)
+    return SimpleNamespace(**vars(leasing), Log=Log, Server=Server, run=jumping)

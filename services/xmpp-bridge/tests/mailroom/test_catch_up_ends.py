@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from tlim_protocol.events import MailboxNoted, MissedAnswer
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.catch_up import CatchUps

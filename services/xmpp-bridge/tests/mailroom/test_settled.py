@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tlim_protocol.events import MailboxNote, MailboxNoted, MailboxNotes
 from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import MailboxNote, MailboxNoted, MailboxNotes
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.mailbox import Notes
 

@@ -6,13 +6,17 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 from xml.etree.ElementTree import Element, XMLPullParser
 
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, ClientWebSocketResponse
+from tlim_devstack.ejabberd import Ejabberd, compile_modules
+from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 from tlim_protocol.stanzas import CARBONS_NS, HINTS_NS, TLIM_NS, Tag
 from xmpp_bridge.iq import read_pong, write_ping
@@ -25,6 +29,26 @@ STREAM = (
 )
 SM = "urn:xmpp:sm:3"
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
+
+KILLER = Path(__file__).with_name("mod_killer.erl")
+
+
+class FragileEjabberd(Ejabberd):
+    """One in which a client can have its session killed, and in which the API starts modules anew."""
+
+    def prepare(self) -> Program:
+        program, config = super().prepare(), self.home / "ejabberd.yml"
+        library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent
+        compile_modules([KILLER], library, self.home / "modules")
+        text = config.read_text().replace("    what:\n", "    what:\n      - restart_module\n")
+        assert "restart_module" in text
+        config.write_text(text.replace("\nmodules:\n", "\nmodules:\n  mod_killer: {}\n"))
+        return program
+
+
+@pytest.fixture(scope="session")
+def fragile_ejabberd() -> type[Ejabberd]:
+    return FragileEjabberd
 
 
 class Word(NamedTuple):
@@ -194,9 +218,16 @@ class Device:
 
     async def resume(self, *, heard: int) -> None:
         """Take up the session again, with `heard` stanzas received."""
+        await self.ask_to_resume(heard=heard)
+        await self.take("resumed")
+
+    async def ask_to_resume(self, *, heard: int) -> None:
         await self._open_session()
         self.send(f"<resume xmlns='{SM}' h='{heard}' previd='{self._stream_id}'/>")
-        await self.take("resumed")
+
+    def again(self) -> "Device":
+        """Return the same device with another connection: it does not know what becomes of the first one."""
+        return copy(self)
 
     async def _open_session(self) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.ports.xmpp)

@@ -12,8 +12,7 @@ import pytest
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.severable import Severable
-from tlim_devstack.supervision import Program
-from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
 from tlim_protocol.stanzas import TLIM_NS
 from xmpp_bridge.component import Component
 from xmpp_bridge.translate import BridgeAddresses
@@ -24,14 +23,8 @@ NAMES = (COMPONENT, f"second.{COMPONENT}", f"third.{COMPONENT}")
 class ThreeBridgesProsody(Prosody):
     """One with a component for each of three bridges."""
 
-    def prepare(self) -> Program:
-        program, secret = super().prepare(), self.settings.credentials.component
-        names = ", ".join(f'"{name}"' for name in NAMES)
-        host = f'VirtualHost "{DOMAIN}"'
-        config = self.config.read_text().replace(host, f"{host}\n  tlim_bridge_components = {{ {names} }}")
-        section = '\nComponent "{}"\n  component_secret = "{}"\n  validate_from_addresses = false\n'
-        self.config.write_text(config + "".join(section.format(name, secret) for name in NAMES[1:]))
-        return program
+    def __init__(self, settings: XmppSettings) -> None:
+        super().__init__(settings, components=NAMES)
 
 
 pytestmark = pytest.mark.parametrize(

@@ -1,54 +1,24 @@
 """What only ejabberd has: several connections of one component, sessions that are killed, a module that starts anew."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from tlim_devstack.ejabberd import Ejabberd, compile_modules
-from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import DOMAIN
 from tlim_protocol.stanzas import HINTS_NS
 
 SM = "urn:xmpp:sm:3"
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
 
-KILLER = """
--module(mod_killer).
--behaviour(gen_mod).
--export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, die/1]).
--include("xmpp.hrl").
-start(H, _) -> ejabberd_hooks:add(user_send_packet, H, ?MODULE, die, 1).
-stop(_) -> ok.
-reload(_, _, _) -> ok.
-depends(_, _) -> [].
-mod_options(_) -> [].
-mod_doc() -> #{}.
-die({#message{body = [#text{data = <<"die">>}]}, _}) -> exit(self(), kill);
-die({#message{body = [#text{data = <<"lose the settings">>}]}, #{lserver := H}} = Acc) ->
-    persistent_term:put(?MODULE, ets:take(ejabberd_modules, {mod_tlim_bridge, H})), Acc;
-die({#message{body = [#text{data = <<"lose the routes">>}]}, #{lserver := H}} = Acc) ->
-    mnesia:dirty_delete(route, <<"bridge.", H/binary>>), Acc;
-die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
-    ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
-die(Acc) -> Acc.
-"""
 
-
-class FragileEjabberd(Ejabberd):
-    """One in which a client can have its session killed, and in which the API starts modules anew."""
-
-    def prepare(self) -> Program:
-        program, source, config = super().prepare(), self.home / "mod_killer.erl", self.home / "ejabberd.yml"
-        source.write_text(KILLER)
-        library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent
-        compile_modules([source], library, self.home / "modules")
-        text = config.read_text().replace("[register, ", "[restart_module, register, ")
-        config.write_text(text.replace("\nmodules:\n", "\nmodules:\n  mod_killer: {}\n"))
-        return program
-
-
-pytestmark = pytest.mark.parametrize("xmpp_server", [FragileEjabberd], indirect=True, ids=["ejabberd"], scope="session")
+@pytest.fixture(scope="module")
+def xmpp_server(
+    start_xmpp_server: Any, fragile_ejabberd: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    server = start_xmpp_server(tmp_path_factory.mktemp("fragile"), fragile_ejabberd)
+    yield server
+    server.stop()
 
 
 async def test_what_was_written_before_stream_management_counts_when_the_client_confirms_anything(
@@ -81,6 +51,62 @@ async def test_a_session_that_is_killed_is_gone_with_nobody_knows_what(scene: An
     listener.deliver(user, 102)
     await listener.barrier()
     assert listener.missed(user) == [102]
+
+
+async def given_away(
+    scene: Any, user: str, resource: str, listener: Any, other_resource: str = "phone"
+) -> tuple[Any, Any]:
+    """Return a device whose session was given to a process that waits, and one that can say how it goes on."""
+    phone = await scene.device(user, resource, managed=True)
+    other = await scene.device(user, other_resource, managed=True)
+    for device in (phone, other):
+        device.announce()
+        await listener.hears("came", device.jid)
+    await phone.breaks()
+    await phone.ask_to_resume(heard=phone.received)
+    other.send(f"<message to='{other.jid}'><body>is it given away</body></message>")
+    await other.settles()
+    return phone, other
+
+
+@pytest.mark.parametrize("other_resource", ["a", "z"])  # ejabberd serves sessions in some order
+async def test_what_comes_while_a_session_is_given_to_another_process_is_missed(
+    scene: Any, other_resource: str
+) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone, other = await given_away(scene, user, "late", listener, other_resource)
+    listener.deliver(user, 101)
+    await other.gets("text 101")
+    other.send(f"<message to='{other.jid}'><body>take over</body></message>")
+    await phone.take("resumed")
+    await listener.misses(user, 101)
+    listener.deliver(user, 102)
+    await phone.gets("text 102")
+    assert listener.missed(user) == [101]
+
+
+@pytest.mark.parametrize("resource", ["early", "late"])
+async def test_a_session_is_gone_if_the_process_that_resumes_it_dies(scene: Any, resource: str) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone, other = await given_away(scene, user, resource, listener)
+    other.send(f"<message to='{other.jid}'><body>heir dies</body></message>")
+    assert (await listener.hears("gone", phone.jid)).seq is None
+
+
+async def test_a_session_is_resumed_only_once(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone, other = await given_away(scene, user, "early", listener)
+    listener.deliver(user, 101)
+    await other.gets("text 101")
+    impatient = phone.again()
+    await impatient.ask_to_resume(heard=phone.received)
+    await impatient.take("failed")
+    impatient.lose_network()
+    other.send(f"<message to='{other.jid}'><body>take over</body></message>")
+    await phone.take("resumed")
+    listener.deliver(user, 102)
+    await phone.gets("text 102")
+    assert "text 101" in phone.texts or listener.missed(user) == [101]
 
 
 async def test_every_connection_is_told_everything_and_all_again_when_the_module_starts_anew(scene: Any) -> None:

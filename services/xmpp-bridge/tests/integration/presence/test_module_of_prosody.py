@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.supervision import Program
-from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
 
 SECOND = f"second.{COMPONENT}"
 
@@ -24,16 +24,13 @@ class QuickProsody(Prosody):
 class OddProsody(Prosody):
     """One with room for five unconfirmed stanzas, a second bridge, and a shell."""
 
+    def __init__(self, settings: XmppSettings) -> None:
+        super().__init__(settings, components=(COMPONENT, SECOND))
+
     def prepare(self) -> Program:
         program = super().prepare()
         config = self.config.read_text().replace("smacks_max_queue_size = 10500", "smacks_max_queue_size = 5")
-        config = config.replace('"tlim_bridge";', '"tlim_bridge"; "admin_shell";')
-        both = f'{{ "{COMPONENT}", "{SECOND}" }}'
-        config = config.replace(f'VirtualHost "{DOMAIN}"', f'VirtualHost "{DOMAIN}"\ntlim_bridge_components = {both}')
-        secret = self.settings.credentials.component
-        self.config.write_text(
-            f'{config}\nComponent "{SECOND}"\n  component_secret = "{secret}"\n  validate_from_addresses = false\n'
-        )
+        self.config.write_text(config.replace('"tlim_bridge";', '"tlim_bridge"; "admin_shell";'))
         return program
 
     def reload_module(self) -> None:

@@ -1,16 +1,17 @@
 """Two nodes of ejabberd are one server for the bridge, and it hears of sessions whose node has died."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
-from tlim_devstack.ejabberd import Ejabberd, mapper
-from tlim_devstack.processes import ServerProcess
+from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.node_network import NodeNetwork
 from tlim_devstack.supervision import Program
-from tlim_devstack.waiting import free_port
 from tlim_protocol.stanzas import HINTS_NS
 
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
@@ -26,21 +27,57 @@ class HastyNode(Ejabberd):
         return replace(program, command=[*program.command, *at_once])
 
 
+class Between:
+    """The network between the nodes. It runs in a thread, because a test has an event loop for itself only."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._network = NodeNetwork(["first", "second"])
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def __enter__(self) -> dict[str, int]:
+        self._thread.start()
+        self._do(self._network.__aenter__())
+        return self._network.ports
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._network.__aexit__())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def cut(self) -> None:
+        """Let nothing pass between the nodes."""
+        for way in self._network.ways.values():
+            self._do(way.cut())
+
+    def mend(self) -> None:
+        """Let everything pass again."""
+        for way in self._network.ways.values():
+            self._do(way.mend())
+
+
 class Nodes(NamedTuple):
     first: Any
     second: Any
+    between: Between
 
 
 @pytest.fixture(scope="module")
-def nodes(start_xmpp_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    home, port = tmp_path_factory.mktemp("nodes"), free_port()
-    program = mapper(port)
-    process = ServerProcess(program.name, program.command, home / "epmd.log", env=program.environment)
-    first, second = [start_xmpp_server(home, partial(HastyNode, number=number, mapper=port)) for number in (1, 2)]
-    yield Nodes(first, second)
-    for server in (second, first):
-        server.stop()
-    process.stop()
+def nodes(start_xmpp_server: Any, fragile_ejabberd: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    home, between = tmp_path_factory.mktemp("nodes"), Between()
+    kind = type("FragileNode", (HastyNode, fragile_ejabberd), {})
+    with between as mappers:
+        first, second = [
+            start_xmpp_server(home, partial(kind, number=number, mapper=port))
+            for number, port in enumerate(mappers.values(), 1)
+        ]
+        yield Nodes(first, second, between)
+        for server in (second, first):
+            server.stop()
 
 
 @pytest.fixture
@@ -120,8 +157,55 @@ async def test_more_than_a_socket_takes_goes_to_the_other_node_without_a_gap(her
     seqs = range(101, 601)
     listener.deliver(user, *seqs, hint=f"{NO_STORE}<x xmlns='padding'>{'x' * 100_000}</x>")
     await phone.gets("text 600")
-    assert listener.missed(user) == []
     assert phone.texts == [f"text {seq}" for seq in seqs]
+
+
+async def test_what_goes_to_a_session_of_the_other_node_that_has_ended_is_missed(here: Any, there: Any) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener])
+    listener.deliver(user, 101)
+    await phone.gets("text 101")
+    phone.send(f"<message to='{phone.jid}'><body>die</body></message>")
+    await listener.hears("gone", phone.jid)
+    listener.deliver(user, 102)  # to a process that is no more, as the tables of ejabberd still name it
+    await listener.misses(user, 102)
+
+
+async def test_a_session_that_hangs_on_the_other_node_makes_nobody_wait(here: Any, there: Any) -> None:
+    """Its client may read nothing. Each barrier would wait for it."""
+    listener, user = await there.listener(), await here.person()
+    phone = await arrived(here, user, [listener])
+    await listener.barrier()
+    phone.send(f"<message to='{phone.jid}'><body>hold on</body></message>")
+    other = await arrived(here, await here.person(), [listener])
+    other.send(f"<message to='{other.jid}'><body>is it given away</body></message>")
+    await other.settles()
+    async with asyncio.timeout(20):
+        for seq in range(101, 131):
+            listener.deliver(user, seq)
+            await listener.barrier()
+    other.send(f"<message to='{other.jid}'><body>take over</body></message>")
+    await phone.gets("text 130")
+
+
+async def test_what_is_still_on_the_way_to_a_node_that_hangs_is_missed_before_the_barrier_is_answered(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    """It would be lost with the node of the bridge. The other one may go on."""
+    listener, user = await here.listener(), await there.person()
+    phone = await arrived(there, user, [listener])
+    await listener.barrier()
+    nodes.second.freeze()
+    try:
+        listener.deliver(user, 101)
+        await listener.barrier()
+        assert listener.missed(user) == [101]
+    finally:
+        nodes.second.thaw()
+    await phone.gets("text 101")
+    listener.deliver(user, 102)
+    await listener.barrier()
+    await phone.gets("text 102")
 
 
 async def test_the_sessions_of_a_node_that_stops_are_gone_and_nothing_more_counts_than_they_have(
@@ -167,6 +251,19 @@ async def test_who_was_on_a_node_that_is_killed_gets_everything_on_the_other_one
     await nodes.second.restart()
 
 
+async def test_a_bridge_on_a_node_that_was_restarted_hears_that_the_other_node_was_killed(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    before, user = await there.listener(), await here.person()
+    phone = await arrived(here, user, [before])
+    await nodes.second.restart()
+    listener = await there.listener()
+    await listener.hears("came", phone.jid)
+    nodes.first.stop()
+    await listener.hears("gone", phone.jid)
+    await nodes.first.restart()
+
+
 async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the_other_again(
     nodes: Nodes, here: Any, there: Any
 ) -> None:
@@ -183,3 +280,45 @@ async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the
     both[0].deliver(user, 101)
     for device in (phone, laptop):
         await device.gets("text 101")
+
+
+async def test_the_sessions_of_a_node_that_was_lost_for_a_moment_are_gone(nodes: Nodes, here: Any, there: Any) -> None:
+    """The nodes meet again before the watcher of a session looks at its node. Then that node starts anew."""
+    listener, quiet, busy = await here.listener(), await here.person(), await here.person()
+    phone, laptop = [await arrived(there, user, [listener]) for user in (quiet, busy)]
+
+    async def keeps_announcing() -> None:
+        with suppress(AssertionError, ConnectionError):  # the node has ended the connection
+            while True:
+                laptop.announce()
+                await laptop.settles()
+
+    announcing = asyncio.create_task(keeps_announcing())
+    await asyncio.to_thread(nodes.between.cut)
+    await asyncio.to_thread(nodes.between.mend)
+    await asyncio.to_thread(nodes.second.ends)
+    await announcing
+    await listener.hears("gone", phone.jid)
+    async with asyncio.timeout(20):
+        while listener.about(busy)[-1].what != "gone":
+            await listener.barrier()
+    await nodes.second.restart()
+
+
+async def test_a_node_that_was_started_anew_during_a_split_is_one_with_the_other_again(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    """It has not lost the other node: it has never met it.
+
+    It ends in order. Killed, it may not have written down that the other one is gone, and wait for its tables.
+    """
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(there, user, [listener])
+    await asyncio.to_thread(nodes.between.cut)
+    await listener.hears("gone", phone.jid)
+    await nodes.first.restart()
+    await asyncio.to_thread(nodes.between.mend)
+    await asyncio.to_thread(nodes.second.ends)
+    await nodes.second.restart()
+    both = [await here.listener(), await there.listener()]
+    await arrived(there, user, both)

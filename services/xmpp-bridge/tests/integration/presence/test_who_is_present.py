@@ -7,7 +7,7 @@ import pytest
 from tlim_devstack.ejabberd import Ejabberd
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.supervision import Program
-from tlim_devstack.xmpp_servers import DOMAIN
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 from tlim_protocol.stanzas import CARBONS_NS, TLIM_NS
 
 
@@ -234,6 +234,20 @@ async def test_copies_for_a_second_device_count_as_what_it_got(scene: Any) -> No
     back.confirm(but=1)
     await back.end()
     assert (await listener.hears("gone", back.jid)).seq == 101
+
+
+@both_servers
+async def test_a_client_cannot_speak_to_the_bridge_as_the_module_does(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=False)
+    for words in (f"<session xmlns='{TLIM_NS}' id='made up'/>", f"<missed xmlns='{TLIM_NS}' seq='1'/>"):
+        for kind in ("", "type='unavailable'"):
+            for component in (COMPONENT, f"bob@{COMPONENT}", f"{COMPONENT}/res"):
+                phone.send(f"<presence {kind} to='{component}'>{words}</presence>")
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    await listener.barrier()
+    assert [word.what for word in listener.about(user)] == ["came"]
 
 
 @both_servers

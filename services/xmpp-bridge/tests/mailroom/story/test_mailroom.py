@@ -2,35 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pytest
-from tlim_protocol.identity import delivery_shard
-from tlim_runtime.background import Background
-from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
-from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import Unavailable
 from xmpp_bridge import fence, lanes
-from xmpp_bridge.attendance import Attendance
-from xmpp_bridge.backlog import Backlog
-from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.fence import FencedLine
-from xmpp_bridge.mailroom import Mailroom
-from xmpp_bridge.shards import ShardParts, Shards
-from xmpp_bridge.shares import Held
-from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.translate import Accept, BridgeAddresses
 
-ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
-EPOCH = 1_800_000_000.0
+SEEDS = range(4)
+STEPS = 80
 PEOPLE = ["ann", "bob", "cem", "han", "ian"]
 """ann and han are in one shard, and so are cem and ian."""
 CONVERSATIONS = ["s1", "s2", "s3"]
-SEEDS = range(4)
-STEPS = 80
 READS = 0.7
 """The share of devices that read what has come, after each step."""
 PAUSES_S = (0.001, 0.01, 0.1, 1, 30)
@@ -42,176 +25,16 @@ NOTICED_WITHIN_S = 120
 """So long the XMPP server may take to notice that a device has lost its network."""
 
 
-class Consumer:
-    """A shard's consumer in one bridge, as BatchConsumer is, and what JetStream feeds it with."""
-
-    def __init__(self, stream: Any, link: Any, outbox: OutboxSubscriber, line: FencedLine) -> None:
-        self._stream = stream
-        self._link = link
-        self._outbox = outbox
-        self._line = line
-        self._first: int | None = None
-        self._is_stopping = self._is_open = False
-        self._background = Background("consumer", self._consume)
-
-    def go_back(self, first: int | None) -> None:
-        self._first = first
-
-    @property
-    def going_back(self) -> int | None:
-        return self._first
-
-    async def start(self) -> None:
-        self._background.start()
-
-    async def stop(self) -> None:
-        self._is_stopping = True
-        self._stream.news.set()
-        await self._background.join()
-
-    async def abort(self) -> None:
-        await self._background.stop()
-
-    async def ping(self) -> None:
-        """It is always well."""
-
-    async def _consume(self) -> None:
-        while not self._is_stopping:
-            later: list[tuple[int, asyncio.Future[Verdict]]] = []
-            try:
-                self._is_open = False
-                self._check()
-                if self._first is not None:
-                    self._stream.go_back(self._first)
-                    self._first = None
-                self._outbox.opened(self._stream.open(self))
-                self._is_open = True
-                await self._deliver(later)
-            except Unavailable:
-                await asyncio.sleep(0.1)
-            finally:
-                for _, verdict in later:
-                    verdict.cancel()
-
-    async def _deliver(self, later: list[tuple[int, asyncio.Future[Verdict]]]) -> None:
-        place = self._stream.done
-        while later or not self._is_stopping:
-            self._check()
-            for message in [one for one in later if one[1].done()]:
-                assert message[1].result() == DONE
-                self._acknowledge(message[0])
-                later.remove(message)
-            batch = [] if self._is_stopping else self._stream.pieces[place : place + 20]
-            if not batch:
-                await self._news(0.01 if later else 1)
-                continue
-            place += len(batch)
-            self._stream.delivered = max(self._stream.delivered, batch[-1].seq)
-            incoming = [Incoming("tlim.out.x", piece.to_bytes(), piece.seq, received_at=2**60) for piece in batch]
-            for one, verdict in zip(incoming, await self._outbox.handle(incoming), strict=True):
-                if isinstance(verdict, Later):
-                    later.append((one.stream_seq, verdict.verdict))
-                else:
-                    self._acknowledge(one.stream_seq)
-
-    async def _news(self, within_s: float) -> None:
-        self._stream.news.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._stream.news.wait()
-
-    def _check(self) -> None:
-        self._line.check()
-        self._link.check()
-        if self._is_open and self._stream.pinned is not self:
-            raise Unavailable("another bridge is pinned")
-
-    def _acknowledge(self, place: int) -> None:
-        self._check()
-        self._stream.acknowledge(place)
-
-
-class Bridge:
-    """A process: its connections, and the shards that it has."""
-
-    def __init__(self, parts: Any, log: Any, server: Any, chance: random.Random, nats: Any) -> None:
-        self._bridges: list[Bridge] = nats.bridges
-        self.line = parts.Line(server, chance)
-        self.link, self._links = parts.Link(nats), nats.links
-        self._log, self._server = log, server
-        self.line.writes = self._check_shard
-        self._attendance = Attendance(asyncio.get_running_loop().time)
-        self.name = f"bridge {chance.random()}"
-        clock = asyncio.get_running_loop().time
-        self.shards = Shards(self.link, self.name, self._make, self._attendance, Metrics(), clock=clock)
-        self.line.shards = self.shards
-
-    def _make(self, held: Held, outdated: Callable[[], None]) -> ShardParts:
-        line, clock = FencedLine(self.line, held.check), asyncio.get_running_loop().time
-        mailroom = Mailroom(
-            line,
-            self,
-            ADDRESSES,
-            Metrics(),
-            shard=held.shard,
-            attendance=self._attendance,
-            outdated=outdated,
-            clock=lambda: EPOCH + clock(),
-            monotonic=clock,
-        )
-        outbox = OutboxSubscriber(
-            line,
-            ADDRESSES,
-            Backlog(self),
-            Metrics(),
-            accept=Accept.DIVERTED,
-            presence=mailroom,
-            culprits=Culprits(),
-            consumer=str(held.shard),
-        )
-        consumer = Consumer(self._log.streams[held.shard], self.link, outbox, line)
-        return ShardParts(line, mailroom, outbox, consumer)
-
-    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
-        """Ask the store: also over NATS."""
-        self.link.check()
-        answer: bytes = await self._log.request(subject, payload, timeout_s)
-        self.link.check()
-        return answer
-
-    def _check_shard(self, user_id: str) -> None:
-        helds = [other.shards._leases._book.held.get(delivery_shard(user_id)) for other in self._bridges]
-        if any(held is not None and held.is_valid for held in helds if held not in self.shards._leases.held):
-            self._server.faults.append(f"{self.name} delivered to {user_id}, who is another bridge's")
-
-    async def start(self) -> None:
-        await self.shards.start()
-        self.line.connect()
-
-    async def leave(self) -> None:
-        await self.shards.stop()
-        await self.kill()
-
-    async def kill(self) -> None:
-        self.link.is_cut = True
-        self._links.remove(self.link)
-        await self.shards._leases._loop.stop()
-        for shard in list(self.shards._shards.values()):
-            await shard.abort()
-        await self.shards._tasks.close()
-        self.line.lose()
-
-
 class Story:
     """A random history, and what must be true at its end."""
 
-    def __init__(self, seed: int, parts: Any, most_devices: int = 2) -> None:
-        self.most_devices = most_devices
+    def __init__(self, parts: Any, seed: int, most_devices: int = 2) -> None:
+        self.run, self.people, self.most_devices = parts.run, PEOPLE, most_devices
         self.chance = random.Random(seed)  # noqa: S311 - a history that can be repeated
         self.log, self.server = parts.Log(self.chance), parts.Server(self.chance)
         nats = parts.Leases()
-        self.bridges: list[Bridge] = nats.bridges
-        self._make_bridge = partial(Bridge, parts, self.log, self.server, self.chance, nats)
+        self.bridges: list[Any] = nats.bridges
+        self._make_bridge = partial(parts.Bridge, parts, self.log, self.server, self.chance, nats)
         self.got: dict[str, set[int]] = {}  # of the people who were there when all had become well
 
     async def tell(self, steps: int) -> None:
@@ -276,13 +99,21 @@ class Story:
             self.bridges.append(self._make_bridge())
             await self.bridges[-1].start()
 
+    async def bob_comes(self) -> tuple[Any, Any]:
+        """Return the first bridge, and the device of bob, who has caught up."""
+        await self.a_bridge_comes()
+        self.server.come("bob", resumes=False)
+        await asyncio.sleep(5)
+        (bridge,), (device,) = self.bridges, self.server.devices
+        return bridge, device
+
     async def a_bridge_leaves(self) -> None:
-        await self.without_one_bridge(Bridge.leave)
+        await self.without_one_bridge(lambda bridge: bridge.leave())
 
     async def a_bridge_dies(self) -> None:
-        await self.without_one_bridge(Bridge.kill)
+        await self.without_one_bridge(lambda bridge: bridge.kill())
 
-    async def without_one_bridge(self, end: Callable[[Bridge], Coroutine[None, None, None]]) -> None:
+    async def without_one_bridge(self, end: Callable[[Any], Awaitable[None]]) -> None:
         bridge = self.chance.choice(self.bridges)
         self.bridges.remove(bridge)
         await end(bridge)
@@ -301,7 +132,7 @@ class Story:
     def later(self, what: Callable[[], None], within_s: float) -> None:
         asyncio.get_running_loop().call_later(within_s * self.chance.random(), what)
 
-    def reconnect(self, bridge: Bridge) -> None:
+    def reconnect(self, bridge: Any) -> None:
         if bridge in self.bridges and not bridge.line.is_up:
             bridge.line.connect()
 
@@ -338,19 +169,25 @@ class Story:
             await bridge.kill()
 
 
+@pytest.fixture
+def story_of(manned: Any) -> Callable[..., Story]:
+    """Return a function: a seed, and how many devices a person has at most → a history that has not begun."""
+    return partial(Story, manned)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_gets_everything_whatever_dies(story_of: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fence, "WRITE_CHARACTERS", 500)
     monkeypatch.setattr(lanes, "MANY", 1)  # what goes to two people takes the slow lane
-    story = Story(seed, simulated, most_devices=1 + seed % 2)
+    story = story_of(seed, most_devices=1 + seed % 2)
 
     async def tell() -> None:
         await story.tell(STEPS)
         await story.end_well()
 
-    simulated.run(tell())
+    story.run(tell())
     assert story.server.faults == []
-    for person in PEOPLE:
+    for person in story.people:
         addressed = [row.seq for row in story.log.rows if person in row.recipients]
         assert story.got.get(person, set(addressed)) == set(addressed), "a device that stayed lacks something"
         assert sorted(set(story.server.got[person])) == addressed
@@ -358,8 +195,8 @@ def test_everybody_gets_everything_whatever_dies(simulated: Any, seed: int, monk
         assert [device for device in story.server.ever if not story.is_in_order(device)] == []
 
 
-def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated: Any) -> None:
-    story = Story(1, simulated)
+def test_a_server_without_our_module_gets_what_it_may_have_lost_again(story_of: Any) -> None:
+    story = story_of(1)
     story.server.has_module = False
 
     async def tell() -> None:
@@ -379,19 +216,16 @@ def test_a_server_without_our_module_gets_what_it_may_have_lost_again(simulated:
         assert device.got == [1, 2, 3, 4, 5] * 2
         await bridge.kill()
 
-    simulated.run(tell())
+    story.run(tell())
 
 
 def test_what_was_left_out_for_a_hidden_session_comes_although_the_bridge_died_before_it_could_note_that(
-    simulated: Any,
+    story_of: Any,
 ) -> None:
-    story = Story(1, simulated)
+    story = story_of(1)
 
     async def tell() -> None:
-        await story.a_bridge_comes()
-        story.server.come("bob", resumes=False)
-        await asyncio.sleep(5)
-        (bridge,), (device,) = story.bridges, story.server.devices
+        bridge, device = await story.bob_comes()
         story.log.takes_notes = False
         story.server.hide(device)
         await asyncio.sleep(1)
@@ -409,17 +243,14 @@ def test_what_was_left_out_for_a_hidden_session_comes_although_the_bridge_died_b
         assert device.got == [1]
         await story.bridges[-1].kill()
 
-    simulated.run(tell())
+    story.run(tell())
 
 
-def test_what_reached_nobody_comes_although_the_bridge_died_before_it_could_note_that(simulated: Any) -> None:
-    story = Story(1, simulated)
+def test_what_reached_nobody_comes_although_the_bridge_died_before_it_could_note_that(story_of: Any) -> None:
+    story = story_of(1)
 
     async def tell() -> None:
-        await story.a_bridge_comes()
-        story.server.come("bob", resumes=False)
-        await asyncio.sleep(5)
-        (bridge,), (device,) = story.bridges, story.server.devices
+        bridge, device = await story.bob_comes()
         story.log.takes_notes = False
         device.is_hidden = True  # and the bridge does not know yet
         story.log.commit(["bob"], "s")
@@ -435,11 +266,11 @@ def test_what_reached_nobody_comes_although_the_bridge_died_before_it_could_note
         assert device.got == [1]
         await story.bridges[-1].kill()
 
-    simulated.run(tell())
+    story.run(tell())
 
 
-def test_a_bridge_that_leaves_ends_a_catch_up_that_it_has_begun_and_nothing_comes_twice(simulated: Any) -> None:
-    story = Story(1, simulated)
+def test_a_bridge_that_leaves_ends_a_catch_up_that_it_has_begun_and_nothing_comes_twice(story_of: Any) -> None:
+    story = story_of(1)
 
     story.log.losses = 0
 
@@ -460,4 +291,4 @@ def test_a_bridge_that_leaves_ends_a_catch_up_that_it_has_begun_and_nothing_come
         assert device.got == list(range(1, 101))
         await story.bridges[-1].kill()
 
-    simulated.run(tell())
+    story.run(tell())
