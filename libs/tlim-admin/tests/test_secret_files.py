@@ -9,10 +9,12 @@ from tlim_admin.secret_files import (
     AUTHORITY,
     NATS_USERS,
     S3_IDENTITIES,
+    XMPP_DATABASE,
     SecretError,
     check,
     random_names,
     write_missing,
+    xmpp_password,
 )
 from tlim_protocol.streams import PERMISSIONS
 
@@ -40,6 +42,13 @@ def test_what_is_missing_is_made_and_the_rest_stays(secrets: Path) -> None:
 
     assert write_missing(secrets, DOMAIN, OWNER) == ["component"]
     assert (secrets / "xmpp-api").read_text() == kept
+
+
+def test_a_system_without_a_cluster_of_ejabberd_needs_no_password_for_it(secrets: Path) -> None:
+    assert xmpp_password(secrets) == {"ejabberd": (secrets / XMPP_DATABASE).read_text()}
+    (secrets / XMPP_DATABASE).unlink()
+    check(secrets)
+    assert xmpp_password(secrets) == {}
 
 
 def test_no_two_secrets_are_the_same(secrets: Path) -> None:

@@ -1,23 +1,26 @@
 """The operator's command: `tlim-admin`, or `python -m tlim_admin`."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 from tlim_runtime.database import driver_url
+from tlim_runtime.logging import log_to_stderr
 from tlim_runtime.settings import DatabaseLogin, load_settings
 
 from tlim_admin import databases, object_store, secret_files
-from tlim_admin.databases import DatabasesError
+from tlim_admin.backup.commands import backup_command, restore_command, verify_command
+from tlim_admin.doctor.commands import doctor_command
+from tlim_admin.failures import one_line
 from tlim_admin.object_store import ADMIN_ACTIONS, S3Key
-from tlim_admin.secret_files import SecretError
+from tlim_admin.operations.commands import redrive_command, trace_command
+from tlim_admin.people.commands import app as people
+from tlim_admin.printed import AsJson, say
+from tlim_admin.retention.commands import partitions_command, retention_command
 from tlim_admin.settings import BucketSettings
+from tlim_admin.upkeep.commands import rebuild_command, replay_command, rotate_keys_command
 
 OWNER = 10_001
 """The user of all our containers, for ever: the volumes belong to it."""
@@ -29,6 +32,7 @@ SecretsFolder = Annotated[Path, typer.Argument(help="the folder of the secrets")
 @app.callback()
 def tlim_admin() -> None:
     """Prepare and look after a deployment of tlim."""
+    log_to_stderr()
 
 
 @app.command()
@@ -36,28 +40,31 @@ def secrets(
     folder: SecretsFolder,
     domain: Annotated[str, typer.Option(help="the XMPP domain, for the self-made certificate")] = "im.itonglian.com",
     owner: Annotated[int, typer.Option(help="the user that the files belong to, if root makes them")] = OWNER,
+    as_json: AsJson = False,
 ) -> None:
     """Make the secrets that are missing. Those that are there stay as they are."""
-    with _one_line():
+    with one_line():
         written = secret_files.write_missing(folder, domain, owner)
-    typer.echo(f"written: {', '.join(written)}" if written else "all secrets are there")
+    sentence = f"written: {', '.join(written)}" if written else "all secrets are there"
+    say({"written": list(written)}, sentence, as_json=as_json)
 
 
 @app.command()
 def check_secrets(folder: SecretsFolder) -> None:
     """Check that all secrets are there, that they are hard to guess, and that the derived files fit."""
-    with _one_line():
+    with one_line():
         secret_files.check(folder)
 
 
 @app.command("databases")
-def prepare_databases(folder: SecretsFolder) -> None:
+def prepare_databases(folder: SecretsFolder, as_json: AsJson = False) -> None:
     """Create the roles and databases that are missing; TLIM_DATABASE_URL is a superuser's."""
     url = driver_url(load_settings(DatabaseLogin).database_url.get_secret_value())
-    with _one_line():
-        passwords = secret_files.role_passwords(folder)
+    with one_line():
+        passwords = secret_files.role_passwords(folder) | secret_files.xmpp_password(folder)
         created = asyncio.run(databases.prepare(SecretStr(url), passwords))
-    typer.echo(f"created: {', '.join(created)}" if created else "all databases are there")
+    sentence = f"created: {', '.join(created)}" if created else "all databases are there"
+    say({"created": created}, sentence, as_json=as_json)
 
 
 @app.command()
@@ -67,19 +74,23 @@ def bucket() -> None:
     access_key, secret_key = settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
     key = S3Key("admin", access_key, secret_key, ADMIN_ACTIONS)
     where = settings.s3_endpoint_url
-    with _one_line():
+    with one_line():
         object_store.ensure_bucket(where, key, settings.s3_bucket, settings.s3_region)
         object_store.allow_origins(where, key, settings.s3_bucket, settings.cors_origins, settings.s3_region)
 
 
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Say in one line what went wrong, and exit with 1."""
-    try:
-        yield
-    except (SecretError, DatabasesError, BotoCoreError, ClientError, OSError) as error:
-        sys.stderr.write(f"tlim-admin: {error}\n")
-        raise SystemExit(1) from None
+app.command("backup")(backup_command)
+app.command("restore")(restore_command)
+app.command("verify")(verify_command)
+app.command("doctor")(doctor_command)
+app.command("trace")(trace_command)
+app.command("redrive")(redrive_command)
+app.command("replay")(replay_command)
+app.command("rebuild")(rebuild_command)
+app.command("rotate-keys")(rotate_keys_command)
+app.command("retention")(retention_command)
+app.command("partitions")(partitions_command)
+app.add_typer(people, name="user")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The roles and databases of PostgreSQL: for each service one database, its owner, and the role of the service."""
+"""The roles and databases of PostgreSQL: for each service one database, its owner, and the role of the service.
+
+A cluster of ejabberd has a database as well, with one role: ejabberd sets an option of its database, so it owns it.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,6 +9,8 @@ import asyncpg
 from pydantic import SecretStr
 
 DATABASE_SERVICES = ("session_api", "file_api", "message_store")
+XMPP = "ejabberd"
+"""The database of a cluster of ejabberd, and its role."""
 
 
 class DatabasesError(Exception):
@@ -39,9 +44,16 @@ def database_statements(database: str, service: str, template: str = "template0"
     PostgreSQL runs CREATE DATABASE outside of a transaction only: send one statement at a time.
     """
     return [
-        f"CREATE DATABASE {database} TEMPLATE {template} OWNER {owner_of(service)} STRATEGY FILE_COPY;",
-        f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;",
+        *_owned_database(database, owner_of(service), template),
         f"GRANT CONNECT ON DATABASE {database} TO {service};",
+    ]
+
+
+def _owned_database(database: str, owner: str, template: str) -> list[str]:
+    """Return the statements that create a database to which nobody but its owner may connect."""
+    return [
+        f"CREATE DATABASE {database} TEMPLATE {template} OWNER {owner} STRATEGY FILE_COPY;",
+        f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;",
     ]
 
 
@@ -57,8 +69,9 @@ def inner_statements(service: str) -> list[str]:
 async def prepare(url: SecretStr, passwords: Mapping[str, str]) -> list[str]:
     """Create what is missing, and set the passwords of all roles. Returns the databases that were created.
 
-    `url` is a superuser's, with any database: postgresql://user:password@host:port/name. Idempotent: a run that was
-    interrupted is repeated as a whole. Raises DatabasesError when PostgreSQL refuses.
+    The database of ejabberd is made if its role is among these. `url` is a superuser's, with any database:
+    postgresql://user:password@host:port/name. Idempotent: a run that was interrupted is repeated as a whole. Raises
+    DatabasesError when PostgreSQL refuses.
     """
     try:
         return await _prepare(url.get_secret_value(), passwords)
@@ -74,6 +87,9 @@ async def _prepare(url: str, passwords: Mapping[str, str]) -> list[str]:
         created = [service for service in DATABASE_SERVICES if service not in existing]
         for service in created:
             await _run(outside, database_statements(service, service))
+        if XMPP in passwords and XMPP not in existing:
+            await _run(outside, _owned_database(XMPP, owner=XMPP, template="template0"))
+            created.append(XMPP)
         for service in DATABASE_SERVICES:
             inside = await asyncpg.connect(url, database=service)
             try:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,13 @@ def client(endpoint: str, access_key: str, secret_key: str, region: str = REGION
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
         region_name=region,
-        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0}),
+        config=Config(
+            connect_timeout=2,
+            read_timeout=10,
+            retries={"max_attempts": 0},
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},  # not every server resolves bucket.host
+        ),
     )
     try:
         yield s3
@@ -65,7 +71,8 @@ def ensure_bucket(endpoint: str, key: S3Key, bucket: str, region: str = REGION) 
     """Create the bucket unless it exists."""
     with client(endpoint, key.access_key, key.secret_key, region) as s3:
         if bucket not in {item["Name"] for item in s3.list_buckets()["Buckets"]}:
-            s3.create_bucket(Bucket=bucket)
+            with suppress(s3.exceptions.BucketAlreadyOwnedByYou):  # somebody else has, or our question was asked twice
+                s3.create_bucket(Bucket=bucket)
 
 
 def allow_origins(endpoint: str, key: S3Key, bucket: str, origins: Sequence[str], region: str = REGION) -> None:

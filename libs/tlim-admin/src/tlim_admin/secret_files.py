@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tlim_protocol.streams import PERMISSIONS
 
 from tlim_admin.certificates import new_pair
-from tlim_admin.databases import roles
+from tlim_admin.databases import XMPP, roles
 from tlim_admin.nats_users import users_document
 from tlim_admin.object_store import ADMIN_ACTIONS, FILES_BUCKET, S3Key, actions_on, identities_document
 
@@ -24,6 +24,8 @@ SHORTEST = 32
 
 NATS_USERS, S3_IDENTITIES = "nats-users.conf", "s3-identities.json"
 AUTHORITY, CERTIFICATE, TOKEN_KEY = "ca.pem", "xmpp.pem", "token-signing-key.pem"
+XMPP_DATABASE = f"postgres-{XMPP}"
+"""Only a cluster of ejabberd needs it, so it may be missing."""
 S3_KEYS = {"s3-admin": ("tlim-admin", ADMIN_ACTIONS), "s3-file-api": ("tlim-file-api", actions_on(FILES_BUCKET))}
 """The secret keys of S3: the name of the file → its access key, which is a name and no secret, and what it may do."""
 
@@ -56,16 +58,17 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
     """Make the secrets that are not there, and write the derived files anew; return the names of what was written.
 
     The files belong to the user `owner`, and only that user can read them, except the authority's certificate. If we
-    are not root, they stay ours. The certificate is valid for `domain` and for the server's name among the containers.
+    are not root, they stay ours. The certificate is valid for `domain` and for the servers' names among the containers.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    makers: dict[str, Callable[[], str]] = dict.fromkeys(random_names(), lambda: secrets.token_hex(RANDOM_BYTES))
+    names = [*random_names(), XMPP_DATABASE]
+    makers: dict[str, Callable[[], str]] = dict.fromkeys(names, lambda: secrets.token_hex(RANDOM_BYTES))
     makers[TOKEN_KEY] = new_token_key
     written = [name for name in makers if not (directory / name).exists()]
     for name in written:
         _write(directory / name, makers[name](), owner)
     if not ((directory / AUTHORITY).exists() and (directory / CERTIFICATE).exists()):
-        authority, certificate = new_pair(domain, also=("ejabberd",))
+        authority, certificate = new_pair(domain, also=("ejabberd", "gateway"))
         _write(directory / CERTIFICATE, certificate, owner)
         _write(directory / AUTHORITY, authority, owner, _PUBLIC)
         written += [CERTIFICATE, AUTHORITY]
@@ -89,9 +92,8 @@ def derived(values: Mapping[str, str]) -> dict[str, str]:
 def check(directory: Path) -> None:
     """Raise SecretError if a secret is missing or weak, or if a derived file is out of date."""
     values = _values(directory)
-    for name, value in values.items():
-        if len(value) < SHORTEST or len(set(value)) < SHORTEST // 4:
-            raise SecretError(f"{name} is too easy to guess: it needs {SHORTEST} random characters")
+    for name in weak(directory):
+        raise SecretError(f"{name} is too easy to guess: it needs {SHORTEST} random characters")
     for name in (AUTHORITY, CERTIFICATE, TOKEN_KEY):
         _read(directory / name)
     for name, text in derived(values).items():
@@ -99,9 +101,22 @@ def check(directory: Path) -> None:
             raise SecretError(f"{name} is not what the other secrets say: run make secrets")
 
 
+def weak(directory: Path) -> list[str]:
+    """Return the names of those secrets in the folder that are easy to guess. Not all need to be there."""
+    names = [name for name in (*random_names(), XMPP_DATABASE) if (directory / name).exists()]
+    values = {name: _read(directory / name) for name in names}
+    return [name for name, value in values.items() if len(value) < SHORTEST or len(set(value)) < SHORTEST // 4]
+
+
 def role_passwords(directory: Path) -> dict[str, str]:
     """Return the passwords of the roles of PostgreSQL: role → password."""
     return {role: _read(directory / f"postgres-{role}") for role in roles()}
+
+
+def xmpp_password(directory: Path) -> dict[str, str]:
+    """Return the password of ejabberd's role, if the folder has one: role → password."""
+    path = directory / XMPP_DATABASE
+    return {XMPP: _read(path)} if path.exists() else {}
 
 
 def _values(directory: Path) -> dict[str, str]:
@@ -113,6 +128,11 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise SecretError(f"{path.name} cannot be read ({error.strerror}): run make secrets") from error
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace a secret; the file keeps its owner. Whoever reads it sees the old content or the new one."""
+    _write(path, text, path.stat().st_uid)
 
 
 def _write(path: Path, text: str, owner: int, mode: int = _SECRET) -> None:

@@ -1,0 +1,59 @@
+"""Checks of NATS: the login, streams and consumers, and the room that JetStream has."""
+
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy
+from nats.js.errors import NotFoundError
+from tlim_protocol.streams import CONSUMERS, STREAMS, WhenFull
+from tlim_runtime.provision import connected
+
+from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong
+
+NAME = "NATS"
+ANSWER_S = 10.0
+"""How long we wait for NATS: the client would try for minutes."""
+
+_PROVISION = "run python -m tlim_runtime.provision (compose: docker compose up streams)"
+_DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
+
+
+async def look(url: str, user: str, password: str) -> list[Finding]:
+    """Look at JetStream as the user `provision`."""
+    async with connected(url, user, password, within_s=ANSWER_S) as client:
+        version = str(client.connected_server_version).strip("<>")  # nats server v2.15.1
+        return [fine(NAME, version), *await _room(client), *await _streams(client)]
+
+
+async def _room(client: Client) -> list[Finding]:
+    account = await client.jetstream().account_info()
+    most, used = account.limits.max_storage, account.storage
+    needed = sum(spec.max_bytes for spec in STREAMS)
+    if 0 < most < needed:
+        advice = f"raise max_file_store, and the volume, above {needed / 1e9:.1f} GB"
+        return [doubtful(f"{NAME} storage", f"room for {most / 1e9:.1f} GB", advice)]
+    return [fine(f"{NAME} storage", f"{used / 1e6:.1f} MB used")]
+
+
+async def _streams(client: Client) -> list[Finding]:
+    jetstream, findings = client.jetstream(), []
+    for spec in STREAMS:
+        try:
+            config = (await jetstream.stream_info(spec.name.value)).config
+        except NotFoundError:
+            findings.append(wrong(f"{NAME} {spec.name}", "there is no such stream", _PROVISION))
+            continue
+        is_right = (
+            set(config.subjects or ()) == set(spec.subjects)
+            and config.max_bytes == spec.max_bytes
+            and config.discard == _DISCARD[spec.when_full]
+        )
+        if not is_right:
+            findings.append(wrong(f"{NAME} {spec.name}", "has other settings than this release needs", _PROVISION))
+    missing = []
+    for consumer in CONSUMERS:
+        try:
+            await jetstream.consumer_info(consumer.stream.value, consumer.durable)
+        except NotFoundError:
+            missing.append(consumer.durable)
+    if missing:
+        findings.append(wrong(f"{NAME} consumers", f"{missing[0]} is missing, of {len(missing)}", _PROVISION))
+    return findings or [fine(f"{NAME} streams", f"{len(STREAMS)} streams and {len(CONSUMERS)} consumers")]

@@ -1,0 +1,73 @@
+"""The rules of the doctor: clocks, certificates, and locks behind a pooler."""
+
+from types import SimpleNamespace
+from typing import cast
+
+from tlim_admin.doctor.certificates import SOON_DAYS, judge
+from tlim_admin.doctor.clocks import judge_clock
+from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, run, run_all, wrong
+from tlim_admin.doctor.objects import reached
+from tlim_admin.doctor.postgres import locks_last
+from tlim_admin.doctor.services import not_ready
+from tlim_admin.http import Answer
+
+NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
+
+
+def test_a_clock_is_wrong_beyond_two_seconds_and_not_because_an_answer_took_long() -> None:
+    assert judge_clock("S3", NOW, NOW, NOW + 9).state is State.OK
+    assert judge_clock("S3", NOW + 8.9, NOW, NOW + 9).state is State.OK
+    assert "10 s ahead of ours" in judge_clock("S3", NOW + 10, NOW, NOW).seen
+    assert "10 s behind ours" in judge_clock("S3", NOW - 10, NOW, NOW).seen
+    assert judge_clock("S3", NOW - 2.9, NOW, NOW, exact_s=1.0).state is State.OK
+
+
+def test_a_certificate_that_ends_soon_is_named_before_it_ends() -> None:
+    long, soon = {"notAfter": "Jan 15 08:00:00 2028 GMT"}, {"notAfter": "Jan 25 08:00:00 2027 GMT"}
+    assert judge("XMPP", long, NOW, "TLSv1.3").seen == "good for 365 days, TLSv1.3"
+    assert judge("XMPP", soon, NOW, "TLSv1.3").state is State.WARNING
+    assert SOON_DAYS > 10
+
+
+def test_in_a_container_an_address_of_loopback_is_asked_where_it_leads_to_and_any_other_one_as_it_is() -> None:
+    signed = "http://127.0.0.1:9091/tlim-files/files/1?X-Amz-Signature=1"
+    via = "http://gateway:9091/tlim-files/files/1?X-Amz-Signature=1"
+    assert reached(signed, "gateway:9091") == (via, {"Host": "127.0.0.1:9091"})
+    assert reached(signed, None) == (signed, {})
+    assert reached("https://s3.example.com/1", "gateway:9091") == ("https://s3.example.com/1", {})
+
+
+def test_locks_that_a_pooler_breaks_are_wrong() -> None:
+    assert locks_last("session_api", is_held=True, others_are_refused=True).state is State.OK
+    assert locks_last("session_api", is_held=True, others_are_refused=False).state is State.WRONG
+    assert "pooling" in locks_last("session_api", is_held=False, others_are_refused=True).advice
+
+
+async def test_a_check_that_fails_is_a_finding_and_does_not_end_the_others() -> None:
+    async def fails() -> list[object]:
+        raise OSError("connection refused\nand more")
+
+    assert await run("NATS", fails, "start it") == [wrong("NATS", "connection refused", "start it")]  # type: ignore[arg-type]
+
+
+async def test_what_is_wrong_once_is_looked_at_again_and_what_stays_wrong_is_told() -> None:
+    late, gone = [wrong("S3", "no answer within 2 s", "wait")], [wrong("NATS", "connection refused", "start it")]
+    seen: dict[str, list[list[Finding]]] = {"S3": [late, [fine("S3", "answers")]], "NATS": [gone] * LOOKS}
+
+    def check(name: str) -> NamedCheck:
+        async def look() -> list[Finding]:
+            return seen[name].pop(0)
+
+        return NamedCheck(name, look, "")
+
+    findings = await run_all([check("S3"), check("NATS")], pause_s=0)
+
+    assert findings == [fine("S3", "answers"), *gone]
+    assert seen == {"S3": [], "NATS": []}
+
+
+def test_what_is_not_ready_is_told_in_its_own_words() -> None:
+    answer = cast("Answer", SimpleNamespace(status=503, body=b'{"ready": false, "checks": {"a": "ok", "b": "slow"}}'))
+    assert not_ready(answer) == "b: slow"
+    answer.body = b"<html>"
+    assert not_ready(answer) == "answers 503"
