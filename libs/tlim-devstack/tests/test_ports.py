@@ -1,6 +1,8 @@
 """A port that cannot be used is one sentence that says which, what for, and how to change it."""
 
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,3 +50,16 @@ def test_random_ports_are_none_that_the_system_gives_to_connections() -> None:
     if lowest < FIRST_FOR_CONNECTIONS:
         pytest.skip(f"this system gives ports from {lowest} on to connections")
     assert max(vars(Ports.random()).values()) < lowest
+
+
+def test_a_port_that_was_given_to_one_process_is_not_given_to_another() -> None:
+    """Nobody listens on it yet. Two runs of tests beside each other have met that."""
+    first, second = free_port(), free_port()
+    script = f"""
+from itertools import cycle
+from tlim_devstack import waiting
+waiting._CANDIDATES = cycle([{first}, {second}, 20000, 20001, 20002, 20003])
+print(waiting.free_port())
+"""
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(other.stdout) not in {first, second}

@@ -6,6 +6,7 @@ import pytest
 from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
 from tlim_devstack.supervision import Program
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 
 FURTHER = {"xmpp-bridge-2": 20_001, "message-store-2": 20_002}
 THROUGH = {
@@ -51,3 +52,11 @@ def test_the_gateway_knows_all_processes_of_a_service(programs: dict[str, Progra
 
     assert environment["TLIM_XMPP_BRIDGE"] == f"127.0.0.1:{ports.xmpp_bridge} 127.0.0.1:20001"
     assert environment["TLIM_FILE_API"] == f"127.0.0.1:{ports.file_api}"
+
+
+@pytest.mark.parametrize(("xmpp", "second"), [("ejabberd", COMPONENT), ("prosody", f"bridge-2.{DOMAIN}")])
+def test_with_prosody_each_bridge_has_a_component_of_its_own(tmp_path: Path, xmpp: str, second: str) -> None:
+    stack = Stack(tmp_path, Ports(), xmpp, further=FURTHER)
+    names = {program.name: program.environment.get("TLIM_COMPONENT_JID") for program in stack.services.all()}
+
+    assert (names["xmpp-bridge"], names["xmpp-bridge-2"]) == (COMPONENT, second)

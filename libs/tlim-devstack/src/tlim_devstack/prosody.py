@@ -1,6 +1,7 @@
 """Prosody from Debian's package, run as an ordinary process: the second XMPP server that the bridge works with."""
 
 import subprocess
+from collections.abc import Sequence
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY, system_program
@@ -14,14 +15,15 @@ NAME = "prosody"
 
 
 class Prosody:
-    """One Prosody with mod_tlim_bridge."""
+    """One Prosody with mod_tlim_bridge. Each bridge has one of `components` for itself."""
 
     package = "prosody"
     accounts_api = None
     diverts = True
 
-    def __init__(self, settings: XmppSettings) -> None:
+    def __init__(self, settings: XmppSettings, *, components: Sequence[str] = (COMPONENT,)) -> None:
         self.settings, self.home = settings, settings.home / NAME
+        self._components = components
         self.config = self.home / "prosody.cfg.lua"
 
     def prepare(self) -> Program:
@@ -35,7 +37,7 @@ class Prosody:
             self.config,
             {
                 "domain": DOMAIN,
-                "component": COMPONENT,
+                "components": ", ".join(f'"{component}"' for component in self._components),
                 "data_directory": self.home / "data",
                 "module_directory": DEPLOY / NAME,
                 "certificate_file": certificate,

@@ -17,9 +17,10 @@ from tlim_devstack.postgres import Login
 from tlim_devstack.private_files import copy_private
 from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
-from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
+from tlim_devstack.xmpp_servers import DOMAIN
 
-SERVICES = ("session-api", "file-api", "message-store", "xmpp-bridge")
+BRIDGE = "xmpp-bridge"
+SERVICES = ("session-api", "file-api", "message-store", BRIDGE)
 GATEWAY = "gateway"
 
 
@@ -40,7 +41,8 @@ class ServicePrograms:
     `accounts_api` is the URL of the XMPP server's API for accounts, None if it has none.
 
     `further` are processes of services beside the first: name → HTTP port. `through` is for programs that reach a
-    server by another port than the server's own: (name of the program, name of the port) → port.
+    server by another port than the server's own: (name of the program, name of the port) → port. `components` are the
+    names by which bridges log in to the XMPP server: name of the program → JID.
     """
 
     home: Path
@@ -49,6 +51,7 @@ class ServicePrograms:
     authority: Path
     public_address: str
     accounts_api: str | None
+    components: Mapping[str, str]
     extra: dict[str, str]
     further: Mapping[str, int] = field(default_factory=dict)
     through: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -152,7 +155,7 @@ class ServicePrograms:
             "TLIM_XMPP_CLIENT_PORT": str(self._way(name, "xmpp")),
             "TLIM_XMPP_DOMAIN": DOMAIN,
             "TLIM_XMPP_CA_FILE": str(copy_private(self.authority, directory)),
-            "TLIM_COMPONENT_JID": COMPONENT,
+            "TLIM_COMPONENT_JID": self.components[name],
             "TLIM_COMPONENT_SECRET": self.credentials.component,
             "TLIM_TOKEN_KEY_FILE": str(copy_private(token_key_file(self.home / "secrets"), directory)),
         }
@@ -161,7 +164,8 @@ class ServicePrograms:
         config, directory = DEPLOY / "caddy" / "Caddyfile", self._directory(GATEWAY)
         hand_over(directory, GATEWAY)
         caddy = [str(program("caddy")), "run", "--config", str(config)]
-        command = not_as_root(GATEWAY, caddy, directory, config, ports=(self.ports.gateway, self.ports.files))
+        page = config.with_name("openapi.json")
+        command = not_as_root(GATEWAY, caddy, directory, config, page, ports=(self.ports.gateway, self.ports.files))
         upstreams = {
             f"TLIM_{package_of(service).upper()}": " ".join(
                 f"127.0.0.1:{self.port(name)}" for name in self.names if service_of(name) == service
@@ -170,6 +174,7 @@ class ServicePrograms:
         }
         environment = {
             "TLIM_BIND": self.public_address,
+            "TLIM_PAGES": str(config.parent),
             "TLIM_PORT_GATEWAY": str(self.ports.gateway),
             "TLIM_PORT_FILES": str(self.ports.files),
             "TLIM_S3": f"127.0.0.1:{self.ports.s3}",

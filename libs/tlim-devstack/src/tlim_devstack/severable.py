@@ -32,6 +32,10 @@ class Severable:
         """The port of the relay, from the first `mend` on."""
         return self._own_port
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another port: the server has it since it was started again."""
+        self._port = port
+
     async def __aenter__(self) -> Self:
         await self.mend()
         return self

@@ -17,7 +17,7 @@ import httpx
 from tlim_devstack import nats, postgres, preparation, s3
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate, token_key_file
-from tlim_devstack.ejabberd import Ejabberd, mapper
+from tlim_devstack.ejabberd import MAPPER, Ejabberd, mapper, name_of
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
 from tlim_devstack.openfire import Openfire
@@ -25,11 +25,11 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.privileges import close_to_others, closed_to_others, hand_over, not_as_root, passing_capability
 from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.prosody import Prosody
-from tlim_devstack.services import GATEWAY, SERVICES, ServicePrograms
+from tlim_devstack.services import BRIDGE, GATEWAY, SERVICES, ServicePrograms, service_of
 from tlim_devstack.shell import inherited
 from tlim_devstack.supervision import Program, Supervisor
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
-from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings
+from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppServer, XmppSettings, component_of
 
 XMPP_SERVERS: dict[str, type[Ejabberd | Prosody | Openfire]] = {
     "ejabberd": Ejabberd,
@@ -65,7 +65,8 @@ class Stack:
     when the thread that started it ends, unless `background` is set.
 
     `further` and `through` are those of ServicePrograms. `further_nodes` are the ports of more nodes of ejabberd, which
-    make one cluster with the first. A start leaves further processes and nodes stopped.
+    make one cluster with the first. They find each other by epmd, or each by the port mapper that `through` names for
+    it. A start leaves further processes and nodes stopped.
     """
 
     def __init__(
@@ -88,14 +89,22 @@ class Stack:
         authority, certificate = ensure_certificates(self.home / "secrets", DOMAIN)
         settings = XmppSettings(self.home, self.ports, self.credentials, certificate, public_address)
         self.xmpp_name = xmpp
-        self._mapper = free_port() if further_nodes else None
-        self.xmpp: XmppServer = (
-            Ejabberd(settings, mapper=self._mapper) if self._mapper else XMPP_SERVERS[xmpp](settings)
-        )
-        self.further_nodes = {
-            (node := Ejabberd(replace(settings, ports=ports), number=number, mapper=self._mapper)).name: node
-            for number, ports in enumerate(further_nodes, 2)
+        through = through or {}
+        self._mapper = free_port() if further_nodes and (xmpp, MAPPER) not in through else None
+        nodes = [
+            Ejabberd(replace(settings, ports=of_node), number=number, mapper=through.get((name, MAPPER), self._mapper))
+            for number, of_node in enumerate([self.ports, *further_nodes], 1)
+            for name in [name_of(number)]
+        ]
+        bridges = [BRIDGE, *(name for name in further or {} if service_of(name) == BRIDGE)]
+        components = {name: component_of(name) if xmpp == "prosody" else COMPONENT for name in bridges}
+        servers: dict[str, Callable[[], XmppServer]] = {
+            "ejabberd": lambda: nodes[0],
+            "prosody": lambda: Prosody(settings, components=tuple(components.values())),
+            "openfire": lambda: Openfire(settings),
         }
+        self.xmpp = servers[xmpp]()
+        self.further_nodes = {node.name: node for node in nodes[1:]}
         self.addresses = StackAddresses(
             gateway=f"http://127.0.0.1:{self.ports.gateway}",
             xmpp_host="127.0.0.1",
@@ -115,9 +124,10 @@ class Stack:
             authority,
             public_address,
             accounts_api=self.xmpp.accounts_api,
+            components=components,
             extra={**({} if self.xmpp.diverts else {"TLIM_ACCEPT": "addressed"}), **(environment or {})},
             further=further or {},
-            through=through or {},
+            through=through,
         )
         self.postgres_admin = postgres.Login(
             "127.0.0.1", self.ports.postgres, postgres.SUPERUSER, self.credentials.postgres_admin

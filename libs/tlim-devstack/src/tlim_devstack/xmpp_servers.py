@@ -17,6 +17,11 @@ DOMAIN = "im.itonglian.com"
 COMPONENT = f"bridge.{DOMAIN}"
 
 
+def component_of(bridge: str) -> str:
+    """Return the component of a bridge, if each has one of its own: `xmpp-bridge-2` is bridge-2.DOMAIN."""
+    return f"{bridge.removeprefix('xmpp-')}.{DOMAIN}"
+
+
 @dataclass(frozen=True)
 class XmppSettings:
     """Where an XMPP server keeps its data and listens; `certificate` holds the certificate and its key."""

@@ -33,6 +33,7 @@ PATHS = (
     *("/ui/index.html", "/cluster/status", "/dir/assign", "/dir/status", "/stats/disk", "/buckets/", "/1,01637037d6"),
     *("/tlim-files/", "/tlim-files/files/x", "/api/status", "/api/register", "/ws", "/http-bind", "/console"),
     *("/v1/sessions", "/v1/files/x", "/v1/audit", "/v1/users", "/v1/sync", "/.well-known/jwks.json"),
+    *("/operations", "/v1/operations", "/v1/operations/dead-letters"),
 )
 HEADER = (
     "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='{}' "
@@ -73,13 +74,14 @@ OPEN = {
 SERVICE_PAGES = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 JWKS = "/.well-known/jwks.json"
 PAGES = {
-    "gateway": {JWKS, "/healthz"},
+    "gateway": {JWKS, "/healthz", "/openapi.json", "/operations"},
     "s3": {"/status", "/healthz", "/readyz"},
     "websocket": {"/", "/ws"},  # Prosody's page for browsers says what this port is for
     **{package_of(service): SERVICE_PAGES for service in SERVICES},
     "xmpp_bridge": SERVICE_PAGES | {JWKS},
+    "message_store": SERVICE_PAGES | {"/operations"},
 }
-"""The pages that need no credentials."""
+"""The pages that need no credentials. `/openapi.json` and `/operations` hold no data and are the same everywhere."""
 
 
 def knock(address: tuple[str, int], greeting: bytes, *, tls: bool) -> bytes:
