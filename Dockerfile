@@ -35,7 +35,7 @@ USER 10001:10001
 # The process of this name is the first one: it gets SIGTERM, and drains.
 ENTRYPOINT ["/opt/tlim/bin/start"]
 # Whether /readyz answers 200. The operator's command serves nothing, and its containers switch this off.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s CMD ["/opt/tlim/bin/python3", "-m", "tlim_runtime.probe"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=5m --retries=6 CMD ["/opt/tlim/bin/healthy"]
 ARG SERVICE
 ARG VERSION=dev
 ARG REVISION=unknown

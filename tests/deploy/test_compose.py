@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 from tlim_admin import secret_files
+from tlim_admin.settings import DoctorSettings
 from tlim_runtime import variables
 from tlim_runtime.provision import ProvisionSettings
+from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy import told
 from tests.deploy.images import ROOT, locked_images
@@ -16,8 +18,15 @@ from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_r
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
-SETTINGS: told.SettingsByName = {**told.SETTINGS, "streams": ProvisionSettings}
-JOBS = {"prepare", "streams", "databases", "bucket", *(name for name in SETTINGS if name.startswith("migrate-"))}
+SETTINGS: told.SettingsByName = {**told.SETTINGS, "streams": ProvisionSettings, "admin": DoctorSettings}
+JOBS = {
+    "prepare",
+    "streams",
+    "databases",
+    "bucket",
+    "admin",
+    *(name for name in SETTINGS if name.startswith("migrate-")),
+}
 DOORS = {"gateway": {9090, 9091}, "ejabberd": {5222, 5280}}
 
 
@@ -71,8 +80,19 @@ def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
     assert_all_is_read(SETTINGS[name], CONTAINERS[name]["environment"])
 
 
+def test_a_collector_is_named_to_every_service_only_if_the_operator_names_one() -> None:
+    override = yaml.safe_load((ROOT / "deploy/compose/observability.yml").read_text(encoding="utf-8"))["services"]
+    traced = {name: one["environment"] for name, one in override.items() if "environment" in one}
+    assert traced == dict.fromkeys(SERVICES, dict.fromkeys(["TLIM_TRACES_URL", "TLIM_TRACES_SHARE"]))
+    assert {f"TLIM_{name}".upper() for name in ServiceSettings.model_fields} >= traced["session-api"].keys()
+
+
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:
     assert_the_gateway_reads(CONTAINERS["gateway"]["environment"])
+
+
+def test_wrong_passwords_are_counted_for_the_clients_address_and_not_for_the_gateways() -> None:
+    assert CONTAINERS["xmpp-bridge"]["environment"]["FORWARDED_ALLOW_IPS"] == "*"
 
 
 def test_every_variable_that_the_operator_can_set_is_known() -> None:
@@ -98,7 +118,8 @@ def test_the_secrets_are_those_that_are_made_and_each_container_has_what_it_read
         values = CONTAINERS[name]["environment"].values()
         read = {one.removeprefix("/run/secrets/") for one in values if str(one).startswith("/run/secrets/")}
         assert read <= set(CONTAINERS[name]["secrets"])
-        assert name == "databases" or read == set(CONTAINERS[name]["secrets"])
+        in_a_folder = {"databases", "admin"}  # they are given the folder, and read the passwords of roles
+        assert name in in_a_folder or read == set(CONTAINERS[name]["secrets"])
 
 
 def test_the_volume_of_postgresql_has_the_major_version_of_its_image() -> None:

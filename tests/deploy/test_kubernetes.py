@@ -1,30 +1,48 @@
 """The manifests as an operator applies them: rendered by kustomize, and compared with what the code says."""
 
-import os
+import json
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import kubernetes_validate
 import pytest
 import yaml
-from tlim_admin import secret_files
+from tlim_admin.settings import DoctorSettings
 from tlim_protocol.streams import STREAMS
 from tlim_runtime.provision import ProvisionSettings
-from tlim_runtime.settings import DatabaseLogin
+from tlim_runtime.settings import DatabaseLogin, ServiceSettings
 
 from tests.deploy import told
 from tests.deploy.images import ROOT, locked_images
+from tests.deploy.rendering import (
+    DEPLOY,
+    RELEASES,
+    Resource,
+    addresses,
+    assert_the_api_server_takes,
+    containers,
+    pods,
+    rendered,
+)
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
-DEPLOY = ROOT / "deploy"
-RELEASES = ("1.35", "1.36", "1.37")
-SETTINGS: told.SettingsByName = {**told.SETTINGS, "wait-for-tables": DatabaseLogin, "provision": ProvisionSettings}
-PLAIN = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")  # with little to get wrong, and each costs time
-WORKLOADS = ("Deployment", "StatefulSet", "Job")
-Resource = dict[str, Any]
+SETTINGS: told.SettingsByName = {
+    **told.SETTINGS,
+    "wait-for-tables": DatabaseLogin,
+    "provision": ProvisionSettings,
+    "admin": DoctorSettings,
+}
+ENDS_S = 20  # after its requests a service finishes what it has in hand: xmpp-bridge takes longest (shards.py)
+CLAIMED = {"data"}  # volumes of StatefulSets, which have claims of their own
+TO_POSTGRES = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL"}
+JOBS = {
+    "admin",
+    "provision",
+    "databases",
+    "bucket",
+    "migrate-ejabberd",
+    *(name for name in SETTINGS if name.startswith("migrate-")),
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -39,37 +57,27 @@ class Way(NamedTuple):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    """Return what `kubectl apply -k deploy/k8s/overlays/local` applies."""
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("secrets"))
-    overlay = folder / "k8s" / "overlays" / "local"
-    secret_files.write_missing(overlay / "secrets", "im.itonglian.com", os.getuid())
-    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return rendered("local", tmp_path_factory.mktemp("deploy") / "deploy")
 
 
-def pods(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
-    """Yield name and pod of each workload; of a job the name without its release."""
-    for resource in resources:
-        if resource["kind"] in WORKLOADS:
-            template = resource["spec"]["template"]
-            yield template["metadata"]["labels"]["app.kubernetes.io/name"], template["spec"]
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
+    return rendered("production", tmp_path_factory.mktemp("deploy") / "deploy")
 
 
-def containers(pod: Resource) -> list[Resource]:
-    return [*pod.get("initContainers", []), *pod["containers"]]
+@pytest.fixture(scope="module", params=["local", "one-node", "production"])
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
+    """Return what an overlay applies, for what holds for each of them."""
+    return rendered(request.param, tmp_path_factory.mktemp("deploy") / "deploy")
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_all_of_it_is_what_the_api_server_takes(local: list[Resource], release: str) -> None:
-    for resource in local:
-        if resource["kind"] not in PLAIN:
-            kubernetes_validate.validate(resource, release, strict=True)
+def test_all_of_it_is_what_the_api_server_takes(each: list[Resource], release: str) -> None:
+    assert_the_api_server_takes(each, release)
 
 
-def test_every_pod_is_confined(local: list[Resource]) -> None:
-    for name, pod in pods(local):
+def test_every_pod_is_confined(each: list[Resource]) -> None:
+    for name, pod in pods(each):
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["runAsUser"] > 0, name
@@ -79,8 +87,8 @@ def test_every_pod_is_confined(local: list[Resource]) -> None:
         assert not [volume for volume in pod["volumes"] if "hostPath" in volume], name
 
 
-def test_every_container_is_confined_and_bounded(local: list[Resource]) -> None:
-    for name, pod in pods(local):
+def test_every_container_is_confined_and_bounded(each: list[Resource]) -> None:
+    for name, pod in pods(each):
         for container in containers(pod):
             security, resources = container["securityContext"], container["resources"]
             assert security["allowPrivilegeEscalation"] is False, name
@@ -100,50 +108,86 @@ def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]
     }  # fmt: skip
 
 
-def test_everything_that_runs_on_is_probed(local: list[Resource]) -> None:
-    for resource in local:
+def test_everything_that_runs_on_is_probed(each: list[Resource]) -> None:
+    for resource in each:
         if resource["kind"] in ("Deployment", "StatefulSet"):
             (container,) = resource["spec"]["template"]["spec"]["containers"]
             assert {"startupProbe", "readinessProbe"} <= set(container), resource["metadata"]["name"]
 
 
-def test_no_probe_restarts_a_service_because_a_server_is_away(local: list[Resource]) -> None:
-    for name, pod in pods(local):
+def test_no_probe_restarts_a_service_because_a_server_is_away(each: list[Resource]) -> None:
+    for name, pod in pods(each):
         for container in pod["containers"]:
             liveness = container.get("livenessProbe", {}).get("httpGet", {})
             if name in SETTINGS and liveness:
                 assert liveness["path"] == "/healthz", name
 
 
-def test_every_service_can_lose_a_node(local: list[Resource]) -> None:
-    deployments = {one["metadata"]["name"]: one for one in local if one["kind"] == "Deployment"}
-    budgets = {one["metadata"]["name"] for one in local if one["kind"] == "PodDisruptionBudget"}
-    assert budgets == set(deployments)
+def test_every_service_can_lose_a_node(each: list[Resource]) -> None:
+    deployments = {one["metadata"]["name"]: one for one in each if one["kind"] == "Deployment"}
+    budgets = {one["metadata"]["name"] for one in each if one["kind"] == "PodDisruptionBudget"}
+    assert budgets >= set(deployments)
     for name, deployment in deployments.items():
         assert deployment["spec"]["replicas"] >= 2, name
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
 
 
-def test_what_our_processes_are_told_is_what_they_read(local: list[Resource]) -> None:
-    seen = set()
-    for _, pod in pods(local):
+def test_a_pod_that_ends_takes_connections_until_others_know_it_and_has_time_to_drain(each: list[Resource]) -> None:
+    drains_s = ServiceSettings.model_fields["shutdown_grace"].default.total_seconds()
+    for deployment in (one for one in each if one["kind"] == "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        known_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert known_s >= 5, deployment["metadata"]["name"]
+        assert pod["terminationGracePeriodSeconds"] >= known_s + drains_s + ENDS_S, deployment["metadata"]["name"]
+
+
+def test_what_our_processes_are_told_is_what_they_read(each: list[Resource]) -> None:
+    told_to = {
+        container["name"]: [one["name"] for one in container["env"]]
+        for _, pod in pods(each)
+        for container in containers(pod)
+        if container["name"] in SETTINGS
+    }
+    for name, variables in told_to.items():
+        assert_all_is_read(SETTINGS[name], variables)
+    has_servers = any(name == "databases" for name, _ in pods(each))
+    assert set(told_to) == set(SETTINGS) - (set() if has_servers else {"databases", "bucket"})
+
+
+def test_everything_that_a_pod_refers_to_is_there(each: list[Resource]) -> None:
+    there = {
+        (one["kind"], one["metadata"]["name"]): {*one.get("data", {})}
+        for one in each
+        if one["kind"] in ("ConfigMap", "Secret", "ServiceAccount")
+    }
+    for name, pod in pods(each):
         for container in containers(pod):
-            name = container["name"]
-            if name not in SETTINGS:
-                continue
-            seen.add(name)
-            assert_all_is_read(SETTINGS[name], [one["name"] for one in container["env"]])
-    assert seen == set(SETTINGS)
+            for one in container.get("env", []):
+                if "valueFrom" in one:
+                    key = one["valueFrom"]["configMapKeyRef"]
+                    assert key["key"] in there["ConfigMap", key["name"]], name
+            mounted = {volume["name"] for volume in pod["volumes"]} | CLAIMED
+            assert {one["name"] for one in container.get("volumeMounts", [])} <= mounted, name
+        for volume in pod["volumes"]:
+            assert "configMap" not in volume or ("ConfigMap", volume["configMap"]["name"]) in there, name
+            assert "secret" not in volume or ("Secret", volume["secret"]["secretName"]) in there, name
+        assert ("ServiceAccount", pod.get("serviceAccountName", "default")) in there or name in JOBS, name
 
 
-def test_what_the_gateway_is_told_is_in_its_configuration(local: list[Resource]) -> None:
-    (gateway,) = [pod for name, pod in pods(local) if name == "gateway"]
+def test_what_the_gateway_is_told_is_in_its_configuration(each: list[Resource]) -> None:
+    (gateway,) = [pod for name, pod in pods(each) if name == "gateway"]
     assert_the_gateway_reads([one["name"] for one in gateway["containers"][0]["env"]])
 
 
-def test_every_workload_has_the_secrets_that_it_reads_and_no_others(local: list[Resource]) -> None:
-    secrets = {one["metadata"]["name"]: set(one["data"]) for one in local if one["kind"] == "Secret"}
-    for name, pod in pods(local):
+def test_wrong_passwords_are_counted_for_the_clients_address_and_not_for_the_gateways(each: list[Resource]) -> None:
+    (bridge,) = [pod for name, pod in pods(each) if name == "xmpp-bridge"]
+    assert {"name": "FORWARDED_ALLOW_IPS", "value": "*"} in bridge["containers"][0]["env"]
+
+
+def test_every_workload_has_the_secrets_that_it_reads_and_no_others(each: list[Resource]) -> None:
+    secrets = {one["metadata"]["name"]: set(one["data"]) for one in each if one["kind"] == "Secret"}
+    for name, pod in pods(each):
         of_volumes = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
         of_volumes |= {source["secret"]["name"] for volume in pod["volumes"] for source in
                        volume.get("projected", {}).get("sources", []) if "secret" in source}  # fmt: skip
@@ -151,14 +195,14 @@ def test_every_workload_has_the_secrets_that_it_reads_and_no_others(local: list[
         read = {value.removeprefix("/run/secrets/") for container in containers(pod) for one in
                 container.get("env", []) if (value := one.get("value", "")).startswith("/run/secrets/")}  # fmt: skip
         assert read <= secrets.get(name, set()), name
-        if name in SETTINGS and name != "databases":
+        if name in SETTINGS and name not in {"databases", "admin"}:  # they are given the folder
             assert read == secrets[name], name
 
 
-def test_the_limits_of_jetstream_fit_on_its_volume(local: list[Resource]) -> None:
+def test_the_limits_of_jetstream_fit_on_its_volume(each: list[Resource]) -> None:
     (limit,) = re.findall(r"max_file_store: (\d+)GB", (DEPLOY / "nats" / "nats.conf").read_text())
     assert sum(stream.max_bytes for stream in STREAMS) <= int(limit) * 1000**3
-    (nats,) = [one for one in local if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "nats"]
+    (nats,) = [one for one in each if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "nats"]
     (claim,) = nats["spec"]["volumeClaimTemplates"]
     assert int(limit) <= int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
 
@@ -200,3 +244,106 @@ def test_everything_is_closed_for_whatever_no_policy_names(local: list[Resource]
     assert [port["port"] for rule in closed["spec"]["egress"] for port in rule["ports"]] == [53, 53]
     named = {one["metadata"]["name"] for one in local if one["kind"] == "NetworkPolicy"}
     assert {name for name, _ in pods(local)} <= named
+
+
+def test_a_database_is_made_and_told_the_same_as_in_compose(local: list[Resource]) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["postgres"]
+    (pod,) = [pod for name, pod in pods(local) if name == "postgres"]
+    (container,) = pod["containers"]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert told["POSTGRES_INITDB_ARGS"] == compose["environment"]["POSTGRES_INITDB_ARGS"]
+    assert container["args"] == compose["command"]
+
+
+def test_production_keeps_every_message_three_times_and_on_disk(production: list[Resource]) -> None:
+    (nats,) = [one for one in production if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "nats"]
+    assert nats["spec"]["replicas"] == 3
+    (apart,) = nats["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert apart["topologyKey"] == "kubernetes.io/hostname"
+    assert addresses(production)["nats-replicas"] == "3"
+    single, cluster = ((DEPLOY / "nats" / name).read_text() for name in ("nats.conf", "cluster.conf"))
+    assert "sync_interval: always" in cluster
+    for limit in ("max_memory_store", "max_file_store"):  # cluster.conf replaces all of nats.conf's block
+        assert re.findall(rf"{limit}: \w+", single) == re.findall(rf"{limit}: \w+", cluster)
+
+
+def test_production_has_no_database_and_no_s3_inside_and_speaks_tls_with_those_outside(
+    production: list[Resource],
+) -> None:
+    assert {"postgres", "s3", "databases", "bucket"}.isdisjoint(name for name, _ in pods(production))
+    where = addresses(production)
+    assert where["postgres-options"] == "?sslmode=verify-full"
+    assert where["s3"].startswith("https://")
+    assert where["s3-public"].startswith("https://")
+    for name, pod in pods(production):
+        for container in containers(pod):
+            told = {one["name"] for one in container["env"]} if "env" in container else set()
+            assert bool(TO_POSTGRES & told) == ("PGSSLROOTCERT" in told), name
+    (gateway,) = [pod for name, pod in pods(production) if name == "gateway"]
+    assert {"name": "TLIM_GATEWAY_SCHEME", "value": "https"} in gateway["containers"][0]["env"]
+
+
+def test_the_bridge_reaches_the_certificate_of_a_gateway_with_https(production: list[Resource]) -> None:
+    (bridge,) = [pod for name, pod in pods(production) if name == "xmpp-bridge"]
+    assert {"name": "TLIM_GATEWAY_URL", "value": "https://gateway"} in bridge["containers"][0]["env"]
+    named = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in production if "spec" in one}
+    (door,) = (port for port in named["Service", "gateway"]["ports"] if port["port"] == 443)
+    (rule,) = named["NetworkPolicy", "gateway-certificate"]["egress"]
+    (gateway,) = [pod for name, pod in pods(production) if name == "gateway"]
+    ports = {one["name"]: one["containerPort"] for one in gateway["containers"][0]["ports"]}
+    assert rule["ports"] == [{"port": ports[door["targetPort"]]}]
+
+
+def test_production_is_reached_from_outside_and_sees_from_where(production: list[Resource]) -> None:
+    services = {one["metadata"]["name"]: one["spec"] for one in production if one["kind"] == "Service"}
+    doors = {name: spec for name, spec in services.items() if spec.get("type") == "LoadBalancer"}
+    assert {name: [port["port"] for port in spec["ports"]] for name, spec in doors.items()} == {
+        "gateway": [443],
+        "xmpp": [5222, 5280],
+    }
+    assert {spec["externalTrafficPolicy"] for spec in doors.values()} == {"Local"}
+
+
+def test_in_production_only_the_named_workloads_reach_what_is_outside(production: list[Resource]) -> None:
+    outside = {}
+    for one in production:
+        if one["kind"] == "NetworkPolicy" and one["metadata"]["name"].startswith("external-"):
+            (chosen,) = one["spec"]["podSelector"]["matchExpressions"]
+            (rule,) = one["spec"]["egress"]
+            outside[rule["ports"][0]["port"]] = set(chosen["values"])
+    databases = {name for name, pod in pods(production) for container in containers(pod) for one in
+                 container.get("env", []) if one["name"] in TO_POSTGRES}  # fmt: skip
+    assert outside == {5432: databases, 443: {"file-api", "admin"}}
+
+
+def test_the_nodes_of_production_s_ejabberd_keep_nothing_and_find_each_other(production: list[Resource]) -> None:
+    named = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in production if "spec" in one}
+    ejabberd, service = named["StatefulSet", "ejabberd"], named["Service", "ejabberd-nodes"]
+    (container,) = ejabberd["template"]["spec"]["containers"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert ejabberd["replicas"] >= 2
+    assert int(env["XMPP_NODES"]) == ejabberd["replicas"]
+    assert "volumeClaimTemplates" not in ejabberd
+    assert env["XMPP_SERVICE"] == ejabberd["serviceName"]
+    assert service["publishNotReadyAddresses"] is True  # a node that starts is not ready
+    (port,) = re.findall(r"-erl_epmd_port (\d+)", (DEPLOY / "ejabberd/start").read_text(encoding="utf-8"))
+    assert [one["port"] for one in service["ports"]] == [int(port)]
+    rules = [*named["NetworkPolicy", "ejabberd-nodes"]["ingress"], *named["NetworkPolicy", "ejabberd-nodes"]["egress"]]
+    assert [one["ports"] for one in rules] == [[{"port": int(port)}]] * 2
+    assert named["PodDisruptionBudget", "ejabberd"]["maxUnavailable"] == 1
+
+
+def test_a_node_of_ejabberd_has_time_to_give_its_sessions_up(production: list[Resource]) -> None:
+    (pod,) = [pod for name, pod in pods(production) if name == "ejabberd"]
+    (drain_ms,) = re.findall(
+        r"define\(DRAIN, (\d+)\)", (DEPLOY / "ejabberd/tlim_cluster.erl").read_text(encoding="utf-8")
+    )
+    known_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= known_s + int(drain_ms) / 1000 + ENDS_S
+
+
+def test_kubectl_apply_can_note_every_resource_in_its_annotation(each: list[Resource]) -> None:
+    for resource in each:
+        assert len(json.dumps(resource, ensure_ascii=False).encode()) < 262_144, resource["metadata"]["name"]

@@ -1,0 +1,65 @@
+"""What `kubectl apply` of an overlay sends, as data."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+from tlim_admin import secret_files
+
+from tests.deploy.images import ROOT
+
+DEPLOY = ROOT / "deploy"
+RELEASES = ("1.35", "1.36", "1.37")
+PLAIN = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")  # with little to get wrong, and each costs time
+OPERATORS = ("monitoring.coreos.com", "cert-manager.io", "gateway.networking.k8s.io")
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
+Resource = dict[str, Any]
+
+
+def rendered(overlay: str, folder: Path, components: Sequence[str] = ()) -> list[Resource]:
+    """Return what an overlay with more components applies, in a copy of the folder with secrets of its own."""
+    shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("secrets", "*.pem", "wheelhouse"))
+    overlays = folder / "k8s" / "overlays"
+    for one in ("local", "production"):
+        secret_files.write_missing(overlays / one / "secrets", "im.itonglian.com", os.getuid())
+    shutil.copy(overlays / "production/secrets/ca.pem", overlays / "production/postgres-ca.pem")
+    if components:
+        file = overlays / overlay / "kustomization.yaml"
+        kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
+        kustomization["components"] += [f"../../components/{one}" for one in components]
+        file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    command = ["kubectl", "kustomize", str(overlays / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def pods(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
+    """Yield name and pod of each workload; of a job the name without its release."""
+    for resource in resources:
+        if resource["kind"] in WORKLOADS:
+            job = resource["spec"].get("jobTemplate", resource)  # of a CronJob
+            template = job["spec"]["template"]
+            yield template["metadata"]["labels"]["app.kubernetes.io/name"], template["spec"]
+
+
+def containers(pod: Resource) -> list[Resource]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def assert_the_api_server_takes(resources: Iterable[Resource], release: str) -> None:
+    """Each resource fits the schema of a release of Kubernetes; those of operators have none here."""
+    for resource in resources:
+        if resource["kind"] not in PLAIN and resource["apiVersion"].partition("/")[0] not in OPERATORS:
+            kubernetes_validate.validate(resource, release, strict=True)
+
+
+def addresses(resources: list[Resource]) -> dict[str, str]:
+    (found,) = [one for one in resources if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "addresses"]
+    data: dict[str, str] = found["data"]
+    return data

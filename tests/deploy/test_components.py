@@ -1,0 +1,121 @@
+"""Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
+
+import re
+import shutil
+
+import pytest
+import yaml
+from pydantic import HttpUrl
+from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_runtime.settings import ServiceSettings
+
+from tests.deploy.images import ROOT
+from tests.deploy.rendering import DEPLOY, RELEASES, Resource, addresses, assert_the_api_server_takes, pods, rendered
+from tests.deploy.told import SERVICES, SETTINGS, assert_the_gateway_reads
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+@pytest.fixture(scope="module")
+def all_of_them(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
+    """Return production with all of these components at once."""
+    folder = tmp_path_factory.mktemp("deploy") / "deploy"
+    return rendered("production", folder, ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing"))
+
+
+def named(resources: list[Resource], kind: str) -> dict[str, Resource]:
+    return {one["metadata"]["name"]: one for one in resources if one["kind"] == kind}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_all_of_it_is_what_the_api_server_takes(all_of_them: list[Resource], release: str) -> None:
+    assert_the_api_server_takes(all_of_them, release)
+
+
+def test_every_deployment_is_scaled_by_its_autoscaler_alone_and_keeps_two_pods(all_of_them: list[Resource]) -> None:
+    deployments, scalers = named(all_of_them, "Deployment"), named(all_of_them, "HorizontalPodAutoscaler")
+    assert scalers.keys() == deployments.keys()
+    for name, scaler in scalers.items():
+        assert "replicas" not in deployments[name]["spec"], name
+        assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+        assert scaler["spec"]["minReplicas"] == 2, name
+    assert scalers["xmpp-bridge"]["spec"]["maxReplicas"] == DELIVERY_SHARDS
+
+
+def test_all_pods_at_once_and_one_more_of_each_have_connections_to_postgresql(all_of_them: list[Resource]) -> None:
+    scalers = named(all_of_them, "HorizontalPodAutoscaler")
+    pools = {name: SETTINGS[name].model_fields.get("database_pool_size") for name in SERVICES}
+    most = sum((scalers[name]["spec"]["maxReplicas"] + 1) * pool.default for name, pool in pools.items() if pool)
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert most < int(re.findall(r"max_connections=(\d+)", compose)[0])
+
+
+def test_prometheus_finds_every_service_by_the_names_that_the_rules_ask_for(all_of_them: list[Resource]) -> None:
+    (monitor,) = named(all_of_them, "PodMonitor").values()
+    (chosen,) = monitor["spec"]["selector"]["matchExpressions"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (chosen["key"], set(chosen["values"])) == ("app.kubernetes.io/name", set(SERVICES))
+    assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/part-of"
+    for name, deployment in named(all_of_them, "Deployment").items():
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert (labels["app.kubernetes.io/name"], labels["app.kubernetes.io/part-of"]) == (name, "tlim")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_prometheus_may_ask_whatever_it_finds(all_of_them: list[Resource]) -> None:
+    (monitor,) = named(all_of_them, "PodMonitor").values()
+    policy = named(all_of_them, "NetworkPolicy")["metrics"]["spec"]
+    assert policy["podSelector"] == monitor["spec"]["selector"]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == [8080]
+
+
+def test_every_service_sends_its_traces_where_the_overlay_says_and_may_reach_the_collector(
+    all_of_them: list[Resource],
+) -> None:
+    keys = {"TLIM_TRACES_URL": "traces-url", "TLIM_TRACES_SHARE": "traces-share"}
+    told = {
+        name: {one["name"]: one["valueFrom"]["configMapKeyRef"]["key"] for one in env if one["name"] in keys}
+        for name, pod in pods(all_of_them)
+        for env in [pod["containers"][0].get("env", [])]
+    }
+    assert {name for name, found in told.items() if found == keys} == set(SERVICES)
+    assert {f"TLIM_{name}".upper() for name in ServiceSettings.model_fields} >= keys.keys()
+    url = HttpUrl(addresses(all_of_them)["traces-url"])
+    policy = named(all_of_them, "NetworkPolicy")["traces"]["spec"]
+    (chosen,), (rule,) = policy["podSelector"]["matchExpressions"], policy["egress"]
+    assert (set(chosen["values"]), rule["ports"]) == (set(SERVICES), [{"port": url.port}])
+
+
+def test_the_rules_of_the_operator_are_those_of_prometheus(all_of_them: list[Resource]) -> None:
+    (rules,) = named(all_of_them, "PrometheusRule").values()
+    assert rules["spec"] == yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text(encoding="utf-8"))
+
+
+def test_the_certificate_is_for_the_domain_and_both_doors_read_it(all_of_them: list[Resource]) -> None:
+    (certificate,) = named(all_of_them, "Certificate").values()
+    secret = certificate["spec"]["secretName"]
+    assert certificate["spec"]["dnsNames"] == [addresses(all_of_them)["xmpp-domain"]]
+    assert certificate["spec"]["additionalOutputFormats"] == [{"type": "CombinedPEM"}]
+    read = {}
+    for name, pod in pods(all_of_them):
+        mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0].get("volumeMounts", [])}
+        folders = [mounts[one["name"]] for one in pod["volumes"] if one.get("secret", {}).get("secretName") == secret]
+        told = [one.get("value", "") for one in pod["containers"][0].get("env", [])]
+        if folders:
+            read[name] = {one.removeprefix(f"{folders[0]}/") for one in told if one.startswith(f"{folders[0]}/")}
+    assert read == {"gateway": {"tls.crt", "tls.key"}, "ejabberd": {"tls-combined.pem"}}
+
+
+def test_the_ingress_leads_to_the_gateway_which_believes_it(all_of_them: list[Resource]) -> None:
+    (ingress,) = named(all_of_them, "Ingress").values()
+    domain = addresses(all_of_them)["xmpp-domain"]
+    (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
+    assert (rule["host"], tls["hosts"]) == (domain, [domain])
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    ports = {port["name"] for port in named(all_of_them, "Service")[backend["name"]]["spec"]["ports"]}
+    assert (backend["name"], backend["port"]["name"] in ports) == ("gateway", True)
+    (gateway,) = [pod for name, pod in pods(all_of_them) if name == "gateway"]
+    told = [one["name"] for one in gateway["containers"][0]["env"]]
+    assert "TLIM_TRUSTED_PROXIES" in told
+    assert_the_gateway_reads(told)
