@@ -15,6 +15,7 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import PubAck
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.throttle import Throttle
+from tlim_runtime.tracing import Headers
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.service import MessageIntake
 from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
@@ -28,8 +29,8 @@ READ_BYTES = 64 * 1024
 class InstantPublisher:
     """Acknowledges every message in the next turn of the loop."""
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str) -> asyncio.Future[PubAck]:
-        del subject, payload, message_id
+    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
+        del subject, payload, message_id, headers
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         future.set_result(PubAck(stream="TLIM_IN", seq=1))
         return future

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
-from delivery_devices import TEXT, Account, Device
 from tlim_client.compose import text_message
 from tlim_client.xmpp import ServerAddress
 from tlim_devstack.stack import Stack
+
+from bench.delivery_devices import TEXT, Account, Device
 
 SECOND = "xmpp-bridge-2"
 

@@ -1,23 +1,18 @@
-"""How long reading takes in a store of a million messages, and in one of ten million.
+"""Reading in a store of 10 thousand messages, of a million, and of ten million.
 
-    python bench/store_reading.py [--messages 1000000 10000000] [--keep DIRECTORY] [--repeat 30]
-
-It makes a database for each size with the data of `reading_data.py`. Then it asks message-store over HTTP, without a
-socket. For each question it prints the median and the 95th percentile in milliseconds, and the processor time of this
-process and PostgreSQL together. Processor time depends less on what else the machine does; the last column shows how it
-grows from the first size to the last. With --keep the databases stay in that directory, and existing ones are used
-again. Ten million messages take about 20 minutes on two cores, and 25 GB on the disk.
+The data has conversations, groups, receipts and the search index as in real use. message-store is asked over HTTP,
+without a socket. The cells hold the median in milliseconds, and the processor time of the store and PostgreSQL
+together. `growth` is of processor time, from the smallest store to the largest. The reader has 1,500 conversations and
+300 groups. `anybody` is another reader each time. Ten million messages take 20 minutes to make, and 25 GB on the disk.
 """
 
-import argparse
 import asyncio
 import gc
 import secrets
 import signal
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +23,6 @@ from fastapi import Request
 from message_store.app import create_app
 from message_store.settings import Settings
 from pydantic import SecretStr
-from reading_data import COMMON, HEAVY, RARE, load
 from tlim_admin.databases import owner_of
 from tlim_devstack import postgres
 from tlim_devstack.processes import ServerProcess
@@ -37,10 +31,17 @@ from tlim_runtime.auth import CurrentUser, current_user
 from tlim_runtime.database import Database
 from tlim_runtime.migrations import upgrade
 
+from bench.comparing import Effort, Figure, Section, interleaved, prose, table
+from bench.growth_data import COMMON, HEAVY, RARE, load
+
 TUNED = (  # a usual set-up for a store of this size
     "shared_buffers=1GB", "effective_cache_size=4GB", "max_wal_size=16GB", "checkpoint_timeout=30min",
     "random_page_cost=1.1", "autovacuum=off",
 )  # fmt: skip
+
+
+SIZES = (10_000, 1_000_000, 10_000_000)
+ASKED = 30
 
 
 class Ask(NamedTuple):
@@ -52,9 +53,9 @@ class Ask(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What one question took: the milliseconds of each time, and the average processor time in milliseconds."""
+    """What one question took: the median, and the average processor time, in milliseconds."""
 
-    times: list[float]
+    median: float
     cpu: float
 
 
@@ -184,55 +185,44 @@ def cpu_of_postgres(home: Path) -> float:
     return sum(int(Path(f"/proc/{child}/schedstat").read_text().split()[0]) for child in children) / 1e6
 
 
-async def measure(url: str, repeat: int, home: Path) -> dict[str, Answers]:
-    """Return what every question took. Each is asked three times without counting, and then `repeat` times."""
+async def ask_all(url: str, home: Path) -> dict[str, Answers]:
+    """Return what every question took. Each is asked three times without counting, and then ASKED times."""
     found: dict[str, Answers] = {}
     async with open_door(url) as client:
         for ask in questions(await landmarks(url)):
             for n in range(3):
                 answer = await client.get(ask.path(n), headers={"X-User": ask.who(n)})
                 answer.raise_for_status()
-            times, cpu = [], -time.process_time() * 1000 - cpu_of_postgres(home)
-            for n in range(3, repeat + 3):
+            times, cpu = list[float](), -time.process_time() * 1000 - cpu_of_postgres(home)
+            for n in range(3, ASKED + 3):
                 started = time.perf_counter()
                 await client.get(ask.path(n), headers={"X-User": ask.who(n)})
                 times.append((time.perf_counter() - started) * 1000)
             cpu += time.process_time() * 1000 + cpu_of_postgres(home)
-            found[ask.title] = Answers(times, cpu / repeat)
+            found[ask.title] = Answers(statistics.median(times), cpu / ASKED)
     return found
 
 
-def report(sizes: Sequence[int], results: Sequence[dict[str, Answers]]) -> None:
-    """Print a table, ready to be put into a README."""
-    heads = [f"{size / 1e6:g} M: median, p95, processor (ms)" for size in sizes]
-    print("| question | " + " | ".join(heads) + " | growth |")
-    print("|---|" + "---|" * (len(sizes) + 1))
-    for title in results[0]:
-        answers = [result[title] for result in results]
-        cells = [
-            f"{statistics.median(one.times):.1f}, {statistics.quantiles(one.times, n=20)[-1]:.1f}, {one.cpu:.1f}"
-            for one in answers
-        ]
-        print(f"| {title} | {' | '.join(cells)} | {answers[-1].cpu / answers[0].cpu:.2f} |")
-
-
-async def run(sizes: Sequence[int], home: Path, repeat: int) -> None:
-    """Make, measure, print."""
+def measure(effort: Effort, home: Path) -> Section:
+    """Make the stores, and ask them in turn."""
+    sizes = SIZES if effort.seconds >= 5 else SIZES[:1]  # less is only a proof that the bench runs
     with running_postgres(home) as admin:
-        urls = [await ready_database(admin, size) for size in sizes]
-        report(sizes, [await measure(url, repeat, home) for url in urls])
+        urls = {f"{size:,}": asyncio.run(ready_database(admin, size)) for size in sizes}
+        runs = {size: lambda url=url: asyncio.run(ask_all(url, home)) for size, url in urls.items()}
+        found = interleaved(effort.repeats, runs)
+    return Section("Growth", f"{prose(__doc__)}\n\n{_table(found)}")
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--keep", type=Path, help="where the databases stay")
-    parser.add_argument("--repeat", type=int, default=30)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as passing:
-        asyncio.run(run(arguments.messages, arguments.keep or Path(passing) / "bench", arguments.repeat))
+def _table(found: Mapping[str, Sequence[dict[str, Answers]]]) -> str:
+    smallest, *_, largest = (*found.values(), *found.values())
+    rows = []
+    for title in smallest[0]:
+        cells = [_cell([run[title] for run in runs]) for runs in found.values()]
+        growth = Figure.of(big[title].cpu / small[title].cpu for small, big in zip(smallest, largest, strict=True))
+        rows.append((title, *cells, growth.told(2)))
+    return table(("question", *(f"{size}: ms; processor, ms" for size in found), "growth"), rows)
 
 
-if __name__ == "__main__":
-    main()
+def _cell(answers: Sequence[Answers]) -> str:
+    times, cpu = (Figure.of(values) for values in zip(*answers, strict=True))
+    return f"{times.told(1)}; {cpu.told(1)}"

@@ -1,4 +1,4 @@
-"""The data of `store_reading.py`: millions of messages, made inside PostgreSQL, distributed as in real use.
+"""The data of `growth.py`: millions of messages, made inside PostgreSQL, distributed as in real use.
 
 There are 20,000 people. Most have about 20 conversations of two, and are in some of the 5,000 groups. A group has 3 to
 200 members. One person, `heavy`, has talked with 1,500 people and is in 300 groups. A few conversations hold most of
