@@ -10,15 +10,20 @@ IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STACK := $(PYTHON) -m tlim_devstack
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading services/*/tests/integration/presence)
 SERVICES := session_api file_api message_store xmpp_bridge
+# A commit with the migrations that test_upgrade.py of tlim-admin names.
+RELEASE_BEFORE := 04f36a6
+# The oldest commit whose bridge shares deliveries as ours does: an older one is replaced, and never runs beside ours.
+BESIDE := 570f123
+DASHBOARD := deploy/grafana/dashboards/tlim.json
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 # The tests ignore the settings of `make run`, so they have a setting of their own.
 STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 # Python reads and prints UTF-8, whatever the locale is: there are Chinese names.
 export PYTHONUTF8 := 1
 
-.PHONY: help ready ready-xmpp ready-servers run up down status demo-users admin-token clean-data \
+.PHONY: help ready ready-xmpp ready-servers ready-bench run up down status demo-users admin-token clean-data \
 	images images-same sbom images-save images-load secrets compose-up compose-down compose-token \
-	test lint types unit integration coverage e2e e2e-compose e2e-prosody torture drift format migrate docs proofs openapi lock
+	test lint types unit integration coverage e2e e2e-compose e2e-k8s e2e-prosody torture bench bench-check upgrade-drill upgrade-beside drift format migrate docs proofs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -101,15 +106,19 @@ lint: ready ## ruff: rules and format; import-linter: permitted imports; deptry:
 
 types: ready ## mypy, strict
 	@echo "== types"
-	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests
+	@.venv/bin/mypy --no-error-summary libs/*/src services/*/src tests bench
 	@# One folder of tests at a time, because several services have test files of the same name.
 	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
-drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/proofs.md) are up to date
+drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/metrics.md, docs/settings.md, docs/proofs.md, Grafana's dashboard) are up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json --check
-	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
+	@$(PYTHON) -m tlim_runtime.metrics_page docs/metrics.md $(SERVICES) --check
+	@$(PYTHON) -m tests.deploy.settings_page --check
+	@$(PYTHON) -m tlim_admin.dashboard $(DASHBOARD) --check
+	@$(PYTHON) -m tests.deploy.prometheus_rule --check
+	@for service in $(SERVICES) gateway; do $(PYTHON) -m tlim_runtime.openapi $$service --check || exit 1; done
 	@$(PYTHON) -m tests.e2e.proofs --check
 
 unit: ready ## tests of rules, without servers
@@ -136,11 +145,34 @@ e2e-prosody: ## the same stories with Prosody, except those that do not depend o
 e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
 	@scripts/bootstrap
 	@echo "== end-to-end tests, containers"
-	@TLIM_E2E_STACK=compose $(PYTEST) tests/e2e
+	@TLIM_E2E_STACK=compose $(PYTEST) --timeout 1200 tests/e2e
+
+e2e-k8s: ## the stories in the cluster of KUBECONFIG, and more: pods are replaced under load (deploy/k8s/README.md)
+	@scripts/bootstrap
+	@$(PYTHON) -m tlim_admin secrets deploy/k8s/overlays/local/secrets
+	@echo "== end-to-end tests, Kubernetes"
+	@TLIM_E2E_STACK=kubernetes $(PYTEST) --timeout 1200 tests/e2e
 
 torture: ## random people, random faults (SEED=n FAULTS=n; TLIM_E2E_XMPP=prosody): everybody gets all that was acknowledged
 	@scripts/bootstrap $(STORIES_SERVER)
 	@$(PYTHON) -m tests.torture $(or $(SEED),1) --faults $(or $(FAULTS),200) $(TORTURE)
+
+ready-bench: # besides the servers: what they need for archives in PostgreSQL, and what draws plots
+	@scripts/bootstrap ejabberd prosody erlang-p1-pgsql lua-dbi-postgresql
+	@$(PYTHON) -c "import matplotlib" 2>/dev/null || { $(PYTHON) -m ensurepip >/dev/null 2>&1; \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock; }
+
+bench: ready-bench ## speed beside other systems, into docs/performance.md (ONLY=one_to_one SECONDS=n REPEATS=n)
+	@$(PYTHON) -m bench --seconds $(or $(SECONDS),10) --repeats $(or $(REPEATS),5) $(addprefix --only ,$(ONLY))
+
+bench-check: ready-bench ## that each bench still runs: once, for two seconds; docs/ stays as it is
+	@page=$$(mktemp -d) && $(PYTHON) -m bench --seconds 2 --repeats 1 --page $$page/performance.md $(addprefix --only ,$(ONLY)) && rm -r $$page
+
+upgrade-drill: ready ## the tests of an earlier release (FROM=commit) with its code, on the schema of this one
+	@$(PYTHON) -m tests.upgrade $(or $(FROM),$(RELEASE_BEFORE)) $(UPGRADE)
+
+upgrade-beside: ready-xmpp ## processes of an earlier release (FROM=commit) beside those of this one, under load
+	@UPGRADE_FROM=$(or $(FROM),$(BESIDE)) $(PYTEST) tests/upgrade/beside.py
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 
@@ -150,15 +182,19 @@ format: ready ## format the code, and let ruff correct what it can
 migrate: ready ## run the migrations on the running system's databases
 	@$(STACK) migrate
 
-docs: ready ## write docs/protocol.md and docs/asyncapi.json from the registries
+docs: ready ## write docs/protocol.md, asyncapi.json, metrics.md and settings.md, and Grafana's dashboard, from the code
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json
+	@$(PYTHON) -m tlim_runtime.metrics_page docs/metrics.md $(SERVICES)
+	@$(PYTHON) -m tests.deploy.settings_page
+	@$(PYTHON) -m tlim_admin.dashboard $(DASHBOARD)
+	@$(PYTHON) -m tests.deploy.prometheus_rule
 
 proofs: ready ## write docs/proofs.md from the marks of the stories
 	@$(PYTHON) -m tests.e2e.proofs
 
-openapi: ready ## write services/*/openapi.json
-	@for service in $(SERVICES); do $(PYTHON) -m tlim_runtime.openapi $$service || exit 1; done
+openapi: ready ## write services/*/openapi.json, and deploy/caddy/openapi.json from them
+	@for service in $(SERVICES) gateway; do $(PYTHON) -m tlim_runtime.openapi $$service || exit 1; done
 
 lock: ready ## write requirements.lock anew (UPGRADE=--upgrade takes the newest versions)
 	@scripts/lock $(UPGRADE)

@@ -19,8 +19,9 @@ SETTINGS: list[type[EnvironmentSettings]] = [
         import_module(f"{name}.settings").Settings
         for name in ("file_api", "message_store", "session_api", "xmpp_bridge")
     ),
-    import_module("message_store.maintain.settings").MaintenanceSettings,
     import_module("xmpp_bridge.settings").TokenSettings,
+    import_module("tlim_admin.settings").DoctorSettings,
+    import_module("tlim_admin.settings").OperationsSettings,
     import_module("tlim_admin.settings").BucketSettings,
 ]
 WITH_EXAMPLES = {".md", ".yml", ".yaml", ".env", ".toml", ".example"}

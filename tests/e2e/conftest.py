@@ -13,6 +13,8 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.services import GATEWAY, SERVICES
 from tlim_devstack.stack import Stack
 
+from tests.e2e.clients.cluster import ClusterStack
+from tests.e2e.clients.collector import Collector, running_collector
 from tests.e2e.clients.containers import ComposeStack
 from tests.e2e.clients.people import People
 from tests.e2e.clients.provider import IdentityProvider, running_provider
@@ -20,7 +22,8 @@ from tests.e2e.clients.terminal import Terminal
 from tests.e2e.clients.web import WEB_ORIGIN
 
 XMPP = os.environ.get("TLIM_E2E_XMPP", "ejabberd")  # or prosody, or openfire (docs/openfire.md): the same stories
-IN_CONTAINERS = os.environ.get("TLIM_E2E_STACK") == "compose"  # the same stories on docker-compose.yml
+IN_CLUSTER = os.environ.get("TLIM_E2E_STACK") == "kubernetes"  # the same stories in the cluster of KUBECONFIG
+IN_CONTAINERS = IN_CLUSTER or os.environ.get("TLIM_E2E_STACK") == "compose"  # or on docker-compose.yml
 BEHIND_THE_DOORS = {
     "test_openapi": "asks each service at its own port",
     "test_the_gateway_allows_pages_what_each_service_does": "asks each service at its own port",
@@ -29,9 +32,17 @@ BEHIND_THE_DOORS = {
     "test_removal": "changes the users of NATS while it runs",
     "test_disk_full": "has a stack of its own on a small disk",
     "test_servers_disk_full": "has a stack of its own on a small disk",
+    "test_backup": "runs the command beside the servers",
+    "test_doctor": "runs the command beside the servers",
+    "test_jetstream_lost": "runs the command beside the servers",
+    "test_person": "runs the command beside the servers",
+    "test_tracing": "has a collector on loopback, which containers do not reach",
     "test_identity_provider": "has a provider on loopback, which containers do not reach",
 }
-"""File or function → why its stories need more than the doors, which are all that docker-compose.yml opens."""
+"""File or function → why its stories need more than the doors, which are all that containers open."""
+BEHIND_KUBERNETES = {
+    "test_accounts_that_a_killed_server_lost_are_made_by_the_same_import_again": "SIGKILL is not in kubectl's hands",
+}
 MANY = "100000/minute"
 RECALL_WINDOW_S = 3600
 """The two minutes of production would make a test of recalls depend on the speed of the machine."""
@@ -51,8 +62,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip on containers what needs more than their doors."""
     for item in items if IN_CONTAINERS else ():
         names = (item.path.stem, getattr(item, "originalname", item.name))
-        for reason in filter(None, map(BEHIND_THE_DOORS.get, names)):
-            item.add_marker(pytest.mark.skip(reason=f"compose: {reason}"))
+        behind = {**BEHIND_THE_DOORS, **(BEHIND_KUBERNETES if IN_CLUSTER else {})}
+        for reason in filter(None, map(behind.get, names)):
+            item.add_marker(pytest.mark.skip(reason=f"containers: {reason}"))
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +75,26 @@ def provider() -> Iterator[IdentityProvider]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    """A collector to which the services of the stack send their traces."""
+    with running_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider, collector: Collector
+) -> Iterator[Stack]:
     """The whole system on free ports, with data of its own."""
     if IN_CONTAINERS:
-        containers = ComposeStack()
+        containers = ClusterStack() if IN_CLUSTER else ComposeStack()
         containers.start()
         yield cast("Stack", containers)  # it has all of a Stack that the stories use, except BEHIND_THE_DOORS
         containers.stop()
         return
     web = {"TLIM_CORS_ORIGINS": json.dumps([WEB_ORIGIN])}
-    environment = {**LIMITS, **web, "TLIM_EXTERNAL_ISSUERS": provider.setting}
+    traces = {"TLIM_TRACES_URL": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}  # milliseconds
+    environment = {**LIMITS, **web, **traces, "TLIM_EXTERNAL_ISSUERS": provider.setting}
     running = Stack(tmp_path_factory.mktemp("stack"), Ports.random(), XMPP, environment=environment)
     running.start()
     yield running

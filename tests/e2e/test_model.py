@@ -200,7 +200,6 @@ def test_whatever_people_do_everybody_sees_what_the_model_says(stack: Stack) -> 
             max_examples=EXAMPLES or FEW,
             derandomize=EXAMPLES == 0,
             stateful_step_count=STEPS,
-            deadline=None,
             database=None,
             phases=[Phase.generate],  # a history is short enough to read, and shrinking takes minutes
             suppress_health_check=list(HealthCheck),

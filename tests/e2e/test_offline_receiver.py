@@ -90,7 +90,7 @@ async def test_a_device_notices_a_network_that_fell_silent_and_loses_nothing(
     sent = [alice.text_to(bob, f"number {number}") for number in range(3)]
 
     async with network_to(at.xmpp_host, at.xmpp_port) as (network, port):
-        server = replace(server_of(bob.stack), port=port)
+        server = replace(server_of(bob.stack), host="127.0.0.1", port=port)
         async with XmppClient(server, bob.user_id, bob.password) as receiver:
             network.fall_silent()
             for message in sent:

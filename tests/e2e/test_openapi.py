@@ -165,7 +165,11 @@ def _rightly(known: dict[str, str], password: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+NEEDS_A_DEAD_LETTER = "POST /v1/operations/dead-letters/{seq}/redrive"
+"""Nothing here makes one. message-store's integration tests do, and send it its way again."""
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != NEEDS_A_DEAD_LETTER])
 def test_each_operation_succeeds_when_it_is_asked_rightly(
     stack: Stack, reader: Reader, known: dict[str, str], name: str
 ) -> None:

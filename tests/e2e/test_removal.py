@@ -16,11 +16,16 @@ from tlim_client.xmpp import XmppClient
 from tlim_devstack import nats
 from tlim_devstack.privileges import hand_over
 from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
+from tests.e2e.clients.full_disk import unready
 from tests.e2e.clients.people import People, Person, next_chat
+
+NOTICED_S = 30.0
+"""NATS reads its file when it gets round to the signal."""
 
 Take = Callable[[HttpClient, HttpClient, str, str], Awaitable[Any]]
 
@@ -41,9 +46,13 @@ def _users(stack: Stack, passwords: dict[str, str]) -> None:
 
 @contextmanager
 def _without_nats(stack: Stack, service: str) -> Iterator[None]:
-    """Keep one service away from NATS. All others stay connected. At the end the service is ready again."""
+    """Keep one service away from NATS, and say so when it has noticed. All others stay connected.
+
+    At the end the service is ready again.
+    """
     _users(stack, {**stack.credentials.nats, service: "another"})
     try:
+        wait_until(lambda: service in unready(stack), f"{service} without NATS", NOTICED_S)
         yield
     finally:
         _users(stack, stack.credentials.nats)

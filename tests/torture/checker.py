@@ -51,7 +51,7 @@ class Checker:
         for user_id, reading in self.book.readings.items():
             self._reading(user_id, reading)
             self._complete(user_id, reading)
-            for heard in self.book.devices_of(user_id):
+            for heard in self._devices[user_id]:
                 self._only_what_is_read(heard)
                 self._in_order(heard)
                 self._nothing_recalled(heard)
@@ -217,8 +217,8 @@ class Checker:
 
     def _complete(self, user_id: str, reading: Reading) -> None:
         """Everything that sync has from others came over XMPP, but for what was recalled, and receipts over a limit."""
-        had = {got.item.msg_id for heard in self.book.devices_of(user_id) for got in heard.messages}
-        marks = [seq for heard in self.book.devices_of(user_id) for _, seq in heard.marks]
+        had = {got.item.msg_id for heard in self._devices[user_id] for got in heard.messages}
+        marks = [seq for heard in self._devices[user_id] for _, seq in heard.marks]
         receipts = 0
         for item in reading.sync:
             receipts += item.kind.is_receipt and item.sender != user_id
@@ -272,7 +272,7 @@ class Checker:
         """
         if not got.delayed:
             return False
-        others = [other for other in self.book.devices_of(heard.user_id) if other is not heard]
+        others = [other for other in self._devices[heard.user_id] if other is not heard]
         had = (had for other in others for had in other.messages if had.at <= got.at)
         broke = (at for one in (heard, *others) for at in one.broke)
         return any(one.item.msg_id == got.item.msg_id for one in had) or any(at <= got.at for at in broke)
@@ -292,6 +292,14 @@ class Checker:
                     self._wrong(heard.label, text)
 
     # --- what is looked up ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _devices(self) -> defaultdict[str, list[Heard]]:
+        """The devices of each person. A long run has thousands, and asks for those of one person for each message."""
+        found = defaultdict[str, list[Heard]](list)
+        for heard in self.book.devices:
+            found[heard.user_id].append(heard)
+        return found
 
     @cached_property
     def _places(self) -> dict[str, dict[str, Item]]:
@@ -353,7 +361,7 @@ class Checker:
 
     def _around(self, user_id: str, conversation: str, seq: float) -> str:
         """Return the seqs around a place in a conversation, each with how often it came over XMPP."""
-        came = Counter(got.item.msg_id for heard in self.book.devices_of(user_id) for got in heard.messages)
+        came = Counter(got.item.msg_id for heard in self._devices[user_id] for got in heard.messages)
         reading = self.book.readings.get(user_id, Reading())
         items = [item for item in reading.sync if item.conversation == conversation]
         before = [item for item in items if (item.seq or 0) < seq][-AROUND:]

@@ -17,6 +17,9 @@ FRIENDS = 3
 LONGEST_S = 8.0
 """The longest pause, partition or absence."""
 
+LONGEST_BETWEEN_NODES_S = 48.0
+"""The longest partition between nodes of ejabberd. A node counts as dead when it was silent for 23 to 38 s."""
+
 AT_ONCE = (1, 1, 1, 1, 2, 2, 3)
 """How many faults happen at the same time: one of these."""
 
@@ -64,7 +67,9 @@ class Parts:
     """Servers of which there is one."""
 
     def servers(self, part: str) -> tuple[str, ...]:
-        """Return the servers to which a process can lose its way."""
+        """Return the servers to which a process can lose its way. For a node of a cluster these are the other nodes."""
+        if part in self.nodes:
+            return tuple(node for node in self.nodes if node != part)
         return ("nats", "component") if part in self.bridges else ("nats", "postgres")
 
     @property
@@ -102,14 +107,21 @@ def _choose(dice: random.Random, count: int, parts: Parts) -> list[str]:
 
 
 def _fault(dice: random.Random, part: str, parts: Parts) -> Fault:
-    if part in {*parts.nodes, *parts.records}:
-        how = dice.choices((How.KILL, How.PAUSE, How.RESTART), (4, 4, 3))[0]
-    else:
-        ways = (How.KILL, How.PAUSE, How.RESTART, How.LEAVE, How.CUT, How.HUSH)
-        how = dice.choices(ways, (4, 4, 2, 1, 2, 2))[0]
-    seconds = 0.0 if how in {How.KILL, How.RESTART} else round(dice.uniform(1.0, LONGEST_S), 1)
+    how = dice.choices(*_ways(part, parts))[0]
+    longest = LONGEST_BETWEEN_NODES_S if how is How.HUSH and part in parts.nodes else LONGEST_S
+    seconds = 0.0 if how in {How.KILL, How.RESTART} else round(dice.uniform(1.0, longest), 1)
     server = dice.choice(parts.servers(part)) if how in {How.CUT, How.HUSH} else ""
     return Fault(how, part, seconds, server)
+
+
+def _ways(part: str, parts: Parts) -> tuple[tuple[How, ...], tuple[int, ...]]:
+    """Return what can happen to a part, and how often each of it does."""
+    alone = (How.KILL, How.PAUSE, How.RESTART), (4, 4, 3)
+    if part in parts.records:
+        return alone
+    if part in parts.nodes:
+        return ((*alone[0], How.CUT, How.HUSH), (*alone[1], 2, 3)) if parts.servers(part) else alone
+    return (*alone[0], How.LEAVE, How.CUT, How.HUSH), (4, 4, 2, 1, 2, 2)
 
 
 # --- people -----------------------------------------------------------------------------------------------------------

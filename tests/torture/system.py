@@ -69,7 +69,7 @@ def running_system(place: Path, xmpp: str, *, nodes: int, bridges: int, stores: 
     further = {name: free_port() for name in parts.further}
     homes = dict(zip(parts.bridges, cycle([ports, *further_nodes]), strict=False))
     logins: dict[Way, int] = {(bridge, "xmpp"): home.xmpp for bridge, home in homes.items()}
-    with Relays(_targets(ports, homes, parts)) as relays:
+    with Relays(_targets(ports, homes, parts), parts.nodes if further_nodes else ()) as relays:
         stack = Stack(
             place,
             ports,

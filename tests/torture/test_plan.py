@@ -31,8 +31,18 @@ def test_everything_happens_to_everybody() -> None:
         assert {fault.part for fault in faults if fault.how is how} == everybody
     for how in (How.CUT, How.HUSH):
         assert {(fault.part, fault.server) for fault in faults if fault.how is how} == {
-            (part, server) for part in (*PARTS.bridges, *PARTS.stores) for server in PARTS.servers(part)
+            (part, server) for part in (*PARTS.bridges, *PARTS.stores, *PARTS.nodes) for server in PARTS.servers(part)
         }
+    silences = [fault.seconds for fault in faults if fault.how is How.HUSH and fault.part in PARTS.nodes]
+    assert min(silences) < 23, "the other node is not given up"
+    assert max(silences) > 38, "the other node is given up"
+
+
+def test_one_node_alone_is_not_cut_off() -> None:
+    alone = Parts(["xmpp-bridge"], ["message-store", "message-store-2"], ["prosody"])
+    faults = [fault for step in plan_faults(1, 1000, alone) for fault in step.faults]
+
+    assert {fault.how for fault in faults if fault.part == "prosody"} == {How.KILL, How.PAUSE, How.RESTART}
 
 
 def test_friends_know_each_other_and_one_group_is_large() -> None:

@@ -1,4 +1,4 @@
-"""The system of docker-compose.yml behind the interface of tlim_devstack's Stack, as far as the stories use it."""
+"""The system in containers behind the interface of tlim_devstack's Stack, as far as the stories use it."""
 
 import csv
 import io
@@ -7,8 +7,9 @@ import os
 import secrets
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from tlim_devstack.failures import StackError
@@ -19,12 +20,15 @@ from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 
 ROOT = Path(__file__).parents[3]
 PROJECT = "tlim-stories"
-READY_S = 120
+READY_S = 300
 """A health check runs every five seconds, and a server that was killed reads its data first."""
+
+START_S = 900
+"""The jobs run one after another, each with a start of Python. On a machine that is busy this takes minutes."""
 
 
 class Compose:
-    """The containers of one project, by the names of docker-compose.yml. This is what Supervisor is for a Stack."""
+    """The containers of one project, by the names of docker-compose.yml (Parts)."""
 
     def __init__(self, ports: Ports) -> None:
         doors = ("gateway", "files", "xmpp", "websocket")
@@ -67,6 +71,12 @@ class Compose:
         self._docker("kill", self._container(name))
         self._docker("start", self._container(name))
 
+    def logs(self, name: str) -> str:
+        return self.run("logs", "--no-color", "--no-log-prefix", name)
+
+    def execute(self, name: str, *command: str) -> str:
+        return self.run("exec", "-T", name, *command)
+
     def _container(self, name: str) -> str:
         return f"{PROJECT}-{name}-1"
 
@@ -97,38 +107,42 @@ class _Accounts:
     accounts_api = "http://ejabberd:5281/api"
 
 
-class ComposeStack:
-    """The whole system in containers, started for the stories. Nothing but its doors can be reached."""
+class Parts(Protocol):
+    """The containers or pods of the system by the names of its parts. This is what Supervisor is for a Stack."""
+
+    def states(self) -> dict[str, str]: ...
+    def pid(self, name: str) -> int: ...
+    def is_healthy(self, name: str) -> bool: ...
+    def stop(self, names: Iterable[str]) -> None: ...
+    def start(self, *names: str) -> None: ...
+    def kill(self, name: str) -> None: ...
+    def logs(self, name: str) -> str: ...
+    def execute(self, name: str, *command: str) -> str: ...
+
+
+class DoorsStack:
+    """The whole system, of which nothing but its doors can be reached; `ready_s` bounds a part's way to readiness."""
 
     xmpp_name = "ejabberd"
 
-    def __init__(self) -> None:
-        self.ports = Ports.random()
-        self.supervisor = Compose(self.ports)
+    def __init__(self, supervisor: Parts, host: str, ports: Ports, ca_file: Path, *, ready_s: float) -> None:
+        self.ports = ports
+        self.supervisor = supervisor
         self.xmpp = _Accounts()
+        self._ready_s = ready_s
         self.addresses = StackAddresses(
-            gateway=f"http://127.0.0.1:{self.ports.gateway}",
-            xmpp_host="127.0.0.1",
-            xmpp_port=self.ports.xmpp,
-            websocket=f"wss://127.0.0.1:{self.ports.websocket}/ws",
+            gateway=f"http://{host}:{ports.gateway}",
+            xmpp_host=host,
+            xmpp_port=ports.xmpp,
+            websocket=f"wss://{host}:{ports.websocket}/ws",
             domain=DOMAIN,
             component=COMPONENT,
             addressed=None,
-            ca_file=ROOT / "secrets" / "ca.pem",
+            ca_file=ca_file,
         )
 
-    def start(self) -> None:
-        """Start everything with empty volumes, and return when every part is ready."""
-        self.stop()
-        self.supervisor.run("up", "--detach", "--wait", "--wait-timeout", "300")
-        self._token = self.admin_token()
-
-    def stop(self) -> None:
-        """Remove the containers and their data."""
-        self.supervisor.run("down", "--volumes", "--timeout", "5")
-
     def kill(self, name: str) -> None:
-        """Kill a part with SIGKILL, and start it again."""
+        """Kill a part with SIGKILL; it is started again."""
         self.supervisor.kill(name)
 
     def stop_service(self, name: str) -> None:
@@ -146,10 +160,10 @@ class ComposeStack:
 
     def wait_ready(self, name: str) -> None:
         """Wait until a part's health check passes."""
-        wait_until(lambda: self.supervisor.is_healthy(name), name, READY_S)
+        wait_until(lambda: self.supervisor.is_healthy(name), name, self._ready_s)
 
     def logs(self, name: str) -> str:
-        return self.supervisor.run("logs", "--no-color", "--no-log-prefix", name)
+        return self.supervisor.logs(name)
 
     def register_user(self, user: str, name: str | None = None, password: str | None = None) -> str:
         """Create an XMPP account and enter the user in the users directory; return the password."""
@@ -169,7 +183,11 @@ class ComposeStack:
     def admin_token(self, subject: str = "admin") -> str:
         """Return a token of `subject` with scope `admin`, good for an hour."""
         command = ("python3", "-m", "xmpp_bridge.admin_token", "--subject", subject, "--minutes", "60")
-        return self.supervisor.run("exec", "-T", "xmpp-bridge", *command).strip()
+        return self.supervisor.execute("xmpp-bridge", *command).strip()
+
+    @cached_property
+    def _token(self) -> str:
+        return self.admin_token()
 
     def _ask(self, method: str, path: str, *, media_type: str = "application/json", **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type}
@@ -178,3 +196,21 @@ class ComposeStack:
         if not answer.is_success:
             raise StackError(f"{method} {path}: {answer.status_code} {answer.text.strip()}")
         return answer
+
+
+class ComposeStack(DoorsStack):
+    """The containers of docker-compose.yml, started for the stories."""
+
+    def __init__(self) -> None:
+        ports = Ports.random()
+        self._compose = Compose(ports)
+        super().__init__(self._compose, "127.0.0.1", ports, ROOT / "secrets" / "ca.pem", ready_s=READY_S)
+
+    def start(self) -> None:
+        """Start everything with empty volumes, and return when every part is ready."""
+        self.stop()
+        self._compose.run("up", "--detach", "--wait", "--wait-timeout", str(START_S))
+
+    def stop(self) -> None:
+        """Remove the containers and their data."""
+        self._compose.run("down", "--volumes", "--timeout", "5")

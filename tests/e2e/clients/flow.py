@@ -17,10 +17,11 @@ CALM = 60
 
 
 class Flow:
-    """Sends messages, AT_ONCE at a time; each is sent again until it is acknowledged."""
+    """Sends messages, AT_ONCE at a time; each is sent again until it is acknowledged, for `patience` seconds."""
 
-    def __init__(self, sender: Person, device: XmppClient, receiver: Person) -> None:
+    def __init__(self, sender: Person, device: XmppClient, receiver: Person, patience: float = 90) -> None:
         self._sender, self.device, self._receiver = sender, device, receiver
+        self._patience = patience
         self._numbers = itertools.count(1)
         self._is_over = False
         self._progress = asyncio.Condition()
@@ -45,7 +46,7 @@ class Flow:
     async def _keep_sending(self) -> None:
         while not self._is_over:
             envelope = self._sender.text_to(self._receiver, f"number {next(self._numbers)}")
-            stored = await self.device.send_until_stored(envelope, retry_after=2, give_up=90)
+            stored = await self.device.send_until_stored(envelope, retry_after=2, give_up=self._patience)
             async with self._progress:
                 self.acknowledged[envelope.msg_id] = stored
                 self._progress.notify_all()

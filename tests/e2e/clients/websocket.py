@@ -42,7 +42,7 @@ class WebDevice:
         trust = ssl.create_default_context(cafile=at.ca_file)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.ws_connect(at.websocket, protocols=["xmpp"], ssl=trust) as socket,
+            session.ws_connect(at.websocket, protocols=["xmpp"], ssl=trust, server_hostname=at.domain) as socket,
         ):
             assert socket.protocol == "xmpp"
             device = cls(person, socket)

@@ -1,0 +1,312 @@
+"""The system in the cluster that KUBECONFIG names, behind the same interface as in containers (containers.py)."""
+
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import yaml
+from tlim_devstack.failures import StackError
+from tlim_devstack.ports import Ports
+from tlim_devstack.waiting import accepts_connections, wait_until
+
+from tests.e2e.clients.containers import ROOT, DoorsStack
+
+NAMESPACE = "tlim"
+DOORS = {"gateway": 30090, "files": 30091, "xmpp": 30522, "websocket": 30580}
+"""The ports of the node that tests/e2e/kubernetes opens."""
+
+READY_S = 300
+"""A pod that could not start is tried again after up to some minutes."""
+
+ASKED = {
+    "gateway": "/healthz",
+    "session-api": "/v1/sessions",
+    "file-api": "/v1/files/nothing",
+    "message-store": "/v1/conversations",
+    "xmpp-bridge": "/.well-known/jwks.json",
+}
+"""What the gateway answers itself, or has a service answer; with a refusal, as nobody asks."""
+
+LOCAL = ROOT / "deploy/k8s/overlays/local"
+
+
+class Cluster:
+    """The workloads of the system by their names (containers.Parts): each is a Deployment or a StatefulSet."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, int] = {}
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run `kubectl …` and return what it printed; StackError with its last line if it fails."""
+        done = subprocess.run(  # noqa: S603
+            ["kubectl", "--namespace", NAMESPACE, *arguments],  # noqa: S607
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise StackError(f"kubectl {' '.join(arguments[:2])}: {''.join(last)}")
+        return done.stdout
+
+    def workloads(self) -> dict[str, dict[str, Any]]:
+        """Return each Deployment and StatefulSet by its name."""
+        return {one["metadata"]["name"]: one for one in self._items("deployments,statefulsets")}
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each workload, in supervisord's words."""
+        return {
+            name: "RUNNING" if workload["spec"]["replicas"] else "STOPPED"
+            for name, workload in self.workloads().items()
+        }
+
+    def pid(self, name: str) -> int:
+        """Return a number that changes when a pod is replaced, 0 if none is ready."""
+        ready = sorted(pod["metadata"]["uid"] for pod in self.pods(name) if _is_ready(pod))
+        return UUID(ready[0]).int if ready else 0
+
+    def is_healthy(self, name: str) -> bool:
+        """Whether all pods are of the newest kind, and ready, and no other is left."""
+        workload = self.workloads()[name]
+        wanted, pods = workload["spec"]["replicas"], self.pods(name)
+        status = workload["status"]
+        return (
+            status.get("observedGeneration") == workload["metadata"]["generation"]
+            and wanted > 0
+            and status.get("updatedReplicas", 0) == wanted
+            and len(pods) == wanted
+            and all(_is_ready(pod) for pod in pods)
+        )
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Scale to no pod at all, and wait until the last has ended."""
+        names = list(names)
+        workloads = self.workloads()
+        for name in names:
+            if replicas := workloads[name]["spec"]["replicas"]:
+                self._replicas[name] = replicas
+            self._scale(workloads[name], 0)
+        for name in names:
+            wait_until(lambda name=name: not self.pods(name), f"the end of {name}", READY_S)  # type: ignore[misc]
+
+    def start(self, *names: str) -> None:
+        workloads = self.workloads()
+        for name in names:
+            self._scale(workloads[name], self._replicas[name])
+
+    def kill(self, name: str) -> None:
+        """Kill all pods of a workload at once, without a notice; the cluster makes others."""
+        self.run("delete", "pods", f"--selector=app.kubernetes.io/name={name}", "--force", "--grace-period=0", "--wait")
+
+    def roll(self, name: str) -> None:
+        """Replace the pods of a workload one after another, as an update does, and wait for the end."""
+        resource = _resource(self.workloads()[name])
+        self.run("rollout", "restart", resource)
+        self.run("rollout", "status", resource, f"--timeout={READY_S}s")
+
+    def clients(self, pod: str) -> int:
+        """Return how many clients are connected to a pod of ejabberd, by the kernel's table: port 5222, established."""
+        lines = self.run("exec", pod, "--", "cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+        return sum(":1466 " in f"{line.split()[1]} " and line.split()[3] == "01" for line in lines)
+
+    def delete(self, pod: str, *, kill: bool = False) -> None:
+        """Have one pod end, or end it at once."""
+        self.run("delete", "pod", pod, "--wait", *(["--force", "--grace-period=0"] if kill else []))
+
+    def evict(self, names: Iterable[str]) -> None:
+        """Have all pods of these workloads leave, as `kubectl drain` does: a budget may refuse some for a while."""
+        left = [pod["metadata"]["name"] for name in names for pod in self.pods(name)]
+        wait_until(lambda: not [pod for pod in left if not self._is_evicted(pod)], "the drain", READY_S)
+
+    def _is_evicted(self, pod: str) -> bool:
+        """Whether a pod is leaving or has left; it is asked to, if it may."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+        address = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        found = json.loads(self.run("get", "pods", pod, "--ignore-not-found", "--output=json") or "{}")
+        if not found or "deletionTimestamp" in found["metadata"]:
+            return True
+        try:
+            self.run("create", "--raw", address, "--filename=-", stdin=json.dumps(eviction))
+        except StackError as refusal:
+            if "disruption budget" not in str(refusal):
+                raise
+            return False
+        return True
+
+    def logs(self, name: str) -> str:
+        return self.run("logs", f"--selector=app.kubernetes.io/name={name}", "--tail=-1")
+
+    def execute(self, name: str, *command: str) -> str:
+        return self.run("exec", _resource(self.workloads()[name]), "--", *command)
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """Return the pods of a workload, also those that are ending."""
+        return self._items("pods", f"--selector=app.kubernetes.io/name={name}")
+
+    def restarts(self) -> dict[str, int]:
+        """Return how often the containers of each pod of a workload were started again."""
+        pods = [pod for name in self.workloads() for pod in self.pods(name)]
+        return {
+            pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
+            for pod in pods
+        }
+
+    def node_address(self) -> str:
+        """Return an address of a node, at which its ports are reached."""
+        addresses = [one for node in self._items("nodes") for one in node["status"]["addresses"]]
+        return next(
+            str(one["address"]) for one in addresses if one["type"] == "InternalIP" and _is_ipv4(one["address"])
+        )
+
+    def _items(self, *what: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.run("get", *what, "--output=json"))["items"]
+        return found
+
+    def _scale(self, workload: dict[str, Any], replicas: int) -> None:
+        self.run("scale", _resource(workload), f"--replicas={replicas}")
+
+
+class ClusterStack(DoorsStack):
+    """An overlay with all of the system, in the namespace `tlim`. It stays there after the stories, for a look at it.
+
+    TLIM_E2E_OVERLAY names another overlay than `local`, which has the same secrets. With TLIM_E2E_XMPP_CLUSTER
+    ejabberd has two nodes.
+    """
+
+    def __init__(self) -> None:
+        self._cluster = Cluster()
+        self._host = self._cluster.node_address()
+        ports = replace(Ports(), **DOORS)
+        super().__init__(self._cluster, self._host, ports, LOCAL / "secrets" / "ca.pem", ready_s=READY_S)
+
+    def start(self) -> None:
+        """Apply everything, and return when every part is ready. Another's namespace is left alone."""
+        self._refuse_others()
+        self._cluster.run("delete", "jobs", "--all", "--ignore-not-found")
+        self._cluster.run("apply", "--filename=-", stdin=self._rendered())
+        for name in self._cluster.workloads():
+            self.wait_ready(name)
+        self._cluster.run("wait", "jobs", "--all", "--for=condition=Complete", f"--timeout={READY_S}s")
+        self._restarts = self._cluster.restarts()
+
+    def stop(self) -> None:
+        """Leave everything as it is. Raises StackError if a container was started again: its liveness had failed."""
+        self._refuse_restarts(self._restarts)
+
+    def kill(self, name: str) -> None:
+        """Kill all pods of a workload, and wait until others are ready and can be reached."""
+        super().kill(name)
+        self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until all pods are ready, and the cluster leads to them, which it does some seconds later."""
+        super().wait_ready(name)
+        wait_until(lambda: self._is_reached(name), f"the way to {name}", READY_S)
+
+    def _is_reached(self, name: str) -> bool:
+        if name in ASKED:
+            with (
+                suppress(httpx.TransportError),
+                httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=10) as http,
+            ):
+                return http.get(ASKED[name]).status_code < httpx.codes.INTERNAL_SERVER_ERROR
+            return False
+        return name != self.xmpp_name or accepts_connections(self.ports.xmpp, self._host)
+
+    def roll(self, name: str) -> None:
+        """Replace the pods of a workload one after another, and wait until the last one is gone."""
+        self._cluster.roll(name)
+        self.wait_ready(name)
+
+    def xmpp_nodes(self) -> dict[str, int]:
+        """Return the pods of ejabberd, and how many connections of clients each has."""
+        names = sorted(pod["metadata"]["name"] for pod in self._cluster.pods(self.xmpp_name))
+        return {name: self._cluster.clients(name) for name in names}
+
+    def delete(self, pod: str, *, kill: bool = False) -> None:
+        """Have a pod of ejabberd end, or end it at once, and wait until another one is ready."""
+        self._cluster.delete(pod, kill=kill)
+        self.wait_ready(self.xmpp_name)
+
+    def evict(self, names: Sequence[str]) -> None:
+        """Have all pods of these workloads leave, and wait until others are ready."""
+        self._cluster.evict(names)
+        for name in names:
+            self.wait_ready(name)
+
+    def be_without(self, name: str, seconds: float) -> None:
+        """Stop a workload, and start it again after this time. Raises StackError if a container was started again."""
+        self.stop_service(name)
+        before, end = self._cluster.restarts(), time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > end, f"the end of the time without {name}", seconds + 1)
+        self._refuse_restarts(before)
+        self.start_service(name)
+
+    def _refuse_restarts(self, before: Mapping[str, int]) -> None:
+        restarts = self._cluster.restarts()
+        if again := sorted(pod for pod, count in restarts.items() if count > before.get(pod, 0)):
+            raise StackError(f"containers were started again in {', '.join(again)}")
+
+    def _refuse_others(self) -> None:
+        found = json.loads(
+            self._cluster.run("get", "namespaces", NAMESPACE, "--ignore-not-found", "--output=json") or "{}"
+        )
+        if found and "tlim-stories" not in found["metadata"]["labels"]:
+            raise StackError(f"the namespace {NAMESPACE} is there already, and not of the stories: remove it first")
+
+    def _rendered(self) -> str:
+        """Return the overlay with what the stories change (tests/e2e/kubernetes)."""
+        overlay = Path(os.environ.get("TLIM_E2E_OVERLAY", LOCAL)).resolve()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name).resolve()
+            public = f"s3-public=http://{self._host}:{DOORS['files']}"
+            kustomization = {
+                "namespace": NAMESPACE,
+                "resources": [os.path.relpath(overlay, folder)],
+                "components": [os.path.relpath(ROOT / "tests/e2e/kubernetes", folder)],
+                "generatorOptions": {"disableNameSuffixHash": True},
+                "configMapGenerator": [{"name": "addresses", "behavior": "merge", "literals": [public]}],
+            }
+            if os.environ.get("TLIM_E2E_XMPP_CLUSTER"):
+                _add_xmpp_cluster(kustomization, folder)
+            (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+            return self._cluster.run("kustomize", str(folder))
+
+
+def _add_xmpp_cluster(kustomization: dict[str, Any], folder: Path) -> None:
+    """Make ejabberd a cluster. kustomize reads files below its own folder only, so the secret is copied there."""
+    secret = "postgres-ejabberd"
+    shutil.copy(LOCAL / "secrets" / secret, folder / secret)
+    kustomization["resources"].append(os.path.relpath(ROOT / "deploy/k8s/jobs/xmpp-cluster", folder))
+    kustomization["components"].append(os.path.relpath(ROOT / "deploy/k8s/components/xmpp-cluster", folder))
+    kustomization["images"] = [{"name": "tlim/ejabberd", "newTag": "dev"}]
+    kustomization["secretGenerator"] = [
+        {"name": name, "files": [secret], **({} if name.startswith("migrate") else {"behavior": "merge"})}
+        for name in ("ejabberd", "databases", "migrate-ejabberd")
+    ]
+
+
+def _resource(workload: dict[str, Any]) -> str:
+    return f"{workload['kind'].lower()}/{workload['metadata']['name']}"
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
+def _is_ipv4(address: str) -> bool:
+    return ipaddress.ip_address(address).version == 4
