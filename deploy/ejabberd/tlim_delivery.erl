@@ -2,7 +2,7 @@
 -module(tlim_delivery).
 -export([arrived/1, forget/1]). %% hooks of mod_tlim_bridge
 -export([start/0, tell/0, settled/1]).
--import(mod_tlim_bridge, [pids/1, send/3, opt/2, tag/2]).
+-import(mod_tlim_bridge, [pids/1, send/3, opt/2, tag/2, named/2]).
 -import(tlim_session, [seq/1]).
 -include("xmpp.hrl").
 -define(TOLD, 2000). %% ms: a node that says nothing for so long hangs, and what is on the way to it may be lost
@@ -16,11 +16,19 @@ arrived(#message{from = #jid{luser = User, lserver = C}, to = #jid{lserver = H} 
             {stop, drop};
         _ ->
             case To#jid.lresource == <<>> andalso xmpp:has_subtag(Msg, #hint{type = 'no-store'}) andalso seq(Msg) of
-                [Seq] -> deliver(Msg, Seq), {stop, drop};
+                [Seq] -> deliver(late(Msg), Seq), {stop, drop};
                 _ -> Msg %% a bridge that is older than this module leaves the rest to mod_offline
             end
     end;
 arrived(Packet) -> Packet.
+%% What a session routes again may be older than what another session of the person has. So it says when it was stored.
+late(#message{to = To} = Msg) ->
+    [Stored | _] = [binary_to_integer(T) || get(tlim_again) == true, E <- named(<<"tlim">>, Msg),
+                                            {<<"time">>, T} <- E#xmlel.attrs] ++ [none],
+    case Stored of
+        none -> Msg;
+        _ -> misc:add_delay_info(Msg, jid:make(To#jid.lserver), misc:usec_to_now(Stored * 1000))
+    end.
 %% ejabberd reads its sessions twice for one message, and a message is lost if the session ends in between. So what the
 %% bridge must know of is delivered here. What comes from a session that went on in another process meanwhile is missed:
 %% that process may not be known on this node yet, and another session of the person, which has it, would take it again.

@@ -28,12 +28,12 @@ present({#presence{type = Type} = P, State} = Acc) ->
         false -> is_there(State) andalso say(State, gone(State, true)), Acc
     end.
 note(State) -> Watched = watched(State), is_there(State) andalso say(State, here(State)), Watched.
-ended(#{mgmt_state := resumed, tlim_inherited := true} = State, _) -> %% it goes on in another process
-    put(tlim_inherited, true), State; %% tlim_delivery looks whether what ejabberd routes again comes from here
-ended(#{mgmt_state := resumed} = State, _) -> is_there(State) andalso say(State, session(State, unavailable, [])), State;
-ended(State, _) ->
-    is_there(State) andalso say(State, gone(State, maps:get(stop_reason, State, none) == {stream, reset})),
-    State.
+%% What ejabberd, or `written`, routes again from here on comes from a session (tlim_delivery).
+ended(State, _) -> put(tlim_again, true), end_of(State), State.
+end_of(#{mgmt_state := resumed, tlim_inherited := true}) -> put(tlim_inherited, true); %% it goes on in another process
+end_of(#{mgmt_state := resumed} = State) -> is_there(State) andalso say(State, session(State, unavailable, []));
+end_of(State) ->
+    is_there(State) andalso say(State, gone(State, maps:get(stop_reason, State, none) == {stream, reset})).
 %% A session cannot say that it is gone if it takes too much memory and is killed (vm.args), or if its node ends or is
 %% lost. So it has a watcher on each node with a connection, and that tells the connections of its own node. A watcher
 %% ends with its node: if that starts again, it needs a new one. It is there before anything is said to that node. The
@@ -88,7 +88,7 @@ written(State, #message{meta = Meta} = Msg, Result) ->
         [Seq] when IsCounted; Result == ok ->
             Early = maps:from_list([{tlim_early, true} || not IsCounted]),
             maps:merge(State#{tlim_seq => max(Seq, maps:get(tlim_seq, State, 0))}, Early);
-        [_] -> is_map_key(carbon_copy, Meta) orelse ejabberd_router:route(Msg), State;
+        [_] -> put(tlim_again, true), is_map_key(carbon_copy, Meta) orelse ejabberd_router:route(Msg), State;
         [] -> State
     end;
 written(State, _, _) -> State.

@@ -4,15 +4,18 @@ import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, StoredMessage
 from tlim_protocol.registry import MsgType
+from tlim_protocol.stanzas import DELAY_NS
 from tlim_protocol.subjects import subject_out
-from tlim_runtime.consumer import DONE, Incoming, Poison
+from tlim_runtime.consumer import DONE, Incoming, Later, Poison
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.trail import Passed
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.lanes import MANY
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -26,12 +29,15 @@ class FakeComponent:
 
     def __init__(self) -> None:
         self.receivers: list[str] = []
+        self.late: set[str] = set()  # messages that came with a delay
         self.characters = 0
 
     async def deliver(self, stanzas: Iterable[str]) -> None:
         for stanza in stanzas:
             self.receivers.append(stanza.partition(" to='")[2].partition("@")[0])
             self.characters += len(stanza)
+            if DELAY_NS in stanza:
+                self.late.add(stanza.partition(" id='")[2].partition("'")[0])
 
     async def barrier(self) -> None:
         pass
@@ -94,6 +100,22 @@ async def test_a_batch_is_timed_when_the_server_has_it_and_its_messages_leave_a_
     assert value("tlim_message_stage_duration_seconds_count", {"stage": "deliver"}) == 1
     assert value("tlim_message_end_to_end_duration_seconds_count") == 1
     assert [(step, detail) for step, _, detail in metrics.trail.of("m1")] == [(Passed.DELIVERED, "xmpp-bridge")]
+
+
+@pytest.mark.parametrize("members", [2, MANY + 1])
+async def test_what_had_been_begun_before_comes_with_a_delay(new_everybody: Any, members: int) -> None:
+    """A device that came after the first delivery may have got what is newer."""
+    component, presence = FakeComponent(), new_everybody()
+    presence.server_keeps, presence.is_due = False, lambda _user, _seq: True
+    outbox = subscriber(component, presence)
+    outbox.opened(2)
+    verdicts = await outbox.handle(batch_of(*(group_message(seq, members).to_bytes() for seq in (1, 2, 3))))
+    assert [await one.verdict if isinstance(one, Later) else one for one in verdicts] == [DONE] * 3
+    assert component.receivers.count("user1") == 3
+    assert component.late == {"m1", "m2"}
+    outbox.opened(0)
+    await outbox.handle(batch_of(group_message(1, 1).to_bytes()))
+    assert component.late == {"m1", "m2"}
 
 
 async def test_a_big_message_to_the_biggest_group_does_not_fill_memory(everybody: Any) -> None:

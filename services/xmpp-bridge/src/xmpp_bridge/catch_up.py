@@ -20,7 +20,7 @@ from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, Store, ask_missed
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.roll import Attendee, Roll
-from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_missed
+from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_deliveries
 
 logger = get_logger(__name__)
 
@@ -191,7 +191,7 @@ class CatchUps:
 
     def _stanzas(self, events: Sequence[StoredMessage]) -> Iterator[str]:
         for event in events:
-            for stanza in write_missed(event, self._addresses):
+            for stanza in write_deliveries(event, self._addresses, is_kept=False, is_late=True):
                 if len(stanza) * _MOST_BYTES <= LARGEST_STANZA or len(stanza.encode()) <= LARGEST_STANZA:
                     self._sent.inc()
                     yield stanza

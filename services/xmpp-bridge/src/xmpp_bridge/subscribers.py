@@ -86,6 +86,7 @@ class OutboxSubscriber:
         self._consumer = consumer
         self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress)
         self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
+        self._repeated = 0  # messages up to this place in the stream may have been delivered before
         self._metrics = BridgeMetrics(metrics)
 
     async def handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
@@ -100,6 +101,7 @@ class OutboxSubscriber:
         """Begin anew with what is not acknowledged. Messages up to `delivered` in the stream had been begun (Gaps)."""
         self._start_over("delivery starts anew")
         self._presence.gaps.opened(delivered)
+        self._repeated = delivered
 
     def connection_lost(self) -> int | None:
         """Return where in the stream delivery begins again, or None to go on from where it is.
@@ -210,7 +212,8 @@ class OutboxSubscriber:
                 stanzas = write_answer(event, self._addresses)
             else:
                 present = event if is_kept else self._to_present(event)
-                stanzas = write_event(present, self._addresses, self._accept, is_kept=is_kept)
+                is_late = self._is_repeated(message)
+                stanzas = write_event(present, self._addresses, self._accept, is_kept=is_kept, is_late=is_late)
             for stanza in stanzas:
                 yield message, stanza
 
@@ -220,7 +223,7 @@ class OutboxSubscriber:
             self._presence.gaps.check()
             if work.stanzas is None:
                 [(_, event)] = await self._without_recalled([(work.message, work.event)])
-                work.stanzas = self._to_many(event)
+                work.stanzas = self._to_many(event, is_late=self._is_repeated(work.message))
             stanzas = [] if work.verdict.done() else list(portion(work.stanzas))
             if stanzas:
                 await self._deliver(((work.message, stanza) for stanza in stanzas), work.poison, place, place)
@@ -237,7 +240,7 @@ class OutboxSubscriber:
         told = (event for event in events if isinstance(event, StoredMessage))
         await self._presence.noted(chain.from_iterable(event.recipients for event in told))
 
-    def _to_many(self, event: OutEvent) -> Iterator[str]:
+    def _to_many(self, event: OutEvent, *, is_late: bool) -> Iterator[str]:
         """Yield a message in the slow lane. Whether somebody is there is looked up when it is their turn."""
         if isinstance(event, RejectedMessage):
             return
@@ -245,7 +248,11 @@ class OutboxSubscriber:
         people = iter(event.recipients)
         while some := list(islice(people, MANY)):
             present = self._to_present(event.model_copy(update={"recipients": some}))
-            yield from write_deliveries(present, self._addresses, is_kept=False)
+            yield from write_deliveries(present, self._addresses, is_kept=False, is_late=is_late)
+
+    def _is_repeated(self, message: Incoming) -> bool:
+        """Whether it may be a repetition: a device that came after the first delivery can have newer ones already."""
+        return message.stream_seq <= self._repeated
 
     def _to_present(self, event: E) -> E:
         """Return the event for those of its recipients that are there. The others get it when they come."""

@@ -137,21 +137,31 @@ def _is_oversized(message: ET.Element, size: int) -> bool:
         return True
 
 
-def write_event(event: OutEvent, addresses: BridgeAddresses, accept: Accept, *, is_kept: bool = True) -> Iterator[str]:
+def write_event(
+    event: OutEvent, addresses: BridgeAddresses, accept: Accept, *, is_kept: bool = True, is_late: bool = False
+) -> Iterator[str]:
     """Yield the stanzas of an out event: what it brings to other devices, then the answer to the device that sent it.
 
-    `is_kept`: the XMPP server keeps deliveries for people who are away. If not, it is told so (XEP-0334).
+    `is_kept` and `is_late` are those of `write_deliveries`.
     """
     if isinstance(event, StoredMessage):
-        yield from write_deliveries(event, addresses, is_kept=is_kept)
+        yield from write_deliveries(event, addresses, is_kept=is_kept, is_late=is_late)
         yield from write_copy(event, addresses, accept)
     yield from write_answer(event, addresses)
 
 
-def write_deliveries(event: StoredMessage, addresses: BridgeAddresses, *, is_kept: bool) -> Iterator[str]:
-    """Yield a delivery for each recipient."""
-    if event.recipients:
-        yield from _write_deliveries(event, addresses, "" if is_kept else _NO_STORE)
+def write_deliveries(
+    event: StoredMessage, addresses: BridgeAddresses, *, is_kept: bool, is_late: bool = False
+) -> Iterator[str]:
+    """Yield a delivery for each recipient.
+
+    `is_kept`: the XMPP server keeps deliveries for people who are away. If not, it is told so (XEP-0334). `is_late`:
+    newer messages may have come before; then the time of storing is said (XEP-0203).
+    """
+    if not event.recipients:
+        return
+    delay = _delay(event, addresses) if is_late else ""
+    yield from _write_deliveries(event, addresses, delay + (_no_store(event.envelope) if is_kept else _NO_STORE))
 
 
 def write_copy(event: StoredMessage, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
@@ -184,14 +194,6 @@ def read_refusal(event: RejectedMessage) -> TlimError:
     return TlimError(event.code, event.detail, field=event.field, msg_id=event.msg_id)
 
 
-def write_missed(event: StoredMessage, addresses: BridgeAddresses) -> Iterator[str]:
-    """Yield the deliveries of a message that its recipients missed, with the time when it was stored (XEP-0203)."""
-    stored_at = datetime.fromtimestamp(event.stored_at / 1_000, UTC)
-    stamp = stored_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")  # XEP-0082 section 3.2
-    delay = f"<delay xmlns='{DELAY_NS}' from='{addresses.domain}' stamp='{stamp}'/>"
-    yield from _write_deliveries(event, addresses, delay + _NO_STORE)
-
-
 def write_caught_up(user_id: str, up_to: int, addresses: BridgeAddresses, *, is_cut: bool) -> str:
     """Return the mark behind what a person has missed: all of it up to the seq `up_to` has come.
 
@@ -202,6 +204,12 @@ def write_caught_up(user_id: str, up_to: int, addresses: BridgeAddresses, *, is_
         f"<message type='headline' from='{addresses.domain}' to={quote(f'{user_id}@{addresses.domain}')}>"
         f"<{Tag.CAUGHT_UP} xmlns='{TLIM_NS}' seq='{up_to}' more='{more}'/>{_NO_STORE}</message>"
     )
+
+
+def _delay(event: StoredMessage, addresses: BridgeAddresses) -> str:
+    stored_at = datetime.fromtimestamp(event.stored_at / 1_000, UTC)
+    stamp = stored_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")  # XEP-0082 section 3.2
+    return f"<delay xmlns='{DELAY_NS}' from='{addresses.domain}' stamp='{stamp}'/>"
 
 
 def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses, hints: str) -> Iterator[str]:
@@ -233,12 +241,12 @@ def _delivery(sender: str, recipient: str, rest: str, addresses: BridgeAddresses
     return f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
 
 
-def _content(event: StoredMessage, hints: str = "") -> str:
+def _content(event: StoredMessage, hints: str) -> str:
     envelope = event.envelope
     return (
         f" id={quote(envelope.msg_id)}><body>{escape_text(write_envelope(envelope))}</body>"
         f"<{Tag.TLIM} xmlns='{TLIM_NS}' location='server' seq='{event.seq}' time='{event.stored_at}'/>"
-        f"{_recalled(envelope)}{hints or _no_store(envelope)}</message>"
+        f"{_recalled(envelope)}{hints}</message>"
     )
 
 
@@ -252,9 +260,10 @@ def _write_sent(event: StoredMessage, sending_device: str | None, addresses: Bri
     envelope = event.envelope
     sender = quote(sending_device or f"{envelope.msg_from}@{addresses.domain}")
     receiver = quote(f"{envelope.msg_to}@{addresses.domain}" if envelope.msg_to else addresses.domain)
+    rest = _content(event, _no_store(envelope))
     return (
         f"<message type='headline' from={quote(addresses.component)} to={sender}><forwarded xmlns='{FORWARD_NS}'>"
-        f"<message xmlns='jabber:client' type='chat' from={sender} to={receiver}{_content(event)}</forwarded></message>"
+        f"<message xmlns='jabber:client' type='chat' from={sender} to={receiver}{rest}</forwarded></message>"
     )
 
 

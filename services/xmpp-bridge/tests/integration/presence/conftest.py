@@ -18,7 +18,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 from tlim_devstack.ejabberd import Ejabberd, compile_modules
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
-from tlim_protocol.stanzas import CARBONS_NS, HINTS_NS, TLIM_NS, Tag
+from tlim_protocol.stanzas import CARBONS_NS, DELAY_NS, HINTS_NS, TLIM_NS, Tag
 from xmpp_bridge.iq import read_pong, write_ping
 from xmpp_bridge.presences import write_draining
 from xmpp_bridge.translate import IQ, MESSAGE, PRESENCE, BridgeAddresses
@@ -199,6 +199,7 @@ class Device:
         self.jid = self._stream_id = ""
         self.received = 0  # stanzas since stream management began
         self.texts: list[str] = []  # the bodies of all messages and carbons, oldest first
+        self.late: list[str] = []  # those of messages with a delay (XEP-0203)
 
     async def log_in(self, resource: str, *, managed: bool, resumable: bool = True) -> Self:
         await self._open_session()
@@ -279,7 +280,9 @@ class Device:
         name = element.tag.rpartition("}")[2]
         self.received += name in {"message", "presence", "iq"}
         if name == "message":
-            self.texts += [body.text or "" for body in element.iter("{jabber:client}body")]
+            texts = [body.text or "" for body in element.iter("{jabber:client}body")]
+            self.texts += texts
+            self.late += texts if element.find(f"{{{DELAY_NS}}}delay") is not None else []
         return name
 
     async def gets(self, *texts: str) -> None:

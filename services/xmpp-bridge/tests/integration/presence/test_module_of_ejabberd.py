@@ -10,6 +10,7 @@ from tlim_protocol.stanzas import HINTS_NS
 
 SM = "urn:xmpp:sm:3"
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
+PADDING = f"{NO_STORE}<x xmlns='padding'>{'x' * 200_000}</x>"  # a hundred are more than the sockets take
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +140,10 @@ async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> No
     phone = await scene.device(user, managed=False)
     phone.announce()
     await listener.hears("came", phone.jid)
-    padding = f"{NO_STORE}<x xmlns='padding'>{'x' * 200_000}</x>"  # more than the sockets take: the session waits
-    listener.deliver(user, *range(101, 201), hint=padding)
+    listener.deliver(user, *range(101, 201), hint=PADDING)
     await listener.barrier()
     phone.send("</stream:stream>")
-    listener.deliver(user, *range(201, 301), hint=padding)
+    listener.deliver(user, *range(201, 301), hint=PADDING)
     await listener.barrier()
     await phone.gets("text 201")  # the session has read the end and waits again, amid the second hundred
     listener.deliver(user, *range(301, 351))
@@ -153,6 +153,28 @@ async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> No
     await listener.misses(user, *range(gone.seq + 1, 351))
     assert phone.texts == [f"text {seq}" for seq in range(101, gone.seq + 1)]
     assert await scene.kept_for(user) == []
+
+
+async def test_what_a_broken_session_hands_back_comes_to_a_later_device_with_a_delay(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone = await scene.device(user, managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, *range(101, 201), hint=PADDING)
+    await listener.barrier()
+    laptop = await scene.device(user, "laptop", managed=False)
+    laptop.announce()
+    await listener.hears("came", laptop.jid)
+    listener.deliver(user, 201)
+    await laptop.gets("text 201")
+    phone.lose_network()
+    await laptop.gets("text 200")
+    listener.deliver(user, 202)
+    await laptop.gets("text 202")
+    assert laptop.late == laptop.texts[1:-1]
+    first, *handed_back, last = dict.fromkeys(laptop.texts)
+    assert (first, last) == ("text 201", "text 202")
+    assert handed_back == [f"text {seq}" for seq in range(201 - len(handed_back), 201)]
 
 
 async def test_a_message_that_the_module_cannot_hand_over_is_refused_and_not_delivered(scene: Any) -> None:
