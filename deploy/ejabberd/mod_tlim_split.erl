@@ -5,7 +5,8 @@
 %%
 %% The watchers of the nodes tell each other that they are here. A node that has started anew has a new watcher. If the
 %% connection to a node was lost, and the same watcher speaks again, both have gone on without each other. A node that was
-%% started while the other one could not be reached has never met it: then Mnesia runs on both, and not as one.
+%% started while the other one could not be reached has never met it: then Mnesia runs on both, and not as one. If it was
+%% killed before, it may not even be ready: it waits for the tables of the other one, and for ever.
 -module(mod_tlim_split).
 -behaviour(gen_mod).
 -export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, watch/0]).
@@ -44,9 +45,19 @@ look(Heard, Lost) ->
             end;
         {split, Other} -> heal(node(Other)), look(Heard, Lost)
     after ?AGAIN ->
-        [net_kernel:connect_node(Node) || Node <- mnesia:system_info(db_nodes) -- [node() | nodes()]],
+        Lacking = mnesia:system_info(db_nodes) -- mnesia:system_info(running_db_nodes),
+        [net_kernel:connect_node(Node) || Node <- Lacking],
+        [start_anew(Node) || Node <- Lacking, waits(Node), timer:sleep(?AGAIN) == ok, waits(Node)],
         look(Heard, Lost)
     end.
+%% Mnesia runs there, it will not join ours any more, and ejabberd has not started. It may be about to join: look twice.
+waits(Node) ->
+    Ask = fun(M, F, A) -> rpc:call(Node, M, F, A, ?AGAIN) end,
+    {Ask(erlang, whereis, [?MODULE]), Ask(mnesia, system_info, [is_running])} == {undefined, yes}
+        andalso not lists:member(node(), Ask(mnesia, system_info, [running_db_nodes])).
+start_anew(Node) ->
+    ?CRITICAL_MSG("~p waits for tables of this node since a split: it starts anew", [Node]),
+    rpc:cast(Node, erlang, halt, [1]).
 heal(Node) when node() < Node ->
     ?CRITICAL_MSG("the cluster was split: ejabberd starts anew with the tables of ~p", [Node]),
     mnesia:set_master_nodes([Node]),

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,12 +27,14 @@ class NodeNetwork:
     """Each node gets a port mapper of its own, in place of epmd, and it is told ports of relays there.
 
     `places` are names for the nodes. `ports` has the mapper of each, and `ways` the relay from each node to each other
-    one. Either node of a pair may have connected to the other one, so a partition concerns two relays.
+    one. Either node of a pair may have connected to the other one, so a partition concerns two relays. `looked` counts
+    how often each has looked for another one.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
         self.ways = {way: Severable("tcp://127.0.0.1:0") for way in itertools.permutations(places, 2)}
         self.ports = dict.fromkeys(places, 0)
+        self.looked = Counter[str]()
         self._nodes: dict[bytes, _Node] = {}
         self._starts = itertools.count(int(time.time()))
         self._mappers: list[asyncio.Server] = []
@@ -73,6 +76,7 @@ class NodeNetwork:
 
     def _tell(self, asking: str, name: bytes) -> bytes:
         node = self._nodes.get(name)
+        self.looked[asking] += 1
         if node is None or node.place == asking:
             return bytes([_PORT_ANSWER, _UNKNOWN])
         port = self.ways[asking, node.place].port

@@ -21,6 +21,7 @@ from tlim_client.xmpp import ServerAddress, XmppClient
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate, token_key_file
 from tlim_devstack.ejabberd import Ejabberd
+from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
 from tlim_devstack.processes import ServerProcess
 from tlim_devstack.prosody import Prosody
@@ -114,6 +115,16 @@ class XmppServerProcess:
 
     def _wait_ready(self) -> None:
         self._process.wait_ready(lambda: self.software.ready(self._process.tail()))
+
+    async def comes_up(self) -> None:
+        """Wait until it is ready. Whenever it ends, it is started again, as whatever runs ejabberd does."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._wait_ready)
+            except StackError:
+                if self._process.process.poll() is None:
+                    raise
+                self.start()
 
     @property
     def pid(self) -> int:

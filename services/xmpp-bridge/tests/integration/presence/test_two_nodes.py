@@ -54,6 +54,10 @@ class Between:
         for way in self._network.ways.values():
             self._do(way.cut())
 
+    def looked(self, place: str) -> int:
+        """How often a node has looked for the other one."""
+        return self._network.looked[place]
+
     def mend(self) -> None:
         """Let everything pass again."""
         for way in self._network.ways.values():
@@ -308,10 +312,7 @@ async def test_the_sessions_of_a_node_that_was_lost_for_a_moment_are_gone(nodes:
 async def test_a_node_that_was_started_anew_during_a_split_is_one_with_the_other_again(
     nodes: Nodes, here: Any, there: Any
 ) -> None:
-    """It has not lost the other node: it has never met it.
-
-    It ends in order. Killed, it may not have written down that the other one is gone, and wait for its tables.
-    """
+    """It has not lost the other node: it has never met it."""
     listener, user = await here.listener(), await here.person()
     phone = await arrived(there, user, [listener])
     await asyncio.to_thread(nodes.between.cut)
@@ -321,4 +322,24 @@ async def test_a_node_that_was_started_anew_during_a_split_is_one_with_the_other
     await asyncio.to_thread(nodes.second.ends)
     await nodes.second.restart()
     both = [await here.listener(), await there.listener()]
+    await arrived(there, user, both)
+
+
+async def test_a_node_that_was_killed_and_started_during_a_split_is_one_with_the_other_again(
+    nodes: Nodes, eventually: Any, here: Any, there: Any
+) -> None:
+    """It waits for the tables of the other one, which may be newer, and Mnesia does not join them when they meet."""
+    listener, user = await here.listener(), await here.person()
+    nodes.second.stop()
+    await asyncio.to_thread(nodes.between.cut)
+    before = nodes.between.looked("second")
+    nodes.second.start()
+
+    async def has_looked_in_vain() -> None:
+        assert nodes.between.looked("second") > before
+
+    await eventually(has_looked_in_vain)
+    await asyncio.to_thread(nodes.between.mend)
+    await nodes.second.comes_up()
+    both = [listener, await there.listener()]
     await arrived(there, user, both)
