@@ -9,6 +9,7 @@
 -export([original/1]).
 -import(mod_tlim_bridge, [named/2]).
 -include("xmpp.hrl").
+-define(KNOWN, 200). %% recalled messages that a session remembers, the newest
 
 tell(#message{to = #jid{luser = U, lserver = S}} = Msg) ->
     Recalled = recalled(Msg),
@@ -16,18 +17,29 @@ tell(#message{to = #jid{luser = U, lserver = S}} = Msg) ->
 tell(Packet) -> Packet.
 overtaken(State, {tlim_recalled, Recalled}) -> {stop, blank(State, Recalled)};
 overtaken(State, _) -> State.
+%% A copy of the message may still come: from a session that hands back what it could not write, or from another node that
+%% was silent. The session drops it.
+%%
 %% A carbon copy comes from the session that the message went to, so it may arrive after what `tell` sends. The recall's
 %% own carbon copy takes the same way and comes after it. So the recall's copy blanks it.
-blank({#message{meta = #{carbon_copy := true}} = Copy, State}) -> {Copy, blank(State, recalled(original(Copy)))};
+blank({#message{meta = Meta} = Msg, State}) ->
+    case is_map_key(tlim_recalled, State) andalso lists:member(key(original(Msg)), map_get(tlim_recalled, State)) of
+        true -> {stop, {drop, State}};
+        false when is_map_key(carbon_copy, Meta) -> {Msg, blank(State, recalled(original(Msg)))};
+        false -> {Msg, State}
+    end;
 blank(Acc) -> Acc.
-blank(#{mgmt_queue := Queue} = State, [_ | _] = Recalled) ->
+blank(State, []) -> State;
+blank(State, Recalled) ->
+    emptied(State#{tlim_recalled => lists:sublist(Recalled ++ maps:get(tlim_recalled, State, []), ?KNOWN)}, Recalled).
+emptied(#{mgmt_queue := Queue} = State, Recalled) ->
     Keys = maps:from_keys(Recalled, true),
     Sent = [case is_map_key(key(original(El)), Keys) of
                 true -> {N, T, El#message{subject = [], body = [], thread = undefined, sub_els = []}};
                 false -> {N, T, El}
             end || {N, T, El} <- p1_queue:to_list(Queue)],
     State#{mgmt_queue := p1_queue:from_list(Sent, p1_queue:type(Queue), p1_queue:get_limit(Queue))};
-blank(State, _) -> State.
+emptied(State, _) -> State.
 recalled(#message{type = Type} = Msg) ->
     [key(Msg#message{id = fxml:get_tag_attr_s(<<"msg_id">>, El)})
      || Type /= error, named(<<"tlim">>, Msg) /= [], El <- named(<<"recalled">>, Msg)].

@@ -70,7 +70,7 @@ id(#{tlim_id := Id}) -> Id;
 id(#{sid := Sid}) -> str:sha(term_to_binary(Sid)).
 inherit(State, #{sid := {_, Pid}} = Old) ->
     Pid ! tlim_inherited,
-    watched(maps:merge(State#{tlim_id => id(Old)}, maps:with([tlim_seq, tlim_early, tlim_via], Old))).
+    watched(maps:merge(State#{tlim_id => id(Old)}, maps:with([tlim_seq, tlim_early, tlim_via, tlim_recalled], Old))).
 
 %% Up to which `seq` the client has everything that was routed to its session. What stream management (XEP-0198) counts,
 %% the client has confirmed. What was written before stream management began, or without it, counts as soon as the
