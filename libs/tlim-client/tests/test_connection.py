@@ -50,23 +50,38 @@ def login(certificates: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> L
     return Login(*certificates)
 
 
-async def let_in(server: Impostor, *, managed: bool = False) -> None:
-    """Bind a resource and turn carbons on, as any server does after the login; `managed`: with stream management."""
+async def offer(server: Impostor, *, managed: bool) -> None:
+    """Say what the client can do after the login; `managed`: stream management too."""
     await server.hear(r"<stream:stream[^>]*>")
     await server.say(
         "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='1' version='1.0'>"
         "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
         f"{f'<sm xmlns={SM!r}/>' if managed else ''}</stream:features>"
     )
+
+
+async def bind(server: Impostor, *, managed: bool) -> None:
     request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
     bound = f"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>alice@{DOMAIN}/r</jid></bind>"
     await server.say(f"<iq type='result' id='{request}'>{bound}</iq>")
     if managed:
         await server.hear(r"<enable[^>]*>")
         await server.say(f"<enabled xmlns='{SM}' id='1' resume='true'/>")
-    request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
-    await server.say(f"<iq type='result' id='{request}'/>")
+
+
+async def turn_carbons_on(server: Impostor, *, requests: int = 1) -> None:
+    """Turn carbons on, as often as the client asks for it, and take its presence."""
+    for _ in range(requests):
+        request = await server.hear(r"<iq[^>]* id=\"([^\"]+)\"")
+        await server.say(f"<iq type='result' id='{request}'/>")
     await server.hear(r"<presence")
+
+
+async def let_in(server: Impostor, *, managed: bool = False) -> None:
+    """Do what any server does after the login; `managed`: with stream management."""
+    await offer(server, managed=managed)
+    await bind(server, managed=managed)
+    await turn_carbons_on(server)
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"])
@@ -230,3 +245,35 @@ async def test_a_device_that_leaves_confirms_what_it_got_so_that_the_next_one_do
         await device.inbox.next()
 
     assert re.search(r"<a [^>]*h=.2.[^>]*></stream:stream>$", connections[0].heard)  # carbons are on, and the message
+
+
+async def test_a_session_that_was_lost_before_it_was_announced_is_announced_when_it_is_resumed(login: Login) -> None:
+    announced = asyncio.Event()
+
+    async def script(server: Impostor) -> None:
+        await server.greet_encrypted("SCRAM-SHA-256")
+        await server.sasl("success", await server.scram("alice", "secret"))
+        number = len(connections)
+        if number == 1:
+            await let_in(server, managed=True)
+        elif number == 2:  # the server has lost the session; the network is lost again before carbons are on
+            await offer(server, managed=True)
+            await server.hear(r"<resume [^>]*>")
+            await server.say(f"<failed xmlns='{SM}'/>")
+            await bind(server, managed=True)
+            await server.hear(r"<enable xmlns=.urn:xmpp:carbons")
+        else:
+            await offer(server, managed=True)
+            await server.hear(r"<resume [^>]*>")
+            await server.say(f"<resumed xmlns='{SM}' h='0' previd='1'/>")
+            await turn_carbons_on(server, requests=2)  # the first was not confirmed, and comes again
+            announced.set()
+            return
+        server.writer.transport.abort()
+
+    async with (
+        impostor(script, login.certificate) as (port, connections),
+        Connection(ServerAddress("127.0.0.1", port, DOMAIN, login.authority), "alice", "secret"),
+        asyncio.timeout(20),
+    ):
+        await announced.wait()

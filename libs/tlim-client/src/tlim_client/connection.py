@@ -75,6 +75,7 @@ class Connection:
         self._failure: ClientError | None = None
         self._broken: ClientError | None = None
         self._announcing: asyncio.Task[None] | None = None
+        self._is_announced = False
         self._keeper: StreamKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -181,6 +182,7 @@ class Connection:
             self.inbox.put(event)
 
     def _on_session(self, _: object) -> None:
+        self._is_announced = False
         if self._kept().is_down:
             return
         self._announcing = asyncio.create_task(self._announce())
@@ -204,10 +206,14 @@ class Connection:
         except (IqError, IqTimeout):
             logging.getLogger(__name__).info("the server has no carbons")  # tlim still works: other devices see less
         stream.send_presence()
+        self._is_announced = True
         self._kept().went_up()
 
     def _on_resumed(self, _: object) -> None:
-        self._kept().went_up()
+        if self._is_announced:
+            self._kept().went_up()
+        else:  # the connection was lost between the login and the presence
+            self._on_session(None)
 
     def _on_refused(self, _: object) -> None:
         self._give_up(LoginRefusedError(f"the server does not accept {self.user} with this password"))
