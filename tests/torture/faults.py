@@ -39,11 +39,18 @@ class Faults:
         self._system, self._now, self._say, self._is_well = system, now, say, is_well
         self.done: list[Done] = []
         self.wrong: list[str] = []
+        self._is_enough = False
+
+    def end(self) -> None:
+        """Do no further step. What happened until now is judged."""
+        self._is_enough = True
 
     async def go_through(self, steps: Iterable[Step]) -> None:
-        """Do all steps, up to the first that is not survived."""
+        """Do all steps, up to `end` or the first that is not survived."""
         for number, step in enumerate(steps, 1):
             await asyncio.sleep(step.calm)
+            if self._is_enough:
+                return
             at = self._now()
             with ThreadPoolExecutor(len(step.faults)) as pool:
                 loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -67,7 +68,8 @@ class Run:
         self._turn = 0
 
     async def go(self) -> None:
-        """Fill the book."""
+        """Fill the book. The first Ctrl-C ends the faults, and the second one the run."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._enough)
         async with AsyncExitStack() as opened:
             address = self._system.stack.addresses.gateway
             readers = [await opened.enter_async_context(HttpClient(address, timeout=60)) for _ in range(AT_ONCE)]
@@ -78,6 +80,11 @@ class Run:
             self._say("everybody logs in once more, and reads")
             await _in_turns(readers, [*actors, *self._watchers], self._read)
         self.book.wrong += self.faults.wrong
+
+    def _enough(self) -> None:
+        self._say("no more faults")
+        self.faults.end()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
     # --- people -----------------------------------------------------------------------------------------------------
 
