@@ -19,7 +19,7 @@ class ArrivedMessage(AcceptedMessage):
     @classmethod
     def of(cls, message: AcceptedMessage, arrived_at: int) -> Self:
         """Return the message with its time."""
-        return cls(**dict(message), arrived_at=arrived_at)
+        return cls(**vars(message), arrived_at=arrived_at)  # dict(message) takes five times as long
 
 
 Item = ArrivedMessage | SessionEvent
