@@ -4,7 +4,9 @@ Other code branches on what a type does (`Effect`), never on its name.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -62,8 +64,12 @@ _SESSION_ID = ElementField("session_id", ErrorCode.SESSION_ID_EMPTY)
 _ANY_SESSION_ID = ElementField("session_id", ErrorCode.SESSION_ID_EMPTY, required=False)
 
 
-class MessageKind(NamedTuple):
-    """One row of the registry: the title of a type, its effect, and the keys of its body elements."""
+@dataclass(frozen=True)
+class MessageKind:
+    """One row of the registry: the title of a type, its effect, and the keys of its body elements.
+
+    What follows from these is found out once: every message is asked about it a dozen times.
+    """
 
     title: str
     effect: Effect
@@ -72,27 +78,27 @@ class MessageKind(NamedTuple):
     summary: str
     says_read: bool = False  # of receipts: the messages were read, not only received
 
-    @property
+    @cached_property
     def is_chat(self) -> bool:
         """Whether it is a message between people. Only these are in the history and counted as unread."""
         return self.effect is Effect.CHAT
 
-    @property
+    @cached_property
     def sent_by_clients(self) -> bool:
         """Whether clients send it, over XMPP. All other types come from the server only."""
         return self.effect in _OF_CLIENTS
 
-    @property
+    @cached_property
     def is_group(self) -> bool:
         """Whether every element must name a session. Then only the `session_id` decides the receivers."""
         return _SESSION_ID in self.element
 
-    @property
+    @cached_property
     def names_session(self) -> bool:
         """Whether its elements may name a session: always for groups, sometimes for receipts and recalls."""
         return self.is_group or _ANY_SESSION_ID in self.element
 
-    @property
+    @cached_property
     def carries_file(self) -> bool:
         """Whether it shares a file, so that its receivers may download it."""
         return _FILE_ID in self.element
