@@ -1,10 +1,10 @@
 """Publishing to JetStream with many messages in flight, in strict order, each acknowledged or failed in time."""
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -14,7 +14,7 @@ from tlim_protocol.dead_letters import msg_id_in
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
-from tlim_runtime.pulse import waiting
+from tlim_runtime.pulse import beat, waiting
 
 logger = get_logger(__name__)
 
@@ -26,6 +26,7 @@ class MessageTooLarge(Exception):  # noqa: N818 - named for what it is
 
 
 _Entry = tuple[float, asyncio.Future[PubAck]]
+_Queued = tuple[str, bytes, dict[str, str], str]  # subject, payload, headers, and the token of its acknowledgement
 
 
 class Publisher:
@@ -40,7 +41,7 @@ class Publisher:
         self._client = Client()
         self._max_pending = max_pending
         self._ack_timeout = ack_timeout
-        self._queue: asyncio.Queue[tuple[str, bytes, dict[str, str], str]] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Queued] = asyncio.Queue()
         self._waiting: OrderedDict[str, _Entry] = OrderedDict()  # oldest first: the first one's deadline comes first
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -134,8 +135,7 @@ class Publisher:
 
     async def _send_all(self) -> None:
         while True:
-            with waiting():
-                subject, payload, headers, token = await self._queue.get()
+            subject, payload, headers, token = await self._next()
             if token not in self._waiting:  # its caller has been told that it failed, so it must not arrive
                 continue
             if (
@@ -151,12 +151,19 @@ class Publisher:
                 logger.exception("a message could not be sent", subject=subject, msg_id=msg_id_in(payload))
                 self._fail(token, error)
 
+    async def _next(self) -> _Queued:
+        if not self._queue.empty():  # in a burst there is nothing to wait for
+            beat()
+            return self._queue.get_nowait()
+        with waiting():
+            return await self._queue.get()
+
     async def _on_ack(self, message: Msg) -> None:
         token = message.subject[len(self._inbox) + 1 :]
         if (message.headers or {}).get("Status") == "503":
             self._fail(token, BrokerUnavailable("no stream takes this subject"))
             return
-        answer = json.loads(message.data.decode())  # json would look for the encoding of bytes
+        answer = msgspec.json.decode(message.data)  # a third of the time of json
         if "error" in answer:
             self._fail(token, BrokerUnavailable(f"JetStream: {answer['error'].get('description')}"))
             return
