@@ -122,14 +122,17 @@ def _read_fields(raw: dict[str, Any]) -> dict[str, str]:
         value = raw.get(name)
         if value is None and name in {"from", "to"}:  # null counts as absent, because some clients write both names
             value = raw.get(f"msg_{name}")
-        if value is not None:
+        if isinstance(value, str) and len(value) <= limit and value.isprintable():
+            fields[name] = value  # as nearly always
+        elif value is not None:
             fields[name] = _read_field(name, value, limit)
     for name in ("msg_id", "from"):
         if not fields.get(name):
             _field_invalid(name, "is missing")
     if not shows_something(fields["msg_id"]):
         _field_invalid("msg_id", "is blank")
-    if not all("0" <= char <= "9" for char in fields.get("msg_time", "0") or "x"):
+    msg_time = fields.get("msg_time", "0")
+    if not (msg_time.isascii() and msg_time.isdigit()):
         _field_invalid("msg_time", "is not epoch milliseconds in decimal digits")
     return fields
 

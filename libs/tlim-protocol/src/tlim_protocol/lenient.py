@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Self
@@ -147,9 +148,13 @@ def _read_json5(text: str | bytes) -> object:
 
 def _is_sound(value: object, depth: int) -> bool:
     if isinstance(value, dict):
-        return depth > 0 and all(_is_sound(item, depth - 1) for item in value.values())
+        return depth > 0 and _are_sound(value.values(), depth - 1)
     if isinstance(value, list):
-        return depth > 0 and all(_is_sound(item, depth - 1) for item in value)
+        return depth > 0 and _are_sound(value, depth - 1)
     if isinstance(value, float):
         return math.isfinite(value)
     return not isinstance(value, int) or value.bit_length() <= MAX_BITS
+
+
+def _are_sound(values: Iterable[object], depth: int) -> bool:
+    return all(isinstance(value, str) or _is_sound(value, depth) for value in values)  # most values are text

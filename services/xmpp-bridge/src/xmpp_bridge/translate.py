@@ -28,6 +28,7 @@ MESSAGE = f"{_COMPONENT}message"
 IQ = f"{_COMPONENT}iq"
 PRESENCE = f"{_COMPONENT}presence"
 
+_INNER = f"{_CLIENT}message"
 _FORWARDED = f"{{{FORWARD_NS}}}forwarded"
 _MAX_LOCATION = 20  # enough for `web` and `mobile`; every stored row keeps it, so it is short
 _PASSING = {ErrorCode.UNAVAILABLE, ErrorCode.TOO_MANY_REQUESTS}  # the same message may be accepted later
@@ -84,7 +85,8 @@ def read_arrival(stanza: ET.Element, addresses: BridgeAddresses, accept: Accept)
         return None
     if not is_diverted:
         return _read_message(stanza, _COMPONENT, addresses)
-    inner = stanza.findall(f"{_FORWARDED}/{_CLIENT}message")
+    # not as one path: ElementTree would take it apart in Python, for each message
+    inner = [message for forwarded in stanza.findall(_FORWARDED) for message in forwarded.findall(_INNER)]
     if len(inner) != 1 or inner[0].get("type") == "error":
         return None
     return _read_message(inner[0], _CLIENT, addresses)
