@@ -1,9 +1,10 @@
 """What `kubectl apply` of an overlay sends, as data."""
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from tests.deploy.images import ROOT
 DEPLOY = ROOT / "deploy"
 RELEASES = ("1.35", "1.36", "1.37")
 PLAIN = ("Namespace", "ServiceAccount", "ConfigMap", "Secret")  # with little to get wrong, and each costs time
-OPERATORS = ("monitoring.coreos.com", "cert-manager.io", "gateway.networking.k8s.io")
+OPERATORS = ("monitoring.coreos.com", "cert-manager.io", "gateway.networking.k8s.io", "postgresql.cnpg.io")
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 Resource = dict[str, Any]
+Edit = Callable[[Path, Resource], None]
+"""What an operator changes by hand: it is given the overlay's folder, and its kustomization to be changed."""
 
 
-def rendered(overlay: str, folder: Path, components: Sequence[str] = ()) -> list[Resource]:
+def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: Edit | None = None) -> list[Resource]:
     """Return what an overlay with more components applies, in a copy of the folder with secrets of its own."""
     shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("secrets", "*.pem", "wheelhouse"))
     overlays = folder / "k8s" / "overlays"
@@ -32,6 +35,8 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = ()) -> list
         file = overlays / overlay / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
         kustomization["components"] += [f"../../components/{one}" for one in components]
+        if edit:
+            edit(file.parent, kustomization)
         file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
     command = ["kubectl", "kustomize", str(overlays / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -48,6 +53,10 @@ def pods(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
             yield template["metadata"]["labels"]["app.kubernetes.io/name"], template["spec"]
 
 
+def named(resources: Iterable[Resource], kind: str) -> dict[str, Resource]:
+    return {one["metadata"]["name"]: one for one in resources if one["kind"] == kind}
+
+
 def containers(pod: Resource) -> list[Resource]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
@@ -57,6 +66,16 @@ def assert_the_api_server_takes(resources: Iterable[Resource], release: str) -> 
     for resource in resources:
         if resource["kind"] not in PLAIN and resource["apiVersion"].partition("/")[0] not in OPERATORS:
             kubernetes_validate.validate(resource, release, strict=True)
+
+
+def assert_no_variable_is_used_before_it_is_set(resources: list[Resource]) -> None:
+    """Each $(NAME) in a value stands behind NAME. Otherwise Kubernetes leaves it, and patches move variables."""
+    for workload, pod in pods(resources):
+        for container in containers(pod):
+            known: set[str] = set()
+            for one in container.get("env", []):
+                assert set(re.findall(r"\$\((\w+)\)", one.get("value", ""))) <= known, f"{workload}: {one['name']}"
+                known.add(one["name"])
 
 
 def addresses(resources: list[Resource]) -> dict[str, str]:

@@ -10,7 +10,17 @@ from tlim_protocol.identity import DELIVERY_SHARDS
 from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.images import ROOT
-from tests.deploy.rendering import DEPLOY, RELEASES, Resource, addresses, assert_the_api_server_takes, pods, rendered
+from tests.deploy.rendering import (
+    DEPLOY,
+    RELEASES,
+    Resource,
+    addresses,
+    assert_no_variable_is_used_before_it_is_set,
+    assert_the_api_server_takes,
+    named,
+    pods,
+    rendered,
+)
 from tests.deploy.told import SERVICES, SETTINGS, assert_the_gateway_reads
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -23,13 +33,13 @@ def all_of_them(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
     return rendered("production", folder, ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing"))
 
 
-def named(resources: list[Resource], kind: str) -> dict[str, Resource]:
-    return {one["metadata"]["name"]: one for one in resources if one["kind"] == kind}
-
-
 @pytest.mark.parametrize("release", RELEASES)
 def test_all_of_it_is_what_the_api_server_takes(all_of_them: list[Resource], release: str) -> None:
     assert_the_api_server_takes(all_of_them, release)
+
+
+def test_what_a_variable_is_made_of_stands_before_it(all_of_them: list[Resource]) -> None:
+    assert_no_variable_is_used_before_it_is_set(all_of_them)
 
 
 def test_every_deployment_is_scaled_by_its_autoscaler_alone_and_keeps_two_pods(all_of_them: list[Resource]) -> None:

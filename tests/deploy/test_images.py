@@ -13,7 +13,7 @@ LISTS = sorted((ROOT / "deploy/packages").glob("*.txt"))
 
 @pytest.mark.parametrize("name", locked_images())
 def test_every_image_of_others_has_a_tag_and_a_digest(name: str) -> None:
-    assert re.fullmatch(r"docker\.io/[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", locked_images()[name])
+    assert re.fullmatch(r"(docker|ghcr)\.io/[a-z/-]+:[\w.-]+@sha256:[0-9a-f]{64}", locked_images()[name])
 
 
 @pytest.mark.parametrize(("file", "name"), [("Dockerfile", "python"), ("deploy/ejabberd/Dockerfile", "debian")])

@@ -19,6 +19,7 @@ from tests.deploy.rendering import (
     RELEASES,
     Resource,
     addresses,
+    assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     containers,
     pods,
@@ -153,6 +154,10 @@ def test_what_our_processes_are_told_is_what_they_read(each: list[Resource]) -> 
         assert_all_is_read(SETTINGS[name], variables)
     has_servers = any(name == "databases" for name, _ in pods(each))
     assert set(told_to) == set(SETTINGS) - (set() if has_servers else {"databases", "bucket"})
+
+
+def test_what_a_variable_is_made_of_stands_before_it(each: list[Resource]) -> None:
+    assert_no_variable_is_used_before_it_is_set(each)
 
 
 def test_everything_that_a_pod_refers_to_is_there(each: list[Resource]) -> None:

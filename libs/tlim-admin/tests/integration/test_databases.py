@@ -1,11 +1,35 @@
 """Roles and databases on a real server."""
 
+import secrets
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
-from tlim_admin.databases import DATABASE_SERVICES, XMPP, prepare
+from tlim_admin.databases import DATABASE_SERVICES, XMPP, owner_of, prepare
 from tlim_devstack import postgres
-from tlim_devstack.servers import PostgresServer
+from tlim_devstack.failures import StackError
+from tlim_devstack.processes import ServerProcess
+from tlim_devstack.servers import UNSAFE_BUT_FAST, PostgresServer, role_passwords
+from tlim_devstack.waiting import free_port
+
+
+@pytest.fixture
+def new_server(tmp_path: Path) -> Iterator[postgres.Login]:
+    """A server without our roles, which makes members of those who make roles. Returns its superuser."""
+    admin = postgres.Login("127.0.0.1", free_port(), postgres.SUPERUSER, secrets.token_hex(16))
+    postgres.create_cluster(tmp_path / "data", admin.password)
+    settings = (*UNSAFE_BUT_FAST, "createrole_self_grant=set, inherit")
+    process = ServerProcess(
+        "PostgreSQL", postgres.command(tmp_path / "data", admin.port, *settings), tmp_path / "postgres.log"
+    )
+    try:
+        process.wait_ready(lambda: postgres.answers(admin))
+        yield admin
+    finally:
+        process.stop(signal.SIGINT)
 
 
 async def test_a_second_run_finds_everything_and_the_roles_can_log_in(postgres_server: PostgresServer) -> None:
@@ -30,3 +54,25 @@ async def test_a_cluster_of_ejabberd_gets_a_database_that_its_role_owns(postgres
     owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database();"
     login = replace(postgres_server.admin, user=XMPP, password="of-ejabberd", database=XMPP)
     assert postgres.run_sql(login, owner) == XMPP
+
+
+async def test_a_role_that_may_make_roles_and_databases_needs_no_superuser(new_server: postgres.Login) -> None:
+    maker = replace(new_server, user="tlim_admin", password="of-the-maker")
+    postgres.run_sql(new_server, f"CREATE ROLE {maker.user} LOGIN CREATEDB CREATEROLE PASSWORD '{maker.password}';")
+    url, passwords = SecretStr(maker.url().replace("+asyncpg", "")), {**role_passwords(), XMPP: "of-ejabberd"}
+
+    assert await prepare(url, passwords) == [*DATABASE_SERVICES, XMPP]
+    passwords = {**passwords, **role_passwords()}
+    assert await prepare(url, passwords) == []  # the next release has other passwords
+
+    for service in DATABASE_SERVICES:
+        owner, role = (
+            replace(maker, user=name, password=passwords[name], database=service)
+            for name in (owner_of(service), service)
+        )
+        postgres.run_sql(owner, "CREATE TABLE things (n bigint GENERATED ALWAYS AS IDENTITY, name text);")
+        assert postgres.run_sql(role, "INSERT INTO things (name) VALUES ('one') RETURNING n;") == "1"
+        with pytest.raises(StackError, match="must be owner"):
+            postgres.run_sql(role, "DROP TABLE things;")
+        with pytest.raises(StackError, match="permission denied for database"):
+            postgres.run_sql(replace(role, database=XMPP), "SELECT 1;")
