@@ -1,24 +1,17 @@
 """docker-compose.yml: every container closed, every setting known, every image locked, only the doors published."""
 
 import re
-from typing import Any
 
 import pytest
 import yaml
 from tlim_admin import secret_files
-from tlim_admin.settings import DoctorSettings
 from tlim_runtime import variables
-from tlim_runtime.provision import ProvisionSettings
 from tlim_runtime.settings import ServiceSettings
 
-from tests.deploy import told
+from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
-TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
-CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
-SETTINGS: told.SettingsByName = {**told.SETTINGS, "streams": ProvisionSettings, "admin": DoctorSettings}
 JOBS = {
     "prepare",
     "streams",
