@@ -55,6 +55,11 @@ def test_whoever_waits_for_a_job_waits_for_its_success() -> None:
             assert how["condition"] == wanted, f"{name} waits for {other}"
 
 
+def test_the_bridge_does_not_wait_for_message_store_within_its_start_period() -> None:
+    of_message_store = {name for name in CONTAINERS["message-store"]["depends_on"] if name in JOBS}
+    assert of_message_store <= set(CONTAINERS["xmpp-bridge"]["depends_on"])
+
+
 def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() -> None:
     published = {name: container["ports"] for name, container in CONTAINERS.items() if "ports" in container}
     assert {name: {int(port.rpartition(":")[2]) for port in ports} for name, ports in published.items()} == DOORS
