@@ -22,13 +22,10 @@ arrived(#message{from = #jid{luser = User, lserver = C}, to = #jid{lserver = H} 
     end;
 arrived(Packet) -> Packet.
 %% What a session routes again may be older than what another session of the person has. So it says when it was stored.
-late(#message{to = To} = Msg) ->
-    [Stored | _] = [binary_to_integer(T) || get(tlim_again) == true, E <- named(<<"tlim">>, Msg),
-                                            {<<"time">>, T} <- E#xmlel.attrs] ++ [none],
-    case Stored of
-        none -> Msg;
-        _ -> misc:add_delay_info(Msg, jid:make(To#jid.lserver), misc:usec_to_now(Stored * 1000))
-    end.
+late(#message{to = #jid{lserver = H}} = Msg) ->
+    Stored = [binary_to_integer(T) || get(tlim_again) == true, E <- named(<<"tlim">>, Msg),
+                                       {<<"time">>, T} <- E#xmlel.attrs],
+    lists:foldl(fun(T, M) -> misc:add_delay_info(M, jid:make(H), misc:usec_to_now(T * 1000)) end, Msg, Stored).
 %% ejabberd reads its sessions twice for one message, and a message is lost if the session ends in between. So what the
 %% bridge must know of is delivered here. What comes from a session that went on in another process meanwhile is missed:
 %% that process may not be known on this node yet, and another session of the person, which has it, would take it again.

@@ -135,13 +135,20 @@ async def test_every_connection_is_told_everything_and_all_again_when_the_module
     assert [(await one.hears("gone", phone.jid)).seq for one in (*both, listener)] == [101] * 3
 
 
-async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> None:
+async def busy_phone(scene: Any) -> tuple[Any, Any]:
+    """Return a listener, and a device that reads nothing: of the texts 101 to 200 some wait in its session."""
     listener, user = await scene.listener(), await scene.person()
     phone = await scene.device(user, managed=False)
     phone.announce()
     await listener.hears("came", phone.jid)
     listener.deliver(user, *range(101, 201), hint=PADDING)
     await listener.barrier()
+    return listener, phone
+
+
+async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> None:
+    listener, phone = await busy_phone(scene)
+    user = phone.user
     phone.send("</stream:stream>")
     listener.deliver(user, *range(201, 301), hint=PADDING)
     await listener.barrier()
@@ -156,12 +163,8 @@ async def test_what_waits_behind_the_end_of_a_stream_is_missed(scene: Any) -> No
 
 
 async def test_what_a_broken_session_hands_back_comes_late_to_a_newer_device_unless_it_was_recalled(scene: Any) -> None:
-    listener, user = await scene.listener(), await scene.person()
-    phone = await scene.device(user, managed=False)
-    phone.announce()
-    await listener.hears("came", phone.jid)
-    listener.deliver(user, *range(101, 201), hint=PADDING)
-    await listener.barrier()
+    listener, phone = await busy_phone(scene)
+    user = phone.user
     laptop = await scene.device(user, "laptop", managed=False)
     laptop.announce()
     await listener.hears("came", laptop.jid)
