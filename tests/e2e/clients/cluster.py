@@ -4,7 +4,6 @@ import ipaddress
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
 from tlim_devstack.waiting import accepts_connections, wait_until
 
-from tests.e2e.clients.containers import ROOT, DoorsStack
+from tests.e2e.clients.containers import ROOT, DoorsStack, printed_by
 
 NAMESPACE = "tlim"
 DOORS = {"gateway": 30090, "files": 30091, "xmpp": 30522, "websocket": 30580}
@@ -49,17 +48,7 @@ class Cluster:
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Run `kubectl …` and return what it printed; StackError with its last line if it fails."""
-        done = subprocess.run(  # noqa: S603
-            ["kubectl", "--namespace", NAMESPACE, *arguments],  # noqa: S607
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise StackError(f"kubectl {' '.join(arguments[:2])}: {''.join(last)}")
-        return done.stdout
+        return printed_by("kubectl", *arguments, options=("--namespace", NAMESPACE), stdin=stdin)
 
     def workloads(self) -> dict[str, dict[str, Any]]:
         """Return each Deployment and StatefulSet by its name."""

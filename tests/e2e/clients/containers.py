@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,32 @@ READY_S = 300
 
 START_S = 900
 """The jobs run one after another, each with a start of Python. On a machine that is busy this takes minutes."""
+
+
+def printed_by(
+    program: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run `program options… arguments…` in the project's folder and return what it printed.
+
+    Raises StackError with its last line if it fails.
+    """
+    done = subprocess.run(  # noqa: S603
+        [program, *options, *arguments],
+        input=stdin,
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise StackError(f"{program} {' '.join(arguments[:2])}: {''.join(last)}")
+    return done.stdout
 
 
 class Compose:
@@ -84,18 +110,7 @@ class Compose:
         return self._docker("inspect", "--format", what, self._container(name)).strip()
 
     def _docker(self, *arguments: str) -> str:
-        done = subprocess.run(  # noqa: S603
-            ["docker", *arguments],  # noqa: S607
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise StackError(f"docker {' '.join(arguments[:2])}: {''.join(last)}")
-        return done.stdout
+        return printed_by("docker", *arguments, env=self._environment)
 
 
 _LASTING = {"nats", "postgres", "s3", "ejabberd", "gateway", "session-api", "file-api", "message-store", "xmpp-bridge"}
