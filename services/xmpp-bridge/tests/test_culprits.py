@@ -23,6 +23,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import Component
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
+from xmpp_bridge.lanes import PORTIONS_AT_ONCE
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import MESSAGE, Accept, BridgeAddresses
 
@@ -115,6 +116,7 @@ class Deliveries:
             presence=everybody,
             culprits=culprits,
             consumer=consumer,
+            slots=asyncio.Semaphore(PORTIONS_AT_ONCE),
         )
 
     def go_back(self) -> None:

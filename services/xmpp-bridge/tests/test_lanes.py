@@ -17,7 +17,7 @@ from tlim_runtime.outages import Unavailable
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import MANY, MOST_WAITING, Gaps
+from xmpp_bridge.lanes import MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -33,12 +33,15 @@ class Server:
         self.taken: list[tuple[str, str]] = []
         self.sizes: list[int] = []
         self.permits = asyncio.Semaphore(0)
+        self.in_hand = 0
         self.is_lost = self.is_mistaken = False
 
     async def deliver(self, stanzas: Iterable[str]) -> None:
         sent = [(name(stanza), receiver(stanza)) for stanza in stanzas]
         await asyncio.sleep(0)  # as the real one: it waits for the server
+        self.in_hand += 1
         await self.permits.acquire()
+        self.in_hand -= 1
         if self.is_mistaken and any(what == "m1" for what, _ in sent):
             raise RuntimeError("a mistake of ours")
         if self.is_lost:
@@ -94,7 +97,7 @@ class Recalls:
 
 
 class Bridge:
-    def __init__(self) -> None:
+    def __init__(self, slots: asyncio.Semaphore | None = None) -> None:
         self.server, self.presence, self.recalls = Server(), Presence(), Recalls()
         self.outbox = OutboxSubscriber(
             self.server,
@@ -105,6 +108,7 @@ class Bridge:
             presence=self.presence,
             culprits=Culprits(),
             consumer="xmpp-bridge",
+            slots=slots or asyncio.Semaphore(PORTIONS_AT_ONCE),
         )
         self.place = 0
 
@@ -196,6 +200,26 @@ async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
     await ended(verdicts)
     portions = [what for what, to in bridge.server.taken if to in {f"user{n * MANY + MANY // 2}" for n in range(4)}]
     assert portions == ["m1", "m2"] * 4
+
+
+async def test_portions_of_all_shards_take_turns_at_the_server() -> None:
+    slots = asyncio.Semaphore(PORTIONS_AT_ONCE)
+    shards = [Bridge(slots) for _ in range(4)]
+    for shard in shards:
+        shard.server.permits.release()  # for the answer to the sender
+    batches = [await shard.outbox.handle(shard.batch(message(1, "large", 3 * MANY))) for shard in shards]
+    most = 0
+    while not all(isinstance(later, Later) and later.verdict.done() for [later] in batches):
+        for _ in range(20):  # more than a portion needs to begin
+            await asyncio.sleep(0)
+        busy = [shard for shard in shards if shard.server.in_hand]
+        most = max(most, len(busy))
+        for shard in busy[:1]:
+            shard.server.permits.release()
+    assert most == PORTIONS_AT_ONCE
+    for shard, verdicts in zip(shards, batches, strict=True):
+        assert await ended(verdicts) == [DONE]
+        assert len([to for what, to in shard.server.taken if what == "m1"]) == 3 * MANY + 1
 
 
 async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> None:

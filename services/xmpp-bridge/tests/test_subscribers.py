@@ -1,5 +1,6 @@
 """A batch becomes stanzas in stream order, however many receivers a message has, and poison does not stop it."""
 
+import asyncio
 import tracemalloc
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +16,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.trail import Passed
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import MANY
+from xmpp_bridge.lanes import MANY, PORTIONS_AT_ONCE
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -68,6 +69,7 @@ def subscriber(component: FakeComponent, everybody: Any, metrics: Metrics | None
         presence=everybody,
         culprits=Culprits(),
         consumer="xmpp-bridge",
+        slots=asyncio.Semaphore(PORTIONS_AT_ONCE),
     )
 
 

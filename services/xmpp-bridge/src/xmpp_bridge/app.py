@@ -28,6 +28,7 @@ from xmpp_bridge.certificates import end_at_gateway
 from xmpp_bridge.component import Component, ComponentDown
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
+from xmpp_bridge.lanes import PORTIONS_AT_ONCE
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.pace import SenderPace
@@ -169,6 +170,7 @@ def _shards(
 ) -> Shards:
     """Return what opens a shard of this bridge whenever its lease is taken."""
     attendance, culprits, metrics = Attendance(), Culprits(), app.state.metrics
+    slots = asyncio.Semaphore(PORTIONS_AT_ONCE)
 
     def make(held: Held, outdated: Callable[[], None]) -> ShardParts:
         line, spec = FencedLine(component, held.check), BRIDGE_OUTBOXES[held.shard]
@@ -184,6 +186,7 @@ def _shards(
             presence=mailroom,
             culprits=culprits,
             consumer=spec.durable,
+            slots=slots,
             heard=answers.take,
         )
         consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=outbox.opened, metrics=metrics)

@@ -73,6 +73,7 @@ class OutboxSubscriber:
         presence: Presence,
         culprits: Culprits,
         consumer: str,
+        slots: asyncio.Semaphore,
         heard: Callable[[OutEvent], None] = lambda _event: None,
     ) -> None:
         self._component = component
@@ -84,7 +85,7 @@ class OutboxSubscriber:
         self._lately = DeliveredLately()
         self._culprits = culprits
         self._consumer = consumer
-        self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress)
+        self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress, slots)
         self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
         self._repeated = 0  # messages up to this place in the stream may have been delivered before
         self._metrics = BridgeMetrics(metrics)

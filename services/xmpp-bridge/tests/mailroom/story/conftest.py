@@ -20,6 +20,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentDown, ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
+from xmpp_bridge.lanes import PORTIONS_AT_ONCE
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.presences import read_presence
 from xmpp_bridge.shards import ShardParts, Shards
@@ -210,6 +211,7 @@ class Bridge:
         self._log, self._server = log, server
         self.line.writes = self._check_shard
         self._attendance = Attendance(asyncio.get_running_loop().time)
+        self._slots = asyncio.Semaphore(PORTIONS_AT_ONCE)
         self.name = f"bridge {chance.random()}"
         clock = asyncio.get_running_loop().time
         self.shards = Shards(self.link, self.name, self._make, self._attendance, Metrics(), clock=clock)
@@ -237,6 +239,7 @@ class Bridge:
             presence=mailroom,
             culprits=Culprits(),
             consumer=str(held.shard),
+            slots=self._slots,
         )
         consumer = Consumer(self._log.streams[held.shard], self.link, outbox, line)
         return ShardParts(line, mailroom, outbox, consumer)
