@@ -52,6 +52,9 @@ AWAY = 10
 RENAMED = 1_000
 """The most people in the group that is renamed."""
 
+CROWD = 300
+"""The most people in the group into which one person writes much at once. All of them are present."""
+
 AT_ONCE = 8
 """Accounts that are made, and devices that log in, at a time."""
 
@@ -75,6 +78,7 @@ class Sizes(NamedTuple):
     group: int
     readers: int
     renames: int
+    burst: int
     repeats: int
     rate: float
 
@@ -244,6 +248,7 @@ async def measure_groups(run: Run, admin: HttpClient) -> None:
     size = min(RENAMED, sizes.group)
     among = ids[: max(2, size // AWAY)]
     renamed = (await http.add_session([*among, *away[: size - len(among)]]))["session_id"]
+    crowd = (await http.add_session(ids[:CROWD]))["session_id"]
 
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -255,6 +260,7 @@ async def measure_groups(run: Run, admin: HttpClient) -> None:
 
     devices = await asyncio.gather(*map(log_in, present))
     await load_messages(run, devices, large)
+    await load_burst(run, devices[:CROWD], crowd)
     await load_receipts(run, devices, large)
     await load_renames(run, devices[: len(among)], http, renamed, size)
 
@@ -269,6 +275,21 @@ async def load_messages(run: Run, members: Sequence[Device], session_id: str) ->
             for other in others:
                 await other.inbox.until_came(message.msg_id)
             await asyncio.sleep(TAIL_S)
+
+
+async def load_burst(run: Run, members: Sequence[Device], session_id: str) -> None:
+    """Write many messages into the group at once, and wait until all members have them."""
+    author, *others = members
+    messages = [
+        group_message(author.user, session_id, MsgType.TEXT, {"text": TEXT + str(number)})
+        for number in range(run.sizes.burst)
+    ]
+    with run.load(f"{len(messages):,} messages at once to a group of {len(members):,}, all present"):
+        for message in messages:
+            author.send(message)
+        for other in others:
+            await other.inbox.until_came(messages[-1].msg_id)
+        await asyncio.sleep(TAIL_S)
 
 
 async def load_receipts(run: Run, members: Sequence[Device], session_id: str) -> None:
@@ -339,6 +360,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=1_000, help="members of the group; a tenth of them is present")
     parser.add_argument("--readers", type=int, default=100, help="present members that read a message")
     parser.add_argument("--renames", type=int, default=20)
+    parser.add_argument("--burst", type=int, default=100, help="messages that are written into a group at once")
     parser.add_argument("--repeats", type=int, default=3, help="how often what takes little time is measured")
     parser.add_argument("--rate", type=float, default=20.0, help="messages a second of the pair")
     options = vars(parser.parse_args())

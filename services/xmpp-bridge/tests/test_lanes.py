@@ -17,7 +17,7 @@ from tlim_runtime.outages import Unavailable
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps
+from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -53,7 +53,7 @@ class Server:
         pass
 
     def open(self) -> None:
-        for _ in range(1_000):
+        for _ in range(10_000):
             self.permits.release()
 
     def order(self) -> list[str]:
@@ -192,6 +192,25 @@ async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bri
     assert [what for what in mine if what != "m4"] == ["m1", "m2", "m3"]
     copies = [what for what, to in bridge.server.taken if to == "alice" and not what.startswith("stored")]
     assert [what for what in copies if what != "m4"] == ["m1", "m2", "m3"]
+
+
+async def test_many_messages_of_one_conversation_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
+    flood = [message(seq, "busy", FEW) for seq in range(1, 21)]
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(21, "small")))
+    assert [what for what, _ in bridge.server.taken if not what.startswith("stored")] == ["m21", "m21"]
+    assert await ended(verdicts) == [DONE] * 21
+    mine = [what for what, to in bridge.server.taken if to == "user0" and what != "m21"]
+    assert mine == [one.envelope.msg_id for one in flood]
+    assert MANY / 2 < bridge.server.sizes[1] <= MANY, "several messages of a conversation are one portion"
+
+
+async def test_small_messages_that_wait_share_a_portion(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(*(message(seq, f"s{seq % 3}", 7) for seq in range(1, 7))))
+    bridge.server.open()
+    assert await ended(verdicts) == [DONE] * 6
+    assert bridge.server.sizes[1:] == [48], "six messages: seven deliveries each, and the copy for the sender's devices"
 
 
 async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
@@ -351,14 +370,13 @@ async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: B
 
 async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Bridge) -> None:
     bridge.server.permits.release()
-    large = [message(seq, f"s{seq}", MANY + 1) for seq in range(1, MOST_WAITING + 1)]
+    large = [message(seq, f"s{seq}", FEW + 1) for seq in range(1, MOST_WAITING + 1)]
     verdicts = await bridge.outbox.handle(bridge.batch(*large))
     bridge.server.permits.release()
     waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(9_999, "small"))))
     bridge.server.permits.release()
     await asyncio.sleep(0)
     assert not waiting.done()
-    bridge.server.open()
     bridge.server.open()
     assert await waiting == [DONE]
     await ended(verdicts)

@@ -85,7 +85,12 @@ STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=
 # Its newest events show message-store what a power cut has lost. NATS syncs to disk every 2 minutes.
 BRIDGE_OUTBOXES = tuple(
     ConsumerSpec(
-        StreamName.OUT, f"xmpp-bridge-{shard}", (every_out(shard),), keep=timedelta(minutes=10), group="bridge"
+        StreamName.OUT,
+        f"xmpp-bridge-{shard}",
+        (every_out(shard),),
+        keep=timedelta(minutes=10),
+        max_ack_pending=5_000,  # the bridge's slow lane has 3,000 of them, and two batches are on their way
+        group="bridge",
     )
     for shard in range(DELIVERY_SHARDS)
 )

@@ -1,19 +1,20 @@
-"""The slow lane: what goes to many people is sent in portions, and everybody else's messages overtake it.
+"""The slow lane: what is sent to many is sent in portions, and everybody else's messages overtake it.
 
     message to many ──► its conversation ──┐
     next of that conversation ──► behind it ├──► a portion of one, a portion of the next, …
     message to many ──► its conversation ──┘
 
-A conversation is in the slow lane as long as one of its messages is. Its next messages queue behind, so each
-conversation stays in order. Messages of other conversations are newer, and are sent before. So a mailbox must not move
-past the oldest message here (`Gaps`).
+One message may go to many people, or a conversation may have many messages at once: both is much to send. A
+conversation is in the slow lane as long as one of its messages is. Its next messages queue behind, so each conversation
+stays in order. Messages of other conversations are newer, and are sent before. So a mailbox must not move past the
+oldest message here (`Gaps`).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 from tlim_protocol.events import StoredMessage
@@ -25,8 +26,12 @@ from tlim_runtime.tracing import trace_of
 
 logger = get_logger(__name__)
 
+FEW = 12
+"""Deliveries of a conversation that a batch sends at once. With more of them, its messages take the slow lane. All
+eight shards together send no more of a conversation than two portions."""
+
 MANY = 50
-"""Stanzas in a portion. A message to more people of a shard than this takes the slow lane."""
+"""Stanzas in a portion."""
 
 PORTIONS_AT_ONCE = 2
 """Portions of a bridge that are on their way, whatever their shards. All that is sent next is behind them: on two busy
@@ -36,10 +41,11 @@ one portion it would wait for us after each; with two a message to 10,000 people
 PORTION_BYTES = 256 * 1024
 """A portion of large messages has fewer stanzas."""
 
-MOST_WAITING = 500
-"""Messages in the slow lane. With more of them, all deliveries of the shard wait."""
+MOST_WAITING = 3_000
+"""Messages in the slow lane: as many as one person may write in a minute. With more of them, all deliveries of the
+shard wait. Unacknowledged messages are more than this (tlim_protocol.streams)."""
 
-MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = 32 * 1024 * 1024
 """The same in bytes: of the events, as they came."""
 
 
@@ -99,31 +105,61 @@ class Work:
     verdict: asyncio.Future[Verdict]
     begun: int
     stanzas: Iterator[str] | None = None
-    poison: dict[int, Poison] = field(default_factory=dict)  # by its place in the stream
+    is_sent: bool = False
+    poison: Poison | None = None
+
+    @property
+    def conversation(self) -> str:
+        """Where its order counts."""
+        return self.event.envelope.conversation_id
+
+    @property
+    def most(self) -> int:
+        """How many deliveries it is, if all recipients are there."""
+        return max(len(self.event.recipients), 1)
 
 
-def portion(stanzas: Iterator[str]) -> Iterator[str]:
+def next_in_turn(works: Iterable[Work]) -> list[Work]:
+    """Return the first messages of these that are one portion together, or the first one if it is more than that."""
+    together = 0
+    taken: list[Work] = []
+    for work in works:
+        together += work.most
+        if taken and together > MANY:
+            break
+        taken.append(work)
+    return taken
+
+
+def portion(works: Iterable[Work]) -> Iterator[tuple[Work, str]]:
     """Yield the next portion. Each stanza is made when it is sent: for whoever is there at that moment."""
-    size = 0
-    for stanza in islice(stanzas, MANY):
-        yield stanza
-        size += len(stanza)
-        if size >= PORTION_BYTES:
-            return
+    count = size = 0
+    for work in works:
+        for stanza in work.stanzas or ():
+            yield work, stanza
+            count, size = count + 1, size + len(stanza)
+            if count >= MANY or size >= PORTION_BYTES:
+                return
+        work.is_sent = True
+
+
+def are_given_up(works: Iterable[Work]) -> bool:
+    """Whether the consumer waits for one of these no more: it delivers anew from there."""
+    return any(work.verdict.done() for work in works)
 
 
 class SlowLane:
-    """Sends portions in turn, one of each conversation.
+    """Sends portions in turn, one of each conversation; conversations that have little share one.
 
-    `send` sends the next portion of a message, and returns when the XMPP server has taken it over: with the verdict if
-    it was the last one. If a portion fails, so does everything here: the messages come again, in their order. The same
-    happens when the consumer gives a message up, because it then delivers anew from there. `slots` are the portions
-    that may be on their way at the same time. All shards of a bridge share them, and take turns.
+    `send` sends a portion of messages, and returns when the XMPP server has taken it over: with the verdicts of those
+    that are sent, the first ones. If a portion fails, so does everything here: the messages come again, in their order.
+    The same happens when the consumer gives a message up, because it then delivers anew from there. `slots` are the
+    portions that may be on their way at the same time. All shards of a bridge share them, and take turns.
     """
 
     def __init__(
         self,
-        send: Callable[[Work], Awaitable[Verdict | None]],
+        send: Callable[[Sequence[Work]], Awaitable[Sequence[Verdict]]],
         gaps: Gaps,
         finished: Callable[[], None],
         slots: asyncio.Semaphore,
@@ -138,9 +174,9 @@ class SlowLane:
         self._is_running = False
         self._tasks = Tasks()
 
-    def takes(self, event: StoredMessage) -> bool:
-        """Whether the message goes to many people, or has to wait for one of its conversation that does."""
-        return len(event.recipients) > MANY or event.envelope.conversation_id in self._queues
+    def takes(self, conversation: str, deliveries: int) -> bool:
+        """Whether a conversation with so many deliveries in a batch has too many, or has to wait for messages here."""
+        return deliveries > FEW or conversation in self._queues
 
     async def room(self) -> None:
         """Return when there is room for one more message."""
@@ -150,7 +186,7 @@ class SlowLane:
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
-        self._queues.setdefault(work.event.envelope.conversation_id, deque()).append(work)
+        self._queues.setdefault(work.conversation, deque()).append(work)
         self._gaps.add(work.message, work.event.seq)
         self._waiting += 1
         self._bytes += len(work.message.data)
@@ -189,28 +225,32 @@ class SlowLane:
         return {"msg_id": works[0].event.envelope.msg_id, **trace_of(works[0].message.traceparent)}
 
     async def _next(self) -> None:
-        """Send one portion of the conversation whose turn it is; then it is the turn of all others first."""
-        conversation, works = next(iter(self._queues.items()))
-        work = works[0]
+        """Send one portion of the conversations whose turn it is; then it is the turn of all others first."""
+        queues = self._queues
+        works = next_in_turn(chain.from_iterable(queues.values()))
         try:
             async with self._slots:
-                verdict = None if work.verdict.done() else await self._send(work)
+                verdicts = [] if are_given_up(works) else await self._send(works)
         except Exception:
-            if self._queues.get(conversation) is works:
+            if self._queues is queues:
                 raise
             return  # dropped meanwhile, and delivery may have begun anew
-        if self._queues.get(conversation) is not works:
+        if self._queues is not queues:
             return  # dropped meanwhile
-        if work.verdict.done():
+        if are_given_up(works):
             raise Unavailable("delivery starts anew")
-        del self._queues[conversation]
-        if verdict is not None:
-            works.popleft()
-            self._waiting -= 1
-            self._bytes -= len(work.message.data)
+        for work, verdict in zip(works, verdicts, strict=False):
+            self._finish(work, verdict)
+        for conversation in dict.fromkeys(work.conversation for work in works if work.stanzas is not None):
+            if queue := queues.pop(conversation):
+                queues[conversation] = queue
+        if verdicts:
             self._room.set()
-            self._gaps.remove(work.message)
-            work.verdict.set_result(verdict)
             self._finished()
-        if works:
-            self._queues[conversation] = works
+
+    def _finish(self, work: Work, verdict: Verdict) -> None:
+        self._queues[work.conversation].popleft()
+        self._waiting -= 1
+        self._bytes -= len(work.message.data)
+        self._gaps.remove(work.message)
+        work.verdict.set_result(verdict)

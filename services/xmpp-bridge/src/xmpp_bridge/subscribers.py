@@ -1,7 +1,8 @@
 """Delivers what the store has committed, as stanzas. An event is acknowledged when the XMPP server has its stanzas."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.lanes import MANY, Gaps, SlowLane, Work, portion
+from xmpp_bridge.lanes import MANY, Gaps, SlowLane, Work, are_given_up, portion
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.translate import (
     Accept,
@@ -202,11 +203,12 @@ class OutboxSubscriber:
             yield message, stanza
 
     def _at_once(
-        self, events: Iterable[tuple[Incoming, OutEvent]], later: dict[int, Later]
+        self, events: Sequence[tuple[Incoming, OutEvent]], later: dict[int, Later]
     ) -> Iterator[tuple[Incoming, str]]:
         is_kept = self._presence.server_keeps
+        deliveries = _deliveries_of(events)
         for message, event in events:
-            if isinstance(event, StoredMessage) and not is_kept and self._lane.takes(event):
+            if isinstance(event, StoredMessage) and not is_kept and self._takes_the_lane(event, deliveries):
                 verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
                 later[message.stream_seq] = Later(verdict)
                 self._lane.add(Work(message, event, verdict, now_ms()))
@@ -218,20 +220,34 @@ class OutboxSubscriber:
             for stanza in stanzas:
                 yield message, stanza
 
-    async def _send_portion(self, work: Work) -> Verdict | None:
-        place = work.message.stream_seq
+    def _takes_the_lane(self, event: StoredMessage, deliveries: Mapping[str, int]) -> bool:
+        conversation = event.envelope.conversation_id
+        return self._lane.takes(conversation, deliveries[conversation])
+
+    async def _send_portion(self, works: Sequence[Work]) -> list[Verdict]:
+        poison: dict[int, Poison] = {}
         async with self._presence.turn:
             self._presence.gaps.check()
-            if work.stanzas is None:
-                [(_, event)] = await self._without_recalled([(work.message, work.event)])
-                work.stanzas = self._to_many(event, is_late=self._is_repeated(work.message))
-            stanzas = [] if work.verdict.done() else list(portion(work.stanzas))
+            await self._begin([work for work in works if work.stanzas is None])
+            stanzas = [] if are_given_up(works) else list(portion(works))
             if stanzas:
-                await self._deliver(((work.message, stanza) for stanza in stanzas), work.poison, place, place)
-                return None
-        self._metrics.delivered([(work.message, work.event)], self._consumer, work.begun)
-        await self._noted([work.event])
-        return work.poison.get(place, DONE)
+                places = [work.message.stream_seq for work in works]
+                sent = ((work.message, stanza) for work, stanza in stanzas)
+                await self._deliver(sent, poison, min(places), max(places))
+        for work in works:
+            work.poison = poison.get(work.message.stream_seq, work.poison)
+        done = [work for work in works if work.is_sent]
+        if done:
+            events = [(work.message, work.event) for work in done]
+            self._metrics.delivered(events, self._consumer, min(work.begun for work in done))
+            await self._noted(event for _, event in events)
+        return [work.poison or DONE for work in done]
+
+    async def _begin(self, works: Sequence[Work]) -> None:
+        """Make ready what has its first turn now."""
+        remaining = await self._without_recalled([(work.message, work.event) for work in works])
+        for work, (message, event) in zip(works, remaining, strict=True):
+            work.stanzas = self._to_many(event, is_late=self._is_repeated(message))
 
     async def _noted(self, events: Iterable[OutEvent]) -> None:
         """Return when it is noted of whom these reached nobody, or were left out for them.
@@ -261,6 +277,15 @@ class OutboxSubscriber:
             return event
         present = [user_id for user_id in event.recipients if self._presence.is_due(user_id, event.seq)]
         return event.model_copy(update={"recipients": present})
+
+
+def _deliveries_of(events: Iterable[tuple[Incoming, OutEvent]]) -> Counter[str]:
+    """Return how many deliveries a batch has of each conversation."""
+    deliveries: Counter[str] = Counter()
+    for _, event in events:
+        if isinstance(event, StoredMessage):
+            deliveries[event.envelope.conversation_id] += len(event.recipients)
+    return deliveries
 
 
 def _read(data: bytes) -> OutEvent | Poison:
