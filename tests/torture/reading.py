@@ -1,9 +1,26 @@
 """Reads over HTTP what each person sees at the end of a run."""
 
+import asyncio
+
+from tlim_client.failures import RefusedError
 from tlim_client.http import HttpClient
+from tlim_protocol.errors import ErrorCode
 
 from tests.torture.book import Reading
 from tests.torture.items import conversation_read, item_read
+
+AGAIN_S = 1.0
+
+
+async def read_patiently(client: HttpClient, user_id: str) -> Reading:
+    """Return what a person reads. "Try again" is an answer that is allowed; whoever calls sets a time limit."""
+    while True:
+        try:
+            return await read_everything(client, user_id)
+        except RefusedError as refusal:
+            if refusal.code is not ErrorCode.UNAVAILABLE:
+                raise
+        await asyncio.sleep(AGAIN_S)
 
 
 async def read_everything(client: HttpClient, user_id: str) -> Reading:

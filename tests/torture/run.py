@@ -21,7 +21,7 @@ from tests.torture.device import Clock, Device, clock
 from tests.torture.faults import Faults
 from tests.torture.other_system import OtherSystem
 from tests.torture.plan import Cast, Role, Step
-from tests.torture.reading import read_everything
+from tests.torture.reading import read_patiently
 from tests.torture.system import System
 
 T = TypeVar("T")
@@ -185,10 +185,10 @@ class Run:
             async with asyncio.timeout(CATCH_UP_S):
                 await device.caught_up.wait()
                 client.token = await device.client.fetch_token()
+                self.book.readings[actor.name] = await read_patiently(client, actor.name)
         except (TimeoutError, ClientError) as error:
-            self.book.wrong.append(f"{actor.name} did not catch up, or got no token, at the end: {error!r}")
+            self.book.wrong.append(f"{actor.name} did not catch up, got no token, or read nothing: {error!r}")
             return
-        self.book.readings[actor.name] = await read_everything(client, actor.name)
         await actor.go()
 
 
