@@ -14,6 +14,7 @@ from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from xmpp_bridge import lanes
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
@@ -211,6 +212,16 @@ async def test_small_messages_that_wait_share_a_portion(bridge: Bridge) -> None:
     bridge.server.open()
     assert await ended(verdicts) == [DONE] * 6
     assert bridge.server.sizes[1:] == [48], "six messages: seven deliveries each, and the copy for the sender's devices"
+
+
+async def test_whoever_found_no_room_in_a_portion_is_next(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "PORTION_BYTES", 1)  # each stanza is too much for another one beside it
+    bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(*(message(seq, f"s{seq % 2}", 7) for seq in range(1, 5))))
+    bridge.server.open()
+    assert await ended(verdicts) == [DONE] * 4
+    turns = [what for what, _ in bridge.server.taken if not what.startswith("stored")]
+    assert turns == ["m1", "m2"] * 8 + ["m3", "m4"] * 8
 
 
 async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:

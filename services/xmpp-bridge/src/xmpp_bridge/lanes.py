@@ -241,7 +241,7 @@ class SlowLane:
             raise Unavailable("delivery starts anew")
         for work, verdict in zip(works, verdicts, strict=False):
             self._finish(work, verdict)
-        for conversation in dict.fromkeys(work.conversation for work in works if work.stanzas is not None):
+        for conversation in dict.fromkeys(work.conversation for work in works[: len(verdicts) + 1]):
             if queue := queues.pop(conversation):
                 queues[conversation] = queue
         if verdicts:
