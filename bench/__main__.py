@@ -1,4 +1,4 @@
-"""`make bench`: measure tlim beside what a team would pick instead, and write docs/performance.md.
+"""`make bench`: measure tlim beside what a team would pick instead, and write docs/performance.md and docs/scaling.md.
 
     python -m bench [--only one_to_one] [--seconds 10] [--repeats 5] [--page docs/performance.md]
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import fanout, files, growth, http_requests, latency, one_to_one, page, tracing
+from bench import fanout, files, growth, http_requests, latency, one_to_one, page, scaling, tracing
 from bench.comparing import Effort, Section
 
 BENCHES: dict[str, Callable[[Effort, Path], Section]] = {
@@ -22,7 +22,10 @@ BENCHES: dict[str, Callable[[Effort, Path], Section]] = {
     "files": files.measure,
     "fanout": fanout.measure,
     "growth": growth.measure,
+    "scaling": scaling.measure,
 }
+PAGES = {"scaling": "scaling.md"}
+"""Benches with a page of their own, beside the others' page."""
 
 
 def main() -> None:
@@ -41,7 +44,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as home:
             Path(home).chmod(0o711)
             section = BENCHES[name](Effort(options.seconds, options.repeats), Path(home))
-        page.put(options.page, name, section, how, list(BENCHES))
+        page.put(options.page.with_name(PAGES.get(name, options.page.name)), name, section, how, list(BENCHES))
         print(f"## {section.heading}\n\n{section.text}\n\n{name}: {time.monotonic() - begun:.0f} s", flush=True)
 
 

@@ -82,11 +82,12 @@ def measure(effort: Effort, home: Path) -> Section:
 def _session(stack: Stack, own: System, present: int, absent: int = 0) -> LoadGenerator:
     members = own.people(present)
     away = [f"away{number}-{secrets.token_hex(4)}" for number in range(absent)]
-    session_id = asyncio.run(_add_session(stack, members, away))
+    session_id = asyncio.run(add_session(stack, members, away))
     return LoadGenerator(own.target, members, Room(RoomKind.SESSION, session_id))
 
 
-async def _add_session(stack: Stack, members: Sequence[Account], away: Sequence[str]) -> str:
+async def add_session(stack: Stack, members: Sequence[Account], away: Sequence[str] = ()) -> str:
+    """Add a group of people; return its session_id."""
     gateway = stack.addresses.gateway
     async with HttpClient(gateway, token=stack.admin_token(), timeout=60) as admin, HttpClient(gateway) as http:
         if away:

@@ -25,6 +25,8 @@ RATES, SHARES = (100.0, 300.0), (0.25, 0.5, 0.75)
 PERCENTILES = (50, 95, 99)
 STAGES = "tlim_message_stage_duration_seconds"
 PLOTTED = f"{RATES[-1]:.0f}/s"
+CLIENTS = "clients and XMPP server"
+"""What remains of a latency besides the stages that our services measure."""
 
 
 class Times(NamedTuple):
@@ -47,14 +49,15 @@ def measure(effort: Effort, home: Path) -> Section:
         found = {
             load: interleaved(
                 effort.repeats,
-                {name: partial(_run, one, Steady(rates[name], effort.seconds)) for name, one in by_name.items()},
+                {name: partial(timed_run, one, Steady(rates[name], effort.seconds)) for name, one in by_name.items()},
             )
             for load, rates in loads.items()
         }
     return Section("Latency", f"{prose(__doc__)}\n\n{_table(found)}\n\n{_stages(found)}", _plot(found[PLOTTED]))
 
 
-def _run(candidate: Candidate, job: Steady) -> Times:
+def timed_run(candidate: Candidate, job: Steady) -> Times:
+    """Do a job; return its latencies, and what the services say of the stages meanwhile."""
     before = _totals(candidate.system.metrics)
     latencies = [one * 1000 for one in candidate.run(job).outcome.latencies]
     after = _totals(candidate.system.metrics)
@@ -62,7 +65,7 @@ def _run(candidate: Candidate, job: Steady) -> Times:
         stage: 1000 * (total - before[stage][0]) / max(count - before[stage][1], 1)
         for stage, (total, count) in after.items()
     }
-    return Times(latencies, {**stages, "clients and XMPP server": fmean(latencies) - sum(stages.values())})
+    return Times(latencies, {**stages, CLIENTS: fmean(latencies) - sum(stages.values())})
 
 
 def _totals(metrics: Sequence[str]) -> dict[str, tuple[float, float]]:
