@@ -162,7 +162,7 @@ ready-bench: # besides the servers: what they need for archives in PostgreSQL, a
 	@$(PYTHON) -c "import matplotlib" 2>/dev/null || { $(PYTHON) -m ensurepip >/dev/null 2>&1; \
 		$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock; }
 
-bench: ready-bench ## speed beside other systems, into docs/performance.md (ONLY=one_to_one SECONDS=n REPEATS=n)
+bench: ready-bench ## speed beside other systems, into docs/performance.md and docs/scaling.md (ONLY=one_to_one SECONDS=n REPEATS=n)
 	@$(PYTHON) -m bench --seconds $(or $(SECONDS),10) --repeats $(or $(REPEATS),5) $(addprefix --only ,$(ONLY))
 
 bench-check: ready-bench ## that each bench still runs: once, for two seconds; docs/ stays as it is

@@ -5,7 +5,7 @@ batches and streams. What is assumed and not measured stands in `Assumed`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from message_store.settings import PARTITION_SPAN, Settings
@@ -235,10 +235,20 @@ def today(bridges: int = DELIVERY_SHARDS, server_cores: int = 64) -> Layout:
     return Layout(server_cores, bridges, stores=1, one_lock=True, shards=DELIVERY_SHARDS, batch=BATCH)
 
 
-def layouts(measured: Measured, rate: float, assumed: Assumed) -> Sequence[tuple[str, Layout]]:
-    """Return two layouts for a rate of messages to one person: with one lock of seq, and with one for each store."""
+def under_one_lock(measured: Measured, assumed: Assumed) -> Layout:
+    """Return a layout with as many stores as are of use under one lock of seq: more would only wait for it."""
+    rate = rate_of_batches(measured, 0.0)
+    stores = math.ceil(rate * measured.message["message-store"] / 1e6 / assumed.busy)
+    return _enough(measured, rate, assumed)._replace(stores=stores, one_lock=True)
+
+
+def with_own_locks(measured: Measured, rate: float, assumed: Assumed) -> Layout:
+    """Return a layout for a rate of messages to one person, with a log, a lock and a seq for each store."""
+    return _enough(measured, rate, assumed)
+
+
+def _enough(measured: Measured, rate: float, assumed: Assumed) -> Layout:
     needed = plan(measured, Target(0, math.ceil(rate)), assumed._replace(receivers=1.0))
     shards = max(needed.bridges, DELIVERY_SHARDS)
     cores = math.ceil(rate * measured.message["ejabberd"] / 1e6 / assumed.busy)
-    made = Layout(cores, shards, needed.stores, one_lock=True, shards=shards, batch=BATCH)
-    return [("under one lock", made), ("each with a lock of its own", made._replace(one_lock=False))]
+    return Layout(cores, shards, needed.stores, one_lock=False, shards=shards, batch=BATCH)
