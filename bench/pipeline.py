@@ -60,6 +60,8 @@ class Station:
     ) -> None:
         self.busy = 0.0
         """Seconds for which its servers had something to do, all together."""
+        self.jobs = self.batches = 0
+        """How many it has begun."""
         self._clock, self._free, self._fixed, self._most = clock, servers, fixed, most
         self._inside, self._held, self._held_each = inside, held, held_each
         self._queue: deque[tuple[float, Then]] = deque()
@@ -78,6 +80,7 @@ class Station:
     def _begin(self) -> None:
         self._free -= 1
         batch = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+        self.jobs, self.batches = self.jobs + len(batch), self.batches + 1
         done = partial(self._finish, self._clock.now, [then for _, then in batch])
         if self._inside is not None:
             held = self._held + self._held_each * len(batch)
@@ -134,12 +137,13 @@ class Simulated(NamedTuple):
     """What came of a simulated run.
 
     `rate`: messages a second that were complete; latencies in seconds. `busy`: 1 if all processes of a kind were, all
-    the time. `longest`: where most messages waited at the end.
+    the time. `batch`: messages in a batch of a store. `longest`: where most messages waited at the end.
     """
 
     rate: float
     latencies: Sequence[float]
     busy: dict[str, float]
+    batch: float
     longest: str
 
     def latency(self, share: int) -> float:
@@ -176,12 +180,12 @@ class Pipeline:
         self._arrived: list[tuple[float, float]] = []  # when, and after which time
 
     def run(self, rate: float, seconds: float) -> Simulated:
-        """Let messages come at random times, `rate` a second on average. The first tenth is not counted."""
+        """Let messages come at random times, `rate` a second on average. The first half is not counted: queues fill."""
         at = 0.0
         while (at := at + self._random.expovariate(rate)) < seconds:
             self._clock.after(at, partial(self._comes, at))
         self._clock.run(until=seconds)
-        counted_from = seconds / 10
+        counted_from = seconds / 2
         latencies = [after for when, after in self._arrived if when >= counted_from]
         servers = {"ejabberd": self._layout.server_cores}
         kinds = self._kinds | self._locks
@@ -189,9 +193,9 @@ class Pipeline:
             kind: sum(one.busy for one in ones) / seconds / servers.get(kind, len(ones)) for kind, ones in kinds.items()
         }
         waiting = {kind: sum(one.waiting for one in ones) for kind, ones in kinds.items()}
-        return Simulated(
-            len(latencies) / (seconds - counted_from), latencies, busy, max(waiting, key=lambda one: waiting[one])
-        )
+        longest = max(waiting, key=lambda kind: waiting[kind])
+        batch = sum(one.jobs for one in self._stores) / max(sum(one.batches for one in self._stores), 1)
+        return Simulated(len(latencies) / (seconds - counted_from), latencies, busy, batch, longest)
 
     def _comes(self, at: float) -> None:
         pick, work, waits = self._random.choice, self._work, self._waits

@@ -25,6 +25,7 @@ from tlim_protocol.streams import StreamName
 
 from bench import pipeline
 from bench.capacity import (
+    BATCH,
     Assumed,
     Measured,
     Plan,
@@ -327,11 +328,12 @@ def simulated(measured: Measured, assumed: Assumed) -> str:
     for name, layout, rate in cases:
         run = pipeline.Pipeline(layout, work, waits, SEED).run(rate, SIMULATED_MESSAGES / rate)
         latencies = (f"{run.latency(share) * 1000:,.0f}" for share in (50, 99))
-        busy = (f"{run.busy[kind]:.0%}" for kind in ("message-store", "lock of seq", "xmpp-bridge"))
-        rows.append((name, f"{rate:,.0f}", f"{run.rate:,.0f}", *latencies, *busy, run.longest))
-    head = ("layout", "offered/s", "reached/s", "p50, ms", "p99, ms", "stores busy", "lock busy", "bridges busy")
+        busy = (f"{run.busy[kind]:.0%}" for kind in ("lock of seq", "xmpp-bridge"))
+        rows.append((name, f"{rate:,.0f}", f"{run.rate:,.0f}", *latencies, f"{run.batch:,.0f}", *busy, run.longest))
+    head = ("layout", "offered/s", "reached/s", "p50, ms", "p99, ms", "messages a batch", "lock busy", "bridges busy")
     said = (
         f"{SIMULATED_MESSAGES:,} messages to one person each, at random times, in each row. `waits at`: where most "
-        "messages were when it ended. A store that waits for the lock counts as busy."
+        f"messages were when it ended. A store takes what is there, up to {BATCH}; full batches mean that it cannot do "
+        "more."
     )
     return f"{said}\n\n{table((*head, 'waits at'), rows)}"

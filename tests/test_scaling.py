@@ -12,6 +12,7 @@ import pytest
 from tlim_runtime.tracing import Stage
 
 from bench.capacity import (
+    BATCH,
     Assumed,
     Measured,
     Sizes,
@@ -105,8 +106,9 @@ def test_the_only_store_is_what_the_arithmetic_says_it_is() -> None:
     limit = rate_of_batches(MEASURED, 1.0)
     below, above = (_run(today(), share * limit, 20_000) for share in (0.9, 1.2))
     assert below.rate == pytest.approx(0.9 * limit, rel=0.05)
-    assert above.rate == pytest.approx(limit, rel=0.05)
+    assert above.rate == pytest.approx(limit, rel=0.07)
     assert above.longest == "message-store"
+    assert BATCH > above.batch > 2 * below.batch
     assert above.latency(99) > 2 * below.latency(99)
 
 
@@ -134,8 +136,8 @@ def test_the_limit_of_a_writer_is_its_batch_over_the_time_of_a_batch() -> None:
 def test_the_lowest_limit_comes_first() -> None:
     found = limits(MEASURED)
     assert [limit.rate for limit in found] == sorted(limit.rate for limit in found)
-    assert (found[0].what, found[0].rate) == ("TLIM_OUT is full", pytest.approx(2**32 / 600 / 2_000))
-    assert (found[1].what, found[1].rate) == ("one message-store", pytest.approx(500 / 0.104))
+    assert [limit.what for limit in found[:2]] == ["TLIM_OUT is full", "one message-store"]
+    assert [limit.rate for limit in found[:2]] == pytest.approx([2**32 / 600 / 2_000, 500 / 0.104])
 
 
 def test_a_plan_counts_receivers_and_leaves_cores_room() -> None:
