@@ -261,7 +261,7 @@ def _sizes_and_stages(measured: Measured) -> str:
         (f"`TLIM_OUT`, in {sizes.events:.1f} events", f"{sizes.stream_out:,.0f}"),
         ("into NATS", f"{sizes.nats_in:,.0f}"),
         ("out of NATS", f"{sizes.nats_out:,.0f}"),
-        ("between all processes, clients included", f"{sizes.network:,.0f}"),
+        ("over loopback: all processes, clients included", f"{sizes.network:,.0f}"),
     ]
     stages = [(stage, f"{one:.1f}") for stage, one in measured.stages.items()]
     light = table((f"stage at {LIGHT_RATE:.0f} messages/s", "mean, ms"), stages)
