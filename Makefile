@@ -8,6 +8,7 @@ PYTEST := .venv/bin/pytest -q
 # Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STACK := $(PYTHON) -m tlim_devstack
+INTEGRATION_FOLDERS := $(wildcard libs/*/tests/integration services/*/tests/integration)
 TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/integration/reading services/*/tests/integration/presence)
 SERVICES := session_api file_api message_store xmpp_bridge
 # A commit with the migrations that test_upgrade.py of tlim-admin names.
@@ -20,10 +21,12 @@ XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 # Python reads and prints UTF-8, whatever the locale is: there are Chinese names.
 export PYTHONUTF8 := 1
+# pytest keeps the modules that it rewrites, if bytecode may be written. Otherwise each of its processes needs 4 s more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help ready ready-xmpp ready-servers ready-bench run up down status demo-users admin-token clean-data \
 	images images-same sbom images-save images-load secrets compose-up compose-down compose-token \
-	test lint types unit integration coverage e2e e2e-compose e2e-k8s e2e-prosody torture bench bench-check upgrade-drill upgrade-beside drift format migrate docs proofs openapi lock
+	test checks lint types unit integration coverage e2e e2e-compose e2e-k8s e2e-prosody torture bench bench-check upgrade-drill upgrade-beside drift format migrate docs proofs openapi lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,8 +94,11 @@ compose-token: ## a token with scope admin, for an hour
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: lint types drift unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
+test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
 	@echo "== all of it passed"
+
+checks: ready # each of them uses one processor, so two run at a time
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types lint drift
 
 lint: ready ## ruff: rules and format; import-linter: permitted imports; deptry: imports are declared
 	@echo "== lint"
@@ -123,11 +129,11 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) -m "not integration and not e2e" libs services tests/test_*.py tests/deploy tests/torture
+	@$(PYTEST) $(IN_PARALLEL) --ignore-glob '*/tests/integration' libs services tests/test_*.py tests/deploy tests/torture
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
-	@$(PYTEST) $(IN_PARALLEL) -m integration libs services
+	@$(PYTEST) $(IN_PARALLEL) $(INTEGRATION_FOLDERS)
 
 coverage: ready-servers ## how much of our code the unit and integration tests run, by line and branch
 	@$(PYTEST) $(IN_PARALLEL) --cov --cov-report=term:skip-covered libs services
