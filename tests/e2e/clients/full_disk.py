@@ -14,6 +14,7 @@ from tlim_client.inbox import Delivered, Received, Refused, Stored
 from tlim_client.xmpp import XmppClient
 from tlim_devstack import disks
 from tlim_devstack.failures import StackError
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.services import SERVICES
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
@@ -54,7 +55,8 @@ def unready(stack: Stack) -> list[str]:
     statuses = {}
     for name in SERVICES:
         with suppress(httpx.TransportError):
-            answer = httpx.get(f"http://127.0.0.1:{stack.services.port(name)}/readyz", trust_env=False)
+            url = f"http://127.0.0.1:{stack.services.port(name)}/readyz"
+            answer = httpx.get(url, trust_env=False, verify=NO_TLS)
             statuses[name] = answer.status_code
     return [name for name in SERVICES if statuses.get(name) != HTTPStatus.OK]
 

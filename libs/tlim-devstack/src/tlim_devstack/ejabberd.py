@@ -9,6 +9,7 @@ import httpx
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY, system_program
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.private_files import copy_private, write_private
 from tlim_devstack.privileges import hand_over, not_as_root
 from tlim_devstack.supervision import Program
@@ -130,6 +131,7 @@ class Ejabberd:
             headers={"Authorization": f"Bearer {self.settings.credentials.xmpp_api}"},
             timeout=10,
             trust_env=False,
+            verify=NO_TLS,
         )
         if answer.is_success:
             return

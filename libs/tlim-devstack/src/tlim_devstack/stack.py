@@ -21,6 +21,7 @@ from tlim_devstack.ejabberd import MAPPER, Ejabberd, mapper, name_of
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import DEPLOY
 from tlim_devstack.openfire import Openfire
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.ports import Ports
 from tlim_devstack.privileges import close_to_others, closed_to_others, hand_over, not_as_root, passing_capability
 from tlim_devstack.processes import dies_with_parent
@@ -225,7 +226,8 @@ class Stack:
     def enter_in_directory(self, names: Mapping[str, str]) -> None:
         """Create or rename people in the users directory: user id → name."""
         headers = {"Authorization": f"Bearer {self.admin_token()}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.ports.session_api}", trust_env=False, timeout=10) as http:
+        sessions = f"http://127.0.0.1:{self.ports.session_api}"
+        with httpx.Client(base_url=sessions, trust_env=False, verify=NO_TLS, timeout=10) as http:
             for user, name in names.items():
                 answer = http.put(f"/v1/users/{user}", json={"name": name}, headers=headers)
                 if not answer.is_success:

@@ -24,6 +24,7 @@ from file_api.keep.botodata import lean_loader
 from file_api.settings import Settings
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import NatsServer
 from tlim_devstack.waiting import free_port
@@ -184,6 +185,7 @@ class World:
             base_url=f"http://127.0.0.1:{self.port}",
             headers={"Authorization": f"Bearer {user_id}"},
             timeout=60,
+            verify=NO_TLS,
         )
 
     async def rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest_asyncio
 from tlim_client.inbox import Delivered
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.processes import ServerProcess
 from tlim_devstack.severable import Severable
 from tlim_devstack.waiting import free_port
@@ -72,7 +73,7 @@ class BridgeProcess:
     async def shards(self) -> set[int]:
         """Return its shards, if it is ready."""
         try:
-            async with httpx.AsyncClient(base_url=self._url) as http:
+            async with httpx.AsyncClient(base_url=self._url, verify=NO_TLS) as http:
                 assert (await http.get("/readyz")).status_code == 200, "not ready"
                 return owned((await http.get("/metrics")).text)
         except httpx.HTTPError as error:

@@ -1,0 +1,6 @@
+"""Requests to servers of this machine that speak HTTP without TLS."""
+
+import ssl
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts nobody. A client of httpx without `verify=NO_TLS` reads all authorities: 25 ms of the processor for each."""
