@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from tlim_client.http import HttpClient
+from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.stack import Stack
 from tlim_protocol.registry import MsgType
 
@@ -66,25 +67,38 @@ def reader(stack: Stack) -> Reader:
 @pytest.fixture
 def known(stack: Stack, reader: Reader, tmp_path: Path) -> dict[str, str]:
     """Values of parameters for which the reader finds something."""
+    return _make_known(stack, reader, tmp_path / "file.png")
 
-    async def make() -> dict[str, str]:
-        async with HttpClient(stack.addresses.gateway, token=reader.token) as client, httpx.AsyncClient() as s3:
-            await client.put_user("system", "System")
-            session_id = (await client.add_session(["reader", "system"]))["session_id"]
-            said = {"from": "system", "session_id": session_id, "body": [{"text": "hello"}]}
-            said = await client.call("POST", "/v1/messages", json={**said, "msg_type": MsgType.GROUP_TEXT})
-            Image.new("RGB", (8, 8)).save(tmp_path / "file.png")
-            file_id = await client.upload(tmp_path / "file.png")
-            for left in (await client.call("GET", "/v1/uploads"))["items"]:  # by earlier tests; only a few may be open
-                await client.call("DELETE", f"/v1/uploads/{left['upload_id']}")
-            upload = await client.begin_upload(tmp_path / "file.png")
-            put, content = upload["single"], (tmp_path / "file.png").read_bytes()
-            await s3.request(put["method"], put["url"], content=content, headers=put["headers"])
-        ids = {"session_id": session_id, "conversation": session_id, "file_id": file_id}
-        ids["upload_id"] = upload["upload_id"]
-        return {**ids, "fileId": file_id, "msg_id": said["msg_id"], "user_id": "somebody"}
 
-    return asyncio.run(make())
+@pytest.fixture(scope="module")
+def kept(stack: Stack, reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same for tests that only read: made once. `known` ends its upload, so no test uses both."""
+    return _make_known(stack, reader, tmp_path_factory.mktemp("kept") / "file.png")
+
+
+def _make_known(stack: Stack, reader: Reader, picture: Path) -> dict[str, str]:
+    Image.new("RGB", (8, 8)).save(picture)
+    return asyncio.run(_make_with(stack, reader, picture, picture.read_bytes()))
+
+
+async def _make_with(stack: Stack, reader: Reader, picture: Path, content: bytes) -> dict[str, str]:
+    async with (
+        HttpClient(stack.addresses.gateway, token=reader.token) as client,
+        httpx.AsyncClient(verify=NO_TLS) as s3,
+    ):
+        await client.put_user("system", "System")
+        session_id = (await client.add_session(["reader", "system"]))["session_id"]
+        said = {"from": "system", "session_id": session_id, "body": [{"text": "hello"}]}
+        said = await client.call("POST", "/v1/messages", json={**said, "msg_type": MsgType.GROUP_TEXT})
+        file_id = await client.upload(picture)
+        for left in (await client.call("GET", "/v1/uploads"))["items"]:  # by earlier tests; only a few may be open
+            await client.call("DELETE", f"/v1/uploads/{left['upload_id']}")
+        upload = await client.begin_upload(picture)
+        put = upload["single"]
+        await s3.request(put["method"], put["url"], content=content, headers=put["headers"])
+    ids = {"session_id": session_id, "conversation": session_id, "file_id": file_id}
+    ids["upload_id"] = upload["upload_id"]
+    return {**ids, "fileId": file_id, "msg_id": said["msg_id"], "user_id": "somebody"}
 
 
 def _names(case: schemathesis.Case[Any], place: str) -> set[str]:
@@ -190,17 +204,16 @@ def test_each_operation_succeeds_when_it_is_asked_rightly(
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("GET ") and "/plugin/" not in name])
 def test_head_answers_as_get_does_and_sends_no_body(
-    stack: Stack, reader: Reader, known: dict[str, str], name: str
+    stack: Stack, reader: Reader, kept: dict[str, str], name: str
 ) -> None:
     service, operation = OPERATIONS[name]
-    paths = {parameter.name: known.get(parameter.name, "app") for parameter in operation.path_parameters}
-    query = {parameter.name: known[parameter.name] for parameter in operation.query if parameter.name in known}
-    query |= _rightly(known, reader.password).get(name, {}).get("query", {})
+    paths = {parameter.name: kept.get(parameter.name, "app") for parameter in operation.path_parameters}
+    query = {parameter.name: kept[parameter.name] for parameter in operation.query if parameter.name in kept}
+    query |= _rightly(kept, reader.password).get(name, {}).get("query", {})
     url = f"http://127.0.0.1:{stack.services.port(service)}{operation.path.format(**paths)}"
 
-    get, head = [
-        httpx.request(method, url, params=query, headers=reader.headers, trust_env=False) for method in ("GET", "HEAD")
-    ]
+    with httpx.Client(params=query, headers=reader.headers, trust_env=False, verify=NO_TLS) as client:
+        get, head = client.get(url), client.head(url)
 
     assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])
     assert get.content
