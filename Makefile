@@ -21,7 +21,7 @@ XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 STORIES_SERVER := $(or $(TLIM_E2E_XMPP),ejabberd)
 # Python reads and prints UTF-8, whatever the locale is: there are Chinese names.
 export PYTHONUTF8 := 1
-# pytest keeps the modules that it rewrites, if bytecode may be written. Otherwise each of its processes needs 4 s more.
+# pytest keeps the modules that it rewrites, if bytecode may be written. Otherwise each of its processes takes 6 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help ready ready-xmpp ready-servers ready-bench run up down status demo-users admin-token clean-data \

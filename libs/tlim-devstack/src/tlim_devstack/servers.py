@@ -17,7 +17,7 @@ from tlim_devstack.waiting import free_port
 
 # Tests should not wait for the disk. Their data may be lost when the machine stops.
 # Each test has a database. Autovacuum would visit all of them every minute, and change plans by chance.
-# A login takes 3.5 ms of the processor with one round of SCRAM, and 6 ms with 4,096. Most tests log in ten times.
+# A login takes 3.5 ms of the processor with one round of SCRAM, and 6 ms with 4,096.
 UNSAFE_BUT_FAST = (
     "fsync=off",
     "synchronous_commit=off",

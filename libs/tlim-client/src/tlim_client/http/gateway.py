@@ -22,7 +22,7 @@ _CODES = {code.value: code for code in ErrorCode}
 
 @cache
 def _authorities() -> ssl.SSLContext:
-    """Read once which authorities certificates are checked against. It takes 25 ms of the processor."""
+    """Read once which authorities certificates are checked against. It takes up to 60 ms of the processor."""
     return httpx.create_ssl_context()
 
 
