@@ -255,7 +255,7 @@ async def test_a_deactivated_users_tokens_are_refused_until_the_user_is_active_a
 ) -> None:
     monkeypatch.setattr(deactivation, "READ_EVERY_S", 0)
     directory, token = Directory(), issuer.token()
-    async with deactivation.deactivated_users_refused(directory, verifier):
+    async with deactivation.deactivated_users_refused(deactivation.asked_of_session_api(directory), verifier):
         await directory.is_asked_again()
         assert (await verifier.verify(token)).user_id == "alice"
         directory.deactivated = ["alice"]

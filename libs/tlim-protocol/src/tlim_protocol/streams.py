@@ -129,6 +129,7 @@ _OPERATED = (Rpc.OPERATIONS_REPORT, Rpc.OPERATIONS_TRAIL)  # every instance of e
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
+            # the previous release asked itself who is deactivated; it may run beside this one
             publish=(*(every_in(kind) for kind in SESSION_TYPES), Rpc.USER_DEACTIVATED, Rpc.CLOCK),
             subscribe=_hearing(
                 "session-api",

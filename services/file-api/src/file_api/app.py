@@ -10,7 +10,7 @@ from tlim_runtime.background import Repeated
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.database import QUESTIONS_POOL, Database
-from tlim_runtime.deactivation import deactivated_users_refused
+from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
@@ -77,7 +77,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)
         await stack.enter_async_context(compared_clock(broker, app.state.health))
-        await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         yield
 

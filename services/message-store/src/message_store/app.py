@@ -15,7 +15,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import clock_responder
 from tlim_runtime.consumer import BatchConsumer, Prepare
 from tlim_runtime.database import QUESTIONS_POOL, Database
-from tlim_runtime.deactivation import deactivated_users_refused
+from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
@@ -88,7 +88,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         leadership = duty.leadership()
         election = Background("leadership", leadership.run)
         await stack.enter_async_context(running(election))
-        await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         app.state.watch = Watch(broker, own)
         app.state.database, app.state.leadership = database, leadership

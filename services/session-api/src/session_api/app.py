@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from tlim_runtime.app import build_app
@@ -15,7 +16,7 @@ from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
-from session_api.dependencies import audit_service, revocations_of
+from session_api.dependencies import audit_service, deactivated_users, revocations_of
 from session_api.errors import install_import_errors
 from session_api.metrics import SessionMetrics
 from session_api.models import OUTBOX
@@ -98,6 +99,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         await stack.enter_async_context(running(Repeated("last backup", look_for_backup, BACKUP_EVERY_S)))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
-        await stack.enter_async_context(deactivated_users_refused(broker, app.state.tokens))
+        await stack.enter_async_context(deactivated_users_refused(partial(deactivated_users, own), app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         yield

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_protocol.events import UsersDeactivated
 from tlim_protocol.subjects import session_event_id
 from tlim_runtime.auth import CurrentUser, admin_user, current_user
 from tlim_runtime.database import Database
@@ -79,6 +80,16 @@ def change_log(session: AsyncSession) -> ChangeLogService:
 def user_service(session: AsyncSession) -> UserService:
     """Return the rules of the directory, bound to a transaction; also for NATS doors."""
     return UserService(UserRepository(session), audit_service(session))
+
+
+async def deactivated_users(database: Database) -> UsersDeactivated:
+    """Return whose tokens no longer count. This service does not ask itself over NATS.
+
+    Then another instance that hangs could be asked. A question also ends before the pool of a slow PostgreSQL gives up,
+    so the log would name NATS.
+    """
+    async with database.session() as session:
+        return await user_service(session).deactivated()
 
 
 def audit_service(session: AsyncSession) -> AuditService:

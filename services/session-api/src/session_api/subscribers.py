@@ -6,7 +6,7 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 
 from session_api.audit import Admin
-from session_api.dependencies import audit_service, change_log, user_service
+from session_api.dependencies import audit_service, change_log, deactivated_users, user_service
 from session_api.settings import Settings
 
 
@@ -37,9 +37,7 @@ class Subscribers:
 
     async def users_deactivated(self, _: bytes) -> bytes:
         """Answer with the users whose tokens no longer count: an empty request -> UsersDeactivated."""
-        async with self._database.session() as session:
-            users = await user_service(session).deactivated()
-        return users.to_bytes()
+        return (await deactivated_users(self._database)).to_bytes()
 
     async def audit_note(self, request: bytes) -> bytes:
         """Write down an admin action of another service: AuditNote -> an empty answer, after the commit."""

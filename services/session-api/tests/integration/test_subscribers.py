@@ -1,11 +1,14 @@
 """The RPC doors, asked by the services that ask in production, with their own permissions."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from session_api import changes_service, users_service
+from session_api.settings import Settings
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.events import (
     AuditAction,
     AuditNote,
@@ -21,7 +24,9 @@ from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker, BrokerUnavailable
 
 AsUser = Callable[..., httpx.AsyncClient]
+ClientOf = Callable[..., httpx.AsyncClient]
 ConnectBroker = Callable[[str], Awaitable[Broker]]
+Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 
@@ -76,6 +81,23 @@ async def test_every_service_hears_who_is_deactivated_the_last_one_first(
     assert await deactivated() == ["carol", "alice"]
     monkeypatch.setattr(users_service, "MAX_DEACTIVATED", 1)
     assert await deactivated() == ["carol"]
+
+
+async def test_this_service_reads_who_is_deactivated_in_its_own_table_and_asks_nobody(
+    running: Running, settings: Settings, client_of: ClientOf, broker: Broker
+) -> None:
+    asked: list[bytes] = []
+    await broker.listen(Rpc.USER_DEACTIVATED, lambda _subject, data: asked.append(data))
+    async with running(settings) as app:
+        admin = client_of(app, "importer", scope="admin")
+        (await admin.post("/v1/users", json={"users": [{"user_id": "alice"}]})).raise_for_status()
+        (await admin.delete("/v1/users/alice")).raise_for_status()
+    async with running(settings) as app:
+        alice = client_of(app, "alice")
+        async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+            with attempt:
+                assert (await alice.get("/v1/sessions")).status_code == 401
+    assert asked == []
 
 
 async def test_what_an_administrator_asks_the_bridge_for_is_in_the_log(

@@ -15,7 +15,7 @@ from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import compared_clock
 from tlim_runtime.consumer import BatchConsumer
-from tlim_runtime.deactivation import deactivated_users_refused
+from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.reports import reporting
 from tlim_runtime.throttle import Throttle
 
@@ -76,7 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with (
             compared_clock(broker, app.state.health),
-            deactivated_users_refused(broker, app.state.tokens),
+            deactivated_users_refused(asked_of_session_api(broker), app.state.tokens),
             running(_certificate(app, "xmpp", logins.certificate_ends)),
             running(_certificate(app, "gateway", partial(_gateways_end, settings))),
             reporting(app, broker, settings.service),
