@@ -54,6 +54,8 @@ class Kept:
         self.stream = FakeStream()
         self.told: list[tuple[str, bool]] = []
         self.pinged = asyncio.Event()
+        self.server_answers = False
+        self.stepped = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         patience = Patience(longest_delay=0.01, attempt=attempt, idle=idle)
         self.keeper = StreamKeeper(
@@ -63,6 +65,7 @@ class Kept:
             patience,
             ping=self._ping,
             on_down=lambda reason, was_up: self.told.append((reason, was_up)),
+            on_step=self.stepped.set,
         )
 
     def start(self) -> None:
@@ -76,7 +79,13 @@ class Kept:
 
     async def _ping(self) -> None:
         self.pinged.set()
-        await asyncio.get_running_loop().create_future()  # no answer
+        if not self.server_answers:
+            await asyncio.get_running_loop().create_future()
+
+    async def next_steps(self) -> None:
+        for _ in range(3):
+            self.stepped.clear()
+            await self.stepped.wait()
 
     async def next_attempt(self) -> None:
         self.stream.tried.clear()
@@ -156,6 +165,23 @@ async def test_a_quiet_connection_is_pinged_and_a_lost_one_does_not_wait_for_the
     kept.stream.fire("disconnected")
     await kept.keeper.up()
     assert kept.stream.attempts == 2
+    await kept.close()
+
+
+async def test_its_owner_hears_that_it_gets_on_while_it_tries_and_while_the_connection_is_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.01)
+    kept = Kept(idle=0.01)
+    kept.server_answers = True
+    kept.stream.answer = lambda: kept.stream.fire("connection_failed", "nobody there")
+    kept.start()
+    await kept.next_steps()
+    kept.stream.answer = kept.keeper.went_up
+    await kept.keeper.up()
+    attempts = kept.stream.attempts
+    await kept.next_steps()
+    assert kept.stream.attempts == attempts
     await kept.close()
 
 

@@ -32,7 +32,9 @@ class StreamKeeper:
 
     The owner calls `went_up` when the stream can be used: for a component after the handshake, for a client after the
     login. `ping` must end a connection that does not answer. `on_down` is called when an attempt fails or a connection
-    is lost. It gets the reason, and whether there was a connection before.
+    is lost. It gets the reason, and whether there was a connection before. `on_step` is called whenever `run` gets on:
+    after each attempt, each ping and each pause. If it is not called for longer than these take, `run` hangs. While no
+    connection is wanted, it is not called either.
 
     This class alone times the attempts. slixmpp cannot hold two attempts at a time, so slixmpp's own next attempt is
     cancelled.
@@ -47,12 +49,14 @@ class StreamKeeper:
         *,
         ping: Callable[[], Coroutine[Any, Any, None]],
         on_down: Callable[[str, bool], None],
+        on_step: Callable[[], None] | None = None,
     ) -> None:
         self._stream = stream
         self._host, self._port = host, port
         self._patience = patience
         self._ping = ping
         self._on_down = on_down
+        self._on_step = on_step or _carry_on
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self.is_wanted = asyncio.Event()  # cleared: no new connection for now
@@ -69,9 +73,12 @@ class StreamKeeper:
         """Connect, unless an `attempt` has succeeded already, and keep the connection up until cancelled."""
         delays = _delays(self._patience.longest_delay)
         while True:
+            self._on_step()
             if not self.is_up:
                 await self.is_wanted.wait()
-            if self.is_up or await self.attempt():
+            is_up = self.is_up or await self.attempt()
+            self._on_step()
+            if is_up:
                 delays = _delays(self._patience.longest_delay)
                 await self._stays_up()
             await asyncio.sleep(next(delays))
@@ -117,6 +124,7 @@ class StreamKeeper:
             await _first_of(self._down.wait(), within=self._patience.idle)
             if not self._down.is_set():
                 await _first_of(self._ping(), self._down.wait())
+            self._on_step()
 
     def _went_down(self, reason: object) -> None:
         if self._down.is_set():  # reported already: slixmpp also reports the connection that was given up
@@ -126,6 +134,10 @@ class StreamKeeper:
         self._down.set()
         self._stream.cancel_connection_attempt()  # this class times the next attempt
         self._on_down(str(reason or "no reason given"), was_up)
+
+
+def _carry_on() -> None:
+    """Tell nobody that the keeper gets on: its owner does not ask."""
 
 
 async def _first_of(*work: Coroutine[Any, Any, object], within: float | None = None) -> None:

@@ -5,12 +5,14 @@ import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from xml.etree.ElementTree import Element
 
 from slixmpp.stanza import StreamError
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import beat
 from tlim_xmpp.keeper import Patience, StreamKeeper
 
 from xmpp_bridge.doubt import Doubt
@@ -65,6 +67,7 @@ class Component:
             Patience(longest_delay=LONGEST_DELAY_S, attempt=self._timeout, idle=IDLE_PING_S),
             ping=self._ping_idle,
             on_down=self._went_down,
+            on_step=partial(beat, first=True),
         )
         self._keeping = Background("XMPP connection", self._keeper.run)
         self._messages = Doubt(_ignore, self.barrier, self._wire.abort)
