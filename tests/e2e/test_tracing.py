@@ -3,11 +3,14 @@
 import secrets
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import httpx
+from tlim_client.compose import file_message
 from tlim_client.inbox import Delivered, Refused
 from tlim_devstack.stack import Stack
 from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import Rpc
 
 from tests.e2e.clients.collector import Collector, Span
 from tests.e2e.clients.people import People, next_delivered
@@ -19,12 +22,18 @@ def is_chain(spans: Mapping[str, Span], *names: str) -> bool:
     return all(spans[after].parent_id == spans[before].span_id for before, after in pairwise(names))
 
 
-async def traced(stack: Stack, token: str, path: str, body: object) -> tuple[str, str]:
-    """Post something in a trace that began elsewhere; return the ids of that trace and of its span."""
+def ends(question: tuple[Span, Span]) -> list[tuple[str, str]]:
+    """Return which service asked and which answered, with the kinds of their spans."""
+    return [(span.service, span.kind) for span in question]
+
+
+async def traced(stack: Stack, token: str, path: str, body: object = None) -> tuple[str, str]:
+    """Post, or get, something in a trace that began elsewhere; return the ids of that trace and of its span."""
     trace, span = secrets.token_hex(16), secrets.token_hex(8)
     headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{trace}-{span}-01"}
     async with httpx.AsyncClient(base_url=stack.addresses.gateway, headers=headers) as client:
-        (await client.post(path, json=body)).raise_for_status()
+        answer = await (client.get(path) if body is None else client.post(path, json=body))
+        answer.raise_for_status()
     return trace, span
 
 
@@ -89,3 +98,29 @@ async def test_a_change_of_a_session_is_told_in_the_trace_of_its_request(
 
     assert notice.envelope.msg_type is MsgType.SESSION_ADDED
     assert is_chain(steps, "POST /v1/sessions", *STEPS[1:])
+
+
+async def test_what_other_services_are_asked_for_a_message_and_for_a_request_is_in_its_trace(
+    stack: Stack, people: People, collector: Collector, tmp_path: Path
+) -> None:
+    alice, bob = await people("alice", "bob")
+    phone, receiver = await alice.device(), await bob.device()
+    plan = tmp_path / "plan.txt"
+    plan.write_text("the plan")
+    file_id = await (await alice.http()).upload(plan)
+    sent = file_message(alice.user_id, bob.user_id, MsgType.FILE, file_id)
+
+    await phone.send_until_stored(sent)
+    await next_delivered(receiver)
+    steps = await collector.steps(STEPS, msg_id=sent.msg_id)
+    people_asked = await collector.question(Rpc.USER_MEET, steps["store"])
+    files_asked = await collector.question(Rpc.FILE_CHECK, steps["store"])
+    assert ends(people_asked) == [("message-store", "client"), ("session-api", "server")]
+    assert ends(files_asked) == [("message-store", "client"), ("file-api", "server")]
+    assert people_asked[1].values == {"rpc.system.name": "nats", "rpc.method": Rpc.USER_MEET}
+
+    trace, _ = await traced(stack, await receiver.fetch_token(), f"/v1/files/{file_id}")
+    request = (await collector.steps(["GET /v1/files/{file_id}"], trace_id=trace))["GET /v1/files/{file_id}"]
+    readers_asked = await collector.question(Rpc.MESSAGE_GRANTS, request)
+    assert ends(readers_asked) == [("file-api", "client"), ("message-store", "server")]
+    assert {span.trace_id for span in readers_asked} == {trace}

@@ -2,7 +2,8 @@
 
 import asyncio
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tlim_protocol.stanzas import DELAY_NS
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Later, Poison
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.tracing import IN_HAND, Tracing
 from tlim_runtime.trail import Passed
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.culprits import Culprits
@@ -45,9 +47,15 @@ class FakeComponent:
 
 
 class NothingRecalled:
+    """The store; `asked_for` notes the traces in whose name it was asked."""
+
+    def __init__(self) -> None:
+        self.asked_for: list[Sequence[str | None]] = []
+
     async def request(self, subject: str, payload: bytes) -> bytes:
         assert subject
         assert payload
+        self.asked_for.append(IN_HAND.get())
         return SeqsAnswer(seqs=[]).to_bytes()
 
 
@@ -59,11 +67,13 @@ def group_message(seq: int, members: int, text: str = "hello") -> StoredMessage:
     return StoredMessage(seq=seq, stored_at=1, recipients=recipients, envelope=envelope)
 
 
-def subscriber(component: FakeComponent, everybody: Any, metrics: Metrics | None = None) -> OutboxSubscriber:
+def subscriber(
+    component: FakeComponent, everybody: Any, metrics: Metrics | None = None, store: NothingRecalled | None = None
+) -> OutboxSubscriber:
     return OutboxSubscriber(
         component,
         ADDRESSES,
-        Backlog(NothingRecalled()),
+        Backlog(store or NothingRecalled()),
         metrics or Metrics(),
         accept=Accept.DIVERTED,
         presence=everybody,
@@ -102,6 +112,21 @@ async def test_a_batch_is_timed_when_the_server_has_it_and_its_messages_leave_a_
     assert value("tlim_message_stage_duration_seconds_count", {"stage": "deliver"}) == 1
     assert value("tlim_message_end_to_end_duration_seconds_count") == 1
     assert [(step, detail) for step, _, detail in metrics.trail.of("m1")] == [(Passed.DELIVERED, "xmpp-bridge")]
+
+
+@pytest.mark.parametrize("members", [2, MANY + 1])
+async def test_whether_late_messages_are_recalled_is_asked_in_their_traces(new_everybody: Any, members: int) -> None:
+    presence = new_everybody()
+    presence.server_keeps, presence.is_due = False, lambda _user, _seq: True
+    traces, store, tracing = [f"00-{'4b' * 16}-{'0a' * 8}-01", None], NothingRecalled(), Tracing()
+    tracing.is_on = True
+    batch = batch_of(*(group_message(seq, members).to_bytes() for seq in (1, 2)))
+    traced = [replace(message, traceparent=trace) for message, trace in zip(batch, traces, strict=True)]
+    verdicts = await subscriber(FakeComponent(), presence, Metrics(tracing), store).handle(traced)
+    assert [await one.verdict if isinstance(one, Later) else one for one in verdicts] == [DONE] * 2
+    assert store.asked_for[0] == traces
+    assert [list(one) for one in store.asked_for[1:]] == [[trace] for trace in traces if members > MANY]
+    assert IN_HAND.get() == ()
 
 
 @pytest.mark.parametrize("members", [2, MANY + 1])

@@ -9,6 +9,7 @@ from threading import Thread
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
 
@@ -18,6 +19,7 @@ class Span:
 
     service: str
     name: str
+    kind: str
     trace_id: str
     span_id: str
     parent_id: str
@@ -54,6 +56,19 @@ class Collector:
                 assert batches
         return batches[0]
 
+    async def question(self, subject: str, step: Span) -> tuple[Span, Span]:
+        """Wait for a question that was asked within a step; return the asker's span, and the responder's.
+
+        A question for several messages of a batch is a trace of its own, which links to the step of each.
+        """
+        async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.1), reraise=True):
+            with attempt:
+                questions = [span for span in self.spans() if span.name == subject]
+                ours = {(one.trace_id, one.span_id): one for one in questions if _is_within(one, step)}
+                answers = [one for one in questions if (one.trace_id, one.parent_id) in ours]
+                assert answers, questions
+        return ours[answers[0].trace_id, answers[0].parent_id], answers[0]
+
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
@@ -81,6 +96,11 @@ def _is_of(span: Span, trace_id: str | None = None, msg_id: str | None = None) -
     return span.trace_id == trace_id if msg_id is None else span.values.get("tlim.msg_id") == msg_id
 
 
+def _is_within(span: Span, step: Span) -> bool:
+    place = (step.trace_id, step.span_id)
+    return (span.trace_id, span.parent_id) == place or place in span.links
+
+
 def _spans_in(data: bytes) -> Iterator[Span]:
     for resource in ExportTraceServiceRequest.FromString(data).resource_spans:
         service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
@@ -88,6 +108,7 @@ def _spans_in(data: bytes) -> Iterator[Span]:
             yield Span(
                 service=service,
                 name=span.name,
+                kind=OtlpSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
                 trace_id=span.trace_id.hex(),
                 span_id=span.span_id.hex(),
                 parent_id=span.parent_span_id.hex(),

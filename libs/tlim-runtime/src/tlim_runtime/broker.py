@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -18,10 +18,13 @@ from tlim_runtime.background import Tasks, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
-from tlim_runtime.pulse import beat
-from tlim_runtime.tracing import NO_HEADERS, Headers
+from tlim_runtime.questions import Responder, ask, respond
+from tlim_runtime.tracing import NO_HEADERS, OFF, Headers, Tracing, ended
 
-__all__ = ["Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "Overtaken", "PubAck", "StreamState"]
+__all__ = [
+    "Asker", "Broker", "BrokerUnavailable", "MessageTooLarge", "Outgoing", "Overtaken", "PubAck", "Responder",
+    "StreamState",
+]  # fmt: skip
 
 logger = get_logger(__name__)
 
@@ -38,7 +41,6 @@ with nats-py's default it takes 6 min."""
 ACK_TIMEOUT_S = 5.0
 """JetStream acknowledges within milliseconds. After this time the caller hears 'not stored, try again'."""
 
-Responder = Callable[[bytes], Awaitable[bytes]]
 Callback = Callable[[], Awaitable[None]]
 
 
@@ -74,7 +76,8 @@ class Asker(Protocol):
 class Broker:
     """The connection of one process; open it with `await Broker.connect(...)`, close it with `close()`."""
 
-    def __init__(self, url: str, user: str, password: str, name: str, max_pending: int) -> None:
+    def __init__(self, url: str, user: str, password: str, name: str, *, max_pending: int, tracing: Tracing) -> None:
+        self._tracing = tracing
         self._url = url
         self._user = user
         self._options: dict[str, Any] = {
@@ -101,13 +104,15 @@ class Broker:
         self._reason = "not connected to NATS"
 
     @classmethod
-    async def connect(cls, url: str, user: str, password: str, name: str, *, max_pending: int = 2_000) -> Self:
+    async def connect(
+        cls, url: str, user: str, password: str, name: str, *, max_pending: int = 2_000, tracing: Tracing = OFF
+    ) -> Self:
         """Connect, trying until the server is there; afterwards reconnect by itself for ever.
 
         `max_pending`: publishes without acknowledgement at a time, below JetStream's own bound of 10,000 per stream.
-        Raises BrokerUnavailable only when the server refuses the password.
+        `tracing` has the spans of questions. Raises BrokerUnavailable only when the server refuses the password.
         """
-        broker = cls(url, user, password, name, max_pending)
+        broker = cls(url, user, password, name, max_pending=max_pending, tracing=tracing)
         await broker._open()
         return broker
 
@@ -185,7 +190,7 @@ class Broker:
         BrokerUnavailable without an answer: then the message may have been stored.
         """
         headers = {_EXPECTED_HEADER: str(newest)}
-        answer = json.loads(await self.request(subject, payload, timeout_s, headers))
+        answer = json.loads(await self._ask(subject, payload, timeout_s, headers))
         error = answer.get("error")
         if error is None:
             return int(answer["seq"])
@@ -209,26 +214,20 @@ class Broker:
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or "NATS does not answer") from error
 
-    async def request(
-        self, subject: str, payload: bytes, timeout_s: float = 2.0, headers: Mapping[str, str] | None = None
-    ) -> bytes:
-        """Ask and return the answer; raises BrokerUnavailable without one within `timeout_s` seconds.
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        """Ask another service and return the answer; raises BrokerUnavailable without one within `timeout_s` seconds.
 
-        The reason is the responder's own when it answered with an error (see `respond`).
+        The reason is the responder's own when it answered with an error (see `respond`). The question is in the trace
+        of what is in hand (tracing.py).
         """
+        span = self._tracing.ask(subject)
+        with ended(span):
+            return await self._ask(subject, payload, timeout_s, span.headers)
+
+    async def _ask(self, subject: str, payload: bytes, timeout_s: float, headers: Headers = NO_HEADERS) -> bytes:
         if not self.is_connected:
             raise BrokerUnavailable(self._reason)
-        try:
-            sent = None if headers is None else dict(headers)
-            answer = await cancellable(self._client.request(subject, payload, timeout=timeout_s, headers=sent))
-        except (nats.errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
-        finally:
-            beat()
-        failure = (answer.headers or {}).get(_ERROR_HEADER)
-        if failure:
-            raise BrokerUnavailable(f"{subject}: {failure}")
-        return bytes(answer.data)
+        return await ask(self._client, subject, payload, timeout_s, headers)
 
     async def respond(self, subject: str, handler: Responder, queue: str) -> None:
         """Answer requests on `subject`, each in its own task; instances of one `queue` share the work.
@@ -239,7 +238,7 @@ class Broker:
         """
 
         async def answer(message: Msg) -> None:
-            self._tasks.start(_answer(handler, message), f"answer on {subject}")
+            self._tasks.start(respond(self._tracing, handler, message), f"answer on {subject}")
 
         self._responders.append((subject, queue, answer))
         await self._client.subscribe(subject, queue=queue, cb=answer)
@@ -318,7 +317,7 @@ class Broker:
 
     async def api(self, operation: str, **arguments: object) -> dict[str, Any]:
         """Call JetStream's API (`$JS.API.<operation>`) and return its answer. A refusal holds `error`."""
-        answer = await self.request(f"$JS.API.{operation}", json.dumps(arguments).encode() if arguments else b"", 5.0)
+        answer = await self._ask(f"$JS.API.{operation}", json.dumps(arguments).encode() if arguments else b"", 5.0)
         document: dict[str, Any] = json.loads(answer)
         return document
 
@@ -384,16 +383,5 @@ class Broker:
                 return
 
 
-_ERROR_HEADER = "Tlim-Error"
 _EXPECTED_HEADER = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST_SEQUENCE = 10071  # JetStream's err_code
-
-
-async def _answer(handler: Responder, message: Msg) -> None:
-    try:
-        answer = await handler(message.data)
-    except Exception as error:
-        logger.exception("a request could not be answered", subject=message.subject)
-        answer, message.headers = b"", {_ERROR_HEADER: type(error).__name__}  # nats-py answers with these headers
-    with contextlib.suppress(nats.errors.Error):  # nobody waits for an answer, or the connection is gone
-        await message.respond(answer)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi.telemetry import TelemetryConfig
@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, get_current_span
 from opentelemetry.trace import Span as ApiSpan
 from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -29,7 +29,7 @@ from structlog.contextvars import bound_contextvars
 
 from tlim_runtime.health import PROBES
 from tlim_runtime.settings import ServiceSettings
-from tlim_runtime.tracing import CURRENT, NO_SPAN, TRACEPARENT, Stage, TraceSpan, Tracing, headers_with
+from tlim_runtime.tracing import CURRENT, IN_HAND, NO_SPAN, TRACEPARENT, Stage, TraceSpan, Tracing, headers_with
 
 EXPORT_TIMEOUT_S = 5.0
 """A collector is near. What it does not take in this time is dropped."""
@@ -93,14 +93,30 @@ class OtlpTracing(Tracing):
 
     def batch(self, stage: Stage, parents: Iterable[str | None], at: int | None = None) -> TraceSpan:
         """Begin a step of a batch; see Tracing."""
-        contexts = [_context_of(parent) for parent in parents if parent is not None]
-        links = [Link(context) for context in contexts if context.trace_flags.sampled]
+        given = [parent for parent in parents if parent is not None]
+        links = [Link(context) for context in _kept(given)]
         if not links:
             return NO_SPAN
         name, tracer = f"{stage.value} batch", self._batches.get_tracer(_SCOPE)
         span = _Recorded(tracer.start_span(name, Context(), SpanKind.CONSUMER, links=links, start_time=_ns(at)))
-        span.note(messages=len(contexts))
+        span.note(messages=len(given))
         return span
+
+    def ask(self, subject: str) -> TraceSpan:
+        """Begin a question to another service; see Tracing."""
+        current = CURRENT.get()
+        asked_for = IN_HAND.get() if current is None else (current,)
+        kept = _kept(asked_for)
+        if not kept:
+            return NO_SPAN
+        if len(kept) == 1:
+            parent = set_span_in_context(NonRecordingSpan(kept[0]), Context())
+            return _question(self._messages, subject, SpanKind.CLIENT, parent)
+        return _question(self._batches, subject, SpanKind.CLIENT, Context(), [Link(one) for one in kept])
+
+    def answer(self, subject: str, parent: str | None) -> TraceSpan:
+        """Begin the answer to a question; see Tracing."""
+        return NO_SPAN if parent is None else _question(self._messages, subject, SpanKind.SERVER, _parent(parent))
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -151,6 +167,15 @@ class _Recorded(TraceSpan):
         self._span.end(_ns(at))
 
 
+class _Question(_Recorded):
+    """A question at one of its two ends, named by OpenTelemetry's conventions for remote procedure calls."""
+
+    def end(self, failure: str = "", at: int | None = None) -> None:
+        if failure:
+            self._span.set_attribute("error.type", failure)
+        super().end(failure, at)
+
+
 class _WithoutAddresses(SpanProcessor):
     """Empties the path and the query of a request: they name people, and hold words that somebody looks for.
 
@@ -186,6 +211,18 @@ def _ns(at: int | None) -> int | None:
 
 def _parent(traceparent: str | None) -> Context:
     return _PROPAGATOR.extract(headers_with(traceparent), Context())
+
+
+def _question(
+    provider: TracerProvider, subject: str, kind: SpanKind, parent: Context, links: Sequence[Link] = ()
+) -> TraceSpan:
+    about = {"rpc.system.name": "nats", "rpc.method": subject}
+    return _Question(provider.get_tracer(_SCOPE).start_span(subject, parent, kind, about, links))
+
+
+def _kept(traceparents: Iterable[str | None]) -> list[SpanContext]:
+    contexts = (_context_of(one) for one in traceparents if one is not None)
+    return [context for context in contexts if context.trace_flags.sampled]
 
 
 def _context_of(traceparent: str) -> SpanContext:

@@ -1,12 +1,13 @@
 """Traces: the steps of messages and requests as spans, for OpenTelemetry. This module is what services do without it.
 
 `traceparent` (W3C Trace Context) names a trace, a span of it, and whether the trace is kept. It travels in the headers
-of NATS messages, so that one trace follows a message from stanza to stanza. otlp.py, which makes real spans, is
+of NATS messages, so that one trace follows a message from stanza to stanza, and shows what other services were asked on
+its way. otlp.py, which makes real spans, is
 imported only if TLIM_TRACES_URL is set.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from enum import StrEnum
 from types import MappingProxyType
@@ -80,6 +81,20 @@ class Tracing:
         del stage, parents, at
         return NO_SPAN
 
+    def ask(self, subject: str) -> TraceSpan:
+        """Begin a question to another service, for what is in hand (CURRENT, in_hand).
+
+        The question for several messages is a trace of its own, with a link to each that is kept. There is no span if
+        nothing is in hand whose trace is kept.
+        """
+        del subject
+        return NO_SPAN
+
+    def answer(self, subject: str, parent: str | None) -> TraceSpan:
+        """Begin the answer to a question that came with this traceparent; there is no span without one."""
+        del subject, parent
+        return NO_SPAN
+
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Send spans away while entered."""
@@ -89,7 +104,50 @@ class Tracing:
 OFF = Tracing()
 
 CURRENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""The traceparent of the HTTP request in hand, if it has a trace."""
+"""The traceparent of the HTTP request, or of the question of another service, in hand; None if it has no trace."""
+
+IN_HAND: ContextVar[Sequence[str | None]] = ContextVar("traceparents", default=())
+"""The traceparents of the messages in hand (in_hand)."""
+
+
+@contextmanager
+def in_hand(traceparents: Sequence[str | None]) -> Iterator[None]:
+    """Have the traces of these messages show what is asked while entered."""
+    token = IN_HAND.set(traceparents)
+    try:
+        yield
+    finally:
+        IN_HAND.reset(token)
+
+
+def ended(span: TraceSpan) -> AbstractContextManager[None]:
+    """End a step when the block ends: as failed, if an exception leaves it."""
+    return nullcontext() if span is NO_SPAN else _ended(span)
+
+
+@contextmanager
+def _ended(span: TraceSpan) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        span.end(type(error.__cause__ or error).__name__)
+        raise
+    span.end()
+
+
+def continued(span: TraceSpan) -> AbstractContextManager[None]:
+    """Do what `ended` does; what is logged, asked and published meanwhile belongs to this step."""
+    return nullcontext() if span is NO_SPAN else _continued(span)
+
+
+@contextmanager
+def _continued(span: TraceSpan) -> Iterator[None]:
+    token = CURRENT.set(span.traceparent)
+    try:
+        with ended(span), logged(span):
+            yield
+    finally:
+        CURRENT.reset(token)
 
 
 def logged(span: TraceSpan) -> AbstractContextManager[object]:

@@ -59,7 +59,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(database.close)
         storage = await stack.enter_async_context(_storage(settings))
         broker = await Broker.connect(
-            settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
+            settings.nats_url,
+            settings.nats_user,
+            settings.nats_password.get_secret_value(),
+            settings.service,
+            tracing=app.state.metrics.tracing,
         )
         stack.push_async_callback(broker.close)
         relay = OutboxRelay(database, broker, OUTBOX, app.state.metrics)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent
 from tlim_runtime.consumer import Incoming, Poison
-from tlim_runtime.tracing import NO_HEADERS, NO_SPAN, Headers, Stage, TraceSpan, Tracing, logged
+from tlim_runtime.tracing import NO_HEADERS, NO_SPAN, Headers, Stage, TraceSpan, Tracing, in_hand, logged
 
 from message_store.notices import notice_id
 from message_store.values import Item
@@ -26,14 +26,15 @@ class BatchTraces:
     def of(self, batch: Sequence[Incoming], read: Sequence[Item | Poison]) -> Iterator[None]:
         """Follow a batch while entered; `read` is what each message of it holds.
 
-        Lines of the log have the trace of the batch meanwhile, which links to the traces of its messages.
+        Lines of the log have the trace of the batch meanwhile, which links to the traces of its messages. What other
+        services are asked meanwhile is told in the traces of the messages.
         """
         if not self._tracing.is_on:
             yield
             return
         self._begin(batch, read)
         try:
-            with logged(self._batch):
+            with logged(self._batch), in_hand([span.traceparent for _, span in self._storing]):
                 yield
         except BaseException as error:
             self._end(type(error).__name__)

@@ -73,7 +73,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         own = Database(settings.database_url.get_secret_value(), OWN_POOL)
         stack.push_async_callback(own.close)
         broker = await Broker.connect(
-            settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value(), settings.service
+            settings.nats_url,
+            settings.nats_user,
+            settings.nats_password.get_secret_value(),
+            settings.service,
+            tracing=app.state.metrics.tracing,
         )
         stack.push_async_callback(broker.close)
         check_room(settings, broker.max_payload)

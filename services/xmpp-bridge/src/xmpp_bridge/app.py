@@ -69,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.nats_password.get_secret_value(),
         settings.service,
         max_pending=settings.in_flight_limit + _ONE_BUFFER,
+        tracing=app.state.metrics.tracing,
     )
     app.state.health.add("nats", broker.ping)
     logins = _logins(settings)

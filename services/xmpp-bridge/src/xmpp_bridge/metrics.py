@@ -1,13 +1,14 @@
 """What xmpp-bridge counts, and which steps of messages it notes."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from tlim_protocol.events import OutEvent, StoredMessage
 from tlim_runtime.consumer import Incoming
 from tlim_runtime.measures import MESSAGE_SECONDS, ConsumerMetrics, StageTimes
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.reports import now_ms
-from tlim_runtime.tracing import Stage, TraceSpan, named
+from tlim_runtime.tracing import Stage, TraceSpan, in_hand, named
 from tlim_runtime.trail import Passed
 
 
@@ -59,6 +60,10 @@ class BridgeMetrics:
         span.end(code)
         if msg_id is not None:
             self._trail.note(Passed.REFUSED, (msg_id,), now_ms(), code)
+
+    def in_hand(self, messages: Sequence[Incoming]) -> AbstractContextManager[None]:
+        """Have the traces of these messages show what is asked while entered."""
+        return in_hand([message.traceparent for message in messages]) if self._tracing.is_on else nullcontext()
 
     def delivered(
         self, batch: Sequence[tuple[Incoming, OutEvent]], consumer: str, begun: int, later: Collection[int] = ()

@@ -157,7 +157,8 @@ class OutboxSubscriber:
     async def _without_recalled(self, events: Sequence[tuple[Incoming, OutEvent]]) -> list[tuple[Incoming, OutEvent]]:
         messages = [message for message, _ in events]
         received = [message.received_at for message in messages]
-        remaining = await self._backlog.without_recalled([event for _, event in events], received)
+        with self._metrics.in_hand(messages):
+            remaining = await self._backlog.without_recalled([event for _, event in events], received)
         return list(zip(messages, remaining, strict=True))
 
     async def _deliver(
