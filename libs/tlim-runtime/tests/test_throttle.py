@@ -84,7 +84,7 @@ def test_those_at_rest_are_forgotten() -> None:
     for number in range(10_000):
         throttle.hit(str(number))
         clock.now += 0.01
-    assert len(throttle._full_at) < 2_000
+    assert len(throttle._buckets) < 2_000
 
 
 @pytest.mark.parametrize("rate", ["", "10", "10/fortnight", "0/minute", "-1/minute", "10 / minute"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic.json_schema import models_json_schema
 
-from tlim_protocol import events, leases, mailboxes, operations
+from tlim_protocol import events, leases, limits, mailboxes, operations
 from tlim_protocol.docs import write_or_check
 from tlim_protocol.events import Event
 from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
@@ -59,6 +59,11 @@ CHANNELS = MappingProxyType(
         "shardLeases": Channel("tlim.lease.shard.{deliveryShard}", "which bridge has a shard", [leases.Lease]),
         "dead": Channel("tlim.dead.{deadType}", "messages that nobody can process, as they came", []),
         "bridges": Channel("tlim.lease.bridge.{instance}", "which bridges are there", [leases.BridgeBeat]),
+        "limits": Channel(
+            "tlim.limit.{limitedService}",
+            "what the instances of a service have counted for rate limits; plain NATS",
+            [limits.LimitCounts],
+        ),
     }
 )
 
@@ -100,6 +105,10 @@ PARAMETERS: MappingProxyType[str, Json] = MappingProxyType(
         "deliveryShard": {
             "enum": [str(shard) for shard in range(DELIVERY_SHARDS)],
             "description": "crc32 of the receiver's user id, modulo the number of delivery shards",
+        },
+        "limitedService": {
+            "enum": ["file-api", "session-api", "xmpp-bridge"],
+            "description": "the service whose instances tell each other",
         },
         "instance": {"description": "a process of xmpp-bridge; a new name at every start"},
     }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tlim_protocol.identity import DELIVERY_SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
-from tlim_protocol.subjects import ALL_ANSWERS, ALL_DEAD, ALL_LEASES, ALL_OUT, Rpc, every_in, every_out
+from tlim_protocol.subjects import ALL_ANSWERS, ALL_DEAD, ALL_LEASES, ALL_OUT, Rpc, every_in, every_out, subject_of_limits
 
 
 class StreamName(StrEnum):
@@ -129,10 +129,15 @@ _OPERATED = (Rpc.OPERATIONS_REPORT, Rpc.OPERATIONS_TRAIL)  # every instance of e
 PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
     {
         "session-api": ClientPermissions(
-            # the previous release asked itself who is deactivated; it may run beside this one
-            publish=(*(every_in(kind) for kind in SESSION_TYPES), Rpc.USER_DEACTIVATED, Rpc.CLOCK),
+            publish=(
+                *(every_in(kind) for kind in SESSION_TYPES),
+                subject_of_limits("session-api"),
+                Rpc.USER_DEACTIVATED,  # the previous release asked itself, and may run beside this one
+                Rpc.CLOCK,
+            ),
             subscribe=_hearing(
                 "session-api",
+                subject_of_limits("session-api"),
                 Rpc.SESSION_GET,
                 Rpc.SESSION_CHANGES,
                 Rpc.USER_MEET,
@@ -143,8 +148,8 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
             responds=True,
         ),
         "file-api": ClientPermissions(
-            publish=(*_OF_FILES, Rpc.MESSAGE_GRANTS, Rpc.USER_DEACTIVATED, Rpc.CLOCK),
-            subscribe=_hearing("file-api", Rpc.FILE_CHECK, *_OPERATED),
+            publish=(*_OF_FILES, subject_of_limits("file-api"), Rpc.MESSAGE_GRANTS, Rpc.USER_DEACTIVATED, Rpc.CLOCK),
+            subscribe=_hearing("file-api", subject_of_limits("file-api"), Rpc.FILE_CHECK, *_OPERATED),
             responds=True,
         ),
         "message-store": ClientPermissions(
@@ -184,6 +189,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 ALL_LEASES,
                 f"$JS.API.STREAM.MSG.GET.{StreamName.LEASES}",
                 ALL_ANSWERS,
+                subject_of_limits("xmpp-bridge"),
                 Rpc.USER_MEET,
                 Rpc.USER_DEACTIVATED,
                 Rpc.AUDIT_NOTE,
@@ -193,7 +199,7 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
                 Rpc.MAILBOX_MISSED,
                 Rpc.CLOCK,
             ),
-            subscribe=_hearing("xmpp-bridge", ALL_LEASES, ALL_ANSWERS, *_OPERATED),
+            subscribe=_hearing("xmpp-bridge", ALL_LEASES, ALL_ANSWERS, subject_of_limits("xmpp-bridge"), *_OPERATED),
             responds=True,
         ),
         "provision": ClientPermissions(publish=("$JS.API.>",), subscribe=_hearing("provision")),

@@ -70,6 +70,11 @@ def subject_answer(instance: str) -> str:
     return f"tlim.answer.{instance}"
 
 
+def subject_of_limits(service: str) -> str:
+    """Return the plain NATS subject on which the instances of a service tell each other what they have counted."""
+    return f"tlim.limit.{service}"
+
+
 def type_in(subject: str) -> str:
     """Return the msg_type in a subject of `tlim.in` or `tlim.out`; empty if the subject has fewer than three parts."""
     parts = subject.split(".")

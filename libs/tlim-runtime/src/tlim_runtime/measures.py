@@ -74,6 +74,30 @@ class OutboxMetrics:
         self._rows.labels("refused").set(refused)
 
 
+class LimitMetrics:
+    """How much instances tell each other of what they count for rate limits."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        counts = metrics.counter(
+            "tlim_limit_counts_total",
+            "Counts for rate limits, by key: told to other instances, heard from them, or lost while NATS was away",
+            ("way",),
+        )
+        self._told, self._heard, self._lost = (counts.labels(way) for way in ("told", "heard", "lost"))
+
+    def told(self, keys: int) -> None:
+        """Note what the others were told."""
+        self._told.inc(keys)
+
+    def heard(self, keys: int) -> None:
+        """Note what another one has told."""
+        self._heard.inc(keys)
+
+    def lost(self, keys: int) -> None:
+        """Note what nobody was told, because NATS was away."""
+        self._lost.inc(keys)
+
+
 class DatabaseMetrics:
     """How large a service's database is."""
 

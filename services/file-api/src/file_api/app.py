@@ -13,6 +13,7 @@ from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.reports import reporting
+from tlim_runtime.shared_limits import limits_shared
 from tlim_runtime.throttle import Throttle
 
 from file_api import endpoints, legacy_endpoints
@@ -75,11 +76,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asker = message_store_asker(broker)
         await broker.respond(Rpc.FILE_CHECK, check_responder(Access(transactions(questions), asker)), settings.service)
         app.state.access = Access(transactions(database), asker)
-        await _assemble(app, stack, database, storage, relay)
+        throttle = Throttle(settings.uploads_per_user, "user")
+        await _assemble(app, stack, database, storage, relay, throttle)
         app.state.health.add("database", questions.ping)
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)
+        limits = {"uploads": throttle}
+        await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))
@@ -87,12 +91,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _assemble(
-    app: FastAPI, stack: AsyncExitStack, database: Database, storage: Storage, relay: OutboxRelay
+    app: FastAPI,
+    stack: AsyncExitStack,
+    database: Database,
+    storage: Storage,
+    relay: OutboxRelay,
+    throttle: Throttle,
 ) -> None:
     """Put the rules together, and start the background tasks."""
     settings: Settings = app.state.settings
     transaction = transactions(database)
-    throttle = Throttle(settings.uploads_per_user, "user")
     uploads = Running("uploads", per_user=settings.running_uploads_per_user, at_most=settings.running_uploads)
     app.state.downloads = Running(
         "downloads", per_user=settings.running_downloads_per_user, at_most=settings.running_downloads

@@ -1,6 +1,6 @@
 """The metrics of file-api."""
 
-from tlim_runtime.measures import DatabaseMetrics, OutboxMetrics
+from tlim_runtime.measures import DatabaseMetrics, LimitMetrics, OutboxMetrics
 from tlim_runtime.metrics import Metrics
 
 from file_api.files import Scan
@@ -27,3 +27,4 @@ def declare(metrics: Metrics) -> None:
     FileMetrics(metrics)
     OutboxMetrics(metrics)
     DatabaseMetrics(metrics)
+    LimitMetrics(metrics)

@@ -13,6 +13,7 @@ from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import deactivated_users_refused
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.reports import reporting
+from tlim_runtime.shared_limits import limits_shared
 from tlim_runtime.throttle import Throttle
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
@@ -102,6 +103,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 metrics.last_backup(await audit_service(session).last_backup())
 
         await stack.enter_async_context(running(Repeated("last backup", look_for_backup, BACKUP_EVERY_S)))
+        limits = {"session_changes": app.state.pace}
+        await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         await stack.enter_async_context(deactivated_users_refused(partial(deactivated_users, own), app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))

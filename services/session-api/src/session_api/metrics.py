@@ -1,6 +1,6 @@
 """What session-api counts, besides what every service does."""
 
-from tlim_runtime.measures import DatabaseMetrics, OutboxMetrics
+from tlim_runtime.measures import DatabaseMetrics, LimitMetrics, OutboxMetrics
 from tlim_runtime.metrics import Metrics
 
 
@@ -22,3 +22,4 @@ def declare(metrics: Metrics) -> None:
     SessionMetrics(metrics)
     OutboxMetrics(metrics)
     DatabaseMetrics(metrics)
+    LimitMetrics(metrics)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from xml.etree.ElementTree import Element
@@ -17,6 +17,7 @@ from tlim_runtime.clocks import compared_clock
 from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.reports import reporting
+from tlim_runtime.shared_limits import limits_shared
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge import endpoints, message_endpoints
@@ -73,7 +74,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     )
     app.state.health.add("nats", broker.ping)
     logins = _logins(settings)
-    app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer, logins)
+    attempts, sending = _token_limits(settings), _sender_limits(settings)
+    app.state.token_desk = _token_desk(settings, broker, app.state.token_issuer, logins, attempts)
     try:
         async with (
             compared_clock(broker, app.state.health),
@@ -81,7 +83,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             running(_certificate(app, "xmpp", logins.certificate_ends)),
             running(_certificate(app, "gateway", partial(_gateways_end, settings))),
             reporting(app, broker, settings.service),
-            _messages(app, settings, broker),
+            limits_shared(
+                broker,
+                settings.service,
+                app.state.metrics,
+                limits=sending,
+                at_once={f"token_{name}": throttle for name, throttle in attempts.items()},  # few, and to guess is cheap
+            ),
+            _messages(app, settings, broker, SenderPace(**sending)),
         ):
             yield
     finally:
@@ -89,7 +98,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIterator[None]:
+async def _messages(app: FastAPI, settings: Settings, broker: Broker, pace: SenderPace) -> AsyncIterator[None]:
     """Keep messages flowing both ways.
 
     Shutdown takes three steps. First, the batches of deliveries in hand are finished, and the shards are given up. Then
@@ -98,8 +107,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker) -> AsyncIt
     JetStream again.
     """
     addresses = BridgeAddresses(settings.xmpp_domain.lower(), settings.component_jid.lower())
-    component, pace = _component(settings, addresses), _sender_pace(settings)
-    awaited, instance = Awaited(), secrets.token_hex(8)
+    component, awaited, instance = _component(settings, addresses), Awaited(), secrets.token_hex(8)
     intake = MessageIntake(
         addresses,
         broker,
@@ -206,13 +214,14 @@ def _component(settings: Settings, addresses: BridgeAddresses) -> Component:
     )
 
 
-def _sender_pace(settings: Settings) -> SenderPace:
-    return SenderPace(
-        messages=Throttle(settings.messages_per_user, "user"),
-        receipts=Throttle(settings.receipts_per_user, "user"),
-        sizes=Throttle(settings.bytes_per_user, "user"),
-        deliveries=Throttle(settings.deliveries_per_user, "user"),
-    )
+def _sender_limits(settings: Settings) -> dict[str, Throttle]:
+    """Return the limits of SenderPace, by their names there."""
+    return {
+        "messages": Throttle(settings.messages_per_user, "user"),
+        "receipts": Throttle(settings.receipts_per_user, "user"),
+        "sizes": Throttle(settings.bytes_per_user, "user"),
+        "deliveries": Throttle(settings.deliveries_per_user, "user"),
+    }
 
 
 def _certificate(app: FastAPI, where: str, end: Callable[[], Awaitable[float | None]]) -> Repeated:
@@ -242,15 +251,24 @@ def _logins(settings: Settings) -> SaslLogin:
     )
 
 
-def _token_desk(settings: Settings, broker: Broker, issuer: TokenIssuer, logins: SaslLogin) -> TokenDesk:
+def _token_limits(settings: Settings) -> dict[str, Throttle]:
+    """Return the limits of TokenDesk, by their names there."""
+    return {
+        "per_user": Throttle(settings.token_attempts_per_user, "user"),
+        "failures_per_user": Throttle(settings.token_attempts_per_user, "user"),
+        "failures_per_address": Throttle(settings.token_attempts_per_address, "address"),
+        "per_session": Throttle(settings.token_attempts_per_user, "user"),
+    }
+
+
+def _token_desk(
+    settings: Settings, broker: Broker, issuer: TokenIssuer, logins: SaslLogin, limits: Mapping[str, Throttle]
+) -> TokenDesk:
     return TokenDesk(
         logins,
         broker,
         issuer,
-        per_user=Throttle(settings.token_attempts_per_user, "user"),
-        failures_per_user=Throttle(settings.token_attempts_per_user, "user"),
-        failures_per_address=Throttle(settings.token_attempts_per_address, "address"),
-        per_session=Throttle(settings.token_attempts_per_user, "user"),
         lifetime=settings.token_lifetime,
         failure_delay=settings.login_failure_delay,
+        **limits,
     )

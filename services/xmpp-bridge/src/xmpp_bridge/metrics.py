@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from tlim_protocol.events import OutEvent, StoredMessage
 from tlim_runtime.consumer import Incoming
-from tlim_runtime.measures import MESSAGE_SECONDS, ConsumerMetrics, StageTimes
+from tlim_runtime.measures import MESSAGE_SECONDS, ConsumerMetrics, LimitMetrics, StageTimes
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.reports import now_ms
 from tlim_runtime.tracing import Stage, TraceSpan, in_hand, named
@@ -103,3 +103,4 @@ def declare(metrics: Metrics) -> None:
     """Register all metrics of this service; for the page of all metrics."""
     BridgeMetrics(metrics)
     ConsumerMetrics(metrics, "")
+    LimitMetrics(metrics)
