@@ -26,6 +26,7 @@ from tlim_protocol.subjects import (
     subject_answer,
     subject_dead,
     subject_in,
+    subject_of_limits,
     subject_out,
 )
 
@@ -97,6 +98,16 @@ def test_only_bridges_hold_leases_and_hear_each_others_answers() -> None:
     leases = next(spec for spec in STREAMS if spec.name is StreamName.LEASES)
     assert all(covers(leases.subjects[0], subject) for subject in (lease_of_shard(3), lease_of_bridge("b1")))
     assert leases.per_subject == 1
+
+
+def test_only_the_instances_of_a_service_hear_what_they_count_and_tell_it() -> None:
+    for service in ("session-api", "file-api", "xmpp-bridge"):
+        subject = subject_of_limits(service)
+        assert [user for user in PERMISSIONS if may_publish(user, subject)] == [service]
+        assert [user for user in PERMISSIONS if any(covers(one, subject) for one in PERMISSIONS[user].subscribe)] == [
+            service
+        ]
+        assert not any(covers(pattern, subject) for spec in STREAMS for pattern in spec.subjects)
 
 
 def test_nobody_hears_the_replies_of_another() -> None:

@@ -10,7 +10,8 @@ from file_api.errors import QuotaExceeded
 from file_api.repository.direct import DirectRepository
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import FileQuestion, FilesQuestion
-from tlim_protocol.subjects import Rpc
+from tlim_protocol.limits import LimitCounts
+from tlim_protocol.subjects import Rpc, subject_of_limits
 from tlim_runtime.outages import DatabaseUnavailable
 
 QUOTA = 100_000
@@ -186,6 +187,24 @@ class TestRate:
             assert 0 < int(third.headers["Retry-After"]) <= 3_600
             assert (await bob.post(path, content=b"bytes")).is_success
         assert await world.rows("SELECT * FROM uploads") == []
+
+    async def test_uploads_at_all_instances_count_together(self, world: Any, eventually: Any) -> None:
+        subject, told = subject_of_limits("file-api"), list[bytes]()
+        await world.tests.listen(subject, lambda _subject, payload: told.append(payload))
+        at_another = LimitCounts(instance="another", limit="uploads", counts={"alice": 1})
+        async with world.client("alice") as alice:
+
+            async def is_told() -> None:
+                assert {"alice": 1} in [LimitCounts.from_bytes(one).counts for one in told]
+
+            async def has_heard() -> None:
+                assert 'tlim_limit_counts_total{way="heard"} 1.0' in (await alice.get("/metrics")).text
+
+            assert (await alice.post("/v1/files", content=b"bytes")).is_success
+            await eventually(is_told)
+            await world.tests.send(subject, at_another.to_bytes())
+            await eventually(has_heard)
+            assert (await alice.post("/v1/files", content=b"bytes")).status_code == 429
 
     async def test_direct_uploads_count_too(self, world: Any) -> None:
         async with world.client("alice") as alice:

@@ -4,6 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
+from session_api.settings import Settings
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.errors import ErrorCode
 
 PEOPLE = [f"u{number}" for number in range(8)]
@@ -60,3 +62,15 @@ async def test_the_specification_s_addresses_cost_the_same_and_others_may_go_on(
             assert (await alice.post(f"/plugin/tlim/{address}", data=given)).status_code == 429
     async with as_user("u1") as other:
         assert (await other.patch(f"/v1/sessions/{session_id}", json={"session_name": "two"})).status_code == 200
+
+
+async def test_what_was_told_through_one_instance_counts_at_the_others(
+    running: Any, client_of: Any, as_user: Any, settings: Settings, session_id: str
+) -> None:
+    async with running(settings) as other, client_of(other, "alice") as there:
+        async with as_user("alice") as alice:
+            assert (await alice.patch(f"/v1/sessions/{session_id}", json={"session_name": "one"})).status_code == 200
+        async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+            with attempt:
+                assert 'tlim_limit_counts_total{way="heard"} 1.0' in (await there.get("/metrics")).text
+        assert_refused(await there.patch(f"/v1/sessions/{session_id}", json={"session_name": "two"}))

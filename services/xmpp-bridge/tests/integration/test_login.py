@@ -70,6 +70,17 @@ async def test_too_many_attempts_are_told_when_to_come_back(world: Any) -> None:
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
 
 
+async def test_attempts_at_all_bridges_count_together(world: Any) -> None:
+    limit = 4
+    async with (
+        world.ready_bridge(token_attempts_per_user=f"{limit}/hour") as first,
+        world.ready_bridge(token_attempts_per_user=f"{limit}/hour") as other,
+    ):
+        assert {(await ask(first, "alice", "wrong")).status_code for _ in range(limit)} == {401}
+        # it is told within milliseconds, and an answer to a wrong password takes half a second
+        assert 429 in [(await ask(other, "alice", "wrong")).status_code for _ in range(limit)]
+
+
 async def test_a_server_with_a_certificate_of_somebody_else_is_not_told_the_password(
     world: Any, tmp_path: Path
 ) -> None:
