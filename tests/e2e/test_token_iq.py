@@ -9,7 +9,7 @@ from tlim_client.http import HttpClient
 from tests.e2e.clients.people import People, next_delivered
 
 MORE_THAN_ALLOWED = 21
-"""TLIM_TOKEN_ATTEMPTS_PER_USER is 10 a minute. Two bridges of a cluster may each let as many through in the same moment."""
+"""TLIM_TOKEN_ATTEMPTS_PER_USER is 10 a minute. Two bridges may each let as many through in the same moment."""
 
 
 @pytest.mark.proves("xmpp token")

@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 from tlim_protocol.identity import DELIVERY_SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
-from tlim_protocol.subjects import ALL_ANSWERS, ALL_DEAD, ALL_LEASES, ALL_OUT, Rpc, every_in, every_out, subject_of_limits
+from tlim_protocol.subjects import (
+    ALL_ANSWERS,
+    ALL_DEAD,
+    ALL_LEASES,
+    ALL_OUT,
+    Rpc,
+    every_in,
+    every_out,
+    subject_of_limits,
+)
 
 
 class StreamName(StrEnum):

@@ -73,7 +73,7 @@ class Throttle:
         if bucket is None:
             bucket = self._buckets[key] = _Bucket(now)
         full_at = bucket.full_at
-        if full_at < now:  # max() takes longer, and this is done for each message
+        if full_at < now:  # noqa: PLR1730 - max() takes longer, and each message comes here three times
             full_at = now
         over = full_at + self._spacing - now - self._period
         if over > self._spacing / 1_000:  # not 0, because sums of fractions are not exact

@@ -76,13 +76,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asker = message_store_asker(broker)
         await broker.respond(Rpc.FILE_CHECK, check_responder(Access(transactions(questions), asker)), settings.service)
         app.state.access = Access(transactions(database), asker)
-        throttle = Throttle(settings.uploads_per_user, "user")
-        await _assemble(app, stack, database, storage, relay, throttle)
+        app.state.pace = Throttle(settings.uploads_per_user, "user")
+        await _assemble(app, stack, database, storage, relay)
         app.state.health.add("database", questions.ping)
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
         app.state.health.add("outbox", relay.ping)
-        limits = {"uploads": throttle}
+        limits = {"uploads": app.state.pace}
         await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
@@ -91,12 +91,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _assemble(
-    app: FastAPI,
-    stack: AsyncExitStack,
-    database: Database,
-    storage: Storage,
-    relay: OutboxRelay,
-    throttle: Throttle,
+    app: FastAPI, stack: AsyncExitStack, database: Database, storage: Storage, relay: OutboxRelay
 ) -> None:
     """Put the rules together, and start the background tasks."""
     settings: Settings = app.state.settings
@@ -105,7 +100,7 @@ async def _assemble(
     app.state.downloads = Running(
         "downloads", per_user=settings.running_downloads_per_user, at_most=settings.running_downloads
     )
-    app.state.admission = Admission(transaction, uploads, throttle, quota_bytes=settings.user_quota_bytes)
+    app.state.admission = Admission(transaction, uploads, app.state.pace, quota_bytes=settings.user_quota_bytes)
     app.state.disposal = Disposal(transaction, storage)
     app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
     stack.push_async_callback(app.state.previews.close)

@@ -88,7 +88,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 settings.service,
                 app.state.metrics,
                 limits=sending,
-                at_once={f"token_{name}": throttle for name, throttle in attempts.items()},  # few, and to guess is cheap
+                at_once={f"token_{name}": throttle for name, throttle in attempts.items()},  # few, and worth guessing
             ),
             _messages(app, settings, broker, SenderPace(**sending)),
         ):
