@@ -74,8 +74,8 @@ def world() -> World:
     return World()
 
 
-def value_of(registry: CollectorRegistry, way: str) -> float:
-    return registry.get_sample_value("tlim_limit_counts_total", {"way": way}) or 0.0
+def value_of(registry: CollectorRegistry, outcome: str) -> float:
+    return registry.get_sample_value("tlim_limit_counts_total", {"outcome": outcome}) or 0.0
 
 
 async def test_what_was_used_up_at_one_instance_is_used_up_at_the_others(world: World) -> None:

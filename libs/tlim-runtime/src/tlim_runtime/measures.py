@@ -81,9 +81,9 @@ class LimitMetrics:
         counts = metrics.counter(
             "tlim_limit_counts_total",
             "Counts for rate limits, by key: told to other instances, heard from them, or lost while NATS was away",
-            ("way",),
+            ("outcome",),
         )
-        self._told, self._heard, self._lost = (counts.labels(way) for way in ("told", "heard", "lost"))
+        self._told, self._heard, self._lost = (counts.labels(outcome) for outcome in ("told", "heard", "lost"))
 
     def told(self, keys: int) -> None:
         """Note what the others were told."""

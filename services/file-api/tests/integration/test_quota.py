@@ -198,7 +198,7 @@ class TestRate:
                 assert {"alice": 1} in [LimitCounts.from_bytes(one).counts for one in told]
 
             async def has_heard() -> None:
-                assert 'tlim_limit_counts_total{way="heard"} 1.0' in (await alice.get("/metrics")).text
+                assert 'tlim_limit_counts_total{outcome="heard"} 1.0' in (await alice.get("/metrics")).text
 
             assert (await alice.post("/v1/files", content=b"bytes")).is_success
             await eventually(is_told)

@@ -72,5 +72,5 @@ async def test_what_was_told_through_one_instance_counts_at_the_others(
             assert (await alice.patch(f"/v1/sessions/{session_id}", json={"session_name": "one"})).status_code == 200
         async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
             with attempt:
-                assert 'tlim_limit_counts_total{way="heard"} 1.0' in (await there.get("/metrics")).text
+                assert 'tlim_limit_counts_total{outcome="heard"} 1.0' in (await there.get("/metrics")).text
         assert_refused(await there.patch(f"/v1/sessions/{session_id}", json={"session_name": "two"}))
