@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from tlim_devstack.pytest_plugin import ConnectBroker
@@ -42,7 +43,7 @@ async def test_what_is_used_up_at_one_instance_is_used_up_at_the_other(
         here.hit("alice")
         there.hit("alice", 2)
         for throttle in (here, there):
-            await eventually(lambda throttle=throttle: refuses(throttle, "alice"), "alice has used up her limit")
+            await eventually(partial(refuses, throttle, "alice"), "alice has used up her limit")
             assert not refuses(throttle, "bob")
 
 
