@@ -5,7 +5,7 @@ import base64
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -219,6 +219,9 @@ class NamesAreTokens:
 
     async def verify(self, token: str) -> CurrentUser:
         return CurrentUser(token)
+
+    def refuse(self, user_ids: Iterable[str]) -> None:
+        """Refuse nobody: the tests deactivate nobody."""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from file_api.app import create_app
+from file_api.keep import quarantine
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import FileQuestion, FilesAnswer, FilesQuestion
 from tlim_protocol.subjects import Rpc
@@ -116,15 +117,14 @@ class TestScannerAway:
         assert await sendable(world, file_id) == [file_id]
 
     async def test_it_is_scanned_once_when_the_scanner_is_back(
-        self, world: Any, eventually: Any, folder: Path, fake_clamd: Any
+        self, world: Any, eventually: Any, folder: Path, fake_clamd: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(quarantine, "SOON", QUICKLY["scan_interval"])
         async with world.client("alice") as alice, world.client("bob") as bob:
             files = [(client, await upload(client, b"harmless")) for client in (alice, bob)]
-            await world.rows("UPDATE blobs SET scan_due_at = now()")
             async with fake_clamd.listening(folder / "clamd.sock"):
 
                 async def released() -> None:
-                    await world.rows("UPDATE blobs SET scan_due_at = now() WHERE scan = 'waiting'")
                     assert [await scan_of(client, file_id) for client, file_id in files] == ["clean", "clean"]
 
                 await eventually(released)

@@ -22,8 +22,10 @@ logger = get_logger(__name__)
 SCAN_TIMEOUT = timedelta(minutes=2)
 """clamd takes a few seconds for 100 MiB, and gives up an archive after two minutes itself (MaxScanTime)."""
 
+SOON = timedelta(seconds=10)
+"""The pause after an outage of the scanner. The other blobs go first, in case this blob caused it."""
+
 _LEASE = timedelta(minutes=5)  # the time of the process that scans, above SCAN_TIMEOUT; then another process tries
-_SOON = timedelta(seconds=10)  # after an outage: the other blobs go first, in case this blob caused it
 _AGAIN = timedelta(minutes=10)  # after clamd could not scan a file: the cause is seldom gone at once
 
 
@@ -59,7 +61,7 @@ class Quarantine:
             logger.warning("a file could not be scanned", blob_id=blob.blob_id, reason=str(error))
             await self._put_back(blob, now + _AGAIN)
         except Unavailable:
-            await self._put_back(blob, now + _SOON)
+            await self._put_back(blob, now + SOON)
             raise
         else:
             await self._note(blob, finding)
