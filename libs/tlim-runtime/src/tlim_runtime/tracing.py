@@ -2,8 +2,7 @@
 
 `traceparent` (W3C Trace Context) names a trace, a span of it, and whether the trace is kept. It travels in the headers
 of NATS messages, so that one trace follows a message from stanza to stanza, and shows what other services were asked on
-its way. otlp.py, which makes real spans, is
-imported only if TLIM_TRACES_URL is set.
+its way. otlp.py, which makes real spans, is imported only if TLIM_TRACES_URL is set.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence

@@ -102,16 +102,12 @@ class Work:
 
     message: Incoming
     event: StoredMessage
+    conversation: str
     verdict: asyncio.Future[Verdict]
     begun: int
     stanzas: Iterator[str] | None = None
     is_sent: bool = False
     poison: Poison | None = None
-
-    @property
-    def conversation(self) -> str:
-        """Where its order counts."""
-        return self.event.envelope.conversation_id
 
     @property
     def most(self) -> int:

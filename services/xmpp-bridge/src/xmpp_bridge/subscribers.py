@@ -207,12 +207,12 @@ class OutboxSubscriber:
         self, events: Sequence[tuple[Incoming, OutEvent]], later: dict[int, Later]
     ) -> Iterator[tuple[Incoming, str]]:
         is_kept = self._presence.server_keeps
-        deliveries = _deliveries_of(events)
+        deliveries = Counter[str]() if is_kept else _deliveries_of(events)
         for message, event in events:
             if isinstance(event, StoredMessage) and not is_kept and self._takes_the_lane(event, deliveries):
                 verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
                 later[message.stream_seq] = Later(verdict)
-                self._lane.add(Work(message, event, verdict, now_ms()))
+                self._lane.add(Work(message, event, event.envelope.conversation_id, verdict, now_ms()))
                 stanzas = write_answer(event, self._addresses)
             else:
                 present = event if is_kept else self._to_present(event)
