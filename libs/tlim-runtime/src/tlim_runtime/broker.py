@@ -19,6 +19,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import MessageTooLarge, Publisher
 from tlim_runtime.questions import Responder, ask, respond
+from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.tracing import NO_HEADERS, OFF, Headers, Tracing, ended
 
 __all__ = [
@@ -115,6 +116,13 @@ class Broker:
         broker = cls(url, user, password, name, max_pending=max_pending, tracing=tracing)
         await broker._open()
         return broker
+
+    @classmethod
+    async def of_service(cls, settings: ServiceSettings, tracing: Tracing, *, max_pending: int = 2_000) -> Self:
+        """Connect as the service whose settings these are; see `connect`."""
+        password = settings.nats_password.get_secret_value()
+        url, user, name = settings.nats_url, settings.nats_user, settings.service
+        return await cls.connect(url, user, password, name, max_pending=max_pending, tracing=tracing)
 
     async def _open(self) -> None:
         client = Client()

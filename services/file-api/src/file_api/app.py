@@ -59,13 +59,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.database_url.get_secret_value(), settings.database_pool_size)
         stack.push_async_callback(database.close)
         storage = await stack.enter_async_context(_storage(settings))
-        broker = await Broker.connect(
-            settings.nats_url,
-            settings.nats_user,
-            settings.nats_password.get_secret_value(),
-            settings.service,
-            tracing=app.state.metrics.tracing,
-        )
+        broker = await Broker.of_service(settings, app.state.metrics.tracing)
         stack.push_async_callback(broker.close)
         relay = OutboxRelay(database, broker, OUTBOX, app.state.metrics)
         await relay.start()

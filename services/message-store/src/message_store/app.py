@@ -75,10 +75,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(database.close)
         own = Database(settings.database_url.get_secret_value(), OWN_POOL)
         stack.push_async_callback(own.close)
-        password = settings.nats_password.get_secret_value()
-        broker = await Broker.connect(
-            settings.nats_url, settings.nats_user, password, settings.service, tracing=app.state.metrics.tracing
-        )
+        broker = await Broker.of_service(settings, app.state.metrics.tracing)
         stack.push_async_callback(broker.close)
         await broker.respond(Rpc.MESSAGE_GRANTS, grants_responder(own), settings.service)
         await broker.respond(Rpc.CLOCK, clock_responder(), settings.service)

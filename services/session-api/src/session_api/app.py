@@ -73,13 +73,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(database.close)
         own = Database(settings.database_url.get_secret_value(), OWN_POOL)
         stack.push_async_callback(own.close)
-        broker = await Broker.connect(
-            settings.nats_url,
-            settings.nats_user,
-            settings.nats_password.get_secret_value(),
-            settings.service,
-            tracing=app.state.metrics.tracing,
-        )
+        broker = await Broker.of_service(settings, app.state.metrics.tracing)
         stack.push_async_callback(broker.close)
         check_room(settings, broker.max_payload)
         relay = OutboxRelay(own, broker, OUTBOX, app.state.metrics)

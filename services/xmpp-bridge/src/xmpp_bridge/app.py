@@ -64,14 +64,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.token_issuer = TokenIssuer(
         read_keys(settings.token_key_file), settings.token_issuer, settings.token_audience
     )
-    broker = await Broker.connect(
-        settings.nats_url,
-        settings.nats_user,
-        settings.nats_password.get_secret_value(),
-        settings.service,
-        max_pending=settings.in_flight_limit + _ONE_BUFFER,
-        tracing=app.state.metrics.tracing,
-    )
+    unacknowledged = settings.in_flight_limit + _ONE_BUFFER
+    broker = await Broker.of_service(settings, app.state.metrics.tracing, max_pending=unacknowledged)
     app.state.health.add("nats", broker.ping)
     logins = _logins(settings)
     attempts, sending = _token_limits(settings), _sender_limits(settings)
