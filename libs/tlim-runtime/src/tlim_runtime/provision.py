@@ -34,7 +34,7 @@ _UNSHARDED = "xmpp-bridge"
 
 _UNPINNED_AFTER_S = 120.0
 """The server gives the pin to another client if the pinned one asks for nothing. A session asks at least once a minute
-(pull.EXPIRES_S)."""
+(pull.PINNED_S)."""
 
 
 class ProvisionSettings(EnvironmentSettings):

@@ -5,10 +5,10 @@ module makes the pull requests itself. They stay open at the server, and a messa
 server's heartbeats show within seconds that it has forgotten us. Anything that is not exactly in order ends the
 session. The next session starts with a reset: delivery goes on right after the last acknowledgement.
 
-A consumer with a group has pinned clients (ADR-42): only the client that names the pin in its requests gets messages.
-A new session takes the pin away, which ends the requests that name it. A reset alone would leave the open requests of a
-process that hangs, and these would swallow messages. Requests from before the first delivery name no pin. They are
-short, and a new session waits until the last one is over.
+A reset leaves the open requests of a process that hangs, or whose host has gone, and these swallow messages. So a new
+session waits until there is no other request, and takes only the delivery that is the first after its reset. A consumer
+with a group has pinned clients (ADR-42): only the client that names the pin in its requests gets messages. A new
+session takes the pin away, which ends the requests that name it. Requests without a pin are short.
 """
 
 import asyncio
@@ -33,12 +33,15 @@ from tlim_runtime.tracing import TRACEPARENT
 HEARTBEAT_S = 2.0
 """The server sends something at least this often. After three times as long without a sign the session is lost."""
 
-EXPIRES_S = 60.0
-"""How long a pull request stays open. If our side forgets one, the server drops it after this time."""
+PINNED_S = 60.0
+"""How long a pull request stays open that names a pin. If our side forgets one, the server drops it after this time."""
 
 UNPINNED_S = 1.0
-"""How long a request without a pin stays open. A bridge takes a shard over after two seconds of silence, and the
-requests of a bridge that hangs are over by then."""
+"""How long a request of a group stays open without a pin. A bridge takes a shard over after two seconds of silence, and
+the requests of a bridge that hangs are over by then."""
+
+ALONE_S = 5.0
+"""How long a request of a consumer without a group stays open. If its process hangs, the next one waits for its end."""
 
 STALL_S = 5.0
 """After this long without a message we ask the server whether there is really nothing to do."""
@@ -97,7 +100,7 @@ class PullSession:
         self._buffered = 0  # bytes
         self._in_hand: dict[int, Delivery] = {}  # by stream_seq: given to the handler, not acknowledged
         self._requested = 0  # messages that open pull requests may still bring
-        self._last: Delivery | None = None
+        self._last = _nothing(0, 0)
         self._arrived = asyncio.Event()
         self._pin: str | None = None  # what the server calls this session, known from the first delivery on
         self._lost: str | None = None
@@ -124,24 +127,28 @@ class PullSession:
         self._subscription = await self._broker.subscribe(self._inbox, self._on_message)
         if self._spec.group is not None:  # first, so that nothing after the reset goes to an earlier session
             await self._broker.answered(f"CONSUMER.UNPIN.{self._name}", group=self._spec.group)
-        info = await self._info()
+        info = await self._info_after_others()
         is_behind = first is not None and first <= info["ack_floor"]["stream_seq"]
         place = {"seq": first} if is_behind else {}
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
-        if self._spec.group is not None:
-            await self._let_others_run_out()
+        self._last = _nothing(answer["delivered"]["stream_seq"], answer["delivered"]["consumer_seq"])
         delivered = int(info["delivered"]["stream_seq"])
         return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
 
-    async def _let_others_run_out(self) -> None:
-        with contextlib.suppress(TimeoutError):  # somebody still asks and is not stopped: then the pin decides
-            async with asyncio.timeout(2 * UNPINNED_S):
-                while True:
-                    if not (await self._info())["num_waiting"]:
-                        return
-                    await asyncio.sleep(UNPINNED_S / 20)
+    async def _info_after_others(self) -> dict[str, Any]:
+        """Wait until no request is open, and return what the server says then.
+
+        If somebody goes on asking, return all the same: then the pin decides, or a gap ends the session.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2 * (ALONE_S if self._spec.group is None else UNPINNED_S)
+        while True:
+            info = await self._info()
+            if not info["num_waiting"] or loop.time() > until:
+                return info
+            await asyncio.sleep(0.05)
 
     async def begin(self) -> None:
         """Ask for the first messages."""
@@ -264,12 +271,12 @@ class PullSession:
 
     def _duration(self) -> dict[str, Any]:
         """Return how long a request stays open, and for whom."""
-        group = {} if self._spec.group is None else {"group": self._spec.group}
-        if group and self._pin is None:
-            return {"expires": int(UNPINNED_S * _NANOSECONDS), **group}
-        pin = {} if self._pin is None else {"id": self._pin}
-        heartbeat = int(HEARTBEAT_S * _NANOSECONDS)
-        return {"expires": int(EXPIRES_S * _NANOSECONDS), "idle_heartbeat": heartbeat, **group, **pin}
+        heartbeat = {"idle_heartbeat": int(HEARTBEAT_S * _NANOSECONDS)}
+        if self._spec.group is None:
+            return {"expires": int(ALONE_S * _NANOSECONDS), **heartbeat}
+        if self._pin is None:
+            return {"expires": int(UNPINNED_S * _NANOSECONDS), "group": self._spec.group}
+        return {"expires": int(PINNED_S * _NANOSECONDS), **heartbeat, "group": self._spec.group, "id": self._pin}
 
     async def _on_message(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -290,10 +297,10 @@ class PullSession:
         self._delivered_at = self._heard_at
         delivery = _read(message, self._ahead or 0.0)
         last, self._last = self._last, delivery
-        if last is not None and delivery.place != last.place + 1:
+        if delivery.place != last.place + 1:
             self._lose(f"{self._name}: delivery {last.place + 1} is missing")
-        elif last is not None and delivery.stream_seq <= last.stream_seq:
-            self._last = Delivery("", b"", "", last.stream_seq, delivery.place, 0)
+        elif delivery.stream_seq <= last.stream_seq:
+            self._last = _nothing(last.stream_seq, delivery.place)
             await self._on_repeated(delivery)
         else:
             self._buffer.append(delivery)
@@ -303,7 +310,8 @@ class PullSession:
     async def _on_repeated(self, delivery: Delivery) -> None:
         """Deal with a message that comes again because its ack_wait ran out.
 
-        Acknowledge it again, unless it is still waiting or in the handler.
+        It came to this session before, because no delivery is missing. Acknowledge it again, unless it is still waiting
+        or in the handler.
         """
         waiting = delivery.stream_seq in self._in_hand or any(d.stream_seq == delivery.stream_seq for d in self._buffer)
         if not waiting:
@@ -352,6 +360,11 @@ class PullSession:
                 await self._broker.send(delivery.reply, b"+WPI")
         except BrokerUnavailable as error:
             self._lose(str(error))
+
+
+def _nothing(stream_seq: int, place: int) -> Delivery:
+    """Return what stands for the last delivery when only its numbers count."""
+    return Delivery("", b"", "", stream_seq, place, 0)
 
 
 def _read(message: Msg, ahead: float) -> Delivery:

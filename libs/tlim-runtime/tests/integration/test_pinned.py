@@ -1,31 +1,35 @@
 """A new session of a consumer gets everything at once and in order, although an earlier one still has open requests."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from tlim_devstack.restartable import RestartableNats
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOXES
-from tlim_protocol.subjects import subject_out
+from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec
+from tlim_protocol.subjects import subject_in, subject_out
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.pull import PullError, PullSession
 
-SUBJECT = subject_out(MsgType.TEXT, "bob")
 OUTBOX = BRIDGE_OUTBOXES[delivery_shard("bob")]
+SUBJECTS = {OUTBOX.stream: subject_out(MsgType.TEXT, "bob"), STORE_INBOX.stream: subject_in(MsgType.TEXT, "u:ada:bob")}
 PATIENCE_S = 30
+both = pytest.mark.parametrize("spec", [OUTBOX, STORE_INBOX], ids=["pinned", "alone"])
 
 
-async def send(broker: Broker, numbers: Sequence[int]) -> None:
-    await broker.publish_batch([Outgoing(SUBJECT, str(number).encode(), f"id-{number}") for number in numbers])
+async def send(broker: Broker, numbers: Sequence[int], spec: ConsumerSpec = OUTBOX) -> None:
+    subject = SUBJECTS[spec.stream]
+    await broker.publish_batch([Outgoing(subject, str(number).encode(), f"id-{number}") for number in numbers])
 
 
-async def open_session(broker: Broker) -> PullSession:
-    session = PullSession(broker, OUTBOX, batch=100)
+async def open_session(broker: Broker, spec: ConsumerSpec = OUTBOX) -> PullSession:
+    session = PullSession(broker, spec, batch=100)
     await session.open()
     await session.begin()
     return session
@@ -58,26 +62,61 @@ async def test_a_new_session_gets_everything_although_an_earlier_one_hangs_with_
     await earlier.release()
 
 
-async def test_an_earlier_session_that_was_never_given_anything_swallows_nothing_either(broker: Broker) -> None:
-    stopped = await open_session(broker)
+@both
+async def test_an_earlier_session_that_was_never_given_anything_swallows_nothing_either(
+    broker: Broker, spec: ConsumerSpec
+) -> None:
+    stopped = await open_session(broker, spec)
     stopped.give_up("the process hangs")  # it does not ask again
-    later = await open_session(broker)
-    await send(broker, range(20))
+    later = await open_session(broker, spec)
+    await send(broker, range(20), spec)
     assert await take(later, 20) == list(range(20))
     await later.release()
     await stopped.release()
 
 
-async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker: Broker) -> None:
-    earlier = await open_session(broker)
-    await send(broker, range(10))
+@both
+async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker: Broker, spec: ConsumerSpec) -> None:
+    earlier = await open_session(broker, spec)
+    await send(broker, range(10), spec)
     async with asyncio.timeout(PATIENCE_S):
         held = await earlier.take()
     await earlier.acknowledge(held[0])
     await earlier.release()
-    later = await open_session(broker)
-    await send(broker, range(10, 20))
+    later = await open_session(broker, spec)
+    await send(broker, range(10, 20), spec)
     assert await take(later, 19) == list(range(1, 20))
+    await later.release()
+
+
+@both
+async def test_a_session_whose_first_message_went_to_somebody_else_takes_nothing_that_is_newer(
+    broker: Broker, spec: ConsumerSpec
+) -> None:
+    session = PullSession(broker, spec, batch=100)
+    await session.open()
+    stolen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def steal(message: Msg) -> None:
+        stolen.put_nowait(message.data)
+
+    inbox = broker.new_inbox()
+    thief = await broker.subscribe(inbox, steal)
+    asked = {"batch": 1, "expires": 20_000_000_000, **({} if spec.group is None else {"group": spec.group})}
+    await broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.durable}", json.dumps(asked).encode(), inbox)
+    await send(broker, range(1), spec)
+    assert await stolen.get() == b"0"
+    await broker.unsubscribe(thief)
+    if spec.group is not None:
+        await broker.answered(f"CONSUMER.UNPIN.{spec.stream}.{spec.durable}", group=spec.group)
+    await session.begin()
+    await send(broker, range(1, 5), spec)
+    with pytest.raises(PullError, match="delivery 1 is missing"):
+        async with asyncio.timeout(PATIENCE_S):
+            await session.take()
+    await session.release()
+    later = await open_session(broker, spec)
+    assert await take(later, 5) == list(range(5))
     await later.release()
 
 
