@@ -1,6 +1,7 @@
 """What goes to many people goes in portions, and nobody waits for it but its own conversation."""
 
 import asyncio
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from xmpp_bridge import lanes
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps
+from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps, Queues, Work, next_in_turn
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
 
@@ -71,6 +72,8 @@ class Presence:
         self.gaps.opened(0)
         self.away: set[str] = set()
         self.up_to = 0
+        self.is_noted = asyncio.Event()
+        self.is_noted.set()
 
     async def settled(self) -> None:
         pass
@@ -80,7 +83,8 @@ class Presence:
         return user_id not in self.away
 
     async def noted(self, user_ids: Iterable[str]) -> None:
-        pass
+        assert user_ids
+        await self.is_noted.wait()
 
     def handed_over(self, seq: int) -> None:
         self.up_to = seq
@@ -135,12 +139,14 @@ def receiver(stanza: str) -> str:
     return found[1]
 
 
-def message(seq: int, conversation: str, people: int = 1, *, stored_at: int = NOW) -> StoredMessage:
-    body = [{"session_id": conversation, "text": "hello"}]
-    envelope = Envelope(msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
+def message(
+    seq: int, conversation: str, people: int = 1, *, stored_at: int = NOW, sender: str = "alice", text: str = "hello"
+) -> StoredMessage:
+    body = [{"session_id": conversation, "text": text}]
+    envelope = Envelope(msg_from=sender, msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
     recipients = [f"user{number}" for number in range(people)]
     return StoredMessage(
-        seq=seq, stored_at=stored_at, recipients=recipients, envelope=envelope, reply_to="alice@im.example/phone"
+        seq=seq, stored_at=stored_at, recipients=recipients, envelope=envelope, reply_to=f"{sender}@im.example/phone"
     )
 
 
@@ -198,7 +204,7 @@ async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bri
 async def test_many_messages_of_one_conversation_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
     flood = [message(seq, "busy", FEW) for seq in range(1, 21)]
     bridge.server.open()
-    verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(21, "small")))
+    verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(21, "small", sender="bob")))
     assert [what for what, _ in bridge.server.taken if not what.startswith("stored")] == ["m21", "m21"]
     assert await ended(verdicts) == [DONE] * 21
     mine = [what for what, to in bridge.server.taken if to == "user0" and what != "m21"]
@@ -222,6 +228,55 @@ async def test_whoever_found_no_room_in_a_portion_is_next(bridge: Bridge, monkey
     assert await ended(verdicts) == [DONE] * 4
     turns = [what for what, _ in bridge.server.taken if not what.startswith("stored")]
     assert turns == ["m1", "m2"] * 8 + ["m3", "m4"] * 8
+
+
+async def test_many_messages_of_one_sender_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
+    flood = [message(seq, f"s{seq}", FEW) for seq in range(1, 41)]
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(41, "small", sender="bob")))
+    assert [what for what, to in bridge.server.taken if to.startswith("user")] == ["m41"]
+    assert await ended(verdicts) == [DONE] * 41
+    assert len([to for _, to in bridge.server.taken if to.startswith("user")]) == 40 * FEW + 1
+
+
+async def test_a_large_message_goes_in_portions_even_to_a_few_people(bridge: Bridge) -> None:
+    bridge.server.open()
+    large = message(1, "large", FEW, text="x" * lanes.PORTION_BYTES)
+    verdicts = await bridge.outbox.handle(bridge.batch(large, message(2, "small", sender="bob")))
+    assert [what for what, to in bridge.server.taken if to.startswith("user")] == ["m2"]
+    assert await ended(verdicts) == [DONE] * 2
+    assert bridge.server.sizes[1:] == [1] * (FEW + 1), "each is a portion: the sender's devices get a copy"
+
+
+async def test_senders_take_turns_however_many_conversations_they_write_to(bridge: Bridge) -> None:
+    bridge.server.permits.release()
+    flood = [message(seq, f"s{seq}", MANY - 1) for seq in range(1, 11)]
+    verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(11, "other", 3 * MANY, sender="bob")))
+    bridge.server.open()
+    assert await ended(verdicts) == [DONE] * 11
+    turns = [what == "m11" for what, _ in bridge.server.taken if not what.startswith("stored")]
+    assert turns.index(True) <= 2 * MANY, "it is next after the portion that was on its way"
+    last = len(turns) - turns[::-1].index(True)
+    assert turns[:last].count(False) <= 5 * MANY, "bob's portions come between alice's"
+
+
+@pytest.mark.parametrize("seed", range(50))
+async def test_each_conversation_stays_in_order_whoever_writes_in_it(seed: int) -> None:
+    chance, queues, sent = random.Random(seed), Queues(), list[Work]()  # noqa: S311
+    for seq in range(1, 60):
+        event = message(seq, f"s{chance.randrange(5)}", chance.randrange(1, 80), sender=f"user{chance.randrange(4)}")
+        incoming, verdict = Incoming("", b"", seq, NOW), asyncio.get_running_loop().create_future()
+        queues.add(Work(incoming, event, event.envelope.conversation_id, verdict, NOW))
+        while queues and chance.random() < 0.6:
+            works = next_in_turn(queues)
+            done = chance.randrange(len(works) + 1)
+            queues.had_their_turn(works[: done + 1], done)
+            sent += works[:done]
+    sent += queues
+    assert len(sent) == 59
+    for conversation in {work.conversation for work in sent}:
+        seqs = [work.event.seq for work in sent if work.conversation == conversation]
+        assert seqs == sorted(seqs)
 
 
 async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
@@ -250,6 +305,30 @@ async def test_portions_of_all_shards_take_turns_at_the_server() -> None:
     for shard, verdicts in zip(shards, batches, strict=True):
         assert await ended(verdicts) == [DONE]
         assert len([to for what, to in shard.server.taken if what == "m1"]) == 3 * MANY + 1
+
+
+async def test_a_message_that_waits_for_a_note_keeps_no_other_shard_waiting() -> None:
+    slots = asyncio.Semaphore(1)
+    waiting, other = Bridge(slots), Bridge(slots)
+    waiting.server.permits.release()  # for the answer to the sender
+    [later] = await waiting.outbox.handle(waiting.batch(message(1, "large", 3 * MANY)))
+    waiting.presence.is_noted.clear()
+    waiting.server.open()
+    other.server.open()
+    verdicts = await other.outbox.handle(other.batch(message(1, "large", 3 * MANY)))
+    assert await ended(verdicts) == [DONE]
+    assert isinstance(later, Later)
+    assert not later.verdict.done()
+
+
+async def test_a_shard_that_is_closed_leaves_no_task_behind(bridge: Bridge) -> None:
+    before = asyncio.all_tasks()
+    bridge.server.permits.release()  # for the answer to the sender
+    await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
+    bridge.presence.is_noted.clear()
+    bridge.server.open()
+    await bridge.outbox.close()
+    assert asyncio.all_tasks() == before
 
 
 async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> None:

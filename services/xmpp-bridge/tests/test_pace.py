@@ -175,6 +175,15 @@ async def test_a_message_to_a_large_group_counts_as_many_and_the_refusal_says_un
     assert len(entrance.published) == 3
 
 
+async def test_a_large_message_to_a_group_counts_as_several_for_each_member(entrance: Any) -> None:
+    large = [{"text": "x" * (BYTES // 10), "session_id": "crowd"}]  # counts as two
+    entrance.take_text(1, body=large, msg_type=MsgType.GROUP_TEXT)
+    entrance.pace.heard(stored(PEOPLE // 4))
+    entrance.take_text(2, body=large, msg_type=MsgType.GROUP_TEXT)
+    to_group(entrance, 3)
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m3", "s1")]
+
+
 async def test_a_burst_to_a_large_group_is_counted_before_it_is_delivered(entrance: Any) -> None:
     to_group(entrance, 1)
     entrance.pace.heard(stored(PEOPLE // 5))

@@ -15,7 +15,7 @@ async def test_a_connection_lost_twice_while_a_shard_closes_still_goes_back_to_t
     def make(_held: Held, _lost: object) -> ShardParts:
         mailroom, outbox, consumer = MagicMock(), MagicMock(), MagicMock()
         mailroom.settled, mailroom.stop = AsyncMock(), AsyncMock()
-        consumer.start, consumer.abort = AsyncMock(), AsyncMock()
+        consumer.start, consumer.abort, outbox.close = AsyncMock(), AsyncMock(), AsyncMock()
         outbox.connection_lost.side_effect = [7, None]  # the second time there is nothing more to take back
         consumer.going_back = None
         made.append(consumer)
@@ -39,7 +39,8 @@ async def test_a_connection_lost_before_a_shard_has_opened_still_goes_back_to_th
 
     def make(_held: Held, _lost: object) -> ShardParts:
         mailroom, outbox, consumer = MagicMock(), MagicMock(), MagicMock()
-        mailroom.settled, mailroom.stop, consumer.abort = asyncio.Event().wait, AsyncMock(), AsyncMock()
+        mailroom.settled, mailroom.stop = asyncio.Event().wait, AsyncMock()
+        consumer.abort, outbox.close = AsyncMock(), AsyncMock()
         outbox.connection_lost.return_value = None if consumers else 7  # the second one delivers nothing
         consumer.going_back = None
         consumer.go_back = lambda first: setattr(consumer, "going_back", first)

@@ -178,7 +178,14 @@ def _shards(
     def make(held: Held, outdated: Callable[[], None]) -> ShardParts:
         line, spec = FencedLine(component, held.check), BRIDGE_OUTBOXES[held.shard]
         mailroom = Mailroom(
-            line, broker, addresses, metrics, shard=held.shard, attendance=attendance, outdated=outdated
+            line,
+            broker,
+            addresses,
+            metrics,
+            shard=held.shard,
+            attendance=attendance,
+            slots=slots,
+            outdated=outdated,
         )
         outbox = OutboxSubscriber(
             line,

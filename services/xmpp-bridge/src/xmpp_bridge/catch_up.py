@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import StoredMessage
@@ -71,7 +71,8 @@ class CatchUps:
 
     A page is read, sent and taken over by the server before the next one is read. Live deliveries go on meanwhile, and
     skip the person (roll.py). With the last page the person becomes live: in that moment nothing was skipped that the
-    page does not have. `turn` keeps live deliveries away, in case that moment does not come by itself.
+    page does not have. `turn` keeps live deliveries away, in case that moment does not come by itself. Pages share the
+    `slots` of a bridge's portions (lanes.py): when everybody comes at once, live deliveries do not wait behind them.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class CatchUps:
         notes: Notes,
         turn: asyncio.Lock,
         gaps: Gaps,
+        slots: asyncio.Semaphore,
         addresses: BridgeAddresses,
         metrics: Metrics,
     ) -> None:
@@ -91,6 +93,7 @@ class CatchUps:
         self._notes = notes
         self._addresses = addresses
         self._turn = turn
+        self._slots = slots
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._places: dict[str, _Place] = {}  # by person
         self._pace = Throttle(PER_PERSON, "user")
@@ -170,8 +173,10 @@ class CatchUps:
         question = MissedQuestion(user_id=user_id, limit=PAGE)
         is_cut, ends = False, 0
         while self.roll.is_waiting(user_id, person):
-            async with self._turn if ends >= PAGES_BESIDE else nullcontext():
-                page = await self._send_page(person, question)
+            is_alone = ends >= PAGES_BESIDE
+            async with self._turn if is_alone else nullcontext():
+                # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
+                page = await self._send_page(person, question, nullcontext() if is_alone else self._slots)
                 is_cut = is_cut or page.is_cut
                 if not page.more and self.roll.go_live(user_id, person, page.up_to):
                     self._line.send(write_caught_up(user_id, page.up_to, self._addresses, is_cut=is_cut))
@@ -182,11 +187,14 @@ class CatchUps:
         await self._line.barrier()
         self.roll.note_live(user_id, person)
 
-    async def _send_page(self, person: Attendee, question: MissedQuestion) -> MissedAnswer:
+    async def _send_page(
+        self, person: Attendee, question: MissedQuestion, slot: AbstractAsyncContextManager[object]
+    ) -> MissedAnswer:
         page = await ask_missed(self._store, question)
         if page.events:
-            person.sent = max(person.sent, page.events[-1].seq)
-            await self._line.deliver(self._stanzas(page.events))
+            async with slot:
+                person.sent = max(person.sent, page.events[-1].seq)
+                await self._line.deliver(self._stanzas(page.events))
         return page
 
     def _stanzas(self, events: Sequence[StoredMessage]) -> Iterator[str]:

@@ -1,23 +1,23 @@
-"""The slow lane: what is sent to many is sent in portions, and everybody else's messages overtake it.
+"""The slow lane: much to send is sent in portions, and everybody else's messages overtake it.
 
-    message to many ──► its conversation ──┐
-    next of that conversation ──► behind it ├──► a portion of one, a portion of the next, …
-    message to many ──► its conversation ──┘
+    much to send ──► its conversation ──────────┐
+    next of that conversation ──► behind it      ├──► a portion of one sender, a portion of the next, …
+    much to send ──► its conversation ──────────┘
 
-One message may go to many people, or a conversation may have many messages at once: both is much to send. A
-conversation is in the slow lane as long as one of its messages is. Its next messages queue behind, so each conversation
-stays in order. Messages of other conversations are newer, and are sent before. So a mailbox must not move past the
-oldest message here (`Gaps`).
+A message to many people is much to send. So are many messages at once in one conversation, or by one sender, and large
+ones. A conversation is in the slow lane as long as one of its messages is. Its next messages queue behind, so each
+conversation stays in order. Messages of other conversations are newer, and are sent before. So a mailbox must not move
+past the oldest message here (`Gaps`).
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
-from tlim_protocol.events import StoredMessage
+from tlim_protocol.events import OutEvent, StoredMessage
 from tlim_runtime.background import Tasks
 from tlim_runtime.consumer import Incoming, Poison, Verdict
 from tlim_runtime.logging import get_logger
@@ -27,8 +27,8 @@ from tlim_runtime.tracing import trace_of
 logger = get_logger(__name__)
 
 FEW = 12
-"""Deliveries of a conversation that a batch sends at once. With more of them, its messages take the slow lane. All
-eight shards together send no more of a conversation than two portions."""
+"""Deliveries of a conversation, or of a sender, that a batch of a shard sends at once. With more of them they take the
+slow lane. The batches of all eight shards together have no more of one sender than two portions."""
 
 MANY = 50
 """Stanzas in a portion."""
@@ -36,17 +36,24 @@ MANY = 50
 PORTIONS_AT_ONCE = 2
 """Portions of a bridge that are on their way, whatever their shards. All that is sent next is behind them: on two busy
 cores the XMPP server needs 70 ms for these 100 stanzas, and for one of each of the eight shards it needs 300 ms. With
-one portion it would wait for us after each; with two a message to 10,000 people takes no longer than with eight."""
+one portion it would wait for us after each; with two a message to 10,000 people takes no longer than with eight. A page
+of what somebody has missed counts as one."""
 
 PORTION_BYTES = 256 * 1024
 """A portion of large messages has fewer stanzas."""
+
+
+def weight(size: int) -> int:
+    """Return as how many deliveries one of `size` bytes counts: large ones take as much of a portion as several."""
+    return 1 + size * MANY // PORTION_BYTES
+
 
 MOST_WAITING = 3_000
 """Messages in the slow lane: as many as one person may write in a minute. With more of them, all deliveries of the
 shard wait. Unacknowledged messages are more than this (tlim_protocol.streams)."""
 
-MOST_BYTES = 32 * 1024 * 1024
-"""The same in bytes: of the events, as they came."""
+MOST_BYTES = 8 * 1024 * 1024
+"""The same in bytes: of the events, as they came. There are eight shards, and each message is in memory twice."""
 
 
 class Gaps:
@@ -110,6 +117,11 @@ class Work:
     poison: Poison | None = None
 
     @property
+    def sender(self) -> str:
+        """Who caused it."""
+        return self.event.envelope.msg_from
+
+    @property
     def most(self) -> int:
         """How many deliveries it is, if all recipients are there."""
         return max(len(self.event.recipients), 1)
@@ -144,13 +156,77 @@ def are_given_up(works: Iterable[Work]) -> bool:
     return any(work.verdict.done() for work in works)
 
 
+class Load:
+    """How many deliveries a batch has of each conversation, and by each sender."""
+
+    def __init__(self, batch: Iterable[tuple[Incoming, OutEvent]]) -> None:
+        self._conversations, self._senders = Counter[str](), Counter[str]()
+        for message, event in batch:
+            if isinstance(event, StoredMessage):
+                deliveries = len(event.recipients) * weight(len(message.data))
+                self._conversations[event.envelope.conversation_id] += deliveries
+                self._senders[event.envelope.msg_from] += deliveries
+
+    def of(self, event: StoredMessage) -> int:
+        """Return what the conversation of an event has, or its sender if that is more."""
+        envelope = event.envelope
+        return max(self._conversations[envelope.conversation_id], self._senders[envelope.msg_from])
+
+
+class Queues:
+    """What waits, by conversation, in the order of the turns: of the senders, and of the conversations of each.
+
+    A conversation has its turn with the sender of its first message. So whoever writes to a thousand groups waits no
+    less, and makes nobody wait longer, than whoever writes to one.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[Work]] = {}  # by conversation
+        self._turns: dict[str, dict[str, deque[Work]]] = {}  # the same by sender: whose turn it is comes first
+
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._queues)
+
+    def __contains__(self, conversation: str) -> bool:
+        """Whether a message of the conversation waits."""
+        return conversation in self._queues
+
+    def __iter__(self) -> Iterator[Work]:
+        """Yield all messages as if nothing was added: each conversation's in their order."""
+        for conversations in self._turns.values():
+            yield from chain.from_iterable(conversations.values())
+
+    def add(self, work: Work) -> None:
+        """Add a message behind all others of its conversation."""
+        queue = self._queues.get(work.conversation)
+        if queue is None:
+            queue = self._queues[work.conversation] = deque()
+            self._turns.setdefault(work.sender, {})[work.conversation] = queue
+        queue.append(work)
+
+    def had_their_turn(self, works: Sequence[Work], done: int) -> None:
+        """Remove the first `done` of these, which are the first of all. Then it is the turn of everybody else first."""
+        firsts = {work.conversation: work.sender for work in reversed(works)}
+        for work in works[:done]:
+            self._queues[work.conversation].popleft()
+        for conversation, sender in reversed(firsts.items()):
+            conversations = self._turns.pop(sender)
+            queue = conversations.pop(conversation)
+            if conversations:
+                self._turns[sender] = conversations
+            if queue:
+                self._turns.setdefault(queue[0].sender, {})[conversation] = queue
+            else:
+                del self._queues[conversation]
+
+
 class SlowLane:
-    """Sends portions in turn, one of each conversation; conversations that have little share one.
+    """Sends portions in turn, one of each sender; those that have little share one.
 
     `send` sends a portion of messages, and returns when the XMPP server has taken it over: with the verdicts of those
     that are sent, the first ones. If a portion fails, so does everything here: the messages come again, in their order.
-    The same happens when the consumer gives a message up, because it then delivers anew from there. `slots` are the
-    portions that may be on their way at the same time. All shards of a bridge share them, and take turns.
+    The same happens when the consumer gives a message up, because it then delivers anew from there.
     """
 
     def __init__(
@@ -158,31 +234,29 @@ class SlowLane:
         send: Callable[[Sequence[Work]], Awaitable[Sequence[Verdict]]],
         gaps: Gaps,
         finished: Callable[[], None],
-        slots: asyncio.Semaphore,
     ) -> None:
         self._send = send
-        self._slots = slots
         self._gaps = gaps
         self._finished = finished
-        self._queues: dict[str, deque[Work]] = {}  # by conversation, the one whose turn it is first
+        self._queues = Queues()
         self._waiting = self._bytes = 0
         self._room = asyncio.Event()
         self._is_running = False
         self._tasks = Tasks()
 
-    def takes(self, conversation: str, deliveries: int) -> bool:
-        """Whether a conversation with so many deliveries in a batch has too many, or has to wait for messages here."""
-        return deliveries > FEW or conversation in self._queues
+    def takes(self, event: StoredMessage, load: Load) -> bool:
+        """Whether a message of a batch with this load takes the lane."""
+        return event.envelope.conversation_id in self._queues or load.of(event) > FEW
 
     async def room(self) -> None:
-        """Return when there is room for one more message."""
+        """Return when there is room for one more batch."""
         while self._waiting >= MOST_WAITING or self._bytes >= MOST_BYTES:
             self._room.clear()
             await self._room.wait()
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
-        self._queues.setdefault(work.conversation, deque()).append(work)
+        self._queues.add(work)
         self._gaps.add(work.message, work.event.seq)
         self._waiting += 1
         self._bytes += len(work.message.data)
@@ -192,14 +266,18 @@ class SlowLane:
 
     def drop(self, reason: Unavailable) -> None:
         """Give up everything that waits, for `reason`."""
-        queues, self._queues = self._queues, {}
+        works, self._queues = self._queues, Queues()
         self._gaps.lose()
         self._waiting = self._bytes = 0
         self._room.set()
-        for work in chain.from_iterable(queues.values()):
+        for work in works:
             if not work.verdict.done():
                 work.verdict.set_exception(reason)
                 work.verdict.exception()  # read it: the consumer may not know of this message yet
+
+    async def close(self) -> None:
+        """End the portion in hand: a message of it may wait for a note that nobody writes any more."""
+        await self._tasks.close()
 
     async def _run(self) -> None:
         try:
@@ -215,18 +293,15 @@ class SlowLane:
 
     def _in_turn(self) -> dict[str, str]:
         """Return what the log says of the message whose turn it is."""
-        works = next(iter(self._queues.values()), None)
-        if not works:
-            return {}
-        return {"msg_id": works[0].event.envelope.msg_id, **trace_of(works[0].message.traceparent)}
+        work = next(iter(self._queues), None)
+        return {} if work is None else {"msg_id": work.event.envelope.msg_id, **trace_of(work.message.traceparent)}
 
     async def _next(self) -> None:
-        """Send one portion of the conversations whose turn it is; then it is the turn of all others first."""
+        """Send one portion of those whose turn it is; then it is the turn of all others first."""
         queues = self._queues
-        works = next_in_turn(chain.from_iterable(queues.values()))
+        works = next_in_turn(queues)
         try:
-            async with self._slots:
-                verdicts = [] if are_given_up(works) else await self._send(works)
+            verdicts = [] if are_given_up(works) else await self._send(works)
         except Exception:
             if self._queues is queues:
                 raise
@@ -235,17 +310,14 @@ class SlowLane:
             return  # dropped meanwhile
         if are_given_up(works):
             raise Unavailable("delivery starts anew")
+        queues.had_their_turn(works[: len(verdicts) + 1], len(verdicts))
         for work, verdict in zip(works, verdicts, strict=False):
             self._finish(work, verdict)
-        for conversation in dict.fromkeys(work.conversation for work in works[: len(verdicts) + 1]):
-            if queue := queues.pop(conversation):
-                queues[conversation] = queue
         if verdicts:
             self._room.set()
             self._finished()
 
     def _finish(self, work: Work, verdict: Verdict) -> None:
-        self._queues[work.conversation].popleft()
         self._waiting -= 1
         self._bytes -= len(work.message.data)
         self._gaps.remove(work.message)

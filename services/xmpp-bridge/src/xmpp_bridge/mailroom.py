@@ -48,6 +48,7 @@ class Mailroom:
         *,
         shard: int,
         attendance: Attendance,
+        slots: asyncio.Semaphore,
         outdated: Callable[[], None],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -68,6 +69,7 @@ class Mailroom:
             notes=self._notes,
             turn=self.turn,
             gaps=self.gaps,
+            slots=slots,
             addresses=addresses,
             metrics=metrics,
         )

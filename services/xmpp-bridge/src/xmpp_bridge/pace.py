@@ -10,6 +10,8 @@ from tlim_protocol.registry import REGISTRY, Effect, MsgType
 from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.throttle import Throttle
 
+from xmpp_bridge.lanes import weight
+
 COST_OF_NOTHING = 20
 """A message counts as this many messages if it names a session, file or person that does not exist, or a session that
 its sender is not in. It is expensive: the store asks another service each time, while the log is locked. By default a
@@ -42,7 +44,8 @@ class SenderPace:
     bytes of a stanza before it is read. A compressed body is counted once more, when it is unpacked.
 
     `deliveries` counts people. One message to a group of 10,000 is the work of 10,000 messages, and only its sender
-    can save that work. Only the store knows the people, so the bridge remembers how many each conversation had last.
+    can save that work. A large message counts as several for each of them (lanes.weight). Only the store knows the
+    people, so the bridge remembers how many each conversation had last.
     While it knows nothing of a group, a user's messages to it are few, and they are counted when the store has said
     to whom they go.
     """
@@ -54,7 +57,7 @@ class SenderPace:
         self._deliveries = deliveries
         self._people: LRUCache[Audience, int] = LRUCache(_GROUPS_REMEMBERED)
         self._at_unknown_price = Throttle(_UNPRICED, "user")
-        self._unpriced: LRUCache[tuple[str, str], None] = LRUCache(_UNPRICED_REMEMBERED)  # sender and msg_id
+        self._unpriced: LRUCache[tuple[str, str], int] = LRUCache(_UNPRICED_REMEMBERED)  # sender, msg_id: its weight
 
     def count_bytes(self, sender: str, size: int) -> None:
         """Count bytes that are about to be read."""
@@ -64,17 +67,17 @@ class SenderPace:
         """Count a message that is refused: nonsense must have a bound as well."""
         _hit(self._messages, sender, 1, msg_id)
 
-    def count(self, sender: str, envelope: Envelope) -> None:
-        """Count a message that can be taken over: its elements, and the people that it will probably reach."""
+    def count(self, sender: str, envelope: Envelope, size: int) -> None:
+        """Count a message of `size` bytes that can be taken over: its elements, and whom it will probably reach."""
         is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
         elements = self._receipts if is_receipt else self._messages
         _hit(elements, sender, len(envelope.body), envelope.msg_id)
         people = self._people.get(_audience(envelope))
-        message = (sender, envelope.msg_id)
+        message, each = (sender, envelope.msg_id), weight(size)
         if people is None and REGISTRY[envelope.msg_type].is_group and message not in self._unpriced:
             _hit(self._at_unknown_price, sender, 1, envelope.msg_id)
-            self._unpriced[message] = None
-        _hit(self._deliveries, sender, 1 if people is None else people, envelope.msg_id)
+            self._unpriced[message] = each
+        _hit(self._deliveries, sender, each if people is None else each * people, envelope.msg_id)
 
     def heard(self, event: OutEvent) -> None:
         """Learn from the store's decision to how many people a message went, or that it named nothing."""
@@ -92,21 +95,20 @@ class SenderPace:
         if not event.tells_sender:
             return  # a piece for people of another shard
         envelope, people = event.envelope, event.reach
-        was_unpriced = self._is_priced_now(envelope.msg_from, envelope.msg_id)
+        each = self._is_priced_now(envelope.msg_from, envelope.msg_id)
         if envelope.session_id is None or not event.is_news:
             return  # one person is the price of whatever is not remembered
         was_unknown = _audience(envelope) not in self._people
         self._people[_audience(envelope)] = people
-        if was_unpriced or was_unknown:
-            self._deliveries.hit(envelope.msg_from, people)
+        if each or was_unknown:
+            self._deliveries.hit(envelope.msg_from, people * (each or 1))
 
-    def _is_priced_now(self, sender: str, msg_id: str) -> bool:
-        """Note that the store has answered a message; return whether it was sent to a group of unknown size."""
-        if (sender, msg_id) not in self._unpriced:
-            return False
-        del self._unpriced[sender, msg_id]
-        self._at_unknown_price.give_back(sender)
-        return True
+    def _is_priced_now(self, sender: str, msg_id: str) -> int:
+        """Note that the store has answered a message; return its weight if it was sent to a group of unknown size."""
+        each = self._unpriced.pop((sender, msg_id), 0)
+        if each:
+            self._at_unknown_price.give_back(sender)
+        return each
 
 
 def _audience(envelope: Envelope) -> Audience:

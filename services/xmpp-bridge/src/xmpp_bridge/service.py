@@ -157,14 +157,20 @@ class MessageIntake:
     def _accept(self, arrival: Arrival) -> AcceptedMessage:
         """Count the message and return it. A refused message counts too: nonsense must have a bound."""
         sender = normalize_user_id(arrival.sender)
-        charge = partial(self._pace.count_bytes, sender)
+        size = 0
+
+        def charge(more: int) -> None:
+            nonlocal size
+            size += more
+            self._pace.count_bytes(sender, more)
+
         charge(arrival.size)
         try:
             message = self._check(arrival, sender, charge)
         except TlimError as error:
             self._pace.count_nonsense(sender, error.msg_id)
             raise
-        self._pace.count(sender, message.envelope)
+        self._pace.count(sender, message.envelope, size)
         if self._is_deactivated(sender):
             raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", msg_id=message.envelope.msg_id)
         return message

@@ -93,6 +93,7 @@ class Shard:
         self.line.close()
         await self._opening.stop()
         await self.consumer.abort()
+        await self.outbox.close()
         await self.mailroom.stop(noted_s)
 
 

@@ -1,8 +1,7 @@
 """Delivers what the store has committed, as stanzas. An event is acknowledged when the XMPP server has its stanzas."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
@@ -18,7 +17,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.lanes import MANY, Gaps, SlowLane, Work, are_given_up, portion
+from xmpp_bridge.lanes import MANY, Gaps, Load, SlowLane, Work, are_given_up, portion
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.translate import (
     Accept,
@@ -55,8 +54,8 @@ class Presence(Protocol):
 class OutboxSubscriber:
     """Turns a batch of out events into stanzas, in stream order, with one barrier behind all of them.
 
-    What goes to many people takes the slow lane (lanes.py), and the batch does not wait for it. Its sender is answered
-    with the batch.
+    What is much to send takes the slow lane (lanes.py), and the batch does not wait for it. Its sender is answered with
+    the batch. `slots` are the portions that may be on their way at the same time. All shards of a bridge share them.
 
     If the server keeps ending the connection, stanzas are sent one at a time, each with a barrier (culprits.py). A
     stanza that the server does not accept makes its message poison. Smaller stanzas of that message, and the other
@@ -86,7 +85,8 @@ class OutboxSubscriber:
         self._lately = DeliveredLately()
         self._culprits = culprits
         self._consumer = consumer
-        self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress, slots)
+        self._lane = SlowLane(self._send_portion, presence.gaps, self._note_progress)
+        self._slots = slots
         self._last = self._newest = 0  # of the batches since delivery began: the last place in the stream, and seq
         self._repeated = 0  # messages up to this place in the stream may have been delivered before
         self._metrics = BridgeMetrics(metrics)
@@ -114,6 +114,10 @@ class OutboxSubscriber:
         self._backlog.fall_behind()
         first = self._lately.take_back()
         return first if self._presence.server_keeps else None
+
+    async def close(self) -> None:
+        """Stop: the shard is closed, and nothing of it is sent any more."""
+        await self._lane.close()
 
     async def _handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
         first, last, begun = batch[0].stream_seq, batch[-1].stream_seq, now_ms()
@@ -207,9 +211,9 @@ class OutboxSubscriber:
         self, events: Sequence[tuple[Incoming, OutEvent]], later: dict[int, Later]
     ) -> Iterator[tuple[Incoming, str]]:
         is_kept = self._presence.server_keeps
-        deliveries = Counter[str]() if is_kept else _deliveries_of(events)
+        load = Load(() if is_kept else events)
         for message, event in events:
-            if isinstance(event, StoredMessage) and not is_kept and self._takes_the_lane(event, deliveries):
+            if isinstance(event, StoredMessage) and not is_kept and self._lane.takes(event, load):
                 verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
                 later[message.stream_seq] = Later(verdict)
                 self._lane.add(Work(message, event, event.envelope.conversation_id, verdict, now_ms()))
@@ -221,15 +225,11 @@ class OutboxSubscriber:
             for stanza in stanzas:
                 yield message, stanza
 
-    def _takes_the_lane(self, event: StoredMessage, deliveries: Mapping[str, int]) -> bool:
-        conversation = event.envelope.conversation_id
-        return self._lane.takes(conversation, deliveries[conversation])
-
     async def _send_portion(self, works: Sequence[Work]) -> list[Verdict]:
         poison: dict[int, Poison] = {}
-        async with self._presence.turn:
+        await self._begin([work for work in works if work.stanzas is None])
+        async with self._slots, self._presence.turn:  # nothing in here may wait for message-store
             self._presence.gaps.check()
-            await self._begin([work for work in works if work.stanzas is None])
             stanzas = [] if are_given_up(works) else list(portion(works))
             if stanzas:
                 places = [work.message.stream_seq for work in works]
@@ -278,15 +278,6 @@ class OutboxSubscriber:
             return event
         present = [user_id for user_id in event.recipients if self._presence.is_due(user_id, event.seq)]
         return event.model_copy(update={"recipients": present})
-
-
-def _deliveries_of(events: Iterable[tuple[Incoming, OutEvent]]) -> Counter[str]:
-    """Return how many deliveries a batch has of each conversation."""
-    deliveries: Counter[str] = Counter()
-    for _, event in events:
-        if isinstance(event, StoredMessage):
-            deliveries[event.envelope.conversation_id] += len(event.recipients)
-    return deliveries
 
 
 def _read(data: bytes) -> OutEvent | Poison:

@@ -60,7 +60,14 @@ def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_fo
         notes.begin(1)
         addresses = BridgeAddresses("im.example", "bridge.im.example")
         catch_ups = CatchUps(
-            store, line, notes=notes, turn=asyncio.Lock(), gaps=Gaps(), addresses=addresses, metrics=Metrics()
+            store,
+            line,
+            notes=notes,
+            turn=asyncio.Lock(),
+            gaps=Gaps(),
+            slots=asyncio.Semaphore(1),
+            addresses=addresses,
+            metrics=Metrics(),
         )
         works = (notes.background, *catch_ups.workers)
         for work in works:

@@ -30,7 +30,16 @@ class Store:
 async def test_the_shard_is_begun_anew_because_it_has_no_term_to_write_notes_in() -> None:
     begun_anew = asyncio.Event()
     attendance, addresses = Attendance(), BridgeAddresses("im.example", "bridge.im.example")
-    mailroom = Mailroom(Line(), Store(), addresses, Metrics(), shard=0, attendance=attendance, outdated=begun_anew.set)
+    mailroom = Mailroom(
+        Line(),
+        Store(),
+        addresses,
+        Metrics(),
+        shard=0,
+        attendance=attendance,
+        slots=asyncio.Semaphore(1),
+        outdated=begun_anew.set,
+    )
     mailroom.start()
     await mailroom.settled()
     for sign in (Hello(), Came("bob", "phone")):

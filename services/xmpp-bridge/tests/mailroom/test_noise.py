@@ -64,6 +64,7 @@ def catch_ups_of(store: Store, notes: Notes) -> CatchUps:
         notes=notes,
         turn=asyncio.Lock(),
         gaps=Gaps(),
+        slots=asyncio.Semaphore(1),
         addresses=BridgeAddresses("im.example", "bridge.im.example"),
         metrics=Metrics(),
     )

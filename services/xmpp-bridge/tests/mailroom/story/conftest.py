@@ -226,6 +226,7 @@ class Bridge:
             Metrics(),
             shard=held.shard,
             attendance=self._attendance,
+            slots=self._slots,
             outdated=outdated,
             clock=lambda: EPOCH + clock(),
             monotonic=clock,

@@ -1,0 +1,101 @@
+"""Pages of what people have missed take turns with the portions of the slow lane, in all shards of a bridge."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import pytest
+from tlim_protocol.envelope import Envelope
+from tlim_protocol.events import StoredMessage
+from tlim_protocol.identity import delivery_shard
+from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.metrics import Metrics
+from xmpp_bridge import catch_up
+from xmpp_bridge.catch_up import CatchUps
+from xmpp_bridge.lanes import Gaps
+from xmpp_bridge.mailbox import Notes
+from xmpp_bridge.presences import Came, Hello
+from xmpp_bridge.translate import BridgeAddresses
+
+SHARDS = range(2)
+PEOPLE = [user_id for number in range(100) if delivery_shard(user_id := f"user{number}") in SHARDS]
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class SlowLine:
+    """The connection to a server that takes a while for a page."""
+
+    def __init__(self) -> None:
+        self.marks = self.pages = self.in_hand = self.most = 0
+
+    def send(self, stanzas: str) -> None:
+        self.marks += stanzas.count("caught-up")
+
+    async def deliver(self, stanzas: Iterable[str]) -> None:
+        self.pages += any(stanzas)
+        self.in_hand += 1
+        self.most = max(self.most, self.in_hand)
+        await asyncio.sleep(1)
+        self.in_hand -= 1
+
+    async def barrier(self) -> None:
+        """There is nothing to wait for."""
+
+
+class OnePage:
+    """Everybody has missed one message."""
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        assert payload
+        assert timeout_s
+        if subject != Rpc.MAILBOX_MISSED:
+            return MailboxNoted().to_bytes()
+        envelope = Envelope(msg_from="dora", msg_to="ada", msg_id="m1", msg_type=MsgType.TEXT, body=[{"text": "hello"}])
+        event = StoredMessage(seq=5, stored_at=1, recipients=["ada"], envelope=envelope)
+        return MissedAnswer(events=[event], next=5, more=False, up_to=5, receipts=True).to_bytes()
+
+
+async def all_catch_up(line: SlowLine, slots: asyncio.Semaphore) -> None:
+    store, works = OnePage(), []
+    for shard in SHARDS:
+        notes = Notes(store, shard, lambda: None)
+        notes.begin(1)
+        catch_ups = CatchUps(
+            store,
+            line,
+            notes=notes,
+            turn=asyncio.Lock(),
+            gaps=Gaps(),
+            slots=slots,
+            addresses=BridgeAddresses("im.example", "bridge.im.example"),
+            metrics=Metrics(),
+        )
+        works += [notes.background, *catch_ups.workers]
+        catch_ups.roll.hear(Hello())
+        for user_id in PEOPLE:
+            if delivery_shard(user_id) == shard:
+                catch_ups.roll.hear(Came(user_id, "phone"))
+        catch_ups.roll.settle({})
+    for work in works:
+        work.start()
+    await asyncio.sleep(60)
+    for work in works:
+        await work.stop()
+    assert (line.marks, line.pages) == (len(PEOPLE), len(PEOPLE))
+
+
+def test_the_pages_of_all_shards_are_on_their_way_as_few_at_a_time_as_portions(jumping: Run) -> None:
+    line = SlowLine()
+    jumping(all_catch_up(line, asyncio.Semaphore(2)))
+    assert line.most == 2
+
+
+def test_a_page_that_live_deliveries_wait_for_waits_for_no_portion(
+    jumping: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "PAGES_BESIDE", 0)
+    line = SlowLine()
+    jumping(all_catch_up(line, asyncio.Semaphore(0)))
+    assert line.most > 0
