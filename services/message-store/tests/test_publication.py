@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from message_store.models import Audience
-from message_store.publication import LOSS_WINDOW_MS, Newest, delivery_of, newest_seq_of, starting_point
+from message_store.publication import LOSS_WINDOW_MS, delivery_of, starting_point
+from message_store.stream_end import Newest, newest_seq_of
 from message_store.values import DeliveredRow, LogRow
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode

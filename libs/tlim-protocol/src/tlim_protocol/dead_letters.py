@@ -14,6 +14,12 @@ CAUSE_HEADER = "Tlim-Cause"
 SUBJECT_HEADER = "Tlim-Subject"
 """The subject of the message. It goes there again when an operator says that the cause is mended."""
 
+PUBLISHED_HEADER = "Tlim-Published"
+"""On a letter that was sent again into `TLIM_OUT`: what the stream told of published messages just before. The event
+in the letter is older, and must not tell it."""
+
+_AGAIN = "redrive:"
+
 
 class DeadCause(StrEnum):
     """Why a message can never be processed; a label of `tlim_dead_letters_total`, so there are few."""
@@ -23,6 +29,16 @@ class DeadCause(StrEnum):
     INVALID = "invalid"  # an event of ours that the bridge would never have accepted
     UNSTORABLE = "unstorable"  # our rules or PostgreSQL fail on it
     UNDELIVERABLE = "undeliverable"  # the XMPP server ends the connection at its stanza
+
+
+def sent_again_id(place: int) -> str:
+    """Return the `Nats-Msg-Id` under which the letter at this place of `TLIM_DEAD` goes its way again."""
+    return f"{_AGAIN}{place}"
+
+
+def is_sent_again(message_id: str) -> bool:
+    """Tell whether a message with this `Nats-Msg-Id` is a dead letter that was sent again."""
+    return message_id.startswith(_AGAIN)
 
 
 def msg_id_in(data: bytes | str) -> str | None:

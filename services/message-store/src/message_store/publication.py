@@ -1,17 +1,15 @@
 """Publishing committed rows, and finding what is still to be published after a crash or a loss in JetStream."""
 
 import asyncio
-from base64 import b64decode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple, cast
+from typing import cast
 
 from tlim_protocol.body import Body
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import OutEvent, StoredMessage, read_out_event
+from tlim_protocol.events import OutEvent, StoredMessage
 from tlim_protocol.lenient import read_strict
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import StreamName
 from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
@@ -21,6 +19,7 @@ from message_store.metrics import StoreMetrics
 from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of, receiver_of
 from message_store.pieces import written_out
+from message_store.stream_end import Newest, newest_in
 from message_store.values import DeliveredRow, LogRow
 
 logger = get_logger(__name__)
@@ -33,13 +32,6 @@ PAGE = 100
 """Rows read back at a time: few, as a row to a large group names thousands of people."""
 
 
-class Newest(NamedTuple):
-    """What TLIM_OUT tells: whether nothing was ever published in it, and the newest published seq, if it is known."""
-
-    is_fresh: bool
-    seq: int | None
-
-
 def starting_point(noted: int, newest: Newest, before_window: int) -> int:
     """Return the seq after which messages have to be published (again).
 
@@ -49,17 +41,6 @@ def starting_point(noted: int, newest: Newest, before_window: int) -> int:
     if newest.is_fresh:
         return min(noted, before_window)
     return noted if newest.seq is None else min(noted, newest.seq)
-
-
-def newest_seq_of(event: OutEvent) -> int | None:
-    """Return the newest seq that was published whole at the time of `event`; None when it does not tell.
-
-    Every event has to tell it. The stream is trimmed up to the newest acknowledged event, so a single event may be all
-    that is left. A loss takes the end of the stream, so the last piece of a message shows that all of it is there.
-    """
-    if isinstance(event, StoredMessage) and event.reach:
-        return event.seq if event.is_last else event.seq - 1
-    return event.after_seq
 
 
 def delivery_of(found: DeliveredRow) -> StoredMessage | None:
@@ -140,7 +121,7 @@ class Publication:
             self._is_certain = True  # set before we look: if the connection breaks meanwhile, it becomes false again
             if self._seq is None:
                 self._seq = await self._archive.published()
-            newest = await self._newest()
+            newest = await newest_in(self._broker)
             before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
             self._seq = starting_point(self.seq, newest, before_window)
             await self._catch_up()
@@ -181,17 +162,3 @@ class Publication:
             deliveries = map(delivery_of, rows)
             await self._send([delivery for delivery in deliveries if delivery is not None])
             self._seq = rows[-1].row.seq
-
-    async def _newest(self) -> Newest:
-        """Walk back from the stream's end to the first event that tells where publishing was."""
-        state = await self._broker.stream_state(StreamName.OUT)
-        if state.last_seq == 0:
-            return Newest(is_fresh=True, seq=None)
-        position = state.last_seq
-        while state.messages and position >= state.first_seq:
-            stored = await self._broker.api(f"STREAM.MSG.GET.{StreamName.OUT}", seq=position)
-            seq = newest_seq_of(read_out_event(b64decode(stored["message"]["data"]))) if "message" in stored else None
-            if seq is not None:
-                return Newest(is_fresh=False, seq=seq)
-            position -= 1
-        return Newest(is_fresh=False, seq=None)

@@ -1,17 +1,17 @@
 """Dead letters for operators: what could not be processed and why; and sending it its way again."""
 
-import base64
-import binascii
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tlim_protocol.dead_letters import CAUSE_HEADER, REASON_HEADER, SUBJECT_HEADER, msg_id_in
+from tlim_protocol.dead_letters import CAUSE_HEADER, REASON_HEADER, SUBJECT_HEADER, msg_id_in, sent_again_id
 from tlim_protocol.streams import StreamName
 from tlim_runtime.broker import Broker
 from tlim_runtime.tracing import TRACEPARENT, headers_with
 
 from message_store.operate.schemas import DeadLetter, DeadLetters
+from message_store.stored import headers_of, payload_of
+from message_store.stream_end import newest_in
 
 LOOK_AT = 500
 """Places of the stream that one page looks at. Letters that were sent again leave gaps: a page may be short."""
@@ -47,8 +47,10 @@ class DeadLetterBox:
             return None
         letter = _letter(seq, found)
         if letter.subject.startswith(("tlim.in.", "tlim.out.")):
-            trace = headers_with(_headers(found).get(TRACEPARENT))
-            await self._broker.publish(letter.subject, _data(found), f"redrive:{seq}", trace)
+            headers = dict(headers_with(headers_of(found).get(TRACEPARENT)))
+            if letter.subject.startswith("tlim.out."):  # its own event would tell that publishing was at an old seq
+                headers |= (await newest_in(self._broker)).headers()
+            await self._broker.publish(letter.subject, payload_of(found), sent_again_id(seq), headers)
             await self._broker.answered(f"STREAM.MSG.DELETE.{StreamName.DEAD}", seq=seq, no_erase=True)
         return letter
 
@@ -59,7 +61,7 @@ class DeadLetterBox:
 
 
 def _letter(seq: int, message: Mapping[str, Any]) -> DeadLetter:
-    headers, data = _headers(message), _data(message)
+    headers, data = headers_of(message), payload_of(message)
     return DeadLetter(
         seq=seq,
         at=int(datetime.fromisoformat(message["time"]).timestamp() * 1000),
@@ -69,17 +71,3 @@ def _letter(seq: int, message: Mapping[str, Any]) -> DeadLetter:
         size=len(data),
         msg_id=msg_id_in(data),
     )
-
-
-def _data(message: Mapping[str, Any]) -> bytes:
-    return base64.b64decode(message.get("data", ""))
-
-
-def _headers(message: Mapping[str, Any]) -> dict[str, str]:
-    """Read the headers of a stored message: a line `NATS/1.0`, then `name: value` each."""
-    try:
-        text = base64.b64decode(message.get("hdrs", "")).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return {}
-    pairs = (line.partition(":") for line in text.splitlines()[1:] if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
