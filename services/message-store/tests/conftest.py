@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from message_store.errors import DirectoryUnavailable, ItemRefused
+from message_store.errors import DirectoryUnavailable, ItemRefused, StatementTooSlow
 from message_store.gathering import Gathering
 from message_store.service import Recorder
 from message_store.values import (
@@ -33,7 +33,7 @@ READ_TO_ALL = 5
 
 
 class FakeArchive:
-    """The tables in dictionaries; refuses rows with a msg_id in `bad`."""
+    """The tables in dictionaries; refuses rows with a msg_id in `bad`, and takes too long for those in `slow`."""
 
     def __init__(self) -> None:
         self.rows: list[LogRow] = []
@@ -47,6 +47,9 @@ class FakeArchive:
         self.cursors: dict[tuple[str, str], int] = {}
         self.recalled: list[int] = []
         self.bad: set[str] = set()
+        self.slow: set[str] = set()
+        self.slow_sessions = False
+        self.cancelled = 0
         self.noted: list[int] = []
         self.change = 0
         self.rosters_read: list[set[str]] = []
@@ -133,6 +136,9 @@ class FakeArchive:
     async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):
             raise ItemRefused(f"no room for {refused.pop()}")
+        if self.slow.intersection(row.msg_id for row in writes.rows) or (self.slow_sessions and writes.sessions):
+            self.cancelled += 1
+            raise StatementTooSlow("canceling statement due to statement timeout")
         assert not {row.seq for row in self.rows}.intersection(row.seq for row in writes.rows)
         self.rows += writes.rows
         self.made |= set(writes.conversations)

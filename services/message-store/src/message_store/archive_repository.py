@@ -8,7 +8,7 @@ import asyncpg
 from tlim_runtime.database import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 
-from message_store.errors import ItemRefused
+from message_store.errors import ItemRefused, StatementTooSlow
 from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
 from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roster, Span, Writes
@@ -16,6 +16,7 @@ from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roste
 _REFUSALS = ("22", "23", "54")
 """SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
 
+_CANCELLED = "57014"  # nearly always by statement_timeout
 _NO_PARTITION = "23514"  # of all constraints, only this breach is our own fault: no partition for the seq exists yet
 
 _FIND_PLACES = """
@@ -175,7 +176,8 @@ class Archive:
 
     An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
     method raises DatabaseUnavailable when the connection is gone or the server is in trouble. It raises ItemRefused
-    when PostgreSQL cannot store a value, or cannot even take it as a parameter.
+    when PostgreSQL cannot store a value, or cannot even take it as a parameter. It raises StatementTooSlow, which is a
+    DatabaseUnavailable, when a statement about the items of a batch was cancelled. Waiting for the lock is no such one.
     """
 
     def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
@@ -248,7 +250,7 @@ class Archive:
 
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""
-        async with _translated():
+        async with _translated(slow=StatementTooSlow):
             for statement, *arguments in (*_statements(writes), *self._recalls(writes)):
                 await self._connection.execute(statement, *arguments)
 
@@ -314,7 +316,7 @@ class Archive:
         ]
 
     async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        async with _translated():
+        async with _translated(slow=StatementTooSlow):
             return await self._connection.fetch(statement, *arguments)
 
 
@@ -368,12 +370,14 @@ def _blames_the_row(error: BaseException) -> bool:
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def _translated(*, slow: type[DatabaseUnavailable] = DatabaseUnavailable) -> AsyncIterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         if _blames_the_row(error):
             raise ItemRefused(f"the database refuses it: {str(error).splitlines()[0]}") from error
+        if getattr(error, "sqlstate", None) == _CANCELLED:
+            raise slow(str(error)) from error
         if isinstance(error, TimeoutError) or is_unavailable(error):
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
         raise

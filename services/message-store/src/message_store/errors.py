@@ -1,5 +1,7 @@
 """This service's own errors, besides the coded refusals of the protocol library."""
 
+from tlim_runtime.outages import DatabaseUnavailable
+
 
 class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the case, like BrokerUnavailable
     """Another service did not answer. Messages that depend on the answer shall be sent again; all others go on."""
@@ -10,3 +12,7 @@ class ItemRefused(Exception):  # noqa: N818 - a verdict, not a failure
 
     PostgreSQL cannot hold what a statement wants to write, or our own rules fail on it.
     """
+
+
+class StatementTooSlow(DatabaseUnavailable):
+    """PostgreSQL has cancelled a statement that took too long. What the statement named may be the reason."""

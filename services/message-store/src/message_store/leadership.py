@@ -18,8 +18,12 @@ from message_store.locks import Connection, try_to_lead
 
 logger = get_logger(__name__)
 
-STATEMENT_TIMEOUT_S = 10.0
-"""A batch takes milliseconds. So a connection that is silent for 10 s is dead, even if TCP still holds it open."""
+STATEMENT_TIMEOUT_S = 8.0
+"""A batch takes milliseconds. The server cancels a slower statement, and the recorder looks for what makes it slow."""
+
+SILENCE_S = 10.0
+"""A connection that is silent for so long is dead, even if TCP still holds it open. The server's own time-out comes
+first: otherwise we could not tell a slow statement from a lost connection."""
 
 _SESSION = {
     "application_name": "message-store leader",
@@ -74,7 +78,7 @@ class Leadership:
 
     async def _one_term(self) -> None:
         connection: Connection = await asyncpg.connect(
-            self._dsn, timeout=self._connect_timeout(), command_timeout=STATEMENT_TIMEOUT_S, server_settings=_SESSION
+            self._dsn, timeout=self._connect_timeout(), command_timeout=SILENCE_S, server_settings=_SESSION
         )
         try:
             # We poll, because a statement that waits for the lock would hold a snapshot, and so hold back vacuum.

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
-from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent, StoredMessage
+from tlim_protocol.events import OutEvent, SessionEvent, StoredMessage
 from tlim_protocol.lenient import same_json, write_json
 from tlim_protocol.registry import REGISTRY, Effect
 
@@ -18,6 +18,7 @@ from message_store.audience import TO_NOBODY, Audible, to_authors, to_peers, to_
 from message_store.commands import Named, recalled, reported
 from message_store.models import Audience
 from message_store.notices import SERVER, RosterChange, change_of, notice_of
+from message_store.refusals import refusal_of
 from message_store.values import ArrivedMessage, Item, Known, LogRow, Place, Roster, Span, Writes
 
 _NOBODY: Sequence[str] = ()
@@ -67,7 +68,7 @@ class Plan:
             try:
                 self._take(item)
             except TlimError as refusal:
-                self._refuse(item, refusal)
+                self.events.append(refusal_of(item, refusal, self.newest))
 
     def _take(self, message: ArrivedMessage) -> None:
         envelope = message.envelope
@@ -377,19 +378,3 @@ class Plan:
             location=location,
             stored_at=self.writes.now,
         )
-
-    def _refuse(self, message: ArrivedMessage, refusal: TlimError) -> None:
-        event = RejectedMessage(
-            code=refusal.code,
-            detail=refusal.detail,
-            field=refusal.field,
-            msg_id=message.envelope.msg_id,
-            msg_type=message.envelope.msg_type,
-            sender=message.sender,
-            reply_to=message.reply_to,
-            stanza_id=message.stanza_id,
-            received_at=message.received_at,
-            after_seq=self.newest,
-            via=message.via,
-        )
-        self.events.append(event)

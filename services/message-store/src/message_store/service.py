@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
+from cachetools import TTLCache
 from tlim_protocol.body import check_elements
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
@@ -15,9 +17,10 @@ from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 
 from message_store import survey
 from message_store.catch_up import Progress
-from message_store.errors import ItemRefused
+from message_store.errors import ItemRefused, StatementTooSlow
 from message_store.plan import Plan
 from message_store.portions import portions
+from message_store.refusals import refusal_of
 from message_store.rosters import RosterCache
 from message_store.values import ArrivedMessage, Item, Known, Writes
 
@@ -27,6 +30,16 @@ MAX_NAMED = 50_000
 """The most people and messages that the items of one transaction name together. A batch with many events of groups of
 10,000, or with many receipts for 1,000 messages each, would take longer than a statement may. 50,000 memberships take
 about 1 s to write, and 50,000 ids in receipts about 1 s to look up."""
+
+MAX_TOO_SLOW = 12
+"""Statements of a batch that may be cancelled before we give it up. To find one slow message among 2,000 by halves
+takes 12. If there are more, the database may be slow altogether. The batch comes again, without what was found."""
+
+REMEMBER_SLOW_S = 120.0
+"""For so long a message that was too slow is refused at once. That is longer than a batch can take until it is given
+up: 13 statements of 8 s. So each try gets further than the last. A client that sends it again at once costs nothing."""
+
+MAX_REMEMBERED = 1_000
 
 
 class LogTables(survey.SurveyedTables, Protocol):
@@ -119,6 +132,10 @@ def _named_by(item: Item) -> int:
     return len(item.subscribers if isinstance(item, SessionEvent) else item.envelope.body)
 
 
+def _key_of(message: ArrivedMessage) -> tuple[str, str]:
+    return message.sender, message.envelope.msg_id
+
+
 @dataclass
 class Outcome:
     """What became of a batch, committed and still to be published."""
@@ -127,6 +144,7 @@ class Outcome:
     events: list[OutEvent] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)  # by type
     reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
+    too_slow: int = 0  # statements that were cancelled
 
 
 class Recorder:
@@ -152,6 +170,7 @@ class Recorder:
         self._read_to_all = read_to_all  # members
         self._rosters = RosterCache()
         self._progress: Progress | None = None
+        self._slow: TTLCache[tuple[str, str], bool] = TTLCache(MAX_REMEMBERED, REMEMBER_SLOW_S)
         self._survey = survey.Survey(archive, directory, self._rosters)
 
     async def record(self, items: Sequence[Item]) -> list[str | None]:
@@ -162,8 +181,12 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            for portion in portions(items, _named_by, MAX_NAMED):
-                await self._store(portion, outcome)
+            for is_slow, run in groupby(items, self._is_known_as_slow):
+                if is_slow:
+                    self._refuse_slow(list(run), outcome)
+                    continue
+                for portion in portions(list(run), _named_by, MAX_NAMED):
+                    await self._store(portion, outcome)
             committed = self._now()
             self._counters.committed()
             await self._publication.publish(outcome.events, outcome.newest)
@@ -184,7 +207,7 @@ class Recorder:
         return self._progress
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """Store in one transaction; when an item can never be stored, store by halves until it is alone."""
+        """Store in one transaction; if an item cannot be stored, or not in time, store by halves until it is alone."""
         if not items:
             return
         try:
@@ -195,14 +218,46 @@ class Recorder:
                 if isinstance(items[0], SessionEvent):  # count it as applied: it would be refused again every time
                     self._progress = (await self._applied()).after([items[0].change])
                 return
-            middle = len(items) // 2
-            await self._store(items[:middle], outcome)
-            await self._store(items[middle:], outcome)
+            await self._store_halves(items, outcome)
+            return
+        except StatementTooSlow:
+            if not self._may_go_on(items, outcome):
+                raise
+            if len(items) == 1:
+                self._refuse_slow(items, outcome)
+            else:
+                await self._store_halves(items, outcome)
             return
         outcome.newest = plan.newest
         outcome.events += plan.events
         outcome.stored.update(row.msg_type for row in plan.writes.rows)
         outcome.reasons += [None] * len(items)
+
+    async def _store_halves(self, items: Sequence[Item], outcome: Outcome) -> None:
+        middle = len(items) // 2
+        await self._store(items[:middle], outcome)
+        await self._store(items[middle:], outcome)
+
+    def _may_go_on(self, items: Sequence[Item], outcome: Outcome) -> bool:
+        """Tell whether others may go on without the message that is slow, and remember it when it is alone."""
+        outcome.too_slow += 1
+        if len(items) == 1:
+            if isinstance(items[0], SessionEvent):
+                return False  # nobody would send it again, and what follows depends on it
+            self._slow[_key_of(items[0])] = True
+        return outcome.too_slow <= MAX_TOO_SLOW
+
+    def _is_known_as_slow(self, item: Item) -> bool:
+        return isinstance(item, ArrivedMessage) and _key_of(item) in self._slow
+
+    def _refuse_slow(self, items: Sequence[Item], outcome: Outcome) -> None:
+        """Tell senders to send again what the database did not store in time, so that all others need not wait."""
+        error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
+        for item in items:
+            if isinstance(item, ArrivedMessage):
+                logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id)
+                outcome.events.append(refusal_of(item, error, outcome.newest))
+                outcome.reasons.append(None)
 
     async def _commit(self, items: Sequence[Item], newest: int) -> Plan:
         with self._rosters_in_doubt():

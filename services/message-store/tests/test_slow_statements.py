@@ -1,0 +1,65 @@
+"""A message for which the database takes too long is refused, and stops nobody else's."""
+
+from typing import Any
+
+import pytest
+from message_store.service import MAX_TOO_SLOW
+from tlim_protocol.errors import ErrorCode
+from tlim_runtime.outages import DatabaseUnavailable
+
+
+async def test_a_message_that_takes_too_long_is_refused_and_its_neighbours_are_stored(
+    bench: Any, accepted: Any
+) -> None:
+    bench.archive.slow.add("m2")
+    assert await bench.record(*(accepted(f"m{number}") for number in range(5))) == [None] * 5
+    assert [event.envelope.msg_id for event in bench.stored] == ["m0", "m1", "m3", "m4"]
+    (told,) = bench.rejected
+    assert (told.code, told.msg_id, told.reply_to) == (ErrorCode.UNAVAILABLE, "m2", "alice@im.example/web")
+    assert told.after_seq == bench.stored[1].seq
+    assert bench.counters.codes == [ErrorCode.UNAVAILABLE]
+
+
+async def test_a_slow_message_that_comes_again_at_once_costs_nothing(bench: Any, accepted: Any) -> None:
+    bench.archive.slow.add("m2")
+    await bench.record(accepted("m1"), accepted("m2"), accepted("m3"))
+    cancelled = bench.archive.cancelled
+    await bench.record(accepted("m4"), accepted("m2"), accepted("m5"))
+    assert bench.archive.cancelled == cancelled
+    assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m3", "m4", "m5"]
+    assert [event.msg_id for event in bench.rejected] == ["m2", "m2"]
+
+
+async def test_a_batch_with_many_slow_messages_is_stored_after_some_tries(bench: Any, accepted: Any) -> None:
+    messages = [accepted(f"m{number}") for number in range(300)]
+    bench.archive.slow = {f"m{number}" for number in range(0, 300, 100)}
+    tries = 0
+    while True:
+        tries, before = tries + 1, bench.archive.cancelled
+        try:
+            await bench.record(*messages)
+        except DatabaseUnavailable:
+            assert bench.archive.cancelled - before == MAX_TOO_SLOW + 1
+        else:
+            break
+    assert tries <= len(bench.archive.slow)
+    assert len(bench.archive.rows) == 297
+    assert {event.msg_id for event in bench.rejected} == bench.archive.slow
+
+
+async def test_a_database_that_is_slow_altogether_is_not_asked_for_each_message(bench: Any, accepted: Any) -> None:
+    messages = [accepted(f"m{number}") for number in range(500)]
+    bench.archive.slow = {message.envelope.msg_id for message in messages}
+    with pytest.raises(DatabaseUnavailable):
+        await bench.record(*messages)
+    assert bench.archive.cancelled == MAX_TOO_SLOW + 1
+    assert not bench.publication.events
+
+
+async def test_a_change_of_a_session_that_takes_too_long_is_waited_for(bench: Any, session: Any) -> None:
+    """Nobody would send it again, and who may write to the session depends on it."""
+    bench.archive.slow_sessions = True
+    with pytest.raises(DatabaseUnavailable):
+        await bench.record(session(1, "alice", "bob"))
+    bench.archive.slow_sessions = False
+    assert await bench.outcome(session(1, "alice", "bob")) == [["alice", "bob"]]
