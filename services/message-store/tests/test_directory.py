@@ -4,10 +4,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from message_store.directory import ABSENT_S, ServiceDirectory
+from message_store.directory import ABSENT_S, HUNG_S, ServiceDirectory
+from message_store.errors import DirectoryUnavailable
 from message_store.values import AnsweredSession
 from tlim_protocol.events import SessionEvent, SessionsAnswer, SessionsQuestion
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_protocol.subjects import Rpc
+from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 
 MANY = [f"s{number}" for number in range(500)]
 
@@ -19,11 +21,16 @@ class FakeSessionApi:
         self.told: dict[str, SessionEvent] = {}
         self.at_most = 1_000
         self.is_away = False
+        self.is_hung = False
         self.questions: list[list[str]] = []
+        self.waited_for: list[str] = []
 
-    async def request(self, _subject: str, payload: bytes, _timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, _timeout_s: float) -> bytes:
         if self.is_away:
             raise BrokerUnavailable("away")
+        if self.is_hung:
+            self.waited_for.append(subject)
+            raise NoAnswerInTime(subject)
         asked = SessionsQuestion.from_bytes(payload).session_ids
         self.questions.append(asked)
         told = [self.told[one] for one in asked if one in self.told]
@@ -98,4 +105,19 @@ async def test_an_outage_says_nothing_and_is_not_remembered(
     session_api.is_away = True
     assert await directory.sessions(["s0"]) == {"s0": None}
     session_api.is_away = False
+    assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
+
+
+async def test_a_service_that_hangs_is_not_waited_for_again_for_seconds(
+    directory: ServiceDirectory, session_api: FakeSessionApi, clock: Clock
+) -> None:
+    session_api.is_hung = True
+    for name in ("s0", "s1", "s2"):
+        assert await directory.sessions([name]) == {name: None}
+        with pytest.raises(DirectoryUnavailable):
+            await directory.known(seen=["alice"], ask=[name])
+        assert await directory.files([(name, "alice")]) is None
+    assert sorted(session_api.waited_for) == sorted([Rpc.SESSION_GET, Rpc.USER_MEET, Rpc.FILE_CHECK])
+    clock.now += HUNG_S
+    session_api.is_hung = False
     assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}

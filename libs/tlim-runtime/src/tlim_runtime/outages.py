@@ -9,6 +9,13 @@ class BrokerUnavailable(Unavailable):
     """NATS did not take or answer a message in time. It may have arrived, so repeat it with the same message id."""
 
 
+class NoAnswerInTime(BrokerUnavailable):
+    """Somebody listens for the question and does not answer: the asker has waited for the whole time.
+
+    Without a listener NATS says so at once.
+    """
+
+
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL is away, restarting, out of connections, or gave up on a lock; the transaction was rolled back.
 

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 
 from tlim_runtime.background import cancellable
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 from tlim_runtime.pulse import beat
 from tlim_runtime.tracing import TRACEPARENT, Headers, Tracing, continued, trace_of
 
@@ -21,11 +21,13 @@ _ERROR_HEADER = "Tlim-Error"
 
 
 async def ask(client: Client, subject: str, payload: bytes, timeout_s: float, headers: Headers) -> bytes:
-    """Return the answer; raises BrokerUnavailable without one in time, or with the responder's own reason."""
+    """Return the answer; raises NoAnswerInTime, or BrokerUnavailable with the responder's own reason or another."""
     try:
         sent = dict(headers) if headers else None
         answer = await cancellable(client.request(subject, payload, timeout=timeout_s, headers=sent))
-    except (nats.errors.Error, TimeoutError) as error:
+    except TimeoutError as error:  # nats-py's own is one as well
+        raise NoAnswerInTime(f"no answer on {subject} within {timeout_s:g} s") from error
+    except nats.errors.Error as error:
         raise BrokerUnavailable(f"no answer on {subject}: {type(error).__name__}") from error
     finally:
         beat()

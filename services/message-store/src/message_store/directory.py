@@ -20,10 +20,13 @@ from tlim_protocol.events import (
     UsersKnown,
 )
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.logging import get_logger
+from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 
 from message_store.errors import DirectoryUnavailable
 from message_store.values import AnsweredSession, FileFacts
+
+logger = get_logger(__name__)
 
 MAX_ASKED = 10_000
 """Files in one request: with the longest ids such a request has 5 MiB, and NATS takes at most 8. For a batch that names
@@ -36,6 +39,10 @@ once would make the store ask with every message, while the log is locked."""
 MAX_ABSENT = 20_000
 """Sessions that are remembered as absent, in about 4 MB."""
 
+HUNG_S = 3.0
+"""For so long we do not ask a service again that did not answer in time. A batch waits for the answer while the log is
+locked: one stranger who writes to a new session every second would make every batch take as long as the time-out."""
+
 
 class Requests(Protocol):
     """How questions are asked (tlim_runtime.broker.Broker)."""
@@ -44,12 +51,16 @@ class Requests(Protocol):
 
 
 class ServiceDirectory:
-    """Asks session-api and file-api, once per batch. It remembers for ABSENT_S that a session does not exist."""
+    """Asks session-api and file-api, once per batch.
+
+    It remembers for ABSENT_S that a session does not exist, and for HUNG_S that a kind of question is not answered.
+    """
 
     def __init__(self, broker: Requests, timeout: timedelta, timer: Callable[[], float] = time.monotonic) -> None:
         self._broker = broker
         self._timeout = timeout.total_seconds()
         self._absent: TTLCache[str, bool] = TTLCache(MAX_ABSENT, ABSENT_S, timer)
+        self._hung: TTLCache[Rpc, bool] = TTLCache(len(Rpc), HUNG_S, timer)
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         """Note that `seen` exist, and return those of `ask` (normalised user ids) that do.
@@ -58,7 +69,7 @@ class ServiceDirectory:
         """
         question = UserMeet(seen=sorted(seen), ask=sorted(ask)).to_bytes()
         try:
-            answer = await self._broker.request(Rpc.USER_MEET, question, self._timeout)
+            answer = await self._ask(Rpc.USER_MEET, question)
             return set(UsersKnown.from_bytes(answer).known)
         except (BrokerUnavailable, ValidationError) as error:
             raise DirectoryUnavailable(str(error)) from error
@@ -81,7 +92,10 @@ class ServiceDirectory:
             self._absent.pop(session_id, None)
 
     async def changes(self, after: int, limit: int) -> SessionChanges:
-        """Return what happened to any session after a change; raises DirectoryUnavailable."""
+        """Return what happened to any session after a change; raises DirectoryUnavailable.
+
+        No batch waits for it, so it is asked each time.
+        """
         try:
             question = SessionChangesQuestion(after=after, limit=limit).to_bytes()
             return SessionChanges.from_bytes(await self._broker.request(Rpc.SESSION_CHANGES, question, self._timeout))
@@ -101,13 +115,24 @@ class ServiceDirectory:
 
     async def _files(self, asks: list[FileQuestion]) -> FilesAnswer:
         question = FilesQuestion(asks=asks).to_bytes()
-        return FilesAnswer.from_bytes(await self._broker.request(Rpc.FILE_CHECK, question, self._timeout))
+        return FilesAnswer.from_bytes(await self._ask(Rpc.FILE_CHECK, question))
+
+    async def _ask(self, subject: Rpc, question: bytes) -> bytes:
+        """Ask for what a batch needs; raises BrokerUnavailable."""
+        if subject in self._hung:
+            raise BrokerUnavailable(f"no answer on {subject} a moment ago")
+        try:
+            return await self._broker.request(subject, question, self._timeout)
+        except NoAnswerInTime as error:
+            logger.warning("not asked for a moment", subject=subject.value, reason=str(error))
+            self._hung[subject] = True
+            raise
 
     async def _sessions(self, session_ids: Collection[str]) -> dict[str, AnsweredSession]:
         """Return the sessions of one answer; empty when no usable answer comes."""
         question = SessionsQuestion(session_ids=sorted(session_ids)).to_bytes()
         try:
-            answer = SessionsAnswer.from_bytes(await self._broker.request(Rpc.SESSION_GET, question, self._timeout))
+            answer = SessionsAnswer.from_bytes(await self._ask(Rpc.SESSION_GET, question))
         except (BrokerUnavailable, ValidationError):
             return {}
         self._absent.update(dict.fromkeys(answer.unknown, True))

@@ -1,0 +1,43 @@
+"""A service that takes questions and never answers slows down nobody whose message does not need it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from message_store import directory
+from tlim_protocol.errors import ErrorCode
+from tlim_protocol.registry import MsgType
+from tlim_protocol.subjects import Rpc
+
+
+async def test_a_session_api_that_hangs_is_asked_once_for_several_batches(
+    world: Any, accepted: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "HUNG_S", 3600.0)
+    asked: list[bytes] = []
+    over = asyncio.Event()
+
+    async def never(data: bytes) -> bytes:
+        asked.append(data)
+        await over.wait()
+        return b""
+
+    await world.stop_directory()
+    stuck = await world.connect("session-api")
+    await stuck.respond(Rpc.SESSION_GET, never, "session-api")
+
+    def to_session(number: int) -> Any:
+        body = [{"session_id": f"random{number}", "text": "hi"}]
+        return accepted(f"m{number}", "mallory", None, MsgType.GROUP_TEXT, body=body)
+
+    async with world.running(user_lookup_timeout="PT0.2S"):
+        for number in range(3):
+            await world.send(to_session(number))
+
+            async def refused(number: int = number) -> None:
+                told = [(event.msg_id, event.code) for event in await world.out()]
+                assert (f"m{number}", ErrorCode.UNAVAILABLE) in told
+
+            await eventually(refused)
+    over.set()
+    assert len(asked) == 1
