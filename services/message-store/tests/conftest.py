@@ -54,6 +54,7 @@ class FakeArchive:
         self.change = 0
         self.rosters_read: list[set[str]] = []
         self.sent_read: list[int] = []
+        self.files_read: list[tuple[str, str]] = []
         self._last = 0
 
     @asynccontextmanager
@@ -114,6 +115,7 @@ class FakeArchive:
         return {key: self.read[key] for key in keys if key in self.read}
 
     async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
+        self.files_read += sorted(asks)
         carrying = {
             (file_id, user): {row.seq for row in self.rows if (file_id, row.seq) in self.files
                               and row.seq not in self.recalled and self._sees(user, row)}

@@ -98,3 +98,13 @@ async def test_members_of_a_session_send_on_what_they_saw_there(bench: Any, acce
         group("m2", "alice", "s1"),
         group("m3", "bob", "s2"),
     ) == [["alice", "bob"], ["bob", "carol"], ErrorCode.FILE_UNKNOWN, ["bob"], ["carol"]]
+
+
+async def test_the_log_is_asked_only_about_files_of_others_that_exist(bench: Any, picture: Any) -> None:
+    await bench.record(picture("m1", "f1", "unknown"), picture("m2", "f2"))
+    assert bench.archive.files_read == []
+    await bench.record(picture("m3", "f1", "unknown", sender="bob"))
+    assert bench.archive.files_read == [("f1", "bob")]
+    bench.session_api.uploads = None
+    await bench.record(picture("m4", "f1", sender="bob"))
+    assert bench.archive.files_read == [("f1", "bob")]

@@ -132,7 +132,8 @@ class Survey:
             known.users = await self._users(mentions, known.conversations)
         if mentions.files:
             known.files = await self._directory.files(mentions.files)
-            known.shared = await self._archive.shared_files(mentions.files)
+            undecided = _undecided(mentions.files, known.files)
+            known.shared = await self._archive.shared_files(undecided) if undecided else {}
         if mentions.senders:
             known.earlier = await self._earlier(mentions, known)
         return known
@@ -202,6 +203,16 @@ class Survey:
         found = self._rosters.find(session_ids)
         missing = set(session_ids).difference(found)
         return {**found, **await self._archive.rosters(missing)} if missing else found
+
+
+def _undecided(asks: Iterable[tuple[str, str]], facts: FileFacts | None) -> set[tuple[str, str]]:
+    """Return the files and senders about which file-api's answer does not decide: the sender may have been sent it.
+
+    Others are not looked up. A file can be in very many messages, and each of them may have to be looked at.
+    """
+    if facts is None:
+        return set()
+    return {ask for ask in asks if ask[0] in facts.existing and ask not in facts.owned}
 
 
 def _recalled_since(commands: Iterable[AcceptedMessage], places: Mapping[tuple[str, str], Place]) -> dict[str, int]:
