@@ -19,6 +19,7 @@ from message_store.search.grams import BLOCK_BITS, folded, text_of
 from message_store.search.indexer import Indexer, documents_of
 from message_store.search.repository import SearchIndex, SearchReader, Unindexed
 from message_store.search.service import Hits, Question, checked, search
+from tlim_admin.people.messages_tables import empty_messages
 from tlim_protocol.identity import conversation_of_users
 from tlim_protocol.registry import MsgType
 from tlim_runtime.database import Database
@@ -197,6 +198,15 @@ async def test_a_recall_while_the_message_is_being_indexed_leaves_no_trace(libra
     await library.say("oops", seq=1)
     rows, _ = await library.index.after(0, 10, 1_000)
     await library.recall(1)  # read already, not yet written
+    await library.index.add([(row.seq, {1}) for row in rows])
+    await library.index.finish(0, 1)
+    assert await library.sql.fetch("SELECT seq FROM search_documents") == []
+
+
+async def test_an_erasure_while_the_message_is_being_indexed_leaves_no_trace(library: Library) -> None:
+    await library.say("oops", seq=1)
+    rows, _ = await library.index.after(0, 10, 1_000)
+    assert await empty_messages(library.sql, "alice", now=1, after=0, limit=10) == [1]
     await library.index.add([(row.seq, {1}) for row in rows])
     await library.index.finish(0, 1)
     assert await library.sql.fetch("SELECT seq FROM search_documents") == []

@@ -85,8 +85,10 @@ _INSERT_DOCUMENTS = """
     SELECT seq, grams::int[] FROM unnest($1::bigint[], $2::text[]) AS new (seq, grams)
     ON CONFLICT DO NOTHING"""
 
+# The erasure of a person empties messages as a recall does, and writes nothing into `recalls`.
 _DROP_RECALLED = """
-    DELETE FROM search_documents WHERE seq IN (SELECT seq FROM recalls WHERE seq > $1 AND seq <= $2)"""
+    DELETE FROM search_documents
+    WHERE seq IN (SELECT seq FROM messages WHERE seq > $1 AND seq <= $2 AND recalled_at IS NOT NULL)"""
 
 
 class SearchReader:
@@ -191,9 +193,10 @@ class SearchIndex:
     async def finish(self, after: int, seq: int) -> None:
         """Note that the log is indexed up to `seq`; remove messages after `after` that were recalled meanwhile.
 
-        This holds the lock of the log's writer. A recall before it did not see the new documents, but is committed by
-        now, so we remove them here. A later recall sees the documents and removes them itself. If the position has
-        moved meanwhile, it stays: the operator has begun the index anew, or another leader was faster.
+        This holds the lock of the log's writer, which a recall and the erasure of a person hold as well. One before it
+        did not see the new documents, but is committed by now, so we remove them here. A later one sees the documents
+        and removes them itself. If the position has moved meanwhile, it stays: the operator has begun the index anew,
+        or another leader was faster.
         """
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")
