@@ -33,6 +33,7 @@ _SESSION = {
     "tcp_keepalives_count": "2",
     "statement_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s",
     "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",  # as in the pool: compiling takes longer than any statement of ours
 }
 
 Lead = Callable[[Connection], AbstractAsyncContextManager[None]]

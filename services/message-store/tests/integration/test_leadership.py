@@ -1,16 +1,20 @@
 """Two instances: one stores, the other stands by and takes over."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from message_store import app as store
 from message_store import upkeep
 from message_store.gathering import Gathering
-from message_store.leadership import Role
+from message_store.leadership import Leadership, Role
+from message_store.locks import Connection
 from message_store.search.indexer import Indexer
 from message_store.upkeep import PartitionKeeper
 from tlim_runtime import trimming
+from tlim_runtime.background import Background, running
 from tlim_runtime.trimming import Trimmer
 
 LEADER = (
@@ -34,6 +38,19 @@ async def test_one_of_two_instances_leads_and_both_are_ready(world: Any, accepte
         await world.send(accepted("m1"))
         await world.settled(1)
     assert len(await world.out()) == 1
+
+
+async def test_the_leader_compiles_no_statement_as_the_pool_compiles_none(world: Any) -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def lead(connection: Connection) -> AsyncIterator[None]:
+        told.put_nowait(await connection.fetchval("SHOW jit"))
+        yield
+
+    election = Background("leadership", Leadership(world.database_url, lead, 0.05, lambda _: None).run)
+    async with running(election):
+        assert await told.get() == "off"
 
 
 async def test_a_standby_takes_over_when_the_leader_stops(world: Any, accepted: Any, eventually: Any) -> None:
