@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
+from message_store.operate import census
 from message_store.operate.census import Census, drift_of
-from message_store.reading.conversations_repository import Entry
+from message_store.operate.census_repository import CensusRepository
+from message_store.reading.conversations_repository import ConversationsReader, Entry
+from message_store.reading.conversations_service import UNREAD_LOOKED_AT
 from pydantic import SecretStr
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
@@ -30,14 +34,27 @@ async def test_unread_messages_are_the_same_in_both_ways_and_streams_are_counted
         await world.send(*(accepted(f"m{number}") for number in range(5)))
         await world.send(accepted("r1", "bob", "alice", MsgType.READ, body=[{"msg_id": "m1"}]))
         await world.settled(6)
-        census = Census(database, await world.connect("message-store"), StoreMetrics(metrics))
-        await census.look_at_tables()
-        await census.look_at_streams()
+        counts = Census(database, await world.connect("message-store"), StoreMetrics(metrics))
+        await counts.look_at_tables()
+        await counts.look_at_streams()
     value = metrics.registry.get_sample_value
     assert value("tlim_unread_drift") == 0
     assert value("tlim_message_store_mailbox_rows") == len(await world.sql("SELECT FROM mailboxes"))
     assert (value("tlim_database_size_bytes") or 0) > 0
     assert value("tlim_stream_messages", {"stream": StreamName.OUT}) == len(await world.pieces())
+
+
+async def test_unread_messages_behind_more_than_the_list_looks_at_are_no_drift(
+    world: Any, accepted: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census, "UNREAD_LOOKED_AT", 3)
+    async with world.running():
+        await world.send(*(accepted(f"m{number}") for number in range(2)))
+        await world.send(*(accepted(f"own{number}", "bob", "alice") for number in range(4)))
+        await world.settled(6)
+    async with database.snapshot() as session:
+        both = CensusRepository(session), ConversationsReader(session)
+        assert [await drift_of(*both, person) for person in ("alice", "bob")] == [0, 0]
 
 
 class OneConversation:
@@ -61,8 +78,8 @@ class Plain:
     def __init__(self, unread: int) -> None:
         self._unread = unread
 
-    async def unread(self, user_id: str, conversation_id: str, read_seq: int) -> int:
-        assert (user_id, conversation_id, read_seq) == ("bob", "u:alice:bob", 1)
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int) -> int:
+        assert (user_id, conversation_id, read_seq, look_at) == ("bob", "u:alice:bob", 1, UNREAD_LOOKED_AT)
         return self._unread
 
 

@@ -61,8 +61,8 @@ class Census:
 class PlainCount(Protocol):
     """Counts unread messages one by one (census_repository.CensusRepository)."""
 
-    async def unread(self, user_id: str, conversation_id: str, read_seq: int, /) -> int:
-        """Return how many are behind the read cursor."""
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int, /, *, look_at: int) -> int:
+        """Return how many are behind the read cursor, among the newest `look_at` messages."""
 
 
 async def drift_of(census: PlainCount, reader: ConversationTables, user_id: str) -> int:
@@ -73,7 +73,8 @@ async def drift_of(census: PlainCount, reader: ConversationTables, user_id: str)
     differ = 0
     for entry in entries:
         if entry.unread <= FEW:
-            plain = await census.unread(user_id, entry.conversation_id, entry.read_seq)
+            place = (user_id, entry.conversation_id, entry.read_seq)
+            plain = await census.unread(*place, look_at=UNREAD_LOOKED_AT)
             if plain != entry.unread:
                 logger.error("unread drift", user_id=user_id, listed=entry.unread, counted=plain)
             differ += abs(plain - entry.unread)

@@ -20,14 +20,17 @@ _SOME_PEOPLE = text("""
         ORDER BY seq LIMIT :people) AS chosen
     WHERE coalesce(recipient, sender) <> ''""")
 
-# The plain way: each message of the conversation on its own, without the list's spans and limits.
+# The plain way: each message of the conversation on its own, without the list's spans. It looks at as many of the
+# newest messages as the list does: older ones are unread, but the list does not count them.
 _UNREAD = text("""
-    SELECT count(*) FROM messages
-    WHERE conversation_id = :conversation_id AND is_chat AND seq > :read_seq AND sender <> :user_id
-        AND recalled_at IS NULL
-        AND EXISTS (SELECT FROM members
-                    WHERE members.conversation_id = messages.conversation_id AND members.user_id = :user_id
-                        AND messages.seq BETWEEN joined_seq AND coalesce(left_seq, 9223372036854775807))""")
+    SELECT count(*) FROM (
+        SELECT sender, recalled_at FROM messages
+        WHERE conversation_id = :conversation_id AND is_chat AND seq > :read_seq
+            AND EXISTS (SELECT FROM members
+                        WHERE members.conversation_id = messages.conversation_id AND members.user_id = :user_id
+                            AND messages.seq BETWEEN joined_seq AND coalesce(left_seq, 9223372036854775807))
+        ORDER BY seq DESC LIMIT :look_at) AS looked_at
+    WHERE sender <> :user_id AND recalled_at IS NULL""")
 
 
 class CensusRepository:
@@ -44,7 +47,7 @@ class CensusRepository:
         """Return up to so many people who have sent or got messages at a random place of the log."""
         return list(await self._session.scalars(_SOME_PEOPLE, {"people": people}))
 
-    async def unread(self, user_id: str, conversation_id: str, read_seq: int) -> int:
-        """Count a person's unread messages of a conversation behind their read cursor, one by one."""
-        asked = {"user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq}
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int) -> int:
+        """Count a person's unread messages behind their read cursor, among the newest `look_at` of a conversation."""
+        asked = {"user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq, "look_at": look_at}
         return int(await self._session.scalar(_UNREAD, asked) or 0)
