@@ -240,6 +240,8 @@ class Mailbox(StoreTable, table=True):
 
     user_id: str = Field(primary_key=True)
     taken_seq: int = Field(sa_type=BigInteger)  # everything addressed to the person up to here was taken over
+    # a device that asks sync with this cursor has everything up to it; 0: no cursor is known
+    given_seq: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     # of the last note; empty: the person is away
     sessions: list[str] = Field(sa_column=Column(ARRAY(String), nullable=False, server_default="{}"))
     live_since: int | None = Field(default=None, sa_type=BigInteger)  # since then deliveries go to them directly

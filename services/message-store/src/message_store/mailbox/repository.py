@@ -28,13 +28,15 @@ _LOCK = text("""
     ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id WHERE false""")
 
 # greatest() and least() leave out NULLs. A seq that no row has yet is a mistake: a mailbox that stands there would skip
-# messages. numeric, because such a number may be larger than a bigint.
+# messages. numeric, because such a number may be larger than a bigint. A mailbox that goes back has something again
+# that no sync may have given, so the next cursor does not count.
 _NOTE = text("""
     UPDATE mailboxes SET
         taken_seq = least(note.at_most, greatest(taken_seq, CASE
             WHEN note.is_live THEN NULL
             WHEN note.taken IS NOT NULL THEN least(note.taken, newest_seq)
             WHEN live_since <= settled_at THEN least(settled_seq, newest_seq) END)),
+        given_seq = CASE WHEN note.at_most < taken_seq THEN 0 ELSE given_seq END,
         sessions = note.sessions,
         shard = delivery_shards.shard,
         live_since = CASE WHEN note.is_new THEN :now WHEN note.is_live THEN coalesce(live_since, :now) END
@@ -52,15 +54,24 @@ _STANDING = text("""
            coalesce((SELECT max(seq) FROM messages), 0) AS newest
     FROM delivery""")
 
+# A device shows with the cursor of its next question that the page before has arrived. That page counts if it began at
+# the mailbox or before, so that nothing lies between. `given_seq` is the cursor at the end of the newest such page. A
+# device that began at `sync_from` lacks what the mailbox holds before that, and its cursors move nothing.
+# DO UPDATE looks at the row as it is when it is locked: a note may have moved it meanwhile.
 # A device that has nothing new asks again and again. Then no row passes WHERE, and nothing is written or locked.
-_MOVE = text("""
-    INSERT INTO mailboxes (user_id, taken_seq, shard)
-    SELECT CAST(:user_id AS text), greatest(start_seq, least(:up_to, (SELECT coalesce(max(seq), 0) FROM messages))),
-           :shard
-    FROM delivery
-    WHERE :up_to > coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq)
-    ON CONFLICT (user_id) DO UPDATE SET taken_seq = excluded.taken_seq
-    WHERE mailboxes.taken_seq < excluded.taken_seq""")
+_SYNCED = text("""
+    INSERT INTO mailboxes (user_id, taken_seq, given_seq, shard)
+    SELECT CAST(:user_id AS text), start_seq, CAST(:next AS bigint), :shard
+    FROM delivery LEFT JOIN mailboxes ON user_id = :user_id
+    WHERE (user_id IS NULL AND :after <= start_seq AND :next > start_seq)
+        OR (:after = given_seq AND :after > taken_seq)
+        OR ((:after = given_seq OR :after <= taken_seq) AND :next > taken_seq AND :next <> given_seq)
+    ON CONFLICT (user_id) DO UPDATE SET
+        taken_seq = CASE WHEN :after = mailboxes.given_seq THEN greatest(mailboxes.taken_seq, :after)
+                         ELSE mailboxes.taken_seq END,
+        given_seq = CASE WHEN (:after = mailboxes.given_seq OR :after <= mailboxes.taken_seq)
+                             AND :next > mailboxes.taken_seq THEN :next
+                         ELSE mailboxes.given_seq END""")
 
 
 class Standing(NamedTuple):
@@ -120,7 +131,11 @@ class Mailboxes:
         """Return where the person's mailbox stands."""
         return Standing(*(await self._session.execute(_STANDING, {"user_id": user_id})).one())
 
-    async def move(self, user_id: str, up_to: int) -> None:
-        """Note that the person has everything up to seq `up_to`; a mailbox never moves back by it."""
-        values = {"user_id": user_id, "up_to": up_to, "shard": delivery_shard(user_id)}
-        await self._session.execute(_MOVE, values)
+    async def synced(self, user_id: str, after: int, following: int) -> None:
+        """Note that a device has asked with the cursor `after` and is given the cursor `following`.
+
+        The mailbox moves to `after` if a sync has given that cursor, and what lies before was given as well. It never
+        moves back by it.
+        """
+        values = {"user_id": user_id, "after": after, "next": following, "shard": delivery_shard(user_id)}
+        await self._session.execute(_SYNCED, values)

@@ -94,6 +94,6 @@ class SyncReader:
         await go_along_the_indexes(self._session, sort=False)
         return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after, "heads": HEADS})
 
-    async def taken(self, user_id: str, up_to: int) -> None:
-        """Move the user's mailbox to seq `up_to`; writes only if it stands before that."""
-        await Mailboxes(self._session).move(user_id, up_to)
+    async def synced(self, user_id: str, after: int, following: int) -> None:
+        """Tell the user's mailbox of a page between two cursors; writes only if that is news."""
+        await Mailboxes(self._session).synced(user_id, after, following)

@@ -25,8 +25,8 @@ class SyncTables(Protocol):
     async def concerning(self, user_id: str, after: int, limit: int, /) -> Slice:
         """Return up to `limit` rows that concern the user after seq `after`, oldest first."""
 
-    async def taken(self, user_id: str, up_to: int, /) -> None:
-        """Note that a device of the user has everything up to seq `up_to`."""
+    async def synced(self, user_id: str, after: int, following: int, /) -> None:
+        """Note that a device of the user has asked with the cursor `after` and is given the cursor `following`."""
 
 
 class Changes(NamedTuple):
@@ -63,9 +63,9 @@ def conversation_name(conversation_id: str, me: str) -> str:
 async def read_changes(reader: SyncTables, me: str, *, after: int, limit: int) -> Changes:
     """Return up to `limit` things that concern `me` (normalised) after the cursor `after`, oldest first.
 
-    A device that asks with a cursor has everything before it: that is not sent again at the next login over XMPP.
+    A device that asks with the cursor of a page has that page: it is not sent again at the next login over XMPP.
     """
     found = await reader.concerning(me, after, limit)
-    if after:
-        await reader.taken(me, after)
-    return Changes(list(found.messages), found.messages[-1].seq if found.messages else after, found.more)
+    following = found.messages[-1].seq if found.messages else after
+    await reader.synced(me, after, following)
+    return Changes(list(found.messages), following, found.more)

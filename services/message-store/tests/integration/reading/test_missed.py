@@ -154,35 +154,76 @@ async def test_a_page_is_one_snapshot_in_which_nothing_is_missing_up_to_its_end(
     assert [event.seq for event in (await mailroom.page("alice", after=page.up_to)).events] == [late]
 
 
-async def test_a_sync_takes_what_lies_before_its_cursor_out_of_the_mailbox(http: Any, mailroom: Any, log: Any) -> None:
+async def test_a_sync_takes_what_it_has_given_out_of_the_mailbox_when_the_next_one_confirms_it(
+    http: Any, mailroom: Any, log: Any
+) -> None:
     seqs = [await log.direct("bob", "alice") for _ in range(5)]
-    await http.read("alice", "sync")
-    assert await log.connection.fetchval("SELECT count(*) FROM mailboxes") == 0
-    await http.read("alice", "sync", after=seqs[2])
+    assert (await http.read("alice", "sync", limit=3))["next"] == seqs[2]
+    assert await mailroom.seqs("alice") == seqs
+    assert (await http.read("alice", "sync", after=seqs[2]))["next"] == seqs[4]
     assert await mailroom.seqs("alice") == seqs[3:]
-    await http.read("alice", "sync", after=seqs[1])
-    assert await mailroom.seqs("alice") == seqs[3:]
-    await http.read("alice", "sync", after=2**63 - 1)
+    for cursor in (seqs[1], seqs[3], 2**63 - 1):  # no page that follows the mailbox has given these
+        await http.read("alice", "sync", after=cursor, limit=1)
+        assert await mailroom.seqs("alice") == seqs[3:]
+    assert (await http.read("alice", "sync", after=seqs[2]))["next"] == seqs[4]
+    await http.read("alice", "sync", after=seqs[4])
     assert await mailroom.seqs("alice") == []
     later = await log.direct("bob", "alice")
     assert await mailroom.seqs("alice") == [later]
 
 
+async def test_a_device_that_begins_at_the_list_takes_nothing_out_that_no_device_has(
+    http: Any, mailroom: Any, log: Any
+) -> None:
+    """The phone is away, and a new browser begins: what the phone has missed still comes to the phone."""
+    missed = [await log.direct("bob", "alice") for _ in range(5)]
+    cursor = (await http.read("alice", "conversations"))["sync_from"]
+    for _ in range(3):
+        cursor = (await http.read("alice", "sync", after=cursor))["next"]
+        missed.append(await log.direct("bob", "alice"))
+    assert await mailroom.seqs("alice") == missed
+
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["phone"], is_new=True))
+    await mailroom.note(MailboxNote(user_id="alice", taken=missed[-1]))
+    for _ in range(2):  # from now on the browser follows the mailbox
+        later = await log.direct("bob", "alice")
+        cursor = (await http.read("alice", "sync", after=cursor))["next"]
+        assert cursor == later
+    assert await mailroom.seqs("alice") == [later]
+
+
+async def test_a_mailbox_that_goes_back_is_not_moved_by_a_cursor_that_was_given_before(
+    http: Any, mailroom: Any, log: Any
+) -> None:
+    """The browser began at the third message. That a message before it reached nobody was learned later."""
+    seqs = [await log.direct("bob", "alice") for _ in range(4)]
+    await mailroom.note(MailboxNote(user_id="alice", taken=seqs[2]))
+    assert (await http.read("alice", "sync", after=seqs[2]))["next"] == seqs[3]
+    await mailroom.note(MailboxNote(user_id="alice", at_most=seqs[0]))
+    await http.read("alice", "sync", after=seqs[3])
+    assert await mailroom.seqs("alice") == seqs[1:]
+
+
 async def test_a_sync_that_tells_nothing_new_writes_nothing(http: Any, log: Any) -> None:
     seq = await log.direct("bob", "alice")
-    await http.read("alice", "sync", after=seq)
     version = "SELECT xmin::text || ctid::text FROM mailboxes"
-    before = await log.connection.fetchval(version)
-    await http.read("alice", "sync", after=seq)
+    for cursor in (0, seq):
+        await http.read("alice", "sync", after=cursor)
+        before = await log.connection.fetchval(version)
+        await http.read("alice", "sync", after=cursor)
+        assert await log.connection.fetchval(version) == before
+    await http.read("alice", "sync")
     assert await log.connection.fetchval(version) == before
     await log.connection.execute("UPDATE delivery SET start_seq = $1", seq)
-    await http.read("bob", "sync", after=seq)
+    for cursor in (0, seq):
+        await http.read("bob", "sync", after=cursor)
     assert await log.connection.fetchval("SELECT count(*) FROM mailboxes") == 1
 
 
 async def test_a_sync_beside_notes_keeps_sessions(http: Any, mailroom: Any, log: Any) -> None:
     seq = await log.direct("bob", "alice")
     await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]))
-    await http.read("alice", "sync", after=seq)
+    for cursor in (0, seq):
+        await http.read("alice", "sync", after=cursor)
     (alice,) = await mailroom.present()
     assert (alice.sessions, await mailroom.seqs("alice")) == (["s1"], [])
