@@ -124,6 +124,12 @@ async def test_a_session_is_named_in_every_element(sender: SystemSender, broker:
     assert [element["session_id"] for element in message.envelope.body] == ["s-1", "s-1"]
 
 
+async def test_an_element_with_null_for_a_session_gets_it(sender: SystemSender, broker: FakeBroker) -> None:
+    await sender.send(ADMIN, GROUP_TEXT._replace(body=[{"text": "hello", "session_id": None}]))
+    ((_, message, _),) = broker.published
+    assert message.envelope.body == [{"text": "hello", "session_id": "s-1"}]
+
+
 @pytest.mark.parametrize(("draft", "target"), [(TEXT, "bob"), (GROUP_TEXT, "s-1")])
 async def test_who_asked_for_it_is_noted_first(
     sender: SystemSender, broker: FakeBroker, draft: Draft, target: str
@@ -166,6 +172,8 @@ async def test_nobody_but_a_system_user_is_spoken_for(sender: SystemSender, brok
         (TEXT._replace(msg_id="\u3000"), ErrorCode.FIELD_INVALID),
         (GROUP_TEXT._replace(session_id=None), ErrorCode.SESSION_ID_EMPTY),
         (GROUP_TEXT._replace(body=[{"text": "a", "session_id": "s-2"}, {"text": "b"}]), ErrorCode.SESSION_ID_EMPTY),
+        (GROUP_TEXT._replace(body=[{"text": "a", "session_id": "s-2"}]), ErrorCode.SESSION_ID_EMPTY),
+        (GROUP_TEXT._replace(body='[{"text": "a", "session_id": "s-2"}]'), ErrorCode.SESSION_ID_EMPTY),
         (GROUP_TEXT._replace(body=["hello"]), ErrorCode.NOT_AN_ARRAY),
     ],
 )

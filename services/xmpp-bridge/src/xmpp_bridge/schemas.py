@@ -42,7 +42,10 @@ class SystemMessage(BaseModel):
 
     msg_from: str = Field(alias="from", description="one of TLIM_SYSTEM_USERS")
     to: str | None = Field(default=None, description="the receiver of a 1:1 message")
-    session_id: str | None = Field(default=None, description="put into every element of `body` that names none")
+    session_id: str | None = Field(
+        default=None,
+        description="put into every element of `body` that names none; an element that names another one is refused",
+    )
     msg_type: str | None = Field(default=None, description="a type that clients send, such as MTT-000")
     body: Body = Field(default=None, description="the elements that the message type wants")
     msg_id: str | None = Field(

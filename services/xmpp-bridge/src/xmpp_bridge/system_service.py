@@ -19,6 +19,7 @@ from tlim_protocol.events import (
 )
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import write_json
+from tlim_protocol.registry import REGISTRY
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.tracing import CURRENT, Headers, headers_with
@@ -78,6 +79,7 @@ class SystemSender:
         """
         sender = self._sender_of(draft)
         envelope = read_envelope(_envelope_text(draft), sender)
+        _check_session(envelope, draft.session_id)
         await self._make_known(sender)
         await self._note(admin, envelope)
         with self._awaited.expect() as expected:
@@ -147,7 +149,22 @@ def _envelope_text(draft: Draft) -> str:
 
 
 def _in_session(body: object, session_id: str) -> object:
-    """Put the session's id into every element. An element that names another session is refused later."""
+    """Put the session's id into every element that names none, so that one with null names it, too."""
     if not isinstance(body, list):
         return body
-    return [{"session_id": session_id, **element} if isinstance(element, dict) else element for element in body]
+    return [_named(element, session_id) if isinstance(element, dict) else element for element in body]
+
+
+def _named(element: dict[str, object], session_id: str) -> dict[str, object]:
+    return element if element.get("session_id") is not None else {**element, "session_id": session_id}
+
+
+def _check_session(envelope: Envelope, session_id: str | None) -> None:
+    """Refuse a message that would go elsewhere than the caller says: its elements name another session, or none.
+
+    A body that is a text with JSON in it is not filled in, so its elements have to name the session themselves.
+    """
+    if session_id is None or not REGISTRY[envelope.msg_type].names_session or envelope.session_id == session_id:
+        return
+    detail = "an element of body does not name the message's session_id"
+    raise TlimError(ErrorCode.SESSION_ID_EMPTY, detail, field="session_id", msg_id=envelope.msg_id)
