@@ -50,14 +50,18 @@ class ChangeRepository:
         if event.removed or event.deleted:
             self._session.info[REVOKED] = (event.session_id, event.version)
 
-    async def retract(self, session_id: str, version: int) -> str:
-        """Rewrite a version so that it changed nothing, and return the session's name before it."""
+    async def retract(self, session_id: str, version: int) -> tuple[str, bool]:
+        """Rewrite a version so that it changed nothing.
+
+        Return the session's name before it, and whether this version was the deletion.
+        """
         name_before = await self.name_at(session_id, version - 1)
         is_it = (col(SessionChange.session_id) == session_id) & (col(SessionChange.version) == version)
+        deleted = (await self._session.scalars(sa.select(col(SessionChange.deleted)).where(is_it))).one()
         await self._session.execute(
             sa.update(SessionChange).where(is_it).values(session_name=name_before, deleted=False)
         )
-        return name_before
+        return name_before, deleted
 
     async def name_at(self, session_id: str, version: int) -> str:
         """Return what a session was called at one of its versions."""

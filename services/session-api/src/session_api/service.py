@@ -263,18 +263,20 @@ class SessionService:
     async def undo(self, session_id: str, version: int) -> None:
         """Take back a version that was not published: people whom it removed are members again, in their old places.
 
+        A session that a later version deleted stays deleted: that deletion was answered for itself.
         One more version tells the present state, in case a reader has heard of the undone version anyway.
         """
         session = await self._sessions.lock(session_id, deleted=True)
         if session is None:
             raise no_such_session(session_id)
-        name_before = await self._changes.retract(session_id, version)
+        name_before, was_deletion = await self._changes.retract(session_id, version)
         await self._sessions.retract(session_id, version)
         if session.version == version:
             session.session_name = name_before
         session.version += 1
         session.modified_at = self._clock()
-        session.deleted_at = None
+        if was_deletion:
+            session.deleted_at = None
         await self._changes.tell(event_of(session, await self._sessions.subscribers(session), added=(), removed=()))
 
     async def _locked(self, session_id: str) -> Session:

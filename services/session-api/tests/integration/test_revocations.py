@@ -12,6 +12,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from pydantic import SecretStr
 from session_api import revocations
+from session_api.dependencies import session_service
 from session_api.settings import Settings
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack.restartable import RestartableNats
@@ -178,6 +179,21 @@ async def test_a_reader_of_the_log_sees_that_what_was_taken_back_changed_nothing
     assert not any(one.added or one.removed or one.deleted for one in events)
 
 
+async def test_a_deletion_stands_when_the_change_before_it_is_taken_back(
+    *, app: FastAPI, as_user: AsUser, lunch: str, published: Published
+) -> None:
+    alice = as_user("alice")
+    assert (await REVOKING["leaves"](as_user, lunch)).is_success
+    assert (await REVOKING["deletes"](as_user, lunch)).is_success
+    await _undo(app, lunch, 2)
+    assert (await alice.get(f"/v1/sessions/{lunch}")).status_code == 404
+    assert [(one.version, one.deleted) for one in await published()][-2:] == [(3, True), (4, True)]
+    await _undo(app, lunch, 3)
+    assert await people_of(as_user, lunch) == ["alice", "bob", "carol"]
+    last = (await published())[-1]
+    assert (last.version, last.deleted) == (5, False)
+
+
 async def test_a_broker_that_says_nothing_is_as_good_as_none(
     *,
     people: list[str],
@@ -197,6 +213,12 @@ async def test_a_broker_that_says_nothing_is_as_good_as_none(
         restartable_nats.thaw()
     assert is_refused(answer)
     assert await people_of(as_user, lunch) == ["alice", "bob", "carol"]
+
+
+async def _undo(app: FastAPI, session_id: str, version: int) -> None:
+    async with app.state.own_database.session() as session:
+        service = session_service(session, app.state.settings, app.state.revocations.require_broker)
+        await service.undo(session_id, version)
 
 
 async def _until_reachable(app: FastAPI) -> None:
