@@ -81,8 +81,13 @@ async def test_the_way_of_a_message_is_told_step_by_step(
     [row] = way["rows"]
     assert (row["sender"], row["received"], row["read"]) == ("alice", 0, 0)
     assert "text of" not in str(way)
-    nobody = (await operator.get("/v1/operations/messages/unknown")).json()
-    assert (nobody["rows"], nobody["steps"]) == ([], [])
+
+
+@pytest.mark.parametrize("msg_id", ["unknown", "a%00b"])
+async def test_an_id_that_no_message_has_has_no_way(operator: httpx.AsyncClient, msg_id: str) -> None:
+    answer = await operator.get(f"/v1/operations/messages/{msg_id}")
+    assert answer.status_code == 200
+    assert (answer.json()["rows"], answer.json()["steps"]) == ([], [])
 
 
 async def test_a_dead_letter_goes_its_way_again_once_and_is_in_the_audit_log(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from tlim_protocol.characters import is_plain_text
 from tlim_protocol.events import AuditAction, AuditNote
 from tlim_protocol.operations import InstanceReport, TrailAnswer, TrailQuestion
 from tlim_protocol.subjects import Rpc
@@ -46,6 +47,8 @@ class Watch:
 
     async def way(self, msg_id: str) -> MessageWay:
         """Return the way of a message; raises BrokerUnavailable and DatabaseUnavailable."""
+        if not is_plain_text(msg_id):  # no message has such an id, and PostgreSQL takes no NUL
+            return MessageWay(msg_id=msg_id, rows=[], steps=[])
         async with self._following:
             question = TrailQuestion(msg_id=msg_id).to_bytes()
             payloads = await ask_all(self._broker, Rpc.OPERATIONS_TRAIL, question, self._expected)
