@@ -55,6 +55,7 @@ class Database:
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
             json_deserializer=read_strict,  # keeps numbers as they were written
+            hide_parameters=True,  # errors go into the log, and parameters are people's messages
             pool_pre_ping=True,  # after a restart of PostgreSQL the pool holds dead connections: find out before use
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,

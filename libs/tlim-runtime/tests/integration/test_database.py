@@ -1,4 +1,5 @@
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -107,6 +108,16 @@ async def test_a_mistake_in_the_data_is_not_an_outage(database: Database) -> Non
     with pytest.raises(asyncpg.UniqueViolationError):
         await insert_hot(database, times=2)
     assert await names(database) == []
+
+
+async def test_an_error_on_its_way_into_the_log_holds_no_parameter(database: Database) -> None:
+    private = " ".join(["for", "bob", "only"])  # a traceback has lines of this file, too
+    with pytest.raises(DBAPIError) as failure:
+        async with database.session() as session:
+            await session.execute(text("INSERT INTO nowhere VALUES (:text)"), {"text": private})
+    logged = "".join(traceback.format_exception(failure.value))
+    assert "INSERT INTO nowhere" in logged
+    assert private not in logged
 
 
 async def test_the_first_requests_after_a_restart_of_the_server_work(
