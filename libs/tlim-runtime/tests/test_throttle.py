@@ -56,11 +56,12 @@ def test_what_was_large_is_waited_for_afterwards() -> None:
     assert [refused(throttle), refused(throttle)] == [None, 10]
 
 
-def test_what_is_given_back_does_not_count() -> None:
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_is_given_back_does_not_count(count: int) -> None:
     throttle = Throttle("2/minute", "user", Clock())
     for _ in range(5):
-        throttle.hit("alice")
-        throttle.give_back("alice")
+        throttle.hit("alice", count)
+        throttle.give_back("alice", count)
     assert [refused(throttle) for _ in range(3)] == [None, None, 30]
 
 

@@ -87,12 +87,12 @@ class Throttle:
         """Raise TooManyRequests if `hit` would; counts nothing."""
         self.hit(key, 0)
 
-    def give_back(self, key: str) -> None:
-        """Take back one that `hit` has counted."""
+    def give_back(self, key: str, count: int = 1) -> None:
+        """Take back `count` that `hit` has counted."""
         bucket = self._buckets.get(key)
         if bucket is not None:
-            bucket.full_at -= self._spacing
-            bucket.untold -= 1
+            bucket.full_at -= count * self._spacing
+            bucket.untold -= count
             if -bucket.untold >= self._told_from:
                 self._is_news(key, bucket)
 

@@ -12,6 +12,7 @@ from tlim_protocol.events import UsersDeactivated
 from tlim_protocol.subjects import session_event_id
 from tlim_runtime.auth import CurrentUser, admin_user, current_user
 from tlim_runtime.database import Database
+from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.throttle import Throttle
 
@@ -31,6 +32,9 @@ from session_api.settings import Settings
 from session_api.users_repository import UserRepository
 from session_api.users_service import UserService
 from session_api.xmpp_accounts import XmppAccounts
+
+_CHARGED = "charged"
+"""The key in a transaction's `info` for the user that was charged, and for how many people."""
 
 
 def settings_of(request: Request) -> Settings:
@@ -106,7 +110,11 @@ async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
     revoked: tuple[str, int] | None = session.info.get(REVOKED)
     if revoked is not None:
-        await _revocations(request).confirm(*revoked)
+        try:
+            await _revocations(request).confirm(*revoked)
+        except BrokerUnavailable:
+            _pace(request).give_back(*session.info[_CHARGED])  # else an outage would use up the limit
+            raise
     elif session.info.get("outbox"):
         await request.app.state.outbox_relay.flush()
 
@@ -126,8 +134,16 @@ def _sessions(
     settings: SettingsDep,
     revocations: Annotated[Revocations, Depends(_revocations)],
 ) -> SessionService:
+    def charge(user_id: str, people: int) -> None:
+        _pace(request).hit(user_id, people)
+        session.info[_CHARGED] = (user_id, people)
+
+    return session_service(session, settings, revocations.require_broker, charge)
+
+
+def _pace(request: Request) -> Throttle:
     pace: Throttle = request.app.state.pace
-    return session_service(session, settings, revocations.require_broker, pace.hit)
+    return pace
 
 
 def _users(session: TransactionDep) -> UserService:

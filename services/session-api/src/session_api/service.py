@@ -212,9 +212,9 @@ class SessionService:
         known = await self._known(session, subscribers, [caller.user_id, *edit.add])
         change = plan_edit(session, subscribers, caller.user_id, edit, known=known, limit=self._limit)
         if change.added or change.removed or change.session_name != session.session_name:
-            self._charge(caller.user_id, len(subscribers) + len(change.added))
             if change.removed:
                 await self._require_broker()
+            self._charge(caller.user_id, len(subscribers) + len(change.added))  # last: what is refused costs nothing
             subscribers = await self._apply(session, subscribers, caller.user_id, change)
         return SessionView(session, subscribers, change.unknown)
 
@@ -230,8 +230,8 @@ class SessionService:
         known = await self._known(session, subscribers, [caller.user_id])
         if caller.user_id != leader_of(session, subscribers, known):
             raise TlimError(ErrorCode.NOT_ALLOWED, "only who created a session deletes it", field="session_id")
-        self._charge(caller.user_id, len(subscribers))
         await self._require_broker()
+        self._charge(caller.user_id, len(subscribers))
         session.version += 1
         session.changed_by = caller.user_id
         session.deleted_at = self._clock()

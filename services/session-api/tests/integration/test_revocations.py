@@ -121,8 +121,7 @@ async def test_what_jetstream_refuses_after_the_commit_is_taken_back(
     now = (await as_user("alice").get(f"/v1/sessions/{lunch}")).json()
     assert {**now, "version": 1, "modified_at": None} == before
     assert (await as_user("alice").get(f"/v1/sessions/{lunch}/subscribers")).json() == before_people
-    spec = next(one for one in STREAMS if one.name == StreamName.IN)
-    await broker.api(f"STREAM.CREATE.{spec.name}", name=spec.name, subjects=spec.subjects, storage="file")
+    await _create_stream(broker)
     await all_published()
     (told,) = await published()
     assert (told.version, told.subscribers, told.deleted) == (3, ["alice", "bob", "carol"], False)
@@ -194,6 +193,36 @@ async def test_a_deletion_stands_when_the_change_before_it_is_taken_back(
     assert (last.version, last.deleted) == (5, False)
 
 
+async def test_tries_while_cut_off_from_nats_use_up_no_limit(
+    running: Running,
+    client_of: Callable[..., httpx.AsyncClient],
+    settings: Settings,
+    lunch: str,
+    way_to_nats: Severable,
+) -> None:
+    async with running(settings.model_copy(update={"session_changes_per_user": "4/hour"})) as app:
+        alice, place = client_of(app, "alice"), f"/v1/sessions/{lunch}"
+        await way_to_nats.cut()
+        for _ in range(3):
+            assert is_refused(await alice.patch(place, json={"remove": ["bob"]}))
+            assert is_refused(await alice.delete(place))
+        await way_to_nats.mend()
+        await _until_reachable(app)
+        assert (await alice.patch(place, json={"remove": ["bob"]})).status_code == 200
+
+
+async def test_what_is_taken_back_is_not_charged(
+    running: Running, client_of: Callable[..., httpx.AsyncClient], settings: Settings, lunch: str, broker: Broker
+) -> None:
+    async with running(settings.model_copy(update={"session_changes_per_user": "3/hour"})) as app:
+        alice, place = client_of(app, "alice"), f"/v1/sessions/{lunch}"
+        await broker.api(f"STREAM.DELETE.{StreamName.IN}")
+        assert is_refused(await alice.patch(place, json={"remove": ["bob"]}))
+        await _create_stream(broker)
+        await _until_reachable(app)
+        assert (await alice.patch(place, json={"remove": ["bob"]})).status_code == 200
+
+
 async def test_a_broker_that_says_nothing_is_as_good_as_none(
     *,
     people: list[str],
@@ -215,6 +244,11 @@ async def test_a_broker_that_says_nothing_is_as_good_as_none(
     assert await people_of(as_user, lunch) == ["alice", "bob", "carol"]
 
 
+async def _create_stream(broker: Broker) -> None:
+    spec = next(one for one in STREAMS if one.name == StreamName.IN)
+    await broker.api(f"STREAM.CREATE.{spec.name}", name=spec.name, subjects=spec.subjects, storage="file")
+
+
 async def _undo(app: FastAPI, session_id: str, version: int) -> None:
     async with app.state.own_database.session() as session:
         service = session_service(session, app.state.settings, app.state.revocations.require_broker)
@@ -224,7 +258,8 @@ async def _undo(app: FastAPI, session_id: str, version: int) -> None:
 async def _until_reachable(app: FastAPI) -> None:
     async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
         with attempt:
-            assert (await app.state.health.check())["nats"] == "ok"
+            health = await app.state.health.check()
+            assert (health["nats"], health["outbox"]) == ("ok", "ok")
 
 
 async def _until(connection: "asyncpg.Connection[asyncpg.Record]", question: str, count: int) -> None:
