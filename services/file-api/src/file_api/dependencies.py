@@ -1,13 +1,16 @@
 """The dependencies that the endpoints ask for, as annotated types."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import CurrentUser, caller, current_user, token_user
+from tlim_runtime.turns import Turns
 
 from file_api.access import Access
 from file_api.download.urls import DownloadUrls
+from file_api.files import StoredFile
 from file_api.media.previews import Previews
 from file_api.running import Running
 from file_api.service import FileService
@@ -15,6 +18,9 @@ from file_api.upload.admission import Admission
 from file_api.upload.direct import DirectUploads
 
 Configured = TypeVar("Configured")
+
+Readable = Callable[[str, CurrentUser], Awaitable[StoredFile]]
+"""Returns a file that a user may read. Only this takes a turn: what is done with the file then may last for minutes."""
 
 
 def _service(request: Request) -> FileService:
@@ -25,6 +31,16 @@ def _service(request: Request) -> FileService:
 def _access(request: Request) -> Access:
     access: Access = request.app.state.access
     return access
+
+
+def _readable(request: Request, access: Annotated[Access, Depends(_access)]) -> Readable:
+    turns: Turns = request.app.state.turns
+
+    async def readable(file_id: str, user: CurrentUser) -> StoredFile:
+        async with turns.one(user.user_id):
+            return await access.readable(file_id, user.user_id)
+
+    return readable
 
 
 def _admission(request: Request) -> Admission:
@@ -69,6 +85,7 @@ def _configured(found: Configured | None) -> Configured:
 
 FilesDep = Annotated[FileService, Depends(_service)]
 AccessDep = Annotated[Access, Depends(_access)]
+ReadableDep = Annotated[Readable, Depends(_readable)]
 DirectDep = Annotated[DirectUploads, Depends(_direct)]
 PreviewsDep = Annotated[Previews, Depends(_previews)]
 DownloadUrlsDep = Annotated[DownloadUrls, Depends(_download_urls)]

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, status
 from fastapi.responses import Response
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
+from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
-from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, DownloadsDep, FilesDep
+from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, DownloadsDep, FilesDep, ReadableDep
 from file_api.download.content import content_of
 from file_api.schemas import FileRead, UsageRead
 from file_api.upload.forms import reading
@@ -39,6 +40,7 @@ CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(412, 416)),
 }
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN)
+_SHORT = [IN_TURN]  # transfers last: only the question whether a user may read the file takes a turn (ReadableDep)
 
 
 @router.post("/v1/files", status_code=status.HTTP_201_CREATED, openapi_extra=UPLOAD_BODY, responses=UPLOAD_REFUSALS)
@@ -49,21 +51,28 @@ async def upload_file(request: Request, user: CurrentUserDep, files: FilesDep, a
             return FileRead.of(await files.upload(user.user_id, upload))
 
 
-@router.get("/v1/files/usage")
-@router.head("/v1/files/usage", include_in_schema=False)  # else HEAD would look for a file of that name, below
+@router.get("/v1/files/usage", dependencies=_SHORT, responses=TURN_RESPONSES)
+@router.head(
+    "/v1/files/usage", dependencies=_SHORT, include_in_schema=False
+)  # else HEAD would look for a file of that name, below
 async def usage(user: CurrentUserDep, admission: AdmissionDep) -> UsageRead:
     """Tell how much the caller has, and may have."""
     used = await admission.usage(user.user_id)
     return UsageRead(**used._asdict(), quota_bytes=admission.quota_bytes)
 
 
-@router.delete("/v1/files/{file_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
+@router.delete(
+    "/v1/files/{file_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    dependencies=_SHORT,
+    responses={**_UNKNOWN, **TURN_RESPONSES},
+)
 async def delete_file(file_id: str, user: CurrentUserDep, files: FilesDep) -> None:
     """Delete a file that the caller uploaded. Receivers of messages with it cannot download it any more."""
     await files.delete(file_id, user.user_id)
 
 
-@router.get("/v1/files/{file_id}/info", responses=_UNKNOWN)
+@router.get("/v1/files/{file_id}/info", dependencies=_SHORT, responses={**_UNKNOWN, **TURN_RESPONSES})
 async def file_info(file_id: str, user: CurrentUserDep, access: AccessDep) -> FileRead:
     """Tell what is known about a file that the caller uploaded or was sent."""
     return FileRead.of(await access.known(file_id, user.user_id))
@@ -76,9 +85,9 @@ async def file_content(
     file_id: str,
     request: Request,
     user: CurrentUserDep,
-    access: AccessDep,
+    readable: ReadableDep,
     files: FilesDep,
     downloads: DownloadsDep,
 ) -> Response:
     """Download a file, or a range of it; conditional requests are honoured."""
-    return await content_of(await access.readable(file_id, user.user_id), request, user, files, downloads)
+    return await content_of(await readable(file_id, user), request, user, files, downloads)

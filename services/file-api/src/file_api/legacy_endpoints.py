@@ -9,7 +9,7 @@ from python_multipart.multipart import parse_options_header
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import LegacyRoute, problem_responses
 
-from file_api.dependencies import AccessDep, AdmissionDep, DownloadsDep, FilesDep, LegacyUserDep
+from file_api.dependencies import AdmissionDep, DownloadsDep, FilesDep, LegacyUserDep, ReadableDep
 from file_api.download.content import content_of
 from file_api.endpoints import BINARY, CONTENT_ANSWERS, TOO_LARGE, UPLOAD_BODY
 from file_api.schemas import LegacyFileId, LegacyRefusal
@@ -66,14 +66,14 @@ async def mobile_file_download(
     project_name: str,
     request: Request,
     user: LegacyUserDep,
-    access: AccessDep,
+    readable: ReadableDep,
     files: FilesDep,
     downloads: DownloadsDep,
     file_id: Annotated[str, Query(alias="fileId")] = "",
 ) -> Response:
     """Download a file, or a range of it; conditional requests are honoured."""
     del project_name
-    return await content_of(await access.readable(file_id, user.user_id), request, user, files, downloads)
+    return await content_of(await readable(file_id, user), request, user, files, downloads)
 
 
 def _accepts_json(request: Request) -> bool:

@@ -1,5 +1,6 @@
 """The NATS doors: batches of accepted messages, and the two questions who may read a file and what is recalled."""
 
+import asyncio
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -20,6 +21,10 @@ from message_store.values import ArrivedMessage, Item
 MAX_PAYLOAD = 7 * 1024 * 1024
 """The largest payload that is stored. It has to be published again, a little larger, and NATS takes 8 MB. A body of
 1 MiB, unpacked, has at most 6 MiB as JSON."""
+
+GRANTS_AT_ONCE = 2
+"""Questions about files that are answered at a time; each takes milliseconds. They come from people's requests, so they
+may be many. The other questions need a connection, too, and messages wait for their answers."""
 
 
 class StoreInbox:
@@ -82,10 +87,11 @@ def _verdict(reason: str | None) -> Verdict:
 
 def grants_responder(database: Database) -> Responder:
     """Return the responder of `tlim.rpc.message.grants`, which tells whether a user may still read a file."""
+    turns = asyncio.Semaphore(GRANTS_AT_ONCE)
 
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
-        async with database.session() as session:
+        async with turns, database.session() as session:
             verdict = await FileAccess(session).verdict(question.file_id, question.user_id)
         return verdict.to_bytes()
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response, status
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
+from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
 from file_api.endpoints import TOO_LARGE
@@ -37,7 +38,9 @@ router = APIRouter(
     responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,)),
     max_body_size=MAX_BODY_BYTES,
 )
+_SHORT = [IN_TURN]  # not for completing: it may last for minutes, and counts as a running upload
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED)
+_ONE_OF_MINE = {**_UNKNOWN, **TURN_RESPONSES}
 _JSON = problem_responses(ErrorCode.JSON_INVALID)
 _DECLARED = {
     **problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED, ErrorCode.TOO_MANY_REQUESTS),
@@ -45,7 +48,7 @@ _DECLARED = {
 }
 
 
-@router.post("/v1/uploads", status_code=status.HTTP_201_CREATED, responses={**_JSON, **_DECLARED})
+@router.post("/v1/uploads", status_code=status.HTTP_201_CREATED, dependencies=_SHORT, responses={**_JSON, **_DECLARED})
 async def begin_upload(declared: UploadCreate, answer: Response, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
     """Begin an upload; its bytes are put to the URLs in the answer, then it is completed."""
     upload = await direct.begin(user.user_id, declared.declared())
@@ -54,7 +57,11 @@ async def begin_upload(declared: UploadCreate, answer: Response, user: CurrentUs
     return UploadRead.of(upload, [], direct.urls(upload, numbers))
 
 
-@router.get("/v1/uploads", responses=problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED))
+@router.get(
+    "/v1/uploads",
+    dependencies=_SHORT,
+    responses={**problem_responses(ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED), **TURN_RESPONSES},
+)
 async def open_uploads(
     user: CurrentUserDep,
     direct: DirectDep,
@@ -69,7 +76,7 @@ async def open_uploads(
     return UploadPage(items=items, next_cursor=items[-1].upload_id if len(found) > limit else None)
 
 
-@router.get("/v1/uploads/{upload_id}", responses=_UNKNOWN)
+@router.get("/v1/uploads/{upload_id}", dependencies=_SHORT, responses=_ONE_OF_MINE)
 async def show_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
     """Tell what S3 has of an upload, and where the first missing parts go, so that a client can resume it."""
     upload = await direct.find(user.user_id, upload_id)
@@ -79,7 +86,7 @@ async def show_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -
     return UploadRead.of(upload, received, direct.urls(upload, missing[:PAGE]))
 
 
-@router.get("/v1/uploads/{upload_id}/parts", responses=_UNKNOWN)
+@router.get("/v1/uploads/{upload_id}/parts", dependencies=_SHORT, responses=_ONE_OF_MINE)
 async def sign_parts(
     upload_id: str,
     user: CurrentUserDep,
@@ -107,13 +114,15 @@ async def complete_upload(
     return FileRead.of(await direct.complete(user.user_id, upload_id, etags))
 
 
-@router.delete("/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, responses=_UNKNOWN)
+@router.delete(
+    "/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_SHORT, responses=_ONE_OF_MINE
+)
 async def abort_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> None:
     """Abort an upload; its parts are removed."""
     await direct.abort(user.user_id, upload_id)
 
 
-@router.get("/v1/files/{file_id}/url", responses=_UNKNOWN)
+@router.get("/v1/files/{file_id}/url", dependencies=_SHORT, responses=_ONE_OF_MINE)
 async def download_url(file_id: str, user: CurrentUserDep, access: AccessDep, urls: DownloadUrlsDep) -> DownloadUrl:
     """Return a short-lived URL of the content, for users who may download it."""
     return DownloadUrl.of(await urls.of(await access.readable(file_id, user.user_id), user.user_id))
