@@ -28,6 +28,17 @@ def bodies() -> Iterator[Body]:
                     yield Body(f"{operation['operationId']} {part}", media)
 
 
+def test_every_modern_operation_with_a_json_body_names_the_refusal_of_a_slow_one() -> None:
+    reading_json = {
+        (path, method): operation["responses"]
+        for path, operations in DOCUMENT["paths"].items()
+        for method, operation in operations.items()
+        if path.startswith("/v1/") and "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert len(reading_json) > 5
+    assert [where for where, responses in reading_json.items() if "408" not in responses] == []
+
+
 @pytest.mark.parametrize("body", list(bodies()), ids=lambda body: body.name)
 def test_a_json_body_has_an_example_that_fits(body: Body) -> None:
     jsonschema_rs.validate({"components": DOCUMENT["components"], **body.media["schema"]}, body.media["example"])

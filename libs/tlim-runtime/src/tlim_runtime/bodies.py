@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.lenient import check_values, read_strict
 
-from tlim_runtime.errors import HttpRefusal
+from tlim_runtime.errors import HttpRefusal, problem_responses
 
 BODY_S = 10.0
 """How long a whole body may take to arrive. A slower body would hold a connection and memory. 4 MiB at 4 Mbit/s take
@@ -72,8 +72,14 @@ class _ExactRequest(Request):
 class BoundedRoute(APIRoute):
     """A route that reads its JSON body within BODY_S, and parses it only if it has at most MAX_BODY_VALUES values.
 
-    FastAPI itself waits for a body without end. Use as `APIRouter(route_class=BoundedRoute, max_body_size=…)`.
+    FastAPI itself waits for a body without end. Use as `APIRouter(route_class=BoundedRoute, max_body_size=…)`. In the
+    OpenAPI document the 408 is added here.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(path, endpoint, **options)
+        if self.body_field is not None:
+            self.responses = {**self.responses, **problem_responses(statuses=(BodyTooSlow.status,))}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that reads the body within these limits, and then calls the route's own handler."""

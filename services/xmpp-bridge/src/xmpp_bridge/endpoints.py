@@ -24,7 +24,7 @@ _KEYS_MAX_AGE = "public, max-age=300"  # how long a new key should be published 
         ErrorCode.TOO_MANY_REQUESTS,
         ErrorCode.FIELD_INVALID,
         ErrorCode.JSON_INVALID,
-        statuses=(401, 408, 413),
+        statuses=(401, 413),
     ),
 )
 async def create_token(

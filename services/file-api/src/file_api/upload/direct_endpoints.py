@@ -103,7 +103,7 @@ async def sign_parts(
 
 @router.post(
     "/v1/uploads/{upload_id}/complete",
-    responses={**_JSON, **_UNKNOWN, **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(408, 413))},
+    responses={**_JSON, **_UNKNOWN, **problem_responses(ErrorCode.TOO_MANY_REQUESTS, statuses=(413,))},
     max_body_size=MAX_CHOICES_BYTES,
 )
 async def complete_upload(
