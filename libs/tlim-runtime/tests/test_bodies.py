@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from socket import socket
 from typing import Any
 
@@ -10,11 +10,14 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.lenient import write_json
-from tlim_runtime import bodies
+from tlim_runtime import bodies, requests
 from tlim_runtime.app import build_app
+from tlim_runtime.auth import CurrentUser, TokenFirstRoute
 from tlim_runtime.bodies import MAX_BODY_VALUES, BoundedRoute
 from tlim_runtime.settings import ServiceSettings
+from tlim_runtime.turns import Turns
 
 
 @asynccontextmanager
@@ -33,7 +36,20 @@ def make_app() -> FastAPI:
     async def anything(body: dict[str, Any]) -> str:
         return write_json(body)
 
-    return build_app("test", "1", ServiceSettings.placeholder(), nothing, [router])
+    behind_a_token = APIRouter(route_class=TokenFirstRoute)
+
+    @behind_a_token.post("/mine")
+    async def mine(body: list[int]) -> int:
+        return len(body)
+
+    return build_app("test", "1", ServiceSettings.placeholder(), nothing, [router, behind_a_token])
+
+
+class NamesAreTokens:
+    """Stands in for the token check: the token is the user id."""
+
+    async def verify(self, token: str) -> CurrentUser:
+        return CurrentUser(token)
 
 
 class Server(uvicorn.Server):
@@ -87,6 +103,35 @@ async def test_a_body_that_never_ends_is_408_and_the_connection_is_closed(monkey
         writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize(("user", "status"), [("alice", b"429"), ("bob", b"200")])
+async def test_one_persons_slow_bodies_take_memory_for_a_few_only(
+    user: str, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "REST_S", 0.1)  # how long the refused one is still listened to
+    app = make_app()
+    app.state.tokens, app.state.bodies = NamesAreTokens(), Turns(2, waiting=1)
+    async with serving(app) as port, AsyncExitStack() as stack:
+        stalled = [await stack.enter_async_context(stalling(port, "alice")) for _ in range(3)]
+        async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.01), reraise=True):
+            with attempt:
+                assert app.state.bodies._lines["alice"].length == 3
+        reader, writer = await stack.enter_async_context(stalling(port, user))
+        if user == "bob":
+            writer.write(b" " * 97 + b"]")
+        assert (await reader.readline()).split()[1] == status
+        assert not any(one.at_eof() for one, _ in stalled)
+
+
+@asynccontextmanager
+async def stalling(port: int, user: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send the beginning of a body of 100 bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = "POST /mine HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+    writer.write(f"{head}Authorization: Bearer {user}\r\n\r\n[1".encode())
+    yield reader, writer
+    writer.close()
 
 
 async def test_a_client_that_hangs_up_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 
 from tlim_runtime import health, metrics
 from tlim_runtime.auth import TokenVerifier, warn_if_users_are_trusted
+from tlim_runtime.bodies import BODIES_AT_ONCE, BODIES_WAITING
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
@@ -68,7 +69,8 @@ def build_app(
     """Return an application with error rendering, request ids, CORS, metrics, /healthz, /readyz and /metrics.
 
     Nothing is opened here: `lifespan` opens the resources, puts them on `app.state` and registers their pings with
-    `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier), `.turns`.
+    `app.state.health`. Set here: `app.state.settings`, `.health`, `.metrics`, `.tokens` (a TokenVerifier), `.turns`,
+    `.bodies`.
     """
     tracing = _tracing(settings, version)
     app_metrics = Metrics(tracing)
@@ -104,6 +106,7 @@ def build_app(
     app.state.metrics = app_metrics
     app.state.tokens = TokenVerifier.of(settings)
     app.state.turns = Turns(settings.requests_at_once_per_user)
+    app.state.bodies = Turns(BODIES_AT_ONCE, BODIES_WAITING)
     install_error_handlers(app)
     for router in (*routers, health.router, metrics.router):
         app.include_router(router)

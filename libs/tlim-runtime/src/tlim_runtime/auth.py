@@ -1,7 +1,8 @@
 """The caller of a request: checks bearer tokens (JWT) against their issuer's keys, and gives FastAPI dependencies."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -12,7 +13,7 @@ from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
 
 from tlim_runtime.bodies import BoundedRoute
-from tlim_runtime.errors import NotAuthenticated
+from tlim_runtime.errors import NotAuthenticated, problem_responses
 from tlim_runtime.issuers import Issuer, JwksSource, http_jwks
 from tlim_runtime.logging import get_logger
 from tlim_runtime.settings import ExternalIssuer, ServiceSettings
@@ -147,12 +148,21 @@ class TokenFirstRoute(BoundedRoute):
     """A route that reads the body only for a valid token: `APIRouter(route_class=TokenFirstRoute)`.
 
     FastAPI itself reads and parses a body before it looks at any dependency. The dependencies of the route check the
-    token a second time.
+    token a second time. The bodies of one user take turns: otherwise a user with many slow ones could fill the memory.
+    Needs `app.state.tokens` and `app.state.bodies` (Turns).
     """
 
-    async def before_body(self, request: Request) -> None:
-        """Raise NotAuthenticated without a valid token."""
-        await current_user(request, await bearer(request))
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(path, endpoint, **options)
+        if self.body_field is not None:
+            self.responses = {**problem_responses(ErrorCode.TOO_MANY_REQUESTS), **self.responses}
+
+    @asynccontextmanager
+    async def reading(self, request: Request) -> AsyncIterator[None]:
+        """Hold the caller's turn. Raises NotAuthenticated without a valid token, and TooManyRequests."""
+        user = await current_user(request, await bearer(request))
+        async with request.app.state.bodies.one(user.user_id):
+            yield
 
 
 async def token_user(request: Request, credentials: Credentials) -> CurrentUser | None:

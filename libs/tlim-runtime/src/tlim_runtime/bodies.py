@@ -23,6 +23,14 @@ MAX_BODY_VALUES = 100_000
 30,000 members or of 10,000 parts, have 90,000 values. Without this limit 4 MiB could hold two million."""
 
 
+BODIES_AT_ONCE = 8
+"""Bodies of one user that are read at a time. Each may have 4 MiB, and takes memory until its last byte has come."""
+
+BODIES_WAITING = 100
+"""How many more of a user's requests may wait to have their bodies read. They hold a connection and hardly any memory.
+It is more than in turns.py, because another system may send many messages in the name of one administrator."""
+
+
 class BodyTooSlow(HttpRefusal):
     """The request body did not arrive in time: 408."""
 
@@ -88,12 +96,14 @@ class BoundedRoute(APIRoute):
             return handle
 
         async def read_first(request: Request) -> Response:
-            await self.before_body(request)
-            body = await read_body(request)
+            async with self.reading(request):
+                body = await read_body(request)
             check_values(body, MAX_BODY_VALUES)
             return await handle(_ExactRequest(request, body))
 
         return read_first
 
-    async def before_body(self, request: Request) -> None:
-        """Raise here to refuse a request before its body is read."""
+    @asynccontextmanager
+    async def reading(self, request: Request) -> AsyncIterator[None]:  # noqa: ARG002 - for routes that look at it
+        """Surround the reading of the body. Raise here to refuse a request before its body is read."""
+        yield

@@ -30,7 +30,11 @@ async def _parameters(
 ) -> parameters.Parameters:
     if token is None and not settings.trust_request_user:
         raise NotAuthenticated("a bearer token is needed")  # before reading what a stranger sent
-    return await parameters.read_parameters(request, MAX_BODY_BYTES)
+    if token is None:
+        return await parameters.read_parameters(request, MAX_BODY_BYTES)  # only the body names the user
+    bodies: Turns = request.app.state.bodies  # as TokenFirstRoute does it
+    async with bodies.one(token.user_id):
+        return await parameters.read_parameters(request, MAX_BODY_BYTES)
 
 
 ParametersDep = Annotated[parameters.Parameters, Depends(_parameters)]

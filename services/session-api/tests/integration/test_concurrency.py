@@ -1,7 +1,7 @@
 """Many edits of one session at once: nothing lost, no half edit, versions without gaps, one event for each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import event
 from tlim_protocol.events import SessionEvent
+from tlim_runtime.turns import Turns
 
 AsUser = Callable[..., httpx.AsyncClient]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
@@ -114,3 +115,25 @@ async def test_ten_thousand_subscribers_take_as_many_statements_as_two(
     removed = await writes(alice.patch(place, json={"remove": many}))
     assert removed == one_more
     assert (await published())[-1].subscribers == ["alice"]
+
+
+@pytest.mark.parametrize("door", ["/v1/sessions", "/plugin/tlim/addSession"])
+async def test_while_a_body_of_somebody_comes_slowly_only_a_few_more_of_theirs_are_read(
+    app: FastAPI, as_user: AsUser, door: str
+) -> None:
+    app.state.bodies = Turns(1, waiting=0)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        begun.set()
+        await go_on.wait()
+        yield b"}"
+
+    is_json = {"Content-Type": "application/json"}
+    slowly = asyncio.create_task(as_user("alice").post(door, content=slow(), headers=is_json))
+    await begun.wait()
+    assert (await as_user("alice").post(door, json={})).status_code == 429
+    assert (await as_user("bob").post(door, json={})).status_code != 429
+    go_on.set()
+    assert (await slowly).status_code != 429

@@ -22,7 +22,6 @@ _NEVER = {  # these cannot occur over HTTP, or for a system user
     ErrorCode.SESSION_NAME_EMPTY,
     ErrorCode.SESSION_USER_UNKNOWN,
     ErrorCode.FROM_NOT_SENDER,
-    ErrorCode.TOO_MANY_REQUESTS,
     ErrorCode.UNSUPPORTED,
 }
 
