@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import FileEvent
 from tlim_protocol.registry import MsgType
+from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.throttle import Throttle
 
 from file_api.download.ranges import ByteRange
 from file_api.errors import QuotaExceeded, UploadTooSlow
@@ -27,6 +29,10 @@ from file_api.upload.admission import Admission
 from file_api.upload.intake import UploadMeter
 
 logger = get_logger(__name__)
+
+ANNOUNCED_DOWNLOADS = "1/minute"
+"""How often a download of one file by one user is announced. The stream of these events keeps the newest GiB: somebody
+who asked for the same file again and again would push everybody's events out of it."""
 
 
 class FileService:
@@ -61,6 +67,7 @@ class FileService:
         self._pending_expiry = pending_expiry
         self._scan_max_bytes = scan_max_bytes
         self._arrived = arrived
+        self._downloads = Throttle(ANNOUNCED_DOWNLOADS, "file")
 
     async def upload(self, owner_id: str, upload: Upload) -> StoredFile:
         """Store a file and announce it.
@@ -179,8 +186,9 @@ class FileService:
     async def open(self, file: StoredFile, user_id: str, span: ByteRange | None = None) -> AsyncGenerator[bytes, None]:
         """Return the bytes of a file, or of one range, for a user who may read it.
 
-        The download is announced when it begins at the first byte: further ranges belong to the same download. Raises
-        Unavailable. Close the iterator (`aclose`) when it is not read to its end.
+        The download is announced when it begins at the first byte: further ranges belong to the same download. So does
+        what the user asks for within a minute. Raises Unavailable. Close the iterator (`aclose`) when it is not read to
+        its end.
         """
         data = await self._storage.get(file.blob.object_key, span)
         if span is None or span.start == 0:
@@ -192,9 +200,18 @@ class FileService:
         return data
 
     async def announce_download(self, file: StoredFile, user_id: str) -> None:
-        """Note that a user downloads a file. Raises Unavailable."""
-        async with self._transaction() as tables:
-            await tables.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
+        """Note that a user downloads a file, unless that was noted within the last minute. Raises Unavailable."""
+        key = f"{file.file_id} {user_id}"
+        try:
+            self._downloads.hit(key)
+        except TooManyRequests:
+            return
+        try:
+            async with self._transaction() as tables:
+                await tables.announce(_event(MsgType.FILE_DOWNLOADED, file, user_id))
+        except BaseException:
+            self._downloads.give_back(key)
+            raise
         await self._announced()
 
 

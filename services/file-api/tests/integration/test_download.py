@@ -103,19 +103,25 @@ async def test_a_range_of_another_version_is_answered_with_the_whole_file(world:
     assert (same.status_code, other.status_code) == (206, 200)
 
 
-async def test_each_download_is_announced_once_however_many_ranges_it_took(
+async def test_a_download_is_announced_once_however_many_requests_it_took(
     world: Any, eventually: Any, file_id: str
 ) -> None:
-    async with world.client("alice") as alice:
+    world.store.sees.add((file_id, "bob"))
+    async with world.client("alice") as alice, world.client("bob") as bob:
         await alice.head(f"/v1/files/{file_id}")
         await alice.get(f"/v1/files/{file_id}", headers={"Range": "bytes=0-99"})
         await alice.get(f"/v1/files/{file_id}", headers={"Range": "bytes=100-"})
         etag = (await alice.get(f"/v1/files/{file_id}")).headers["etag"]
         await alice.get(f"/v1/files/{file_id}", headers={"If-None-Match": etag})
+        for _ in range(3):
+            await alice.get(f"/v1/files/{file_id}/url")
+        await bob.get(f"/v1/files/{file_id}")
 
     async def announced() -> None:
-        kinds = [event.msg_type for event in await world.file_events()]
-        assert kinds == [MsgType.FILE_UPLOADED, MsgType.FILE_DOWNLOADED, MsgType.FILE_DOWNLOADED]
+        events = [(event.msg_type, event.user_id) for event in await world.file_events()]
+        assert events == [
+            (MsgType.FILE_UPLOADED, "alice"), (MsgType.FILE_DOWNLOADED, "alice"), (MsgType.FILE_DOWNLOADED, "bob"),
+        ]  # fmt: skip
         assert await world.rows("SELECT * FROM outbox") == []
 
     await eventually(announced)
