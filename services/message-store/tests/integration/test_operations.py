@@ -126,6 +126,17 @@ async def test_without_the_audit_log_nothing_is_sent_again(
     assert len((await operator.get("/v1/operations/dead-letters")).json()["items"]) == 1
 
 
+async def test_a_letter_without_a_way_is_not_said_to_have_gone_it(
+    world: Any, operator: httpx.AsyncClient, accepted: Any
+) -> None:
+    subject = subject_in(accepted("m1").envelope.msg_type, "u:alice:bob")
+    await world.tests.publish(subject_dead(subject), b"{}", "dead:1", {SUBJECT_HEADER: "elsewhere"})
+    [letter] = (await operator.get("/v1/operations/dead-letters")).json()["items"]
+    answer = await operator.post(f"/v1/operations/dead-letters/{letter['seq']}/redrive")
+    assert (answer.status_code, answer.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
+    assert len((await operator.get("/v1/operations/dead-letters")).json()["items"]) == 1
+
+
 @pytest.mark.parametrize("path", ["", "/messages/m1", "/dead-letters"])
 async def test_only_administrators_see_it(operator: httpx.AsyncClient, path: str) -> None:
     refused = await operator.get(f"/v1/operations{path}", headers=token(""))

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from tlim_protocol.dead_letters import CAUSE_HEADER, REASON_HEADER, SUBJECT_HEADER, msg_id_in, sent_again_id
+from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.streams import StreamName
 from tlim_runtime.broker import Broker
 from tlim_runtime.tracing import TRACEPARENT, headers_with
@@ -37,8 +38,9 @@ class DeadLetterBox:
         return DeadLetters(items=items, next_before=place + 1 if state.messages and place >= state.first_seq else None)
 
     async def redrive(self, seq: int) -> DeadLetter | None:
-        """Send a letter its way again, and remove it; None if there is none. Raises BrokerUnavailable.
+        """Send a letter its way again, and remove it; None if there is none.
 
+        Raises BrokerUnavailable, and TlimError(FIELD_INVALID) for a letter whose subject is none that we can send on.
         A letter that cannot be processed this time either becomes a new one. JetStream drops a repeated request as a
         duplicate; whoever processes the letter would do so as well.
         """
@@ -46,12 +48,13 @@ class DeadLetterBox:
         if found is None:
             return None
         letter = _letter(seq, found)
-        if letter.subject.startswith(("tlim.in.", "tlim.out.")):
-            headers = dict(headers_with(headers_of(found).get(TRACEPARENT)))
-            if letter.subject.startswith("tlim.out."):  # its own event would tell that publishing was at an old seq
-                headers |= (await newest_in(self._broker)).headers()
-            await self._broker.publish(letter.subject, payload_of(found), sent_again_id(seq), headers)
-            await self._broker.answered(f"STREAM.MSG.DELETE.{StreamName.DEAD}", seq=seq, no_erase=True)
+        if not letter.subject.startswith(("tlim.in.", "tlim.out.")):
+            raise TlimError(ErrorCode.FIELD_INVALID, f"subject {quoted(letter.subject)} leads nowhere", field="seq")
+        headers = dict(headers_with(headers_of(found).get(TRACEPARENT)))
+        if letter.subject.startswith("tlim.out."):  # its own event would tell that publishing was at an old seq
+            headers |= (await newest_in(self._broker)).headers()
+        await self._broker.publish(letter.subject, payload_of(found), sent_again_id(seq), headers)
+        await self._broker.answered(f"STREAM.MSG.DELETE.{StreamName.DEAD}", seq=seq, no_erase=True)
         return letter
 
     async def _at(self, seq: int) -> dict[str, Any] | None:
