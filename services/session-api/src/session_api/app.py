@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from fastapi import FastAPI
 from tlim_runtime.app import build_app
@@ -17,7 +16,7 @@ from tlim_runtime.shared_limits import limits_shared
 from tlim_runtime.throttle import Throttle
 
 from session_api import audit_endpoints, endpoints, import_endpoints, legacy_endpoints, users_endpoints
-from session_api.dependencies import audit_service, deactivated_users, revocations_of
+from session_api.dependencies import DeactivatedUsers, audit_service, revocations_of
 from session_api.errors import install_import_errors
 from session_api.metrics import SessionMetrics
 from session_api.models import OUTBOX
@@ -100,6 +99,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = {"session_changes": app.state.pace}
         await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
-        await stack.enter_async_context(deactivated_users_refused(partial(deactivated_users, own), app.state.tokens))
+        deactivated = DeactivatedUsers(own)
+        app.state.health.warn("deactivated users", deactivated.warning)
+        await stack.enter_async_context(deactivated_users_refused(deactivated.read, app.state.tokens))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         yield

@@ -16,6 +16,7 @@ from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.outbox import OutboxRelay
 from tlim_runtime.throttle import Throttle
 
+from session_api import users_service
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
 from session_api.changes_repository import REVOKED, ChangeRepository
@@ -94,6 +95,25 @@ async def deactivated_users(database: Database) -> UsersDeactivated:
     """
     async with database.session() as session:
         return await user_service(session).deactivated()
+
+
+class DeactivatedUsers:
+    """What this service reads of them for itself. It also sees when there are more than the services hear of."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._are_too_many = False
+
+    async def read(self) -> UsersDeactivated:
+        """Return whose tokens no longer count; raises DatabaseUnavailable."""
+        found = await deactivated_users(self._database)
+        self._are_too_many = len(found.users) >= users_service.MAX_DEACTIVATED
+        return found
+
+    def warning(self) -> str | None:
+        """Return a sentence while some deactivated users may be left out; None otherwise."""
+        most = users_service.MAX_DEACTIVATED
+        return f"{most} or more: tokens of those that were deactivated first may count" if self._are_too_many else None
 
 
 def audit_service(session: AsyncSession) -> AuditService:

@@ -16,8 +16,9 @@ from session_api.models import User
 from session_api.users_repository import UserRepository
 
 MAX_DEACTIVATED = 10_000
-"""How many deactivated users the services hear of: with ids of 64 bytes that is 640 KB. Our own tokens end within an
-hour, and in an hour nobody deactivates so many."""
+"""How many deactivated users the services hear of: with ids of 64 bytes that is 640 KB every 10 s for each service. Our
+own tokens end within an hour, and in an hour nobody deactivates so many. An external issuer may go on giving tokens to
+the others, so /readyz warns at this number."""
 
 
 def user_ids(raw: Iterable[str]) -> tuple[str, ...]:

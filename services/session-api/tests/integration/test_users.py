@@ -1,13 +1,19 @@
 """The users directory: imports by administrators, people seen once, and who is known."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from session_api import users_service
+from session_api.settings import Settings
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.errors import ErrorCode
 
 AsUser = Callable[..., httpx.AsyncClient]
+Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
 
 
 async def test_put_creates_renames_and_activates_again(admin: httpx.AsyncClient) -> None:
@@ -82,6 +88,21 @@ async def test_search_is_by_the_start_of_id_or_name(admin: httpx.AsyncClient, pr
 
 async def test_a_prefix_with_a_control_character_is_refused(admin: httpx.AsyncClient) -> None:
     assert (await admin.get("/v1/users", params={"prefix": "\u0000"})).status_code == 422
+
+
+async def test_more_deactivated_users_than_the_services_hear_of_show_in_readiness(
+    running: Running, client_of: AsUser, settings: Settings, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users_service, "MAX_DEACTIVATED", 1)
+    await admin.put("/v1/users/bob", json={})
+    for expected in (None, "1 or more: tokens of those that were deactivated first may count"):
+        async with running(settings) as app, client_of(app) as prober:
+            async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+                with attempt:
+                    ready = await prober.get("/readyz")
+                    assert ready.status_code == 200
+                    assert ready.json().get("warnings", {}).get("deactivated users") == expected
+        await admin.delete("/v1/users/bob")
 
 
 async def test_deactivating_again_is_no_error_and_a_stranger_is(admin: httpx.AsyncClient) -> None:
