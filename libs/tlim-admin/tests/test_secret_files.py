@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tlim_admin.secret_files import (
     AUTHORITY,
+    CERTIFICATE,
     NATS_USERS,
     S3_IDENTITIES,
     XMPP_DATABASE,
@@ -42,6 +43,18 @@ def test_what_is_missing_is_made_and_the_rest_stays(secrets: Path) -> None:
 
     assert write_missing(secrets, DOMAIN, OWNER) == ["component"]
     assert (secrets / "xmpp-api").read_text() == kept
+
+
+@pytest.mark.parametrize(("there", "missing"), [(CERTIFICATE, AUTHORITY), (AUTHORITY, CERTIFICATE)])
+def test_a_certificate_that_was_put_there_is_not_replaced_because_its_authority_is_missing(
+    tmp_path: Path, there: str, missing: str
+) -> None:
+    (tmp_path / there).write_text("of the operator")
+
+    with pytest.raises(SecretError, match=f"{there} is there without {missing}"):
+        write_missing(tmp_path, DOMAIN, OWNER)
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {there: "of the operator"}
 
 
 def test_a_system_without_a_cluster_of_ejabberd_needs_no_password_for_it(secrets: Path) -> None:

@@ -59,7 +59,12 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
 
     The files belong to the user `owner`, and only that user can read them, except the authority's certificate. If we
     are not root, they stay ours. The certificate is valid for `domain` and for the servers' names among the containers.
+    Raises SecretError if only one of certificate and authority is there: to make both would replace the operator's.
     """
+    has_certificate, has_authority = ((directory / name).exists() for name in (CERTIFICATE, AUTHORITY))
+    if has_certificate != has_authority:
+        there, missing = (CERTIFICATE, AUTHORITY) if has_certificate else (AUTHORITY, CERTIFICATE)
+        raise SecretError(f"{there} is there without {missing}: add the one that belongs to it, or remove {there}")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [*random_names(), XMPP_DATABASE]
     makers: dict[str, Callable[[], str]] = dict.fromkeys(names, lambda: secrets.token_hex(RANDOM_BYTES))
@@ -67,7 +72,7 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
     written = [name for name in makers if not (directory / name).exists()]
     for name in written:
         _write(directory / name, makers[name](), owner)
-    if not ((directory / AUTHORITY).exists() and (directory / CERTIFICATE).exists()):
+    if not has_certificate:
         authority, certificate = new_pair(domain, also=("ejabberd", "gateway"))
         _write(directory / CERTIFICATE, certificate, owner)
         _write(directory / AUTHORITY, authority, owner, _PUBLIC)
