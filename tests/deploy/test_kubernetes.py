@@ -274,6 +274,13 @@ def test_production_keeps_every_message_three_times_and_on_disk(production: list
         assert re.findall(rf"{limit}: \w+", single) == re.findall(rf"{limit}: \w+", cluster)
 
 
+def test_whoever_makes_streams_makes_as_many_copies_as_the_overlay_says(each: list[Resource]) -> None:
+    copies = {"name": "TLIM_NATS_REPLICAS",
+              "valueFrom": {"configMapKeyRef": {"name": "addresses", "key": "nats-replicas"}}}  # fmt: skip
+    made = {name for name, pod in pods(each) if copies in pod["containers"][0].get("env", [])}
+    assert made == {"provision", "admin"}  # the command `replay` makes them anew
+
+
 def test_production_has_no_database_and_no_s3_inside_and_speaks_tls_with_those_outside(
     production: list[Resource],
 ) -> None:

@@ -9,7 +9,10 @@ from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, 
 from tlim_admin.doctor.objects import reached
 from tlim_admin.doctor.postgres import locks_last
 from tlim_admin.doctor.services import not_ready
+from tlim_admin.doctor.streams import judge_stream
 from tlim_admin.http import Answer
+from tlim_protocol.streams import STREAMS
+from tlim_runtime.provision import stream_config
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 
@@ -41,6 +44,15 @@ def test_locks_that_a_pooler_breaks_are_wrong() -> None:
     assert locks_last("session_api", is_held=True, others_are_refused=True).state is State.OK
     assert locks_last("session_api", is_held=True, others_are_refused=False).state is State.WRONG
     assert "pooling" in locks_last("session_api", is_held=False, others_are_refused=True).advice
+
+
+def test_a_stream_with_fewer_copies_than_this_deployment_keeps_is_wrong() -> None:
+    three = stream_config(STREAMS[0], replicas=3)
+    assert judge_stream(STREAMS[0], three, replicas=3) == []
+    (finding,) = judge_stream(STREAMS[0], stream_config(STREAMS[0], replicas=1), replicas=3)
+    assert (finding.state, finding.seen) == (State.WRONG, "is on 1 nodes, and TLIM_NATS_REPLICAS says 3")
+    three.max_bytes = 1
+    assert "other settings" in judge_stream(STREAMS[0], three, replicas=3)[0].seen
 
 
 async def test_a_check_that_fails_is_a_finding_and_does_not_end_the_others() -> None:

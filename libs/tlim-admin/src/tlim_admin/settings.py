@@ -110,6 +110,8 @@ class DoctorSettings(BackupSettings):
     """A user that may ask JetStream about any stream."""
     nats_password: SecretStr | None = None
     """The password of that user."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """On how many nodes of NATS each message has to be, as the provisioning has it."""
     jwks_url: str | None = None
     """Where the public keys of tokens are."""
     xmpp_host: str | None = None

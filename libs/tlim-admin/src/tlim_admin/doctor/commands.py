@@ -47,14 +47,13 @@ async def examine(settings: DoctorSettings, secrets: Path) -> list[Finding]:
 
 def _checks(settings: DoctorSettings, secrets: Path) -> Iterator[NamedCheck]:
     yield NamedCheck("secrets", partial(_secrets, secrets), "run make secrets")
-    look = partial(_postgres, settings, secrets)
-    yield NamedCheck(postgres.NAME, look, "check TLIM_POSTGRES_URL, and that tlim-admin databases has run")
+    look_at_rows = partial(_postgres, settings, secrets)
+    yield NamedCheck(postgres.NAME, look_at_rows, "check TLIM_POSTGRES_URL, and that tlim-admin databases has run")
     yield NamedCheck("S3", partial(objects.look, settings), "check TLIM_S3_…, and the rights of the key")
     if settings.nats_url is not None and settings.nats_password is not None:
         login = (settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value())
-        yield NamedCheck(
-            streams.NAME, partial(streams.look, *login), "check TLIM_NATS_URL, and the password of this user"
-        )
+        look_at_streams = partial(streams.look, *login, settings.nats_replicas)
+        yield NamedCheck(streams.NAME, look_at_streams, "check TLIM_NATS_URL, and the password of this user")
     if settings.xmpp_admin_url is not None and settings.xmpp_admin_token is not None:
         where = (settings.xmpp_admin_url, settings.xmpp_admin_token.get_secret_value(), settings.xmpp_domain)
         yield NamedCheck("XMPP accounts", partial(services.accounts_api, *where), "check TLIM_XMPP_ADMIN_URL")

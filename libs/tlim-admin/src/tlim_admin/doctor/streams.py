@@ -1,9 +1,9 @@
 """Checks of NATS: the login, streams and consumers, and the room that JetStream has."""
 
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy
+from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
-from tlim_protocol.streams import CONSUMERS, STREAMS, WhenFull
+from tlim_protocol.streams import CONSUMERS, STREAMS, StreamSpec, WhenFull
 from tlim_runtime.provision import connected
 
 from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong
@@ -16,11 +16,11 @@ _PROVISION = "run python -m tlim_runtime.provision (compose: docker compose up s
 _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
 
 
-async def look(url: str, user: str, password: str) -> list[Finding]:
-    """Look at JetStream as the user `provision`."""
+async def look(url: str, user: str, password: str, replicas: int) -> list[Finding]:
+    """Look at JetStream as the user `provision`; each stream has to be on so many nodes."""
     async with connected(url, user, password, within_s=ANSWER_S) as client:
         version = str(client.connected_server_version).strip("<>")  # nats server v2.15.1
-        return [fine(NAME, version), *await _room(client), *await _streams(client)]
+        return [fine(NAME, version), *await _room(client), *await _streams(client, replicas)]
 
 
 async def _room(client: Client) -> list[Finding]:
@@ -33,7 +33,23 @@ async def _room(client: Client) -> list[Finding]:
     return [fine(f"{NAME} storage", f"{used / 1e6:.1f} MB used")]
 
 
-async def _streams(client: Client) -> list[Finding]:
+def judge_stream(spec: StreamSpec, found: StreamConfig, replicas: int) -> list[Finding]:
+    """Compare a stream with what this release and this deployment need; return nothing if it is so."""
+    name = f"{NAME} {spec.name}"
+    is_right = (
+        set(found.subjects or ()) == set(spec.subjects)
+        and found.max_bytes == spec.max_bytes
+        and found.discard == _DISCARD[spec.when_full]
+    )
+    if not is_right:
+        return [wrong(name, "has other settings than this release needs", _PROVISION)]
+    if found.num_replicas != replicas:
+        seen = f"is on {found.num_replicas} nodes, and TLIM_NATS_REPLICAS says {replicas}"
+        return [wrong(name, seen, f"set TLIM_NATS_REPLICAS right, then {_PROVISION}")]
+    return []
+
+
+async def _streams(client: Client, replicas: int) -> list[Finding]:
     jetstream, findings = client.jetstream(), []
     for spec in STREAMS:
         try:
@@ -41,13 +57,7 @@ async def _streams(client: Client) -> list[Finding]:
         except NotFoundError:
             findings.append(wrong(f"{NAME} {spec.name}", "there is no such stream", _PROVISION))
             continue
-        is_right = (
-            set(config.subjects or ()) == set(spec.subjects)
-            and config.max_bytes == spec.max_bytes
-            and config.discard == _DISCARD[spec.when_full]
-        )
-        if not is_right:
-            findings.append(wrong(f"{NAME} {spec.name}", "has other settings than this release needs", _PROVISION))
+        findings += judge_stream(spec, config, replicas)
     missing = []
     for consumer in CONSUMERS:
         try:
