@@ -29,13 +29,18 @@ WAIT_S = 1.0
 
 _MIGRATION_LOCK = 7_240_001  # two deployments must not migrate at once; any number will do, the same for all
 
+_MAY_BE_NEWER = "may be newer"
+
 
 def upgrade(package: str, url: str, revision: str = "head") -> None:
     """Bring the database at `url` (postgresql+asyncpg://…) to the newest migration of `package`; blocks.
 
-    Give a `revision` to stop there. Tests of migrations that move rows need it.
+    A database that a newer release has migrated stays as it is, and one line on stderr says so: a rollback starts this
+    again. Give a `revision` to stop there. Tests of migrations that move rows need it.
     """
-    command.upgrade(_config(package, url), revision)
+    config = _config(package, url)
+    config.attributes[_MAY_BE_NEWER] = package
+    command.upgrade(config, revision)
 
 
 def wait(package: str, url: str) -> None:
@@ -98,11 +103,14 @@ async def _missing(engine: AsyncEngine, script: ScriptDirectory) -> str:
             at = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         return f"the database does not answer: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    known = {one.revision for one in script.walk_revisions()}
     if not at:
         return "the database has no tables yet"
-    behind = [revision for revision in at if revision in known and revision not in script.get_heads()]
+    behind = [revision for revision in at if revision in _known(script) and revision not in script.get_heads()]
     return f"the database is at {behind[0]}" if behind else ""
+
+
+def _known(script: ScriptDirectory) -> set[str]:
+    return {one.revision for one in script.walk_revisions()}
 
 
 def _run(connection: Connection, metadata: MetaData) -> None:
@@ -118,7 +126,12 @@ def _run(connection: Connection, metadata: MetaData) -> None:
     )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        context.run_migrations()
+        newer = set(context.get_context().get_current_heads()) - _known(context.script)
+        package = context.config.attributes.get(_MAY_BE_NEWER)
+        if newer and package:
+            sys.stderr.write(f"{package}: a newer release has migrated the database to {newer.pop()}; it stays so\n")
+        else:
+            context.run_migrations()
     connection.commit()
 
 
