@@ -3,10 +3,14 @@
 import re
 import shutil
 
+import message_store.app
 import pytest
+import session_api.app
 import yaml
 from pydantic import HttpUrl
+from tlim_admin.doctor.postgres import NEEDED_CONNECTIONS
 from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_runtime.database import QUESTIONS_POOL
 from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.images import ROOT
@@ -22,6 +26,15 @@ from tests.deploy.rendering import (
     rendered,
 )
 from tests.deploy.told import SERVICES, SETTINGS, assert_the_gateway_reads
+
+BESIDES_READERS = {
+    "session-api": session_api.app.OWN_POOL,
+    "file-api": QUESTIONS_POOL,
+    "message-store": message_store.app.OWN_POOL + 1,  # with the leader's own
+}
+"""The connections of one process to PostgreSQL, besides those of `database_pool_size`."""
+FOR_OPERATORS = 10
+"""For migrations, the operator's command and people; PostgreSQL keeps three of them for superusers."""
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -54,10 +67,17 @@ def test_every_deployment_is_scaled_by_its_autoscaler_alone_and_keeps_two_pods(a
 
 def test_all_pods_at_once_and_one_more_of_each_have_connections_to_postgresql(all_of_them: list[Resource]) -> None:
     scalers = named(all_of_them, "HorizontalPodAutoscaler")
-    pools = {name: SETTINGS[name].model_fields.get("database_pool_size") for name in SERVICES}
-    most = sum((scalers[name]["spec"]["maxReplicas"] + 1) * pool.default for name, pool in pools.items() if pool)
+    nodes = named(all_of_them, "StatefulSet")["ejabberd"]["spec"]["replicas"]
+    of_ejabberd = nodes * yaml.safe_load((DEPLOY / "ejabberd/cluster.yml").read_text(encoding="utf-8"))["sql_pool_size"]
+    pools = {
+        name: SETTINGS[name].model_fields["database_pool_size"].default + own for name, own in BESIDES_READERS.items()
+    }
+    most = sum((scalers[name]["spec"]["maxReplicas"] + 1) * pool for name, pool in pools.items()) + of_ejabberd
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    assert most < int(re.findall(r"max_connections=(\d+)", compose)[0])
+    cnpg = (DEPLOY / "k8s/components/postgres-cnpg/cluster.yaml").read_text(encoding="utf-8")
+    (allowed,) = {int(one) for one in re.findall(r'max_connections(?:=|: ")(\d+)', compose + cnpg)}
+    assert most + FOR_OPERATORS <= allowed
+    assert 2 * sum(pools.values()) + of_ejabberd + FOR_OPERATORS <= NEEDED_CONNECTIONS  # what the doctor asks for
 
 
 def test_prometheus_finds_every_service_by_the_names_that_the_rules_ask_for(all_of_them: list[Resource]) -> None:

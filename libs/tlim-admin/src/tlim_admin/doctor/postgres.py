@@ -17,8 +17,9 @@ from tlim_admin.settings import PostgresSettings
 
 NAME = "PostgreSQL"
 OLDEST = 16
-NEEDED_CONNECTIONS = 80
-"""Two processes of each of the three services, with pools of 10 and 3, and some for migrations and people."""
+NEEDED_CONNECTIONS = 120
+"""Two processes of each of the three services, which have 16, 13 and 21, two nodes of ejabberd with five each, and ten
+for migrations and people."""
 
 _PROBE_LOCK = 0x746C_696D_00FF  # beside those of message-store and maintenance
 
