@@ -137,6 +137,14 @@ def test_the_certificate_is_for_the_domain_and_both_doors_read_it(all_of_them: l
     assert read == {"gateway": {"tls.crt", "tls.key"}, "ejabberd": {"tls-combined.pem"}}
 
 
+def test_nobody_checks_a_certificate_of_cert_manager_against_the_self_made_authority(
+    all_of_them: list[Resource],
+) -> None:
+    told = {name for name, pod in pods(all_of_them) for one in pod["containers"][0].get("env", [])
+            if one["name"] == "TLIM_XMPP_CA_FILE"}  # fmt: skip
+    assert told == set()
+
+
 def test_the_ingress_leads_to_the_gateway_which_believes_it(all_of_them: list[Resource]) -> None:
     (ingress,) = named(all_of_them, "Ingress").values()
     domain = addresses(all_of_them)["xmpp-domain"]
