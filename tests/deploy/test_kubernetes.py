@@ -109,6 +109,17 @@ def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]
     }  # fmt: skip
 
 
+def test_production_takes_each_of_our_images_from_a_registry_that_the_operator_fills_in(
+    production: list[Resource],
+) -> None:
+    images = {container["image"] for _, pod in pods(production) for container in containers(pod)}
+    ours = {image for image in images if "tlim/" in image}
+    assert images - ours <= set(locked_images().values())
+    assert {image.rpartition(":")[0] for image in ours} == {
+        f"registry.example.com/tlim/{name}" for name in (*SERVICES, "ejabberd", "admin")
+    }
+
+
 def test_everything_that_runs_on_is_probed(each: list[Resource]) -> None:
     for resource in each:
         if resource["kind"] in ("Deployment", "StatefulSet"):
