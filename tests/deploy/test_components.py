@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import message_store.app
 import pytest
@@ -43,7 +44,8 @@ pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl
 def all_of_them(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
     """Return production with all of these components at once."""
     folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("production", folder, ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing"))
+    components = ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing", "backup-volume")
+    return rendered("production", folder, components)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -143,6 +145,30 @@ def test_nobody_checks_a_certificate_of_cert_manager_against_the_self_made_autho
     told = {name for name, pod in pods(all_of_them) for one in pod["containers"][0].get("env", [])
             if one["name"] == "TLIM_XMPP_CA_FILE"}  # fmt: skip
     assert told == set()
+
+
+def test_the_operator_s_command_has_a_volume_for_backups_that_outlives_its_job(all_of_them: list[Resource]) -> None:
+    (claim,) = named(all_of_them, "PersistentVolumeClaim")
+    (admin,) = [pod for name, pod in pods(all_of_them) if name == "admin"]
+    (volume,) = [one["name"] for one in admin["volumes"]
+                 if one.get("persistentVolumeClaim") == {"claimName": claim}]  # fmt: skip
+    assert {"name": volume, "mountPath": "/backup"} in admin["containers"][0]["volumeMounts"]
+
+
+def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authority(tmp_path: Path) -> None:
+    def with_the_job(overlay: Path, _kustomization: Resource) -> None:
+        file = overlay / "jobs/kustomization.yaml"
+        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        jobs["resources"].append("../../../jobs/databases")
+        file.write_text(yaml.safe_dump(jobs), encoding="utf-8")
+
+    resources = rendered("production", tmp_path / "deploy", ("backup-volume",), with_the_job)
+    (job,) = [pod for name, pod in pods(resources) if name == "databases"]
+    (container,) = job["containers"]
+    assert {"name": "PGSSLROOTCERT", "value": "/etc/postgres/ca.pem"} in container["env"]
+    assert "/etc/postgres" in {one["mountPath"] for one in container["volumeMounts"]}
+    (chosen,) = named(resources, "NetworkPolicy")["external-postgres"]["spec"]["podSelector"]["matchExpressions"]
+    assert "databases" in chosen["values"]
 
 
 def test_the_ingress_leads_to_the_gateway_which_believes_it(all_of_them: list[Resource]) -> None:
