@@ -108,11 +108,12 @@ class SkewedBroker:
             "delivered": {"stream_seq": 0},
             "num_pending": 0,
             "num_ack_pending": 0,
+            "num_waiting": 0,
             "ts": there.isoformat().replace("+00:00", "789Z"),
         }
 
     async def api(self, _: str) -> dict[str, Any]:
-        return {}
+        return {"delivered": {"stream_seq": 0, "consumer_seq": 0}}
 
     async def send(self, subject: str, payload: bytes, reply: str = "") -> None:
         pass
