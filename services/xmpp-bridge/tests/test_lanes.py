@@ -201,6 +201,17 @@ async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bri
     assert [what for what in copies if what != "m4"] == ["m1", "m2", "m3"]
 
 
+async def test_a_notice_of_a_session_is_one_of_its_messages_and_comes_in_order(bridge: Bridge) -> None:
+    renamed = message(1, "large", 3 * MANY)
+    body = [{"session_id": "large", "session_name": "new", "added": [], "removed": []}]
+    notice = renamed.envelope.model_copy(update={"msg_type": MsgType.SESSION_CHANGED, "body": body})
+    batch = bridge.batch(renamed.model_copy(update={"envelope": notice}), message(2, "large", sender="bob"))
+    bridge.server.open()
+    verdicts = await bridge.outbox.handle(batch)
+    assert await ended(verdicts) == [DONE] * 2
+    assert [what for what, to in bridge.server.taken if to == "user0"] == ["m1", "m2"]
+
+
 async def test_many_messages_of_one_conversation_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
     flood = [message(seq, "busy", FEW) for seq in range(1, 21)]
     bridge.server.open()

@@ -95,8 +95,8 @@ class MessageKind:
 
     @cached_property
     def names_session(self) -> bool:
-        """Whether its elements may name a session: always for groups, sometimes for receipts and recalls."""
-        return self.is_group or _ANY_SESSION_ID in self.element
+        """Whether its elements may name a session: always for groups and notices, sometimes for receipts and recalls."""
+        return self.is_group or self.effect is Effect.NOTICE or _ANY_SESSION_ID in self.element
 
     @cached_property
     def carries_file(self) -> bool:

@@ -181,6 +181,7 @@ async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_
         "delivered": begun,
         "num_pending": 0,
         "num_ack_pending": 0,
+        "num_waiting": 0,
     }
     answers_in_turn = cycle([whole, {}])
 
