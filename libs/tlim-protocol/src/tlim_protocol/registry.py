@@ -95,7 +95,7 @@ class MessageKind:
 
     @cached_property
     def names_session(self) -> bool:
-        """Whether its elements may name a session: always for groups and notices, sometimes for receipts and recalls."""
+        """Whether its elements may name a session: those of groups and notices, and some of receipts and recalls."""
         return self.is_group or self.effect is Effect.NOTICE or _ANY_SESSION_ID in self.element
 
     @cached_property

@@ -279,7 +279,7 @@ async def test_who_is_present_is_found_without_a_look_at_who_is_not(mailroom: An
 async def test_the_log_behind_a_full_page_of_sync_is_not_looked_at_for_each_group(http: Any, owner: Any) -> None:
     await owner.execute(FILL_LATER)
     await owner.execute("ANALYZE")
-    (plans,) = await plans_of_reading(http, owner, "sync", {"after": 0})
+    plans, _of_the_mailbox = await plans_of_reading(http, owner, "sync", {"after": 0})
     for plan in plans:
         loops = [node["Actual Loops"] for node in nodes(plan) if node.get("Relation Name") == "messages_p10000001"]
         assert loops
