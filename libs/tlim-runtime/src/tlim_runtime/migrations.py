@@ -105,7 +105,8 @@ async def _missing(engine: AsyncEngine, script: ScriptDirectory) -> str:
         return f"the database does not answer: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     if not at:
         return "the database has no tables yet"
-    behind = [revision for revision in at if revision in _known(script) and revision not in script.get_heads()]
+    known = _known(script)
+    behind = [revision for revision in at if revision in known and revision not in script.get_heads()]
     return f"the database is at {behind[0]}" if behind else ""
 
 

@@ -87,7 +87,7 @@ class SenderPace:
                 if event.code in _NOTHING_NAMED:
                     self._messages.hit(event.sender, COST_OF_NOTHING)
             elif REGISTRY[event.envelope.msg_type].effect is Effect.NOTICE:
-                self._people[event.envelope.body[0]["session_id"], Effect.CHAT] = event.reach
+                self._people[event.envelope.conversation_id, Effect.CHAT] = event.reach
             else:
                 self._learn(event)
 
