@@ -2,141 +2,23 @@
 
 import asyncio
 import random
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import SeqsAnswer, SeqsQuestion, StoredMessage
+from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
-from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
-from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge import lanes
-from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
-from xmpp_bridge.culprits import Culprits
-from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Gaps, Queues, Work, next_in_turn
-from xmpp_bridge.subscribers import OutboxSubscriber
-from xmpp_bridge.translate import Accept, BridgeAddresses
+from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Queues, Work, next_in_turn
 
-ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
 NOW = 2**47  # in the year 6429: no message is late
 Verdicts = Sequence[Verdict | Later]
-
-
-class Server:
-    """Notes what it takes over as (message, receiver), and lets go of one delivery for each `permit`."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[str, str]] = []
-        self.sizes: list[int] = []
-        self.permits = asyncio.Semaphore(0)
-        self.in_hand = 0
-        self.is_lost = self.is_mistaken = False
-
-    async def deliver(self, stanzas: Iterable[str]) -> None:
-        sent = [(name(stanza), receiver(stanza)) for stanza in stanzas]
-        await asyncio.sleep(0)  # as the real one: it waits for the server
-        self.in_hand += 1
-        await self.permits.acquire()
-        self.in_hand -= 1
-        if self.is_mistaken and any(what == "m1" for what, _ in sent):
-            raise RuntimeError("a mistake of ours")
-        if self.is_lost:
-            raise ComponentLost("the server was killed")
-        self.taken += sent
-        self.sizes.append(len(sent))
-
-    async def barrier(self) -> None:
-        pass
-
-    def open(self) -> None:
-        for _ in range(10_000):
-            self.permits.release()
-
-    def order(self) -> list[str]:
-        """The messages in the order in which the first of their stanzas was taken over."""
-        return list(dict.fromkeys(message for message, _ in self.taken))
-
-
-class Presence:
-    server_keeps = False
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.gaps = Gaps()
-        self.gaps.opened(0)
-        self.away: set[str] = set()
-        self.up_to = 0
-        self.is_noted = asyncio.Event()
-        self.is_noted.set()
-
-    async def settled(self) -> None:
-        pass
-
-    def is_due(self, user_id: str, seq: int) -> bool:
-        assert seq
-        return user_id not in self.away
-
-    async def noted(self, user_ids: Iterable[str]) -> None:
-        assert user_ids
-        await self.is_noted.wait()
-
-    def handed_over(self, seq: int) -> None:
-        self.up_to = seq
-
-
-class Recalls:
-    def __init__(self) -> None:
-        self.seqs: list[int] = []
-
-    async def request(self, subject: str, payload: bytes, timeout_s: float = 5) -> bytes:
-        assert subject
-        assert timeout_s
-        asked = SeqsQuestion.from_bytes(payload).seqs
-        return SeqsAnswer(seqs=[seq for seq in asked if seq in self.seqs]).to_bytes()
-
-
-class Bridge:
-    def __init__(self, slots: asyncio.Semaphore | None = None) -> None:
-        self.server, self.presence, self.recalls = Server(), Presence(), Recalls()
-        self.outbox = OutboxSubscriber(
-            self.server,
-            ADDRESSES,
-            Backlog(self.recalls),
-            Metrics(),
-            accept=Accept.DIVERTED,
-            presence=self.presence,
-            culprits=Culprits(),
-            consumer="xmpp-bridge",
-            slots=slots or asyncio.Semaphore(PORTIONS_AT_ONCE),
-        )
-        self.place = 0
-
-    def batch(self, *events: StoredMessage, received_at: int = NOW) -> list[Incoming]:
-        first, self.place = self.place + 1, self.place + len(events)
-        subject = subject_out(MsgType.GROUP_TEXT, "s")
-        return [Incoming(subject, event.to_bytes(), first + n, received_at) for n, event in enumerate(events)]
-
-
-@pytest.fixture
-async def bridge() -> Bridge:
-    return Bridge()
-
-
-def name(stanza: str) -> str:
-    found = re.search(r"<stored[^>]* msg_id='([^']*)'", stanza)
-    return f"stored {found[1]}" if found else re.findall(r" id='([^']*)'", stanza)[-1]
-
-
-def receiver(stanza: str) -> str:
-    found = re.search(r" to='([^@']*)@", stanza)
-    assert found is not None
-    return found[1]
 
 
 def message(
@@ -154,7 +36,7 @@ async def ended(verdicts: Verdicts) -> list[Verdict]:
     return [await one.verdict if isinstance(one, Later) else one for one in verdicts]
 
 
-async def test_a_message_to_many_people_goes_in_portions_and_all_of_them_get_it_once(bridge: Bridge) -> None:
+async def test_a_message_to_many_people_goes_in_portions_and_all_of_them_get_it_once(bridge: Any) -> None:
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY - 5)))
     assert await ended(verdicts) == [DONE]
@@ -163,7 +45,7 @@ async def test_a_message_to_many_people_goes_in_portions_and_all_of_them_get_it_
     assert max(bridge.server.sizes) <= MANY
 
 
-async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_it(bridge: Bridge) -> None:
+async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_it(bridge: Any) -> None:
     bridge.server.permits.release()
     first = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
     assert bridge.server.taken == [("stored m1", "alice")]
@@ -177,7 +59,7 @@ async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_i
     assert await ended(first) == [DONE]
 
 
-async def test_a_mistake_in_a_portion_is_logged_with_the_message_and_its_trace(bridge: Bridge) -> None:
+async def test_a_mistake_in_a_portion_is_logged_with_the_message_and_its_trace(bridge: Any) -> None:
     bridge.server.open()
     bridge.server.is_mistaken = True
     (incoming,) = bridge.batch(message(1, "large", 3 * MANY))
@@ -190,7 +72,7 @@ async def test_a_mistake_in_a_portion_is_logged_with_the_message_and_its_trace(b
     assert (line["msg_id"], line["trace_id"]) == ("m1", "4b" * 16)
 
 
-async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bridge) -> None:
+async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Any) -> None:
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY), message(2, "large")))
     verdicts = [*verdicts, *await bridge.outbox.handle(bridge.batch(message(3, "large"), message(4, "small")))]
@@ -201,7 +83,7 @@ async def test_the_next_messages_of_its_conversation_queue_behind_it(bridge: Bri
     assert [what for what in copies if what != "m4"] == ["m1", "m2", "m3"]
 
 
-async def test_a_notice_of_a_session_is_one_of_its_messages_and_comes_in_order(bridge: Bridge) -> None:
+async def test_a_notice_of_a_session_is_one_of_its_messages_and_comes_in_order(bridge: Any) -> None:
     renamed = message(1, "large", 3 * MANY)
     body = [{"session_id": "large", "session_name": "new", "added": [], "removed": []}]
     notice = renamed.envelope.model_copy(update={"msg_type": MsgType.SESSION_CHANGED, "body": body})
@@ -212,7 +94,7 @@ async def test_a_notice_of_a_session_is_one_of_its_messages_and_comes_in_order(b
     assert [what for what, to in bridge.server.taken if to == "user0"] == ["m1", "m2"]
 
 
-async def test_many_messages_of_one_conversation_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
+async def test_many_messages_of_one_conversation_go_in_portions_and_others_overtake_them(bridge: Any) -> None:
     flood = [message(seq, "busy", FEW) for seq in range(1, 21)]
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(21, "small", sender="bob")))
@@ -223,7 +105,7 @@ async def test_many_messages_of_one_conversation_go_in_portions_and_others_overt
     assert MANY / 2 < bridge.server.sizes[1] <= MANY, "several messages of a conversation are one portion"
 
 
-async def test_small_messages_that_wait_share_a_portion(bridge: Bridge) -> None:
+async def test_small_messages_that_wait_share_a_portion(bridge: Any) -> None:
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(*(message(seq, f"s{seq % 3}", 7) for seq in range(1, 7))))
     bridge.server.open()
@@ -231,7 +113,7 @@ async def test_small_messages_that_wait_share_a_portion(bridge: Bridge) -> None:
     assert bridge.server.sizes[1:] == [48], "six messages: seven deliveries each, and the copy for the sender's devices"
 
 
-async def test_whoever_found_no_room_in_a_portion_is_next(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_found_no_room_in_a_portion_is_next(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "PORTION_BYTES", 1)  # each stanza is too much for another one beside it
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(*(message(seq, f"s{seq % 2}", 7) for seq in range(1, 5))))
@@ -241,7 +123,7 @@ async def test_whoever_found_no_room_in_a_portion_is_next(bridge: Bridge, monkey
     assert turns == ["m1", "m2"] * 8 + ["m3", "m4"] * 8
 
 
-async def test_many_messages_of_one_sender_go_in_portions_and_others_overtake_them(bridge: Bridge) -> None:
+async def test_many_messages_of_one_sender_go_in_portions_and_others_overtake_them(bridge: Any) -> None:
     flood = [message(seq, f"s{seq}", FEW) for seq in range(1, 41)]
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(41, "small", sender="bob")))
@@ -250,7 +132,7 @@ async def test_many_messages_of_one_sender_go_in_portions_and_others_overtake_th
     assert len([to for _, to in bridge.server.taken if to.startswith("user")]) == 40 * FEW + 1
 
 
-async def test_a_large_message_goes_in_portions_even_to_a_few_people(bridge: Bridge) -> None:
+async def test_a_large_message_goes_in_portions_even_to_a_few_people(bridge: Any) -> None:
     bridge.server.open()
     large = message(1, "large", FEW, text="x" * lanes.PORTION_BYTES)
     verdicts = await bridge.outbox.handle(bridge.batch(large, message(2, "small", sender="bob")))
@@ -259,7 +141,7 @@ async def test_a_large_message_goes_in_portions_even_to_a_few_people(bridge: Bri
     assert bridge.server.sizes[1:] == [1] * (FEW + 1), "each is a portion: the sender's devices get a copy"
 
 
-async def test_senders_take_turns_however_many_conversations_they_write_to(bridge: Bridge) -> None:
+async def test_senders_take_turns_however_many_conversations_they_write_to(bridge: Any) -> None:
     bridge.server.permits.release()
     flood = [message(seq, f"s{seq}", MANY - 1) for seq in range(1, 11)]
     verdicts = await bridge.outbox.handle(bridge.batch(*flood, message(11, "other", 3 * MANY, sender="bob")))
@@ -290,7 +172,7 @@ async def test_each_conversation_stays_in_order_whoever_writes_in_it(seed: int) 
         assert seqs == sorted(seqs)
 
 
-async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
+async def test_two_large_conversations_take_turns(bridge: Any) -> None:
     bridge.server.open()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "one", 4 * MANY), message(2, "two", 4 * MANY)))
     await ended(verdicts)
@@ -298,9 +180,9 @@ async def test_two_large_conversations_take_turns(bridge: Bridge) -> None:
     assert portions == ["m1", "m2"] * 4
 
 
-async def test_portions_of_all_shards_take_turns_at_the_server() -> None:
+async def test_portions_of_all_shards_take_turns_at_the_server(new_bridge: Callable[..., Any]) -> None:
     slots = asyncio.Semaphore(PORTIONS_AT_ONCE)
-    shards = [Bridge(slots) for _ in range(4)]
+    shards = [new_bridge(slots) for _ in range(4)]
     for shard in shards:
         shard.server.permits.release()  # for the answer to the sender
     batches = [await shard.outbox.handle(shard.batch(message(1, "large", 3 * MANY))) for shard in shards]
@@ -318,9 +200,9 @@ async def test_portions_of_all_shards_take_turns_at_the_server() -> None:
         assert len([to for what, to in shard.server.taken if what == "m1"]) == 3 * MANY + 1
 
 
-async def test_a_message_that_waits_for_a_note_keeps_no_other_shard_waiting() -> None:
+async def test_a_message_that_waits_for_a_note_keeps_no_other_shard_waiting(new_bridge: Callable[..., Any]) -> None:
     slots = asyncio.Semaphore(1)
-    waiting, other = Bridge(slots), Bridge(slots)
+    waiting, other = new_bridge(slots), new_bridge(slots)
     waiting.server.permits.release()  # for the answer to the sender
     [later] = await waiting.outbox.handle(waiting.batch(message(1, "large", 3 * MANY)))
     waiting.presence.is_noted.clear()
@@ -332,7 +214,7 @@ async def test_a_message_that_waits_for_a_note_keeps_no_other_shard_waiting() ->
     assert not later.verdict.done()
 
 
-async def test_a_shard_that_is_closed_leaves_no_task_behind(bridge: Bridge) -> None:
+async def test_a_shard_that_is_closed_leaves_no_task_behind(bridge: Any) -> None:
     before = asyncio.all_tasks()
     bridge.server.permits.release()  # for the answer to the sender
     await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
@@ -342,7 +224,7 @@ async def test_a_shard_that_is_closed_leaves_no_task_behind(bridge: Bridge) -> N
     assert asyncio.all_tasks() == before
 
 
-async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> None:
+async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Any) -> None:
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
     bridge.presence.away = {f"user{number}" for number in range(MANY, 3 * MANY)}
@@ -351,7 +233,7 @@ async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Bridge) -> 
     assert {to for what, to in bridge.server.taken if what == "m1"} - {"alice"} == {f"user{n}" for n in range(MANY)}
 
 
-async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Bridge) -> None:
+async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Any) -> None:
     gaps = bridge.presence.gaps
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY)))
@@ -364,7 +246,7 @@ async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Bridge
     assert (gaps.bound(8), bridge.presence.up_to) == (8, 8)
 
 
-async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_it_has(bridge: Bridge) -> None:
+async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_it_has(bridge: Any) -> None:
     gaps = bridge.presence.gaps
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(7, "large", 2 * MANY), message(8, "large")))
@@ -384,7 +266,7 @@ async def test_after_a_failure_everything_comes_again_and_mailboxes_wait_until_i
     assert gaps.bound(8) == 8
 
 
-async def test_after_a_portion_has_failed_nothing_newer_goes_out_before_it_comes_again(bridge: Bridge) -> None:
+async def test_after_a_portion_has_failed_nothing_newer_goes_out_before_it_comes_again(bridge: Any) -> None:
     bridge.server.permits.release()
     failing = await bridge.outbox.handle(bridge.batch(message(1, "large", 2 * MANY)))
     waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(2, "large"))))
@@ -406,7 +288,7 @@ async def test_after_a_portion_has_failed_nothing_newer_goes_out_before_it_comes
     assert [what for what, to in bridge.server.taken if to == "user0"] == ["m1", "m2"]
 
 
-async def test_what_was_given_up_does_not_end_what_comes_after_delivery_has_begun_anew(bridge: Bridge) -> None:
+async def test_what_was_given_up_does_not_end_what_comes_after_delivery_has_begun_anew(bridge: Any) -> None:
     bridge.server.permits.release()
     [later] = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
     for _ in range(3):
@@ -420,7 +302,7 @@ async def test_what_was_given_up_does_not_end_what_comes_after_delivery_has_begu
     assert bridge.presence.gaps.bound(1) == 1
 
 
-async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothing(bridge: Bridge) -> None:
+async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothing(bridge: Any) -> None:
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
     for _ in range(3):
@@ -436,7 +318,7 @@ async def test_a_portion_that_fails_after_delivery_has_begun_anew_changes_nothin
     assert bridge.presence.gaps.bound(9) == 9
 
 
-async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> None:
+async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Any) -> None:
     bridge.server.permits.release()
     verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
     bridge.outbox.connection_lost()
@@ -448,7 +330,7 @@ async def test_a_lost_connection_ends_the_slow_lane_at_once(bridge: Bridge) -> N
     assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY + 2
 
 
-async def test_a_message_that_the_consumer_has_given_up_is_sent_no_further(bridge: Bridge) -> None:
+async def test_a_message_that_the_consumer_has_given_up_is_sent_no_further(bridge: Any) -> None:
     bridge.server.permits.release()
     [later] = await bridge.outbox.handle(bridge.batch(message(1, "large", 5 * MANY)))
     assert isinstance(later, Later)
@@ -459,7 +341,7 @@ async def test_a_message_that_the_consumer_has_given_up_is_sent_no_further(bridg
     assert len([what for what, _ in bridge.server.taken if what == "m1"]) <= MANY
 
 
-async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: Bridge) -> None:
+async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: Any) -> None:
     bridge.server.permits.release()
     batch = bridge.batch(message(1, "large", 2 * MANY), message(2, "large", stored_at=0), received_at=0)
     verdicts = await bridge.outbox.handle(batch)
@@ -469,7 +351,7 @@ async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: B
     assert "m2" not in bridge.server.order()
 
 
-async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Bridge) -> None:
+async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Any) -> None:
     bridge.server.permits.release()
     large = [message(seq, f"s{seq}", FEW + 1) for seq in range(1, MOST_WAITING + 1)]
     verdicts = await bridge.outbox.handle(bridge.batch(*large))
