@@ -30,7 +30,11 @@ from tlim_protocol.mailboxes import (
 from tlim_protocol.registry import MsgType
 from tlim_protocol.stanzas import TLIM_NS
 from tlim_protocol.subjects import Rpc
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
+from xmpp_bridge.catch_up import CatchUps
+from xmpp_bridge.lanes import Gaps
+from xmpp_bridge.mailbox import Notes
 from xmpp_bridge.translate import BridgeAddresses
 
 ADDRESSES = BridgeAddresses("im.example", "bridge.im.example")
@@ -336,3 +340,22 @@ class Server:
 def simulated(jumping: Callable[[Coroutine[Any, Any, None]], None], leasing: SimpleNamespace) -> SimpleNamespace:
     """The parts of the world, and `run`: it runs a coroutine in that world's time."""
     return SimpleNamespace(**vars(leasing), Log=Log, Server=Server, run=jumping)
+
+
+@pytest.fixture
+def catch_ups_of() -> Callable[..., CatchUps]:
+    """Make the catch-ups of a shard, with a store, a line and notes of the test."""
+
+    def make(store: Any, line: Any, notes: Notes, slots: asyncio.Semaphore | None = None) -> CatchUps:
+        return CatchUps(
+            store,
+            line,
+            notes=notes,
+            turn=asyncio.Lock(),
+            gaps=Gaps(),
+            slots=slots or asyncio.Semaphore(1),
+            addresses=ADDRESSES,
+            metrics=Metrics(),
+        )
+
+    return make

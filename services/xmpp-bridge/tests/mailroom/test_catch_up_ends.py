@@ -7,13 +7,10 @@ from typing import Any
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.metrics import Metrics
 from xmpp_bridge.catch_up import CatchUps
-from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes
 from xmpp_bridge.presences import Came, Hello
 from xmpp_bridge.shares import LeaseLapsed
-from xmpp_bridge.translate import BridgeAddresses
 
 
 class Line:
@@ -52,23 +49,13 @@ class Store:
 
 
 def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_for_a_moment(
-    jumping: Callable[[Coroutine[Any, Any, None]], None],
+    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps]
 ) -> None:
     async def story() -> None:
         store, line = Store(), Line()
         notes = Notes(store, delivery_shard("bob"), lambda: None)
         notes.begin(1)
-        addresses = BridgeAddresses("im.example", "bridge.im.example")
-        catch_ups = CatchUps(
-            store,
-            line,
-            notes=notes,
-            turn=asyncio.Lock(),
-            gaps=Gaps(),
-            slots=asyncio.Semaphore(1),
-            addresses=addresses,
-            metrics=Metrics(),
-        )
+        catch_ups = catch_ups_of(store, line, notes)
         works = (notes.background, *catch_ups.workers)
         for work in works:
             work.start()

@@ -11,17 +11,15 @@ from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.metrics import Metrics
 from xmpp_bridge import catch_up
 from xmpp_bridge.catch_up import CatchUps
-from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes
 from xmpp_bridge.presences import Came, Hello
-from xmpp_bridge.translate import BridgeAddresses
 
 SHARDS = range(2)
 PEOPLE = [user_id for number in range(100) if delivery_shard(user_id := f"user{number}") in SHARDS]
 Run = Callable[[Coroutine[Any, Any, None]], None]
+Make = Callable[..., CatchUps]
 
 
 class SlowLine:
@@ -57,21 +55,12 @@ class OnePage:
         return MissedAnswer(events=[event], next=5, more=False, up_to=5, receipts=True).to_bytes()
 
 
-async def all_catch_up(line: SlowLine, slots: asyncio.Semaphore) -> None:
+async def all_catch_up(make: Make, line: SlowLine, slots: asyncio.Semaphore) -> None:
     store, works = OnePage(), []
     for shard in SHARDS:
         notes = Notes(store, shard, lambda: None)
         notes.begin(1)
-        catch_ups = CatchUps(
-            store,
-            line,
-            notes=notes,
-            turn=asyncio.Lock(),
-            gaps=Gaps(),
-            slots=slots,
-            addresses=BridgeAddresses("im.example", "bridge.im.example"),
-            metrics=Metrics(),
-        )
+        catch_ups = make(store, line, notes, slots)
         works += [notes.background, *catch_ups.workers]
         catch_ups.roll.hear(Hello())
         for user_id in PEOPLE:
@@ -86,16 +75,18 @@ async def all_catch_up(line: SlowLine, slots: asyncio.Semaphore) -> None:
     assert (line.marks, line.pages) == (len(PEOPLE), len(PEOPLE))
 
 
-def test_the_pages_of_all_shards_are_on_their_way_as_few_at_a_time_as_portions(jumping: Run) -> None:
+def test_the_pages_of_all_shards_are_on_their_way_as_few_at_a_time_as_portions(
+    jumping: Run, catch_ups_of: Make
+) -> None:
     line = SlowLine()
-    jumping(all_catch_up(line, asyncio.Semaphore(2)))
+    jumping(all_catch_up(catch_ups_of, line, asyncio.Semaphore(2)))
     assert line.most == 2
 
 
 def test_a_page_that_live_deliveries_wait_for_waits_for_no_portion(
-    jumping: Run, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catch_up, "PAGES_BESIDE", 0)
     line = SlowLine()
-    jumping(all_catch_up(line, asyncio.Semaphore(0)))
+    jumping(all_catch_up(catch_ups_of, line, asyncio.Semaphore(0)))
     assert line.most > 0

@@ -12,14 +12,11 @@ import uvloop
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNote, MailboxNoted, MailboxNotes, MissedAnswer, MissedQuestion
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.catch_up import CatchUps
-from xmpp_bridge.lanes import Gaps
 from xmpp_bridge.mailbox import Notes, merged
 from xmpp_bridge.presences import Came, Gone, Hello
 from xmpp_bridge.roll import Roll
-from xmpp_bridge.translate import BridgeAddresses
 
 EPOCH = 1_800_000_000.0  # as in the world of conftest
 
@@ -57,19 +54,6 @@ class Store:
         return MailboxNoted().to_bytes()
 
 
-def catch_ups_of(store: Store, notes: Notes) -> CatchUps:
-    return CatchUps(
-        store,
-        Line(),
-        notes=notes,
-        turn=asyncio.Lock(),
-        gaps=Gaps(),
-        slots=asyncio.Semaphore(1),
-        addresses=BridgeAddresses("im.example", "bridge.im.example"),
-        metrics=Metrics(),
-    )
-
-
 async def noise(roll: Roll) -> None:
     for number in count():
         roll.hear(Came("ada", f"s{number}"))
@@ -78,13 +62,13 @@ async def noise(roll: Roll) -> None:
 
 
 def test_a_catch_up_waits_for_one_of_each_person_before_it(
-    jumping: Callable[[Coroutine[Any, Any, None]], None],
+    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps]
 ) -> None:
     async def story() -> None:
         store = Store()
         notes = Notes(store, delivery_shard("bob"), lambda: None)
         notes.begin(1)
-        catch_ups = catch_ups_of(store, notes)
+        catch_ups = catch_ups_of(store, Line(), notes)
         works = (notes.background, *catch_ups.workers)
         for work in works:
             work.start()
@@ -146,10 +130,12 @@ async def test_one_note_in_place_of_two_leaves_the_mailbox_as_the_two_would(simu
             assert after(both, live_since=since) == after(first, second, live_since=since), (first, second)
 
 
-def test_a_person_who_waits_already_is_not_put_into_the_queue_again_in_the_loop_of_the_services() -> None:
+def test_a_person_who_waits_already_is_not_put_into_the_queue_again_in_the_loop_of_the_services(
+    catch_ups_of: Callable[..., CatchUps],
+) -> None:
     async def story() -> None:
         store = Store()
-        catch_ups = catch_ups_of(store, Notes(store, delivery_shard("bob"), lambda: None))
+        catch_ups = catch_ups_of(store, Line(), Notes(store, delivery_shard("bob"), lambda: None))
         for _ in range(2):
             catch_ups.begin("bob")
             await asyncio.sleep(0)
