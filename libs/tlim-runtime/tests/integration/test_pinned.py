@@ -35,6 +35,13 @@ async def open_session(broker: Broker, spec: ConsumerSpec = OUTBOX) -> PullSessi
     return session
 
 
+async def request_waits(broker: Broker, spec: ConsumerSpec) -> None:
+    """Return when the server has a request: it queues them, and answers questions about the consumer meanwhile."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await broker.answered(f"CONSUMER.INFO.{spec.stream}.{spec.durable}"))["num_waiting"]:
+            pass
+
+
 async def take(session: PullSession, count: int) -> list[int]:
     """Take and acknowledge that many messages, or fail for want of them."""
     taken: list[int] = []
@@ -67,6 +74,7 @@ async def test_an_earlier_session_that_was_never_given_anything_swallows_nothing
     broker: Broker, spec: ConsumerSpec
 ) -> None:
     stopped = await open_session(broker, spec)
+    await request_waits(broker, spec)
     stopped.give_up("the process hangs")  # it does not ask again
     later = await open_session(broker, spec)
     await send(broker, range(20), spec)

@@ -107,7 +107,8 @@ async def test_a_session_is_resumed_only_once(scene: Any) -> None:
     await phone.take("resumed")
     listener.deliver(user, 102)
     await phone.gets("text 102")
-    assert "text 101" in phone.texts or listener.missed(user) == [101]
+    if "text 101" not in phone.texts:  # the old process says so when it ends, which is perhaps not yet
+        await listener.misses(user, 101)
 
 
 async def test_every_connection_is_told_everything_and_all_again_when_the_module_starts_anew(scene: Any) -> None:
