@@ -50,7 +50,7 @@ def test_listen_shows_receipts_and_notices_but_neither_counts_nor_answers_them(a
     ("more", "line"),
     [
         (False, "Caught up: what follows is new."),
-        (True, "Caught up with the newest messages. Older ones: tlim history, tlim sync. What follows is new."),
+        (True, "Caught up, but older messages or many receipts are in tlim sync only. What follows is new."),
     ],
 )
 def test_listen_says_where_what_was_missed_ends_and_does_not_count_it(as_alice: Any, more: bool, line: str) -> None:

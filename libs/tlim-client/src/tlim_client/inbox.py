@@ -62,7 +62,8 @@ class Refused:
 class CaughtUp:
     """All that we missed while we were away has come, up to `seq` (docs/wire-protocol.md, "What was missed").
 
-    `more` is true when that was too much. Then only the newest messages came, and `/v1/sync` has the older ones.
+    `more` is true when something was left out, which only `/v1/sync` has: all but the newest 10,000 messages, or
+    receipts, of which there were more than 100.
     """
 
     seq: int

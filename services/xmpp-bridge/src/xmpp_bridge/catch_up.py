@@ -177,7 +177,7 @@ class CatchUps:
             async with self._turn if is_alone else nullcontext():
                 # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
                 page = await self._send_page(person, question, nullcontext() if is_alone else self._slots)
-                is_cut = is_cut or page.is_cut
+                is_cut = is_cut or page.is_cut or not page.receipts
                 if not page.more and self.roll.go_live(user_id, person, page.up_to):
                     self._line.send(write_caught_up(user_id, page.up_to, self._addresses, is_cut=is_cut))
                     break

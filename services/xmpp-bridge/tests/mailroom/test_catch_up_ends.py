@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+import pytest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
@@ -14,10 +15,10 @@ from xmpp_bridge.shares import LeaseLapsed
 
 
 class Line:
-    """Notes what is sent. At the first time its lease has lapsed."""
+    """Notes what is sent. The first times its lease has lapsed."""
 
-    def __init__(self) -> None:
-        self.lapses = 1
+    def __init__(self, lapses: int) -> None:
+        self.lapses = lapses
         self.sent: list[str] = []
 
     def send(self, stanzas: str) -> None:
@@ -35,37 +36,52 @@ class Line:
 
 
 class Store:
-    """Nobody has missed anything."""
+    """Nobody has missed anything that is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, receipts: bool = True) -> None:
+        self.receipts = receipts
         self.notes = 0
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
         del payload, timeout_s
         if subject == Rpc.MAILBOX_MISSED:
-            return MissedAnswer(events=[], next=0, more=False, up_to=5, receipts=True).to_bytes()
+            return MissedAnswer(events=[], next=0, more=False, up_to=5, receipts=self.receipts).to_bytes()
         self.notes += 1
         return MailboxNoted().to_bytes()
+
+
+async def until_caught_up(store: Store, line: Line, catch_ups_of: Callable[..., CatchUps]) -> None:
+    """Let bob come, and let his catch-up end."""
+    notes = Notes(store, delivery_shard("bob"), lambda: None)
+    notes.begin(1)
+    catch_ups = catch_ups_of(store, line, notes)
+    works = (notes.background, *catch_ups.workers)
+    for work in works:
+        work.start()
+    for sign in (Hello(), Came("bob", "phone")):
+        catch_ups.roll.hear(sign)
+    catch_ups.roll.settle({})
+    await asyncio.sleep(5)
+    for work in works:
+        await work.stop()
 
 
 def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_for_a_moment(
     jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps]
 ) -> None:
-    async def story() -> None:
-        store, line = Store(), Line()
-        notes = Notes(store, delivery_shard("bob"), lambda: None)
-        notes.begin(1)
-        catch_ups = catch_ups_of(store, line, notes)
-        works = (notes.background, *catch_ups.workers)
-        for work in works:
-            work.start()
-        for sign in (Hello(), Came("bob", "phone")):
-            catch_ups.roll.hear(sign)
-        catch_ups.roll.settle({})
-        await asyncio.sleep(5)
-        assert [("caught-up" in stanza, "bob@" in stanza) for stanza in line.sent] == [(True, True)]
-        assert store.notes == 1
-        for work in works:
-            await work.stop()
+    store, line = Store(), Line(lapses=1)
+    jumping(until_caught_up(store, line, catch_ups_of))
+    assert [("caught-up" in stanza, "bob@" in stanza) for stanza in line.sent] == [(True, True)]
+    assert store.notes == 1
 
-    jumping(story())
+
+@pytest.mark.parametrize(("receipts", "more"), [(True, "false"), (False, "true")])
+def test_the_mark_says_that_sync_has_more_when_receipts_were_left_out(
+    jumping: Callable[[Coroutine[Any, Any, None]], None],
+    catch_ups_of: Callable[..., CatchUps],
+    receipts: bool,
+    more: str,
+) -> None:
+    line = Line(lapses=0)
+    jumping(until_caught_up(Store(receipts=receipts), line, catch_ups_of))
+    assert [f"more='{more}'" in stanza for stanza in line.sent] == [True]

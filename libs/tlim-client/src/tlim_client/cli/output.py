@@ -49,7 +49,7 @@ def line_of_event(event: Received) -> str | None:
         case CaughtUp(more=False):
             return "Caught up: what follows is new."
         case CaughtUp():
-            return "Caught up with the newest messages. Older ones: tlim history, tlim sync. What follows is new."
+            return "Caught up, but older messages or many receipts are in tlim sync only. What follows is new."
     return None
 
 
