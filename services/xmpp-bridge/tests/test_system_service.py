@@ -19,9 +19,12 @@ from tlim_protocol.events import (
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import PubAck
+from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
+from tlim_runtime.throttle import Throttle
 from tlim_runtime.tracing import Headers
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.system_service import AdminCaller, Draft, SystemSender
 from xmpp_bridge.translate import Accept, BridgeAddresses, write_event
 
@@ -40,6 +43,7 @@ class FakeBroker:
         self.is_noting = True
         self.is_up = True
         self.store: Store = stored
+        self.heard: Callable[[OutEvent], None] = lambda _: None
 
     async def publish(self, subject: str, payload: bytes, message_id: str, _headers: Headers) -> PubAck:
         if not self.is_up:
@@ -50,6 +54,7 @@ class FakeBroker:
         answer = None if duplicate else self.store(message)
         if answer is not None:
             self.awaited.settle(answer)
+            self.heard(answer)
         return PubAck(stream="TLIM_IN", seq=len(self.published), duplicate=duplicate)
 
     async def request(self, subject: str, payload: bytes) -> bytes:
@@ -72,6 +77,10 @@ def stored(message: AcceptedMessage) -> StoredMessage:
         stanza_id=message.stanza_id,
         received_at=message.received_at,
     )
+
+
+def to_a_group_of_eight(message: AcceptedMessage) -> StoredMessage:
+    return stored(message).model_copy(update={"recipients": list("abcdefgh"), "reach": 8})
 
 
 def refused(message: AcceptedMessage) -> RejectedMessage:
@@ -100,7 +109,16 @@ def broker() -> FakeBroker:
 
 @pytest.fixture
 def sender(broker: FakeBroker) -> SystemSender:
-    return SystemSender(broker, broker.awaited, ["System", "robot"], timedelta(seconds=0.05), via="this bridge")
+    return made(broker)
+
+
+def made(broker: FakeBroker, deliveries: str = "1000/hour") -> SystemSender:
+    """Return a sender whose system users may reach so many people. It hears the store's answers as the bridge does."""
+    names = ("messages", "receipts", "sizes")
+    pace = SenderPace(**{name: Throttle("1/hour", "user") for name in names}, deliveries=Throttle(deliveries, "user"))
+    broker.heard = pace.heard
+    users, timeout = ["System", "robot"], timedelta(seconds=0.05)
+    return SystemSender(broker, broker.awaited, users, timeout, pace=pace, via="this bridge")
 
 
 ADMIN = AdminCaller("erp", "request-1")
@@ -184,6 +202,18 @@ async def test_it_is_checked_like_a_clients(
         await sender.send(ADMIN, draft)
     assert refusal.value.code is code
     assert (broker.published, broker.noted) == ([], [])
+
+
+async def test_a_system_user_pays_for_the_people_whom_it_reaches(broker: FakeBroker) -> None:
+    sender = made(broker, deliveries="8/hour")
+    broker.store = to_a_group_of_eight
+    await sender.send(ADMIN, GROUP_TEXT)  # nobody knew how large the group is
+    with pytest.raises(TooManyRequests) as refusal:
+        await sender.send(ADMIN, GROUP_TEXT._replace(msg_id="m2"))
+    assert 0 < refusal.value.retry_after <= 900
+    await sender.send(ADMIN, GROUP_TEXT._replace(sender="robot", msg_id="m3"))
+    assert [message.envelope.msg_id for _, message, _ in broker.published] == ["m1", "m3"]
+    assert [note.detail["msg_id"] for note in broker.noted] == ["m1", "m3"]
 
 
 async def test_what_the_store_refuses_is_refused(sender: SystemSender, broker: FakeBroker) -> None:

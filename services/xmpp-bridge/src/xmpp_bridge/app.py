@@ -114,7 +114,7 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker, pace: Send
         via=instance,
     )
     app.state.system_sender = SystemSender(
-        broker, awaited, settings.system_users, settings.system_send_timeout, via=instance
+        broker, awaited, settings.system_users, settings.system_send_timeout, pace=pace, via=instance
     )
     requests = TokenRequests(app.state.token_desk, component, addresses)
 

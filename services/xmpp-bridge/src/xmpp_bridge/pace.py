@@ -72,6 +72,10 @@ class SenderPace:
         is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
         elements = self._receipts if is_receipt else self._messages
         _hit(elements, sender, len(envelope.body), envelope.msg_id)
+        self.count_people(sender, envelope, size)
+
+    def count_people(self, sender: str, envelope: Envelope, size: int) -> None:
+        """Count whom a message of `size` bytes will probably reach."""
         people = self._people.get(_audience(envelope))
         message, each = (sender, envelope.msg_id), weight(size)
         if people is None and REGISTRY[envelope.msg_type].is_group and message not in self._unpriced:

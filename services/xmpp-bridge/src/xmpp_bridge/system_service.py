@@ -25,6 +25,7 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.tracing import CURRENT, Headers, headers_with
 
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.translate import read_refusal
 
 _LOCATION = "server"
@@ -56,12 +57,23 @@ class AdminCaller(NamedTuple):
 
 
 class SystemSender:
-    """Sends messages in the name of system users, and waits until each is stored or refused."""
+    """Sends messages in the name of system users, and waits until each is stored or refused.
+
+    Each system user pays for the people whom its messages reach, as everybody does: others wait for large fan-outs.
+    """
 
     def __init__(
-        self, broker: SystemBroker, awaited: Awaited, users: Iterable[str], timeout: timedelta, *, via: str
+        self,
+        broker: SystemBroker,
+        awaited: Awaited,
+        users: Iterable[str],
+        timeout: timedelta,
+        *,
+        pace: SenderPace,
+        via: str,
     ) -> None:
         self._broker = broker
+        self._pace = pace
         self._via = via
         self._awaited = awaited
         self._users = frozenset(normalize_user_id(user) for user in users)
@@ -74,12 +86,13 @@ class SystemSender:
         The audit log gets its entry before the message is published: nobody speaks for the system without a trace.
 
         Raises TlimError: NOT_ALLOWED when the sender is no system user, any code that a client can get, and UNAVAILABLE
-        when no answer came in time. In that last case the message may have been stored. Raises Unavailable when the
-        message was not published.
+        when no answer came in time. In that last case the message may have been stored. Raises TooManyRequests when the
+        sender's messages reach too many people, and Unavailable when the message was not published.
         """
-        sender = self._sender_of(draft)
-        envelope = read_envelope(_envelope_text(draft), sender)
+        sender, text = self._sender_of(draft), _envelope_text(draft)
+        envelope = read_envelope(text, sender)
         _check_session(envelope, draft.session_id)
+        self._pace.count_people(sender, envelope, len(text))
         await self._make_known(sender)
         await self._note(admin, envelope)
         with self._awaited.expect() as expected:
