@@ -4,8 +4,8 @@
     .venv/bin/python -m bench.delivery [--xmpp prosody]
     .venv/bin/python -m bench.delivery --group 10000 --readers 500 --renames 100
 
-It prints one table, with the aim beside each figure. The aims are meant for the sizes of the last command, which
-needs about 1,100 open files (`ulimit -n`). Limits per person are lifted. `--rate` and `--repeats` give more samples.
+It prints one table, with the aim beside each figure. The aims are meant for the sizes of the last command. Limits per
+person are lifted. `--rate` and `--repeats` give more samples.
 
 During the whole run an unrelated pair of people writes at a steady rate. They have a process of their own. Their
 latency counts from the moment at which a message is due. So it has the time for which the sender was held up.
@@ -41,6 +41,7 @@ from tlim_protocol.registry import MsgType
 
 from bench.delivery_devices import TEXT, Account, Device, Sample, running_pair
 from bench.delivery_killed import PAIRS, SECOND, pauses, told
+from bench.load import allow_many_sockets
 from bench.systems import UNLIMITED
 
 UNANSWERED = 100
@@ -365,6 +366,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="messages a second of the pair")
     options = vars(parser.parse_args())
     xmpp = options.pop("xmpp")
+    allow_many_sockets()
     with tempfile.TemporaryDirectory() as home:
         stack = Stack(Path(home), Ports.random(), xmpp, environment=UNLIMITED, further={SECOND: free_port()})
         stack.start()

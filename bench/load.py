@@ -95,9 +95,14 @@ class LoadGenerator:
 # --- in the process ---------------------------------------------------------------------------------------------------
 
 
-def _be_the_load(target: Target, accounts: Sequence[Account], room: Room | None, pipe: Connection) -> None:
+def allow_many_sockets() -> None:
+    """Let this process have as many open files as it may: each person has a socket."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each person has a socket
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _be_the_load(target: Target, accounts: Sequence[Account], room: Room | None, pipe: Connection) -> None:
+    allow_many_sockets()
     asyncio.run(_serve(target, accounts, room, pipe))
 
 

@@ -152,6 +152,11 @@ def test_responses_are_described_by_status_with_all_their_codes() -> None:
     assert described[413]["description"] == "Content Too Large"
 
 
+def test_a_rate_limit_is_described_with_the_time_to_wait() -> None:
+    described = problem_responses(ErrorCode.TOO_MANY_REQUESTS, ErrorCode.FILE_UNKNOWN)
+    assert [list(response.get("headers", [])) for response in described.values()] == [[], ["Retry-After"]]
+
+
 async def test_other_origins_see_errors_too() -> None:
     settings = ServiceSettings.placeholder().model_copy(update={"cors_origins": ["https://web.example"]})
     router = APIRouter()

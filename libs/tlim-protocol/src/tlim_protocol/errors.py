@@ -95,7 +95,9 @@ ERRORS: Mapping[ErrorCode, ErrorEntry] = MappingProxyType(
             "the answer names the field; also a `body` of more than 1,000 elements or 10,000 values, and a msg_id that"
             " the sender gave to another message",
         ),
-        ErrorCode.TOO_MANY_REQUESTS: ErrorEntry("too many requests", "the per-user rate limit"),
+        ErrorCode.TOO_MANY_REQUESTS: ErrorEntry(
+            "too many requests", "the per-user rate limit; the answer says in how many seconds it would pass"
+        ),
         ErrorCode.UNSUPPORTED: ErrorEntry(
             "unsupported compress, encode or encrypt", "a value other than those of the envelope table"
         ),

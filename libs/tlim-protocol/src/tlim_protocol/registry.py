@@ -138,14 +138,18 @@ REGISTRY: Mapping[MsgType, MessageKind] = MappingProxyType(
             "group to-do", Effect.CHAT, (_SESSION_ID,), {"session_id": _SESSION, "title": "pay the invoice"}, _GROUP
         ),
         MsgType.SESSION_ADDED: MessageKind(
-            "session added", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber; up to 200 get the whole list"
+            "session added",
+            Effect.NOTICE,
+            (),
+            _SESSION_EXAMPLE,
+            "tell every subscriber; with the whole list if there are up to 200",
         ),
         MsgType.SESSION_CHANGED: MessageKind(
             "session changed",
             Effect.NOTICE,
             (),
             _SESSION_EXAMPLE,
-            "tell every subscriber what changed, also the removed ones; only the added ones get the list, up to 200",
+            "tell every subscriber what changed, also the removed ones; the added ones get the list (up to 200)",
         ),
         MsgType.SESSION_DELETED: MessageKind(
             "session deleted", Effect.NOTICE, (), _SESSION_EXAMPLE, "tell every subscriber"

@@ -150,10 +150,14 @@ def problem_responses(*codes: ErrorCode, statuses: tuple[int, ...] = ()) -> dict
     for code in codes:
         meanings.setdefault(STATUS[code], []).append(f"`{code.value}` {ERRORS[code].meaning}")
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {
+    responses: dict[int | str, dict[str, Any]] = {
         status: {"description": "; ".join(texts), "content": {PROBLEM_JSON: {"schema": schema}}}
         for status, texts in sorted(meanings.items())
     }
+    if 429 in responses:
+        wait = {"description": "In how many seconds it would pass.", "schema": {"type": "integer", "minimum": 1}}
+        responses[429]["headers"] = {"Retry-After": wait}
+    return responses
 
 
 def _phrase(status: int) -> str:
