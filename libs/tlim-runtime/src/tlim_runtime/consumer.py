@@ -235,8 +235,10 @@ class BatchConsumer:
                 await self._unfinished.join()
         finally:
             self._session = None
-            await self._unfinished.close()
-            await session.release()
+            try:
+                await self._unfinished.close()
+            finally:  # `abort` may cancel us just here, when a failure and its cause come together
+                await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
         batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at, d.traceparent) for d in deliveries]

@@ -91,6 +91,17 @@ async def test_it_is_given_up_when_delivery_starts_anew_for_another_reason(
     await consumer.stop()
 
 
+@pytest.mark.parametrize("rounds", range(8))
+async def test_an_abort_right_after_a_failure_leaves_no_session_behind(
+    consumer: BatchConsumer, handler: Handler, rounds: int
+) -> None:
+    handler.slow[0].set_exception(Unavailable("the XMPP connection was lost"))
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    await consumer.abort()
+    assert [task.get_name() for task in asyncio.all_tasks() if "watch of" in task.get_name()] == []
+
+
 async def test_a_stop_waits_for_it(consumer: BatchConsumer, handler: Handler) -> None:
     stopping = asyncio.ensure_future(consumer.stop())
     asyncio.get_running_loop().call_later(0.1, handler.slow[0].set_result, DONE)
