@@ -109,7 +109,7 @@ class PullSession:
         self._subscription: Subscription | None = None
         self._watch = Background(f"watch of {self._name}", self._keep_watch, died=self._lose)
         self._heard_at = 0.0
-        self._delivered_at = 0.0
+        self._delivered_at = self._asked_at = 0.0
         self._acknowledged = 0
         self._ahead: float | None = None  # seconds that our clock is ahead of the server's
         self.behind: int | None = None
@@ -212,9 +212,11 @@ class PullSession:
         """
         self._broker.forget_disconnect(self._disconnected)
         # First of all: a cancellation in what follows must not leave an inbox with an open pull request behind.
-        if self._subscription is not None:
-            await self._broker.unsubscribe(self._subscription)
-        await self._watch.stop()
+        try:
+            if self._subscription is not None:
+                await self._broker.unsubscribe(self._subscription)
+        finally:
+            await self._watch.stop()
         if self._acknowledged and not self._is_cut:
             await self._settle()
 
@@ -261,10 +263,15 @@ class PullSession:
         wanted = self._batch - len(self._buffer) - self._requested
         if wanted * 2 < self._batch and self._requested:
             return  # not worth a request yet
-        if wanted <= 0 or self._buffered >= MAX_BYTES or self._lost is not None:
+        if wanted > 0 and self._buffered < MAX_BYTES:
+            await self._ask_for(wanted)
+
+    async def _ask_for(self, wanted: int) -> None:
+        if self._lost is not None:
             return
+        self._asked_at = asyncio.get_running_loop().time()
         if self._requested == 0:
-            self._heard_at = asyncio.get_running_loop().time()
+            self._heard_at = self._asked_at
         self._requested += wanted
         request = {"batch": wanted, "max_bytes": MAX_BYTES, **self._duration()}
         await self._broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._name}", json.dumps(request).encode(), self._inbox)
@@ -334,13 +341,18 @@ class PullSession:
             silent_before = silent
 
     async def _notice_stall(self) -> None:
-        """Compare with the server's own count: a server that sends heartbeats may still have stopped delivering."""
+        """Compare with the server's own count: a server that sends heartbeats may still have stopped delivering.
+
+        If the handler takes long, nothing is asked for, and the server would give the pin to another client.
+        """
         loop = asyncio.get_running_loop()
         suspected_at = -1
         while True:
             await asyncio.sleep(STALL_S)
             with contextlib.suppress(BrokerUnavailable):
                 info = await self._info()  # also under load, because it notes the server's time
+                if self._pin is not None and not self._requested and loop.time() - self._asked_at > PINNED_S:
+                    await self._ask_for(1)
                 if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
                     continue
                 delivered = info["delivered"]["stream_seq"]

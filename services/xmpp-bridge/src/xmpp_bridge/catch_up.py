@@ -176,7 +176,7 @@ class CatchUps:
             is_alone = ends >= PAGES_BESIDE
             async with self._turn if is_alone else nullcontext():
                 # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
-                page = await self._send_page(person, question, nullcontext() if is_alone else self._slots)
+                page = await self._send_page(user_id, person, question, nullcontext() if is_alone else self._slots)
                 is_cut = is_cut or page.is_cut or not page.receipts
                 if not page.more and self.roll.go_live(user_id, person, page.up_to):
                     self._line.send(write_caught_up(user_id, page.up_to, self._addresses, is_cut=is_cut))
@@ -188,11 +188,15 @@ class CatchUps:
         self.roll.note_live(user_id, person)
 
     async def _send_page(
-        self, person: Attendee, question: MissedQuestion, slot: AbstractAsyncContextManager[object]
+        self, user_id: str, person: Attendee, question: MissedQuestion, slot: AbstractAsyncContextManager[object]
     ) -> MissedAnswer:
         page = await ask_missed(self._store, question)
         if page.events:
             async with slot:
+                if not self.roll.is_waiting(user_id, person):
+                    return (
+                        page  # while it waited for its slot, everybody went, or somebody came for whom all begins anew
+                    )
                 person.sent = max(person.sent, page.events[-1].seq)
                 await self._line.deliver(self._stanzas(page.events))
         return page

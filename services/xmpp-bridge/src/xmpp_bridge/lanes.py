@@ -22,6 +22,7 @@ from tlim_runtime.background import Tasks
 from tlim_runtime.consumer import Incoming, Poison, Verdict
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import waiting
 from tlim_runtime.tracing import trace_of
 
 logger = get_logger(__name__)
@@ -252,7 +253,8 @@ class SlowLane:
         """Return when there is room for one more batch."""
         while self._waiting >= MOST_WAITING or self._bytes >= MOST_BYTES:
             self._room.clear()
-            await self._room.wait()
+            with waiting():  # for the lane, however long that takes
+                await self._room.wait()
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""

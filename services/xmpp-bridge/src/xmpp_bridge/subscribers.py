@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.delivered import DeliveredLately
-from xmpp_bridge.lanes import MANY, Gaps, Load, SlowLane, Work, are_given_up, portion
+from xmpp_bridge.lanes import Gaps, Load, SlowLane, Work, are_given_up, portion
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.translate import (
     Accept,
@@ -134,9 +134,9 @@ class OutboxSubscriber:
             self._heard(event)
         await self._lane.room()
         with self._metrics.batch_seconds.time():
+            events = await self._without_recalled(events)  # whoever waits for the turn must not wait for message-store
             async with self._presence.turn:
                 self._presence.gaps.check()
-                events = await self._without_recalled(events)
                 self._lately.check()
                 await self._deliver(self._at_once(events, later), poison, first, last)
                 self._lately.end()
@@ -263,10 +263,8 @@ class OutboxSubscriber:
         if isinstance(event, RejectedMessage):
             return
         yield from write_copy(event, self._addresses, self._accept)
-        people = iter(event.recipients)
-        while some := list(islice(people, MANY)):
-            present = self._to_present(event.model_copy(update={"recipients": some}))
-            yield from write_deliveries(present, self._addresses, is_kept=False, is_late=is_late)
+        due = (user_id for user_id in event.recipients if self._presence.is_due(user_id, event.seq))
+        yield from write_deliveries(event, self._addresses, to=due, is_kept=False, is_late=is_late)
 
     def _is_repeated(self, message: Incoming) -> bool:
         """Whether it may be a repetition: a device that came after the first delivery can have newer ones already."""

@@ -153,9 +153,14 @@ def write_event(
 
 
 def write_deliveries(
-    event: StoredMessage, addresses: BridgeAddresses, *, is_kept: bool, is_late: bool = False
+    event: StoredMessage,
+    addresses: BridgeAddresses,
+    *,
+    is_kept: bool,
+    is_late: bool = False,
+    to: Iterable[str] | None = None,
 ) -> Iterator[str]:
-    """Yield a delivery for each recipient.
+    """Yield a delivery for each recipient, or for those of them in `to`, which is read one by one.
 
     `is_kept`: the XMPP server keeps deliveries for people who are away. If not, it is told so (XEP-0334). `is_late`:
     newer messages may have come before; then the time of storing is said (XEP-0203).
@@ -163,7 +168,9 @@ def write_deliveries(
     if not event.recipients:
         return
     delay = _delay(event, addresses) if is_late else ""
-    yield from _write_deliveries(event, addresses, delay + (_no_store(event.envelope) if is_kept else _NO_STORE))
+    hints = delay + (_no_store(event.envelope) if is_kept else _NO_STORE)
+    write = _write_notices if REGISTRY[event.envelope.msg_type].effect is Effect.NOTICE else _write_deliveries
+    yield from write(event, event.recipients if to is None else to, addresses, hints)
 
 
 def write_copy(event: StoredMessage, addresses: BridgeAddresses, accept: Accept) -> Iterator[str]:
@@ -214,24 +221,20 @@ def _delay(event: StoredMessage, addresses: BridgeAddresses) -> str:
     return f"<delay xmlns='{DELAY_NS}' from='{addresses.domain}' stamp='{stamp}'/>"
 
 
-def _write_deliveries(event: StoredMessage, addresses: BridgeAddresses, hints: str) -> Iterator[str]:
+def _write_deliveries(event: StoredMessage, to: Iterable[str], addresses: BridgeAddresses, hints: str) -> Iterator[str]:
     # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members.
-    envelope = event.envelope
-    if REGISTRY[envelope.msg_type].effect is Effect.NOTICE:
-        yield from _write_notices(event, addresses, hints)
-        return
-    sender, rest = quote(f"{envelope.msg_from}@{addresses.domain}"), _content(event, hints)
-    for recipient in event.recipients:
+    sender, rest = quote(f"{event.envelope.msg_from}@{addresses.domain}"), _content(event, hints)
+    for recipient in to:
         yield _delivery(sender, recipient, rest, addresses)
 
 
-def _write_notices(event: StoredMessage, addresses: BridgeAddresses, hints: str) -> Iterator[str]:
+def _write_notices(event: StoredMessage, to: Iterable[str], addresses: BridgeAddresses, hints: str) -> Iterator[str]:
     # A notice comes from the server itself, because only the server can send one. The envelope names the user that
     # caused it.
     envelope, sender = event.envelope, quote(addresses.domain)
     added = frozenset[str]().union(*map(newcomers, envelope.body))
     long, short = (_content(_with_body(event, map(form, envelope.body)), hints) for form in (long_form, short_form))
-    for recipient in event.recipients:
+    for recipient in to:
         yield _delivery(sender, recipient, long if recipient in added else short, addresses)
 
 

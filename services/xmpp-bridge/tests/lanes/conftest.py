@@ -86,10 +86,14 @@ class Presence:
 class Recalls:
     def __init__(self) -> None:
         self.seqs: list[int] = []
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
 
     async def request(self, subject: str, payload: bytes, timeout_s: float = 5) -> bytes:
         assert subject
         assert timeout_s
+        self.asked.set()
+        await self.answers.wait()
         asked = SeqsQuestion.from_bytes(payload).seqs
         return SeqsAnswer(seqs=[seq for seq in asked if seq in self.seqs]).to_bytes()
 

@@ -13,6 +13,7 @@ from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import Pulse
 from xmpp_bridge import lanes
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.lanes import FEW, MANY, MOST_WAITING, PORTIONS_AT_ONCE, Queues, Work, next_in_turn
@@ -233,6 +234,22 @@ async def test_people_who_are_away_at_their_turn_get_nothing(bridge: Any) -> Non
     assert {to for what, to in bridge.server.taken if what == "m1"} - {"alice"} == {f"user{n}" for n in range(MANY)}
 
 
+async def test_who_goes_between_two_stanzas_of_a_message_gets_nothing_any_more(
+    bridge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "PORTION_BYTES", 1)
+    for _ in range(3):  # the answer, the copy for the sender, and the first recipient
+        bridge.server.permits.release()
+    verdicts = await bridge.outbox.handle(bridge.batch(message(1, "large", MANY)))
+    while ("m1", "user0") not in bridge.server.taken:
+        await asyncio.sleep(0)
+    bridge.presence.away = {"user20"}
+    bridge.server.open()
+    await ended(verdicts)
+    assert ("m1", "user19") in bridge.server.taken
+    assert ("m1", "user20") not in bridge.server.taken
+
+
 async def test_no_mailbox_moves_past_a_message_that_was_overtaken(bridge: Any) -> None:
     gaps = bridge.presence.gaps
     bridge.server.permits.release()
@@ -351,7 +368,20 @@ async def test_a_message_that_was_recalled_while_it_waited_is_not_sent(bridge: A
     assert "m2" not in bridge.server.order()
 
 
+async def test_a_batch_asks_for_recalls_before_others_wait_for_it(bridge: Any) -> None:
+    bridge.recalls.answers.clear()
+    bridge.server.open()
+    handling = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(1, "s", stored_at=0), received_at=0)))
+    await bridge.recalls.asked.wait()
+    assert not bridge.presence.turn.locked()
+    bridge.recalls.answers.set()
+    assert await handling == [DONE]
+
+
 async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Any) -> None:
+    pulse = Pulse()
+    pulse.begin()
+    pulse.beat()
     bridge.server.permits.release()
     large = [message(seq, f"s{seq}", FEW + 1) for seq in range(1, MOST_WAITING + 1)]
     verdicts = await bridge.outbox.handle(bridge.batch(*large))
@@ -360,6 +390,7 @@ async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Any) -> Non
     bridge.server.permits.release()
     await asyncio.sleep(0)
     assert not waiting.done()
+    assert pulse.stands_for() == 0, "it waits for others, and does not hang"
     bridge.server.open()
     assert await waiting == [DONE]
     await ended(verdicts)

@@ -14,10 +14,11 @@ from tlim_protocol.subjects import Rpc
 from xmpp_bridge import catch_up
 from xmpp_bridge.catch_up import CatchUps
 from xmpp_bridge.mailbox import Notes
-from xmpp_bridge.presences import Came, Hello
+from xmpp_bridge.presences import Came, Gone, Hello
 
 SHARDS = range(2)
 PEOPLE = [user_id for number in range(100) if delivery_shard(user_id := f"user{number}") in SHARDS]
+SHARD = delivery_shard("ada")
 Run = Callable[[Coroutine[Any, Any, None]], None]
 Make = Callable[..., CatchUps]
 
@@ -90,3 +91,33 @@ def test_a_page_that_live_deliveries_wait_for_waits_for_no_portion(
     line = SlowLine()
     jumping(all_catch_up(catch_ups_of, line, asyncio.Semaphore(0)))
     assert line.most > 0
+
+
+@pytest.mark.parametrize("signs", [[], [Came("ada", "tablet")]])
+def test_a_page_of_somebody_who_has_gone_while_it_waited_is_not_sent(
+    jumping: Run, catch_ups_of: Make, signs: list[Came]
+) -> None:
+    """If another device came meanwhile, it gets everything from the beginning, and not that page first."""
+
+    async def story() -> None:
+        store, line, slots, notes = OnePage(), SlowLine(), asyncio.Semaphore(0), Notes(OnePage(), SHARD, lambda: None)
+        notes.begin(1)
+        catch_ups = catch_ups_of(store, line, notes, slots)
+        works = [notes.background, *catch_ups.workers]
+        for work in works:
+            work.start()
+        for sign in (Hello(), Came("ada", "phone")):
+            catch_ups.roll.hear(sign)
+        catch_ups.roll.settle({})
+        await asyncio.sleep(10)  # the page has come, and waits
+        catch_ups.roll.hear(Gone("ada", "phone", None))
+        for sign in signs:
+            catch_ups.roll.hear(sign)
+        for _ in range(3):
+            slots.release()
+        await asyncio.sleep(60)
+        for work in works:
+            await work.stop()
+        assert (line.pages, line.marks) == (len(signs), len(signs))
+
+    jumping(story())
