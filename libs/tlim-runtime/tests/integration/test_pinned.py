@@ -13,6 +13,7 @@ from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec
 from tlim_protocol.subjects import subject_in, subject_out
+from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.pull import PullError, PullSession
@@ -28,8 +29,8 @@ async def send(broker: Broker, numbers: Sequence[int], spec: ConsumerSpec = OUTB
     await broker.publish_batch([Outgoing(subject, str(number).encode(), f"id-{number}") for number in numbers])
 
 
-async def open_session(broker: Broker, spec: ConsumerSpec = OUTBOX) -> PullSession:
-    session = PullSession(broker, spec, batch=100)
+async def open_session(broker: Broker, spec: ConsumerSpec = OUTBOX, batch: int = 100) -> PullSession:
+    session = PullSession(broker, spec, batch)
     await session.open()
     await session.begin()
     return session
@@ -126,6 +127,25 @@ async def test_a_session_whose_first_message_went_to_somebody_else_takes_nothing
     later = await open_session(broker, spec)
     assert await take(later, 5) == list(range(5))
     await later.release()
+
+
+async def test_a_session_whose_handler_takes_long_goes_on_asking_and_keeps_its_pin(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "STALL_S", 0.1)
+    monkeypatch.setattr(pull, "PINNED_S", 2 * pull.HEARTBEAT_S)  # the server takes no less
+    session = await open_session(broker, batch=2)
+    await send(broker, range(20))
+    async with asyncio.timeout(PATIENCE_S):
+        first = await session.take()
+        delivered = 0
+        while delivered < 5:  # two in the handler, two that wait, and one more
+            info = await broker.answered(f"CONSUMER.INFO.{OUTBOX.stream}.{OUTBOX.durable}")
+            delivered = info["delivered"]["stream_seq"]
+    for delivery in first:
+        await session.acknowledge(delivery)
+    assert await take(session, 20 - len(first)) == list(range(len(first), 20))
+    await session.release()
 
 
 async def test_a_pinned_consumer_goes_on_after_nats_was_restarted(
