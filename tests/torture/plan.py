@@ -63,8 +63,9 @@ class Parts:
     bridges: Sequence[str]
     stores: Sequence[str]
     nodes: Sequence[str]
-    records: Sequence[str] = ("nats", "postgres")
-    """Servers of which there is one."""
+    apis: Sequence[str] = ("session-api",)
+    alone: Sequence[str] = ("nats", "postgres", "gateway")
+    """Of these there is one. Nothing is between them and whoever comes to them."""
 
     def servers(self, part: str) -> tuple[str, ...]:
         """Return the servers to which a process can lose its way. For a node of a cluster these are the other nodes."""
@@ -99,7 +100,8 @@ def _choose(dice: random.Random, count: int, parts: Parts) -> list[str]:
     """Return that many different parts. Half of all faults concern bridges."""
     chosen: list[str] = []
     while len(chosen) < count:
-        kind = dice.choices((parts.bridges, parts.stores, parts.nodes, parts.records), (10, 5, 3, 2))[0]
+        kinds = parts.bridges, parts.stores, parts.nodes, parts.apis, parts.alone
+        kind = dice.choices(kinds, (10, 4, 3, 1, 2))[0]
         part = dice.choice(kind)
         if part not in chosen:
             chosen.append(part)
@@ -116,12 +118,12 @@ def _fault(dice: random.Random, part: str, parts: Parts) -> Fault:
 
 def _ways(part: str, parts: Parts) -> tuple[tuple[How, ...], tuple[int, ...]]:
     """Return what can happen to a part, and how often each of it does."""
-    alone = (How.KILL, How.PAUSE, How.RESTART), (4, 4, 3)
-    if part in parts.records:
-        return alone
+    ways = (How.KILL, How.PAUSE, How.RESTART), (4, 4, 3)
+    if part in parts.alone:
+        return ways
     if part in parts.nodes:
-        return ((*alone[0], How.CUT, How.HUSH), (*alone[1], 2, 3)) if parts.servers(part) else alone
-    return (*alone[0], How.LEAVE, How.CUT, How.HUSH), (4, 4, 2, 1, 2, 2)
+        return ((*ways[0], How.CUT, How.HUSH), (*ways[1], 2, 3)) if parts.servers(part) else ways
+    return (*ways[0], How.LEAVE, How.CUT, How.HUSH), (4, 4, 2, 1, 2, 2)
 
 
 # --- people -----------------------------------------------------------------------------------------------------------

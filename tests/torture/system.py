@@ -42,7 +42,7 @@ class System:
         """Wait until everything that is to run is ready."""
         parts, services = self.parts, (*self.stack.services.names, GATEWAY)
         further = set(parts.further)
-        for name in (*parts.records, *parts.nodes, *services):
+        for name in dict.fromkeys((*parts.alone, *parts.nodes, *services)):
             if name not in further or name in self.joined:
                 self.stack.wait_ready(name)
 
@@ -55,7 +55,7 @@ def _targets(ports: Ports, homes: Mapping[str, Ports], parts: Parts) -> dict[Way
     """Return the port behind each way. `homes` are the nodes of the XMPP server to which the bridges belong."""
     return {
         (part, server): getattr(homes.get(part, ports), server)
-        for part in (*parts.bridges, *parts.stores)
+        for part in (*parts.bridges, *parts.stores, *parts.apis)
         for server in parts.servers(part)
     }
 

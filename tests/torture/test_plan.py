@@ -26,12 +26,14 @@ def test_so_many_faults_as_asked_and_first_everybody_joins() -> None:
 def test_everything_happens_to_everybody() -> None:
     faults = [fault for step in plan_faults(1, 1000, PARTS) for fault in step.faults]
 
-    everybody = {*PARTS.bridges, *PARTS.stores, *PARTS.nodes, *PARTS.records}
+    everybody = {*PARTS.bridges, *PARTS.stores, *PARTS.nodes, *PARTS.apis, *PARTS.alone}
     for how in (How.KILL, How.PAUSE, How.RESTART):
         assert {fault.part for fault in faults if fault.how is how} == everybody
     for how in (How.CUT, How.HUSH):
         assert {(fault.part, fault.server) for fault in faults if fault.how is how} == {
-            (part, server) for part in (*PARTS.bridges, *PARTS.stores, *PARTS.nodes) for server in PARTS.servers(part)
+            (part, server)
+            for part in (*PARTS.bridges, *PARTS.stores, *PARTS.nodes, *PARTS.apis)
+            for server in PARTS.servers(part)
         }
     silences = [fault.seconds for fault in faults if fault.how is How.HUSH and fault.part in PARTS.nodes]
     assert min(silences) < 23, "the other node is not given up"
