@@ -124,3 +124,12 @@ def test_the_volume_of_postgresql_has_the_major_version_of_its_image() -> None:
     (major,) = re.findall(r"/postgres:(\d+)", CONTAINERS["postgres"]["image"])
     assert CONTAINERS["postgres"]["volumes"][0]["source"] == f"postgres-{major}"
     assert f"postgres-{major}" in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/compose/observability.yml"])
+def test_an_upgrade_starts_anew_whatever_has_a_file_of_the_repository_mounted(file: str) -> None:
+    containers = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    mounting = {name for name, one in containers.items() if "./deploy/" in str(one.get("volumes"))}
+    assert mounting
+    for name in mounting:
+        assert containers[name].get("labels") == {"tlim.release": "${TLIM_VERSION:-dev}"}, name
