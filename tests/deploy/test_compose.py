@@ -66,6 +66,11 @@ def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() ->
     assert all(port.startswith("${TLIM_BIND:-127.0.0.1}:") for ports in published.values() for port in ports)
 
 
+def test_the_start_fails_if_people_would_be_served_plain_http() -> None:
+    told = ["--plain-http-at=${TLIM_BIND:-127.0.0.1}", "--proxies=${TLIM_TRUSTED_PROXIES:-}"]
+    assert CONTAINERS["prepare"]["command"] == ["check-secrets", "/run/secrets", *told]
+
+
 def test_the_network_of_the_record_has_no_way_out() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     for name in ("nats", "postgres"):
