@@ -6,7 +6,6 @@ import pytest
 import yaml
 from tlim_admin import secret_files
 from tlim_runtime import variables
-from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
 from tests.deploy.images import ROOT, locked_images
@@ -83,11 +82,9 @@ def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
     assert_all_is_read(SETTINGS[name], CONTAINERS[name]["environment"])
 
 
-def test_a_collector_is_named_to_every_service_only_if_the_operator_names_one() -> None:
-    override = yaml.safe_load((ROOT / "deploy/compose/observability.yml").read_text(encoding="utf-8"))["services"]
-    traced = {name: one["environment"] for name, one in override.items() if "environment" in one}
-    assert traced == dict.fromkeys(SERVICES, dict.fromkeys(["TLIM_TRACES_URL", "TLIM_TRACES_SHARE"]))
-    assert {f"TLIM_{name}".upper() for name in ServiceSettings.model_fields} >= traced["session-api"].keys()
+def test_a_service_sees_all_of_the_operators_settings_so_a_mistyped_name_stops_it() -> None:
+    seeing = {name: one["env_file"] for name, one in CONTAINERS.items() if "env_file" in one}
+    assert seeing == {name: [{"path": ".env", "required": False}] for name in SERVICES}
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:
