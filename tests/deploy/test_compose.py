@@ -6,7 +6,6 @@ import pytest
 import yaml
 from tlim_admin import secret_files
 from tlim_runtime import variables
-from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
 from tests.deploy.images import ROOT, locked_images
@@ -66,6 +65,11 @@ def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() ->
     assert all(port.startswith("${TLIM_BIND:-127.0.0.1}:") for ports in published.values() for port in ports)
 
 
+def test_the_start_fails_if_people_would_be_served_plain_http() -> None:
+    told = ["--plain-http-at=${TLIM_BIND:-127.0.0.1}", "--proxies=${TLIM_TRUSTED_PROXIES:-}"]
+    assert CONTAINERS["prepare"]["command"] == ["check-secrets", "/run/secrets", *told]
+
+
 def test_the_network_of_the_record_has_no_way_out() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     for name in ("nats", "postgres"):
@@ -78,11 +82,9 @@ def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
     assert_all_is_read(SETTINGS[name], CONTAINERS[name]["environment"])
 
 
-def test_a_collector_is_named_to_every_service_only_if_the_operator_names_one() -> None:
-    override = yaml.safe_load((ROOT / "deploy/compose/observability.yml").read_text(encoding="utf-8"))["services"]
-    traced = {name: one["environment"] for name, one in override.items() if "environment" in one}
-    assert traced == dict.fromkeys(SERVICES, dict.fromkeys(["TLIM_TRACES_URL", "TLIM_TRACES_SHARE"]))
-    assert {f"TLIM_{name}".upper() for name in ServiceSettings.model_fields} >= traced["session-api"].keys()
+def test_a_service_sees_all_of_the_operators_settings_so_a_mistyped_name_stops_it() -> None:
+    seeing = {name: one["env_file"] for name, one in CONTAINERS.items() if "env_file" in one}
+    assert seeing == {name: [{"path": ".env", "required": False}] for name in SERVICES}
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:
@@ -124,3 +126,12 @@ def test_the_volume_of_postgresql_has_the_major_version_of_its_image() -> None:
     (major,) = re.findall(r"/postgres:(\d+)", CONTAINERS["postgres"]["image"])
     assert CONTAINERS["postgres"]["volumes"][0]["source"] == f"postgres-{major}"
     assert f"postgres-{major}" in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/compose/observability.yml"])
+def test_an_upgrade_starts_anew_whatever_has_a_file_of_the_repository_mounted(file: str) -> None:
+    containers = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    mounting = {name for name, one in containers.items() if "./deploy/" in str(one.get("volumes"))}
+    assert mounting
+    for name in mounting:
+        assert containers[name].get("labels") == {"tlim.release": "${TLIM_VERSION:-dev}"}, name

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def test_files_in_an_image_have_the_same_time_whatever_commit_it_is_built_from(t
     times = re.findall(r"SOURCE_DATE_EPOCH=(\d+)", docker.with_name("docker.log").read_text(encoding="utf-8"))
     assert len(times) == 2 * len(LISTS)  # there is no image `builder`, and ejabberd has no list
     assert len(set(times)) == 1
+
+
+@pytest.mark.parametrize("of_an_overlay", [True, False])
+def test_secrets_of_an_overlay_belong_to_whoever_makes_them(tmp_path: Path, of_an_overlay: bool) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n')
+    docker.chmod(0o755)
+    script = tmp_path / "repository/scripts/secrets"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/secrets", script)
+
+    folder = tmp_path / ("overlay/secrets" if of_an_overlay else "repository/secrets")
+    arguments = ["overlay/secrets"] if of_an_overlay else []
+    subprocess.run([script, *arguments], cwd=tmp_path, env={**os.environ, "DOCKER": str(docker)}, check=True)  # noqa: S603
+
+    command = docker.with_name("docker.log").read_text(encoding="utf-8")
+    assert f"--volume {folder}:/secrets" in command
+    assert ("--cap-add" in command) is not of_an_overlay
+    user = (os.getuid(), os.getgid()) if of_an_overlay else (0, 0)
+    assert "--user {}:{} ".format(*user) in command
+    assert command.endswith(f"--owner {user[0]}\n") is of_an_overlay  # root may make them for others, and does not
+    assert stat.S_IMODE(folder.stat().st_mode) == (0o700 if of_an_overlay else 0o711)
 
 
 def test_a_build_sees_only_what_is_listed() -> None:

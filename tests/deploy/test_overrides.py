@@ -75,6 +75,12 @@ def test_a_container_waits_for_nothing_that_an_override_takes_away() -> None:
         assert gone.isdisjoint(changed[name]["depends_on"]), name
 
 
+def test_with_https_the_gateway_may_be_at_any_address() -> None:
+    changed = containers(ROOT / "deploy/compose/tls.yml")
+    assert changed["gateway"]["environment"]["TLIM_GATEWAY_SCHEME"] == "https"
+    assert changed["prepare"]["command"] == ["check-secrets", "/run/secrets"]
+
+
 @pytest.mark.parametrize(
     ("digests", "tags"),
     [("docker-compose.yml", "loaded.yml"), ("deploy/compose/observability.yml", "loaded-observability.yml")],

@@ -1,11 +1,14 @@
 """What holds for every command of tlim-admin."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
+from tlim_admin import secret_files
 from tlim_admin.__main__ import app, tlim_admin
 from tlim_runtime.logging import get_logger
+from typer.testing import CliRunner
 
 SILENT = {"check-secrets", "bucket"}
 """They print nothing when all is well."""
@@ -33,3 +36,28 @@ def test_the_log_of_a_command_is_not_in_what_it_prints(capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "provisioned" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("address", "proxies", "refused"),
+    [
+        ("127.0.0.1", "", False),
+        ("[::1]", "", False),
+        ("0.0.0.0", "", True),  # noqa: S104
+        ("[::]", " ", True),
+        ("192.0.2.7", "10.0.0.0/8", False),
+        ("localhost", "", True),
+    ],
+)
+def test_plain_http_is_served_to_loopback_or_a_named_proxy_only(
+    tmp_path: Path, address: str, proxies: str, refused: bool
+) -> None:
+    secret_files.write_missing(tmp_path, "chat.example.org", 10_001)
+
+    ran = CliRunner().invoke(
+        app, ["check-secrets", str(tmp_path), f"--plain-http-at={address}", f"--proxies={proxies}"]
+    )
+
+    assert ran.exit_code == refused
+    assert len(ran.stderr.splitlines()) == refused
+    assert ("TLIM_BIND" in ran.stderr) is refused

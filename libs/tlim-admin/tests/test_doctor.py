@@ -1,9 +1,17 @@
 """The rules of the doctor: clocks, certificates, and locks behind a pooler."""
 
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from tlim_admin.doctor.certificates import SOON_DAYS, judge
+import pytest
+from tlim_admin.certificates import new_pair
+from tlim_admin.doctor.certificates import SOON_DAYS, https, judge
 from tlim_admin.doctor.clocks import judge_clock
 from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, run, run_all, wrong
 from tlim_admin.doctor.objects import reached
@@ -30,6 +38,46 @@ def test_a_certificate_that_ends_soon_is_named_before_it_ends() -> None:
     assert judge("XMPP", long, NOW, "TLSv1.3").seen == "good for 365 days, TLSv1.3"
     assert judge("XMPP", soon, NOW, "TLSv1.3").state is State.WARNING
     assert SOON_DAYS > 10
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    """Serve handshakes with a certificate whose authority is in the file `gateway-ca.pem`; give the URL."""
+    authority, certificate = new_pair("chat.example.org")
+    (tmp_path / "gateway-ca.pem").write_text(authority)
+    (tmp_path / "gateway.pem").write_text(certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "gateway.pem")
+
+    def serve(door: socket.socket) -> None:
+        with door.accept()[0] as plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as secure:
+            secure.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=serve, args=(door,))
+        thread.start()
+        yield f"https://localhost:{door.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("authorities", "state"),
+    [
+        (("gateway-ca.pem", "other-ca.pem"), State.OK),
+        (("other-ca.pem", "gateway-ca.pem"), State.OK),
+        (("other-ca.pem", "other-ca.pem"), State.WRONG),
+    ],
+)
+async def test_a_gateway_is_trusted_for_an_authority_of_the_system_or_for_that_of_xmpp(
+    gateway: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authorities: tuple[str, str], state: State
+) -> None:
+    of_the_system, of_xmpp = authorities
+    (tmp_path / "other-ca.pem").write_text(new_pair("chat.example.org")[0])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / of_the_system))
+
+    (finding,) = await https(gateway, tmp_path / of_xmpp)
+
+    assert finding.state is state
 
 
 def test_in_a_container_an_address_of_loopback_is_asked_where_it_leads_to_and_any_other_one_as_it_is() -> None:

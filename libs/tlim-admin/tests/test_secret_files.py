@@ -1,6 +1,8 @@
 """The secrets of a deployment: random, complete, private, and never replaced."""
 
 import json
+import os
+import ssl
 import stat
 from pathlib import Path
 
@@ -55,6 +57,41 @@ def test_a_certificate_that_was_put_there_is_not_replaced_because_its_authority_
         write_missing(tmp_path, DOMAIN, OWNER)
 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {there: "of the operator"}
+
+
+def test_a_run_that_was_killed_between_the_certificate_and_its_authority_is_finished_by_the_next(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (CERTIFICATE, AUTHORITY):
+        (secrets / name).unlink()
+    replace = Path.replace
+    named: list[str] = []
+
+    def killed(self: Path, target: Path) -> Path:
+        if named:
+            raise KeyboardInterrupt
+        named.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_missing(secrets, DOMAIN, OWNER)
+    monkeypatch.undo()
+    assert (secrets / CERTIFICATE).exists() + (secrets / AUTHORITY).exists() == 1
+
+    assert set(write_missing(secrets, DOMAIN, OWNER)) == {CERTIFICATE, AUTHORITY}
+    context = ssl.create_default_context(cafile=secrets / AUTHORITY)
+    context.load_cert_chain(secrets / CERTIFICATE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_somebody_has_put_there_becomes_readable_for_its_user(secrets: Path) -> None:
+    secret = secrets / "s3-file-api"
+    os.chown(secret, 0, 0)
+
+    write_missing(secrets, DOMAIN, OWNER)
+
+    assert {path.stat().st_uid for path in secrets.iterdir()} == {OWNER}
 
 
 def test_a_system_without_a_cluster_of_ejabberd_needs_no_password_for_it(secrets: Path) -> None:

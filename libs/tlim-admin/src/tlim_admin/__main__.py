@@ -10,7 +10,7 @@ from tlim_runtime.database import driver_url
 from tlim_runtime.logging import log_to_stderr
 from tlim_runtime.settings import DatabaseLogin, load_settings
 
-from tlim_admin import databases, object_store, secret_files
+from tlim_admin import databases, object_store, plain_http, secret_files
 from tlim_admin.backup.commands import backup_command, restore_command, verify_command
 from tlim_admin.doctor.commands import doctor_command
 from tlim_admin.failures import one_line
@@ -50,9 +50,15 @@ def secrets(
 
 
 @app.command()
-def check_secrets(folder: SecretsFolder) -> None:
-    """Check that all secrets are there, that they are hard to guess, and that the derived files fit."""
+def check_secrets(
+    folder: SecretsFolder,
+    plain_http_at: Annotated[str | None, typer.Option(help="where the gateway serves plain HTTP, if it does")] = None,
+    proxies: Annotated[str, typer.Option(help="the trusted proxies before it, which speak TLS with people")] = "",
+) -> None:
+    """Check that all secrets are there, hard to guess, and not sent over plain HTTP; and that the derived files fit."""
     with one_line():
+        if plain_http_at is not None:
+            plain_http.check(plain_http_at, proxies)
         secret_files.check(folder)
 
 

@@ -31,6 +31,15 @@ def new_pair(
     return authority.public_bytes(Encoding.PEM).decode(), certificate.public_bytes(Encoding.PEM).decode() + key_text
 
 
+def is_ours(authority: str) -> bool:
+    """Whether this PEM is an authority that `new_pair` made. It signs nothing more: without its pair it has no use."""
+    try:
+        subject = x509.load_pem_x509_certificate(authority.encode()).subject
+    except ValueError:
+        return False
+    return subject == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, AUTHORITY)])
+
+
 def _builder(subject: str, issuer: str, key: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (

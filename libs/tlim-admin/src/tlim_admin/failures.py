@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tlim_admin.backup.manifest import BackupError
 from tlim_admin.databases import DatabasesError
+from tlim_admin.plain_http import PlainHttpError
 from tlim_admin.secret_files import SecretError
 
 
@@ -16,6 +17,14 @@ def one_line() -> Iterator[None]:
     """Say in one line what went wrong, and exit with 1."""
     try:
         yield
-    except (SecretError, DatabasesError, BackupError, BotoCoreError, ClientError, OSError) as error:
+    except (
+        SecretError,
+        PlainHttpError,
+        DatabasesError,
+        BackupError,
+        BotoCoreError,
+        ClientError,
+        OSError,
+    ) as error:
         sys.stderr.write(f"tlim-admin: {error}\n")
         raise SystemExit(1) from None

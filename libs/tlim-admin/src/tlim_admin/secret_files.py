@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tlim_protocol.streams import PERMISSIONS
 
-from tlim_admin.certificates import new_pair
+from tlim_admin.certificates import is_ours, new_pair
 from tlim_admin.databases import XMPP, roles
 from tlim_admin.nats_users import users_document
 from tlim_admin.object_store import ADMIN_ACTIONS, FILES_BUCKET, S3Key, actions_on, identities_document
@@ -57,11 +57,15 @@ def new_token_key() -> str:
 def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
     """Make the secrets that are not there, and write the derived files anew; return the names of what was written.
 
-    The files belong to the user `owner`, and only that user can read them, except the authority's certificate. If we
-    are not root, they stay ours. The certificate is valid for `domain` and for the servers' names among the containers.
-    Raises SecretError if only one of certificate and authority is there: to make both would replace the operator's.
+    The files belong to the user `owner`, and so do those that somebody has put there. Only that user can read what we
+    make, except the authority's certificate. If we are not root, no file changes its owner. The certificate is valid
+    for `domain` and for the servers' names among the containers.
+    Raises SecretError if only one of certificate and authority is there: to make both would replace the operator's. An
+    authority of ours alone is what a kill between the two has left: both are made anew.
     """
     has_certificate, has_authority = ((directory / name).exists() for name in (CERTIFICATE, AUTHORITY))
+    if has_authority and not has_certificate:
+        has_authority = not is_ours((directory / AUTHORITY).read_text())
     if has_certificate != has_authority:
         there, missing = (CERTIFICATE, AUTHORITY) if has_certificate else (AUTHORITY, CERTIFICATE)
         raise SecretError(f"{there} is there without {missing}: add the one that belongs to it, or remove {there}")
@@ -74,14 +78,17 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
         _write(directory / name, makers[name](), owner)
     if not has_certificate:
         authority, certificate = new_pair(domain, also=("ejabberd", "gateway"))
-        _write(directory / CERTIFICATE, certificate, owner)
         _write(directory / AUTHORITY, authority, owner, _PUBLIC)
+        _write(directory / CERTIFICATE, certificate, owner)
         written += [CERTIFICATE, AUTHORITY]
     for name, text in derived(_values(directory)).items():
         path = directory / name
         if not path.exists() or path.read_text() != text:
             _write(path, text, owner)
             written.append(name)
+    if os.geteuid() == 0:
+        for path in directory.iterdir():
+            os.chown(path, owner, owner, follow_symlinks=False)
     return written
 
 

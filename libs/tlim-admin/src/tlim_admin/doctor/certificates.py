@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,19 +24,27 @@ _STARTTLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 
 async def xmpp(host: str, port: int, domain: str, authority: Path | None) -> list[Finding]:
     """Look at the certificate that a client of this domain gets."""
-    return [await asyncio.to_thread(_look, "XMPP certificate", (host, port), domain, authority, starttls=True)]
+    context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+    look = partial(_look, "XMPP certificate", (host, port), domain, context, "TLIM_XMPP_CA_FILE", starttls=True)
+    return [await asyncio.to_thread(look)]
 
 
 async def https(url: str, authority: Path | None) -> list[Finding]:
-    """Look at the certificate of the gateway."""
+    """Look at the certificate of the gateway: it is the self-made one of XMPP, or one of an authority of the system."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     at = (host, parts.port or 443)
-    return [await asyncio.to_thread(_look, "gateway certificate", at, host, authority, starttls=False)]
+    context = ssl.create_default_context()
+    if authority is not None:
+        context.load_verify_locations(authority)
+    trusted = "the system, SSL_CERT_FILE or TLIM_XMPP_CA_FILE"
+    look = partial(_look, "gateway certificate", at, host, context, trusted, starttls=False)
+    return [await asyncio.to_thread(look)]
 
 
-def _look(name: str, at: tuple[str, int], domain: str, authority: Path | None, *, starttls: bool) -> Finding:
-    context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+def _look(
+    name: str, at: tuple[str, int], domain: str, context: ssl.SSLContext, trusted: str, *, starttls: bool
+) -> Finding:
     with socket.create_connection(at, timeout=_TIMEOUT_S) as plain:
         if starttls:
             _start_tls(plain, domain)
@@ -43,7 +52,7 @@ def _look(name: str, at: tuple[str, int], domain: str, authority: Path | None, *
             with context.wrap_socket(plain, server_hostname=domain) as secure:
                 return judge(name, secure.getpeercert() or {}, time.time(), f"{secure.version()}")
         except ssl.SSLCertVerificationError as error:
-            advice = f"clients do not trust it: it must name {domain}, be in date, and come from TLIM_XMPP_CA_FILE"
+            advice = f"clients do not trust it: it must name {domain}, be in date, and come from {trusted}"
             return wrong(name, error.verify_message, advice)
 
 
