@@ -19,6 +19,7 @@ from tlim_devstack.stack import Stack
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 
+from tests.e2e.conftest import not_on_openfire
 from tests.e2e.world import PEOPLE, World
 
 EXAMPLES = int(os.environ.get("TLIM_E2E_EXAMPLES", "0"))
@@ -205,3 +206,24 @@ def test_whatever_people_do_everybody_sees_what_the_model_says(stack: Stack) -> 
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.proves(MsgType.READ)
+@not_on_openfire("receipts do not wait for an author who is away")
+def test_a_receipt_for_somebody_who_was_away_comes_with_the_rest(stack: Stack) -> None:
+    world = World(stack)
+    try:
+        alice, bob = world.user(0), world.user(1)
+        world.write_to_somebody(0, 1)
+        world.leave(alice)
+        receipt = world.about(bob, MsgType.READ, 0)
+        assert world.answer(receipt) == world.model.report(receipt, [0])
+        world.come(alice)
+
+        async def it_came() -> None:
+            assert receipt.msg_id in world.devices[alice][-1].came
+
+        world.eventually(it_came)
+        world.eventually(world.check_everything)
+    finally:
+        world.close()

@@ -28,6 +28,8 @@ SERVICES = Path(__file__).parents[2] / "services"
 EXAMPLES = 12
 SLOW_EXAMPLES = 3
 """For a login, which takes its time on purpose when it fails."""
+PATIENCE = 60
+"""Seconds for an answer, also on a busy machine."""
 CONFORM = [
     not_a_server_error,
     status_code_conformance,
@@ -42,7 +44,7 @@ WAIVED = HealthCheck.function_scoped_fixture  # what is found under an id may be
 
 def _document(service: str, examples: int = EXAMPLES) -> schemathesis.BaseSchema:
     generation = {"deterministic": True, "max-examples": examples}
-    config = schemathesis.Config.from_dict({"generation": generation})
+    config = schemathesis.Config.from_dict({"generation": generation, "request-timeout": PATIENCE})
     return schemathesis.openapi.from_path(SERVICES / service / "openapi.json", config=config)
 
 
@@ -84,7 +86,7 @@ def _make_known(stack: Stack, reader: Reader, picture: Path) -> dict[str, str]:
 async def _make_with(stack: Stack, reader: Reader, picture: Path, content: bytes) -> dict[str, str]:
     async with (
         HttpClient(stack.addresses.gateway, token=reader.token) as client,
-        httpx.AsyncClient(verify=NO_TLS) as s3,
+        httpx.AsyncClient(verify=NO_TLS, timeout=PATIENCE) as s3,
     ):
         await client.put_user("system", "System")
         session_id = (await client.add_session(["reader", "system"]))["session_id"]
@@ -212,7 +214,7 @@ def test_head_answers_as_get_does_and_sends_no_body(
     query |= _rightly(kept, reader.password).get(name, {}).get("query", {})
     url = f"http://127.0.0.1:{stack.services.port(service)}{operation.path.format(**paths)}"
 
-    with httpx.Client(params=query, headers=reader.headers, trust_env=False, verify=NO_TLS) as client:
+    with httpx.Client(params=query, headers=reader.headers, trust_env=False, verify=NO_TLS, timeout=PATIENCE) as client:
         get, head = client.get(url), client.head(url)
 
     assert (head.status_code, head.headers["content-type"]) == (get.status_code, get.headers["content-type"])

@@ -32,8 +32,10 @@ async def test_an_operator_follows_a_message_through_every_service(people: Peopl
             }
     assert [(row["sender"], row["msg_type"]) for row in way["rows"]] == [(alice.user_id, sent.msg_type)]
     assert "follow me" not in str(way)
-    seen = await people.admin.call("GET", "/v1/operations")
-    assert {report["service"] for report in seen["reports"]} == set(SERVICES)
+    async for attempt in AsyncRetrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
+        with attempt:
+            seen = await people.admin.call("GET", "/v1/operations")
+            assert {report["service"] for report in seen["reports"]} == set(SERVICES)
 
 
 @pytest.mark.proves("GET /v1/operations/dead-letters", "POST /v1/operations/dead-letters/{seq}/redrive")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_client.compose import file_message, group_message, receipt
 from tlim_client.failures import RefusedError
 from tlim_client.http import HttpClient
@@ -46,6 +47,9 @@ async def test_a_person_takes_all_that_is_theirs_along_and_is_erased_without_a_g
     passed_on = file_message(bob.user_id, alice.user_id, MsgType.FILE, files[1])
     await receiver.send_until_stored(passed_on)
     await receiver.send_until_stored(receipt(bob.user_id, sent[0], MsgType.READ))
+    async for attempt in AsyncRetrying(stop=stop_after_delay(20), wait=wait_fixed(0.2), reraise=True):
+        with attempt:
+            assert len(await reader.search(word)) == 2  # else it proves nothing that it is not found afterwards
     before = {one: await seen_by(reader, one) for one in (alice.user_id, group)}
     operator = Operator(tmp_path, stack)
 

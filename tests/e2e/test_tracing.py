@@ -31,7 +31,7 @@ async def traced(stack: Stack, token: str, path: str, body: object = None) -> tu
     """Post, or get, something in a trace that began elsewhere; return the ids of that trace and of its span."""
     trace, span = secrets.token_hex(16), secrets.token_hex(8)
     headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{trace}-{span}-01"}
-    async with httpx.AsyncClient(base_url=stack.addresses.gateway, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=stack.addresses.gateway, headers=headers, timeout=60) as client:
         answer = await (client.get(path) if body is None else client.post(path, json=body))
         answer.raise_for_status()
     return trace, span

@@ -40,7 +40,7 @@ class Entry:
     withheld_from: set[str] = field(default_factory=set)
     """People who were away until it was recalled."""
     missed_by: frozenset[str] = frozenset()
-    """People who were away when a receipt came: it does not wait for them."""
+    """People who were away when a receipt came: it comes later only if there are few."""
     notice: Notice | None = None
 
     @property

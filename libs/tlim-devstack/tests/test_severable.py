@@ -1,10 +1,11 @@
-"""A relay that falls silent holds everything back, and loses nothing."""
+"""A relay that falls silent holds everything back, and loses nothing; one that is cut keeps its port."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from tlim_devstack.severable import Severable
+from tlim_devstack.waiting import FIRST_FOR_CONNECTIONS
 
 
 @pytest.fixture
@@ -52,3 +53,14 @@ async def test_connections_end_when_a_silent_network_is_cut(echo: str) -> None:
         _, again = await asyncio.open_connection("127.0.0.1", way.port)
         again.close()
         writer.close()
+
+
+async def test_the_port_of_a_relay_is_none_that_a_connection_gets_while_it_is_cut(echo: str) -> None:
+    way = Severable(echo)
+    port = way.port
+    assert 0 < port < FIRST_FOR_CONNECTIONS
+    for _ in range(2):
+        await way.mend()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        await way.cut()

@@ -263,11 +263,12 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
 async def _provision(client: Client) -> None:
     """Provision, and try again while NATS refuses.
 
-    NATS answers a deletion before the stream's files are gone, and refuses the name until then.
+    NATS answers a deletion before the stream's files are gone, and refuses the name until then. A busy disk may take
+    many seconds for that.
     """
     refused = retry_if_exception_type(ServerError)
     pauses = wait_exponential(multiplier=0.1, max=2)
-    await AsyncRetrying(retry=refused, stop=stop_after_delay(5), wait=pauses, reraise=True)(provision, client)
+    await AsyncRetrying(retry=refused, stop=stop_after_delay(60), wait=pauses, reraise=True)(provision, client)
 
 
 @pytest_asyncio.fixture

@@ -5,6 +5,8 @@ import contextlib
 from typing import Self
 from urllib.parse import urlsplit
 
+from tlim_devstack.waiting import free_port
+
 
 class Severable:
     """A TCP relay on a port of its own. `cut` ends all connections and accepts no more; `hush` carries nothing more.
@@ -15,7 +17,7 @@ class Severable:
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self._host, self._port = place.hostname or "", place.port or 0
-        self._own_port = 0
+        self._own_port = free_port()  # it stays ours while the relay is cut: no connection gets it meanwhile
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._carries = asyncio.Event()
@@ -29,7 +31,7 @@ class Severable:
 
     @property
     def port(self) -> int:
-        """The port of the relay, from the first `mend` on."""
+        """The port of the relay."""
         return self._own_port
 
     def lead_to(self, port: int) -> None:
@@ -48,7 +50,6 @@ class Severable:
         self._carries.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._relay, "127.0.0.1", self._own_port)
-            self._own_port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """End all connections and accept no more."""

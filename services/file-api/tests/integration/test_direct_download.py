@@ -11,7 +11,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 40
 
 
 async def test_a_url_gives_the_bytes_under_type_and_name(world: Any, eventually: Any) -> None:
-    async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+    async with world.client("alice") as alice, httpx.AsyncClient(timeout=60) as s3:
         uploaded = await alice.post("/v1/files", files={"file": ("照片.png", PNG, "text/html")})
         told = (await alice.get(f"/v1/files/{uploaded.json()['file_id']}/url")).json()
         answer = await s3.get(told["url"])
@@ -29,7 +29,7 @@ async def test_a_url_gives_the_bytes_under_type_and_name(world: Any, eventually:
 
 
 async def test_the_url_of_a_deleted_file_ends_at_once(world: Any) -> None:
-    async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+    async with world.client("alice") as alice, httpx.AsyncClient(timeout=60) as s3:
         path = f"/v1/files/{(await alice.post('/v1/files', content=PNG)).json()['file_id']}"
         url = (await alice.get(f"{path}/url")).json()["url"]
         assert (await s3.get(url)).content == PNG

@@ -341,7 +341,7 @@ class TestShortUrls:
         upload = await begin(world, PNG)
 
         async def refused() -> None:
-            async with httpx.AsyncClient() as s3:
+            async with httpx.AsyncClient(timeout=60) as s3:
                 assert (await s3.get(download)).status_code == 403
             assert (await put(upload["single"], PNG)).status_code == 403
 

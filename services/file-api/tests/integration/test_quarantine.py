@@ -78,7 +78,7 @@ class TestWithScanner:
     async def test_a_direct_upload_is_scanned_too(self, world: Any, eventually: Any, virus: bytes) -> None:
         async with world.client("alice") as alice:
             told = (await alice.post("/v1/uploads", json={"name": "a", "size": len(virus)})).json()
-            async with httpx.AsyncClient() as anybody:
+            async with httpx.AsyncClient(timeout=60) as anybody:
                 put = await anybody.put(told["single"]["url"], content=virus, headers=told["single"]["headers"])
                 assert put.is_success
             completed = await alice.post(f"/v1/uploads/{told['upload_id']}/complete")

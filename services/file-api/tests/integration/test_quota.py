@@ -109,7 +109,7 @@ async def test_a_direct_upload_reserves_what_it_declares_until_it_ends(world: An
 
 async def test_what_is_completed_after_it_expired_has_to_find_room(world: Any) -> None:
     direct = world.app.state.direct
-    async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+    async with world.client("alice") as alice, httpx.AsyncClient(timeout=60) as s3:
         begun = (await alice.post("/v1/uploads", json={"name": "a", "size": 60_000})).json()
         target = begun["single"]
         assert (await s3.put(target["url"], content=bytes(60_000), headers=target["headers"])).is_success

@@ -93,7 +93,7 @@ class TestBounds:
             assert (await alice.post(path, content=b"one more")).is_success
 
     async def test_what_is_completed_counts_as_it_runs(self, world: Any, eventually: Any) -> None:
-        async with world.client("alice") as alice, httpx.AsyncClient() as s3:
+        async with world.client("alice") as alice, httpx.AsyncClient(timeout=60) as s3:
             upload = (await alice.post("/v1/uploads", json={"name": "a", "size": 3})).json()
             put = upload["single"]
             assert (await s3.put(put["url"], content=b"abc", headers=put["headers"])).is_success
@@ -149,7 +149,7 @@ class TestBounds:
 class TestPatience:
     @pytest.fixture
     def changed_settings(self) -> dict[str, Any]:
-        return {"stall_timeout": timedelta(seconds=0.3)}
+        return {"stall_timeout": timedelta(seconds=2)}  # an upload of 20 MB has to go on without such a pause
 
     @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
     async def test_an_upload_that_stands_still_is_given_up(self, world: Any, body: bytes, headers: str) -> None:

@@ -145,6 +145,7 @@ async def test_a_stream_that_lost_its_tail_gets_it_again(
             assert delivered(await own_world.deliveries()) == ["m0", "m1", "m2", "m3", "m4", "m5"]
 
         await eventually(repaired)
+        await own_world.broker_is_back()  # only `tests` had to be for what was repaired
         await own_world.send(accepted("m6"))
         await own_world.settled(7)
     assert delivered(await own_world.deliveries())[-1] == "m6"

@@ -27,7 +27,7 @@ async def missed(world: Any, user_id: str) -> list[StoredMessage]:
     events: list[StoredMessage] = []
     question = MissedQuestion(user_id=user_id, limit=2)
     while True:
-        data = await world.bridge.request(Rpc.MAILBOX_MISSED, question.to_bytes())
+        data = await world.bridge.request(Rpc.MAILBOX_MISSED, question.to_bytes(), timeout_s=30)
         answer = MissedAnswer.from_bytes(data)
         events += answer.events
         if not answer.more:

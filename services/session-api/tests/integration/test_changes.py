@@ -16,6 +16,7 @@ from tlim_protocol.subjects import Rpc
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
 
+AllPublished = Callable[[], Awaitable[None]]
 AsUser = Callable[..., httpx.AsyncClient]
 ConnectBroker = Callable[[str], Awaitable[Broker]]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
@@ -105,7 +106,7 @@ async def test_a_change_that_is_rolled_back_leaves_no_gap(
 
 
 async def test_who_follows_the_log_during_many_concurrent_edits_sees_all_of_them(
-    app: FastAPI, as_user: AsUser, people: list[str], connect_broker: ConnectBroker, published: Published
+    as_user: AsUser, people: list[str], connect_broker: ConnectBroker, published: Published
 ) -> None:
     alice, reader = as_user("alice"), await connect_broker("message-store")
     places = [
@@ -120,12 +121,16 @@ async def test_who_follows_the_log_during_many_concurrent_edits_sees_all_of_them
             seen += (await page(reader, seen[-1].change if seen else 0, 7)).events
     assert {answer.status_code for answer in await writing} == {200}
     assert [one.change for one in seen] == list(range(1, 26))
-    assert await app.state.outbox_relay.flush(timeout_s=30)
     assert await published() == seen
 
 
 async def test_pages_of_the_largest_groups_stay_below_what_the_broker_takes(
-    app: FastAPI, as_user: AsUser, admin: httpx.AsyncClient, connect_broker: ConnectBroker, published: Published
+    *,
+    as_user: AsUser,
+    admin: httpx.AsyncClient,
+    connect_broker: ConnectBroker,
+    published: Published,
+    all_published: AllPublished,
 ) -> None:
     many = [f"{one:04}".rjust(64, "u") for one in range(9_999)]
     assert (await admin.post("/v1/users", json={"users": [{"user_id": one} for one in many]})).status_code == 200
@@ -133,7 +138,7 @@ async def test_pages_of_the_largest_groups_stay_below_what_the_broker_takes(
     created = await alice.post("/v1/sessions", json={"session_type": 1, "subscribers": many})
     for name in ("one", "two", "three", "four"):
         await alice.patch(created.headers["location"], json={"session_name": name})
-    assert await app.state.outbox_relay.flush(timeout_s=30)
+    await all_published()
     asker = await connect_broker("message-store")
     first = await page(asker, 0)
     assert first.more

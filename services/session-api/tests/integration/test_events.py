@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from session_api.settings import Settings
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack.servers import running_nats
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import SessionEvent
@@ -56,7 +57,10 @@ async def test_each_change_is_told_before_its_answer_with_all_subscribers(
     assert deleted.subscribers == ["alice", "carol", "dave"]
 
 
-async def test_an_event_travels_under_its_subject_with_its_id(broker: Broker, lunch: str) -> None:
+async def test_an_event_travels_under_its_subject_with_its_id(
+    broker: Broker, lunch: str, all_published: AllPublished
+) -> None:
+    await all_published()
     subject = subject_in(MsgType.SESSION_ADDED, lunch)
     stored = await broker.api(f"STREAM.MSG.GET.{StreamName.IN}", last_by_subj=subject)
     assert stored["message"]["subject"] == subject
@@ -79,8 +83,10 @@ async def test_without_jetstream_the_call_succeeds_and_the_event_follows(
     await broker.api(f"STREAM.DELETE.{StreamName.IN}")
     answer = await as_user("bob").patch(f"/v1/sessions/{lunch}", json={"session_name": "dinner"})
     assert answer.status_code == 200
-    readiness = (await as_user("bob").get("/readyz")).json()
-    assert readiness["checks"]["outbox"] != "ok"
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+        with attempt:
+            readiness = (await as_user("bob").get("/readyz")).json()
+            assert readiness["checks"]["outbox"] != "ok"
     spec = next(one for one in STREAMS if one.name == StreamName.IN)
     await broker.api(f"STREAM.CREATE.{spec.name}", name=spec.name, subjects=spec.subjects, storage="file")
     await all_published()

@@ -116,6 +116,7 @@ async def test_what_jetstream_refuses_after_the_commit_is_taken_back(
 ) -> None:
     before = (await as_user("alice").get(f"/v1/sessions/{lunch}")).json()
     before_people = (await as_user("alice").get(f"/v1/sessions/{lunch}/subscribers")).json()
+    await all_published()
     await broker.api(f"STREAM.DELETE.{StreamName.IN}")
     assert is_refused(await REVOKING[way](as_user, lunch))
     now = (await as_user("alice").get(f"/v1/sessions/{lunch}")).json()
@@ -145,6 +146,8 @@ async def test_a_change_is_taken_back_while_requests_hold_every_connection(
     async with running(settings.model_copy(update={"database_pool_size": 2})) as app:
         alice = client_of(app, "alice")
         place = (await alice.post("/v1/sessions", json=new)).headers["location"]
+        await _until_reachable(app)
+        assert await app.state.outbox_relay.flush(timeout_s=30)
         await broker.api(f"STREAM.DELETE.{StreamName.IN}")
         blocking = blocker.transaction()
         await blocking.start()
@@ -163,8 +166,14 @@ async def test_a_change_is_taken_back_while_requests_hold_every_connection(
 
 
 async def test_a_reader_of_the_log_sees_that_what_was_taken_back_changed_nothing(
-    as_user: AsUser, lunch: str, broker: Broker, connect_broker: Callable[[str], Awaitable[Broker]]
+    *,
+    as_user: AsUser,
+    lunch: str,
+    broker: Broker,
+    connect_broker: Callable[[str], Awaitable[Broker]],
+    all_published: AllPublished,
 ) -> None:
+    await all_published()
     await broker.api(f"STREAM.DELETE.{StreamName.IN}")
     assert is_refused(await REVOKING["removes and more"](as_user, lunch))
     asker = await connect_broker("message-store")

@@ -97,6 +97,7 @@ async def test_this_service_reads_who_is_deactivated_in_its_own_table_and_asks_n
         async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
             with attempt:
                 assert (await alice.get("/v1/sessions")).status_code == 401
+    await broker.flush()
     assert asked == []
 
 

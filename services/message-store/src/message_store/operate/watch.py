@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 
 from tlim_protocol.characters import is_plain_text
 from tlim_protocol.events import AuditAction, AuditNote
@@ -18,6 +19,12 @@ from message_store.operate.way_repository import WayReader
 FRESH_S = 1.5
 """Who asks within this time gets the same snapshot. The page asks every 2 s."""
 
+ROUNDS = 5
+"""In so many rounds an instance that gives no answer is still waited for. If it was only late, its next answer counts.
+
+After that it counts as gone, and the page no longer waits LATE_S for it in each round.
+"""
+
 SAME_ID = 20
 """So many messages with one msg_id are shown, the newest. Every sender may use any msg_id."""
 
@@ -31,7 +38,7 @@ class Watch:
         self._letters = DeadLetterBox(broker)
         self._snapshot = Snapshot(at=0, reports=[])
         self._taken_at = float("-inf")
-        self._expected: int | None = None  # how many instances have answered last time
+        self._answered: deque[int] = deque(maxlen=ROUNDS)  # how many instances, in each of the last rounds
         self._asking, self._following, self._opening = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
 
     async def snapshot(self) -> Snapshot:
@@ -42,7 +49,7 @@ class Watch:
                 reports = sorted(map(InstanceReport.from_bytes, answers), key=lambda one: (one.service, one.instance))
                 self._snapshot = Snapshot(at=now_ms(), reports=reports)
                 self._taken_at = time.monotonic()
-                self._expected = len(reports) or None
+                self._answered.append(len(reports))
             return self._snapshot
 
     async def way(self, msg_id: str) -> MessageWay:
@@ -82,3 +89,8 @@ class Watch:
             )
             await self._broker.request(Rpc.AUDIT_NOTE, note.to_bytes())
             return await self._letters.redrive(seq)
+
+    @property
+    def _expected(self) -> int | None:
+        """How many instances are waited for; None: nobody knows yet."""
+        return max(self._answered, default=0) or None
