@@ -19,6 +19,7 @@ from tests.deploy.rendering import (
     RELEASES,
     Resource,
     addresses,
+    assert_everything_is_there,
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     containers,
@@ -34,16 +35,7 @@ SETTINGS: told.SettingsByName = {
     "admin": DoctorSettings,
 }
 ENDS_S = 20  # after its requests a service finishes what it has in hand: xmpp-bridge takes longest (shards.py)
-CLAIMED = {"data"}  # volumes of StatefulSets, which have claims of their own
 TO_POSTGRES = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL"}
-JOBS = {
-    "admin",
-    "provision",
-    "databases",
-    "bucket",
-    "migrate-ejabberd",
-    *(name for name in SETTINGS if name.startswith("migrate-")),
-}
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -172,23 +164,7 @@ def test_what_a_variable_is_made_of_stands_before_it(each: list[Resource]) -> No
 
 
 def test_everything_that_a_pod_refers_to_is_there(each: list[Resource]) -> None:
-    there = {
-        (one["kind"], one["metadata"]["name"]): {*one.get("data", {})}
-        for one in each
-        if one["kind"] in ("ConfigMap", "Secret", "ServiceAccount")
-    }
-    for name, pod in pods(each):
-        for container in containers(pod):
-            for one in container.get("env", []):
-                if "valueFrom" in one:
-                    key = one["valueFrom"]["configMapKeyRef"]
-                    assert key["key"] in there["ConfigMap", key["name"]], name
-            mounted = {volume["name"] for volume in pod["volumes"]} | CLAIMED
-            assert {one["name"] for one in container.get("volumeMounts", [])} <= mounted, name
-        for volume in pod["volumes"]:
-            assert "configMap" not in volume or ("ConfigMap", volume["configMap"]["name"]) in there, name
-            assert "secret" not in volume or ("Secret", volume["secret"]["secretName"]) in there, name
-        assert ("ServiceAccount", pod.get("serviceAccountName", "default")) in there or name in JOBS, name
+    assert_everything_is_there(each)
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration(each: list[Resource]) -> None:
