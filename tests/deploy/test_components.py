@@ -139,6 +139,13 @@ def test_the_certificate_is_for_the_domain_and_both_doors_read_it(all_of_them: l
     assert read == {"gateway": {"tls.crt", "tls.key"}, "ejabberd": {"tls-combined.pem"}}
 
 
+def test_who_answers_for_a_certificate_can_be_asked(all_of_them: list[Resource]) -> None:
+    policy = named(all_of_them, "NetworkPolicy")["acme-solver"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"acme.cert-manager.io/http01-solver": "true"}}
+    assert policy["ingress"] == [{"ports": [{"port": 8089}]}]
+    assert policy["policyTypes"] == ["Ingress"]  # what it calls stays closed
+
+
 def test_nobody_checks_a_certificate_of_cert_manager_against_the_self_made_authority(
     all_of_them: list[Resource],
 ) -> None:
