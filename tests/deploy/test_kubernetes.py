@@ -35,6 +35,7 @@ SETTINGS: told.SettingsByName = {
     "admin": DoctorSettings,
 }
 ENDS_S = 20  # after its requests a service finishes what it has in hand: xmpp-bridge takes longest (shards.py)
+IN_GO = ("nats", "caddy", "seaweedfs")  # as deploy/images.lock calls them
 TO_POSTGRES = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL"}
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -46,6 +47,10 @@ class Way(NamedTuple):
     source: str
     target: str
     port: int
+
+
+def mebibytes(size: str) -> int:
+    return int(size[:-2]) * {"Mi": 1, "Gi": 1024}[size[-2:]]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,18 @@ def test_every_container_is_confined_and_bounded(each: list[Resource]) -> None:
             assert set(security["capabilities"].get("add", [])) <= {"NET_BIND_SERVICE"}, name
             assert {"cpu", "memory"} <= set(resources["requests"]), name
             assert "memory" in resources["limits"], name
+
+
+def test_every_program_in_go_collects_its_garbage_before_its_memory_is_used_up(each: list[Resource]) -> None:
+    in_go = tuple(f"{locked_images()[name].partition('@')[0].rpartition(':')[0]}:" for name in IN_GO)
+    collect = {}
+    for _, pod in pods(each):
+        for container in (one for one in containers(pod) if one["image"].startswith(in_go)):
+            (told,) = [one["value"] for one in container["env"] if one["name"] == "GOMEMLIMIT"]
+            limit = mebibytes(container["resources"]["limits"]["memory"])
+            collect[container["name"]] = mebibytes(told.removesuffix("B")) / limit
+    assert {"nats", "gateway"} <= collect.keys()
+    assert all(0.7 < share < 0.9 for share in collect.values()), collect  # Go is not all of the process
 
 
 def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]) -> None:
