@@ -24,7 +24,6 @@ from tests.deploy.rendering import (
     assert_the_api_server_takes,
     containers,
     pods,
-    rendered,
 )
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
@@ -51,22 +50,6 @@ class Way(NamedTuple):
 
 def mebibytes(size: str) -> int:
     return int(size[:-2]) * {"Mi": 1, "Gi": 1024}[size[-2:]]
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("local", tmp_path_factory.mktemp("deploy") / "deploy")
-
-
-@pytest.fixture(scope="module")
-def production(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("production", tmp_path_factory.mktemp("deploy") / "deploy")
-
-
-@pytest.fixture(scope="module", params=["local", "one-node", "production"])
-def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    """Return what an overlay applies, for what holds for each of them."""
-    return rendered(request.param, tmp_path_factory.mktemp("deploy") / "deploy")
 
 
 @pytest.mark.parametrize("release", RELEASES)
