@@ -284,6 +284,18 @@ def test_production_has_no_database_and_no_s3_inside_and_speaks_tls_with_those_o
     assert {"name": "TLIM_GATEWAY_SCHEME", "value": "https"} in gateway["containers"][0]["env"]
 
 
+def test_the_doctor_of_production_is_told_all_that_clients_reach(production: list[Resource]) -> None:
+    (admin,) = [pod for name, pod in pods(production) if name == "admin"]
+    told = {one["name"]: one.get("value") or one["valueFrom"]["configMapKeyRef"]["key"]
+            for one in admin["containers"][0]["env"]}  # fmt: skip
+    untold = {field for field in DoctorSettings.model_fields
+              if not {f"TLIM_{field}".upper(), f"TLIM_{field}_FILE".upper()} & told.keys()}  # fmt: skip
+    assert untold == {"nats_user", "xmpp_client_port"}  # whose defaults are right
+    where = addresses(production)
+    assert where[told["TLIM_S3_PUBLIC_URL"]] == where["s3-public"]
+    assert where[told["TLIM_GATEWAY"]] == f"https://{where['xmpp-domain']}"
+
+
 def test_the_bridge_reaches_the_certificate_of_a_gateway_with_https(production: list[Resource]) -> None:
     (bridge,) = [pod for name, pod in pods(production) if name == "xmpp-bridge"]
     assert {"name": "TLIM_GATEWAY_URL", "value": "https://gateway"} in bridge["containers"][0]["env"]
