@@ -32,7 +32,7 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: E
     for one in ("local", "production"):
         secret_files.write_missing(overlays / one / "secrets", "im.itonglian.com", os.getuid())
     shutil.copy(overlays / "production/secrets/ca.pem", overlays / "production/postgres-ca.pem")
-    if components:
+    if components or edit:
         file = overlays / overlay / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
         kustomization["components"] += [f"../../components/{one}" for one in components]

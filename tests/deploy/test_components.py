@@ -20,6 +20,8 @@ from tests.deploy.rendering import (
     RELEASES,
     Resource,
     addresses,
+    as_it_says,
+    assert_everything_is_there,
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     named,
@@ -163,13 +165,8 @@ def test_the_operator_s_command_has_a_volume_for_backups_that_outlives_its_job(a
 
 
 def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authority(tmp_path: Path) -> None:
-    def with_the_job(overlay: Path, _kustomization: Resource) -> None:
-        file = overlay / "jobs/kustomization.yaml"
-        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        jobs["resources"].append("../../../jobs/databases")
-        file.write_text(yaml.safe_dump(jobs), encoding="utf-8")
-
-    resources = rendered("production", tmp_path / "deploy", ("backup-volume",), with_the_job)
+    resources = rendered("production", tmp_path / "deploy", edit=as_it_says("external-postgres"))
+    assert_everything_is_there(resources)
     (job,) = [pod for name, pod in pods(resources) if name == "databases"]
     (container,) = job["containers"]
     assert {"name": "PGSSLROOTCERT", "value": "/etc/postgres/ca.pem"} in container["env"]

@@ -290,7 +290,7 @@ def test_the_doctor_of_production_is_told_all_that_clients_reach(production: lis
             for one in admin["containers"][0]["env"]}  # fmt: skip
     untold = {field for field in DoctorSettings.model_fields
               if not {f"TLIM_{field}".upper(), f"TLIM_{field}_FILE".upper()} & told.keys()}  # fmt: skip
-    assert untold == {"nats_user", "xmpp_client_port"}  # whose defaults are right
+    assert untold == {"nats_user", "xmpp_client_port", "s3_public_via"}  # whose defaults are right
     where = addresses(production)
     assert where[told["TLIM_S3_PUBLIC_URL"]] == where["s3-public"]
     assert where[told["TLIM_GATEWAY"]] == f"https://{where['xmpp-domain']}"
