@@ -13,6 +13,7 @@ import yaml
 from tlim_admin import secret_files
 
 from tests.deploy.images import ROOT
+from tests.deploy.programs import program
 
 DEPLOY = ROOT / "deploy"
 RELEASES = ("1.35", "1.36", "1.37")
@@ -39,7 +40,7 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: E
         if edit:
             edit(file.parent, kustomization)
         file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
-    command = ["kubectl", "kustomize", str(overlays / overlay)]
+    command = [program("kubectl"), "kustomize", str(overlays / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

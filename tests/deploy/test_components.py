@@ -1,7 +1,6 @@
 """Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
 
 import re
-import shutil
 from pathlib import Path
 
 import message_store.app
@@ -38,8 +37,6 @@ BESIDES_READERS = {
 """The connections of one process to PostgreSQL, besides those of `database_pool_size`."""
 FOR_OPERATORS = 10
 """For migrations, the operator's command and people; PostgreSQL keeps three of them for superusers."""
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from typing import NamedTuple
 
 import pytest
@@ -36,8 +35,6 @@ SETTINGS: told.SettingsByName = {
 ENDS_S = 20  # after its requests a service finishes what it has in hand: xmpp-bridge takes longest (shards.py)
 IN_GO = ("nats", "caddy", "seaweedfs")  # as deploy/images.lock calls them
 TO_POSTGRES = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL"}
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 class Way(NamedTuple):

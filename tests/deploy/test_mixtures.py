@@ -1,6 +1,5 @@
 """PostgreSQL outside with S3 inside of the cluster, and the reverse: `production`, changed as the components say."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,6 @@ from tests.deploy.rendering import (
 )
 
 NEWEST = "1.37"
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 def in_place_of(outside: str, inside: str) -> Edit:

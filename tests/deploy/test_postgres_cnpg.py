@@ -1,7 +1,5 @@
 """PostgreSQL of the operator CloudNativePG: rendered with `production`, as the component says to add it."""
 
-import shutil
-
 import pytest
 import yaml
 
@@ -21,8 +19,6 @@ from tests.deploy.rendering import (
 from tests.deploy.told import SETTINGS, assert_all_is_read
 
 CALLS = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL", "XMPP_SQL_SERVER"}
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A cluster of ejabberd beside a PostgreSQL of ours: rendered with `local`, as the component says to add it."""
 
-import shutil
-
 import pytest
 
 from tests.deploy.rendering import (
@@ -13,8 +11,6 @@ from tests.deploy.rendering import (
     named,
     rendered,
 )
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 @pytest.fixture(scope="module")
