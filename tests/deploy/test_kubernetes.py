@@ -116,6 +116,15 @@ def test_everything_that_runs_on_is_probed(each: list[Resource]) -> None:
             assert {"startupProbe", "readinessProbe"} <= set(container), resource["metadata"]["name"]
 
 
+def test_the_gateway_is_asked_in_the_scheme_that_it_speaks(each: list[Resource]) -> None:
+    (gateway,) = [pod["containers"][0] for name, pod in pods(each) if name == "gateway"]
+    scheme = {one["name"]: one.get("value") for one in gateway["env"]}.get("TLIM_GATEWAY_SCHEME", "http")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = gateway[probe]["httpGet"]
+        assert (asked["path"], asked["port"]) == ("/healthz", "http")
+        assert asked.get("scheme", "HTTP") == scheme.upper()
+
+
 def test_no_probe_restarts_a_service_because_a_server_is_away(each: list[Resource]) -> None:
     for name, pod in pods(each):
         for container in pod["containers"]:
