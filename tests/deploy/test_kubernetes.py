@@ -336,6 +336,17 @@ def test_in_production_only_the_named_workloads_reach_what_is_outside(production
     assert outside == {5432: databases | jobs, 443: {"file-api", "admin"}}
 
 
+def test_whatever_has_several_pods_in_production_is_spread_over_zones(production: list[Resource]) -> None:
+    for one in production:
+        if one["kind"] in ("Deployment", "StatefulSet") and one["spec"]["replicas"] > 1:
+            name, pod = one["metadata"]["name"], one["spec"]["template"]["spec"]
+            spread = {rule["topologyKey"]: rule for rule in pod["topologySpreadConstraints"]}
+            assert spread["topology.kubernetes.io/zone"]["labelSelector"] == {
+                "matchLabels": {"app.kubernetes.io/name": name}
+            }
+            assert "kubernetes.io/hostname" in spread or "podAntiAffinity" in pod["affinity"], name
+
+
 def test_the_nodes_of_production_s_ejabberd_keep_nothing_and_find_each_other(production: list[Resource]) -> None:
     named = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in production if "spec" in one}
     ejabberd, service = named["StatefulSet", "ejabberd"], named["Service", "ejabberd-nodes"]
