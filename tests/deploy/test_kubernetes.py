@@ -25,6 +25,7 @@ from tests.deploy.rendering import (
     pods,
 )
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
+from tests.deploy.ways import assert_the_policies_let_through
 
 SETTINGS: told.SettingsByName = {
     **told.SETTINGS,
@@ -233,6 +234,10 @@ def test_each_way_is_open_on_both_sides_and_in_the_table_and_no_other_is_open(lo
     table = {Way("" if source == "anybody" else source, target, int(port))
              for source, target, several in rows for port in several.split(", ")}  # fmt: skip
     assert table == coming | going
+
+
+def test_whatever_the_settings_of_a_pod_name_can_be_reached(each: list[Resource]) -> None:
+    assert_the_policies_let_through(each)
 
 
 def test_everything_is_closed_for_whatever_no_policy_names(local: list[Resource]) -> None:

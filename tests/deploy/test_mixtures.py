@@ -17,6 +17,7 @@ from tests.deploy.rendering import (
     pods,
     rendered,
 )
+from tests.deploy.ways import assert_the_policies_let_through
 
 NEWEST = "1.37"
 
@@ -65,6 +66,7 @@ def test_everything_that_a_pod_refers_to_is_there(mixture: list[Resource]) -> No
     assert_everything_is_there(mixture)
     assert_no_variable_is_used_before_it_is_set(mixture)
     assert_the_api_server_takes(mixture, NEWEST)
+    assert_the_policies_let_through(mixture)
 
 
 def test_with_s3_inside_the_gateway_leads_there_and_only_postgresql_is_outside(s3_inside: list[Resource]) -> None:
