@@ -1,7 +1,6 @@
 """Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
 
 import re
-import shutil
 from pathlib import Path
 
 import message_store.app
@@ -20,6 +19,8 @@ from tests.deploy.rendering import (
     RELEASES,
     Resource,
     addresses,
+    as_it_says,
+    assert_everything_is_there,
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     named,
@@ -36,8 +37,6 @@ BESIDES_READERS = {
 """The connections of one process to PostgreSQL, besides those of `database_pool_size`."""
 FOR_OPERATORS = 10
 """For migrations, the operator's command and people; PostgreSQL keeps three of them for superusers."""
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +138,13 @@ def test_the_certificate_is_for_the_domain_and_both_doors_read_it(all_of_them: l
     assert read == {"gateway": {"tls.crt", "tls.key"}, "ejabberd": {"tls-combined.pem"}}
 
 
+def test_who_answers_for_a_certificate_can_be_asked(all_of_them: list[Resource]) -> None:
+    policy = named(all_of_them, "NetworkPolicy")["acme-solver"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"acme.cert-manager.io/http01-solver": "true"}}
+    assert policy["ingress"] == [{"ports": [{"port": 8089}]}]
+    assert policy["policyTypes"] == ["Ingress"]  # what it calls stays closed
+
+
 def test_nobody_checks_a_certificate_of_cert_manager_against_the_self_made_authority(
     all_of_them: list[Resource],
 ) -> None:
@@ -156,13 +162,8 @@ def test_the_operator_s_command_has_a_volume_for_backups_that_outlives_its_job(a
 
 
 def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authority(tmp_path: Path) -> None:
-    def with_the_job(overlay: Path, _kustomization: Resource) -> None:
-        file = overlay / "jobs/kustomization.yaml"
-        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        jobs["resources"].append("../../../jobs/databases")
-        file.write_text(yaml.safe_dump(jobs), encoding="utf-8")
-
-    resources = rendered("production", tmp_path / "deploy", ("backup-volume",), with_the_job)
+    resources = rendered("production", tmp_path / "deploy", edit=as_it_says("external-postgres"))
+    assert_everything_is_there(resources)
     (job,) = [pod for name, pod in pods(resources) if name == "databases"]
     (container,) = job["containers"]
     assert {"name": "PGSSLROOTCERT", "value": "/etc/postgres/ca.pem"} in container["env"]

@@ -1,6 +1,5 @@
 """The gateway behind a Gateway of the cluster: rendered with `production`, as the component says to add it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ from tests.deploy.rendering import (
     rendered,
 )
 from tests.deploy.told import assert_the_gateway_reads
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 def in_place_of_https(_overlay: Path, kustomization: Resource) -> None:

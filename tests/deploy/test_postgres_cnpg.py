@@ -1,18 +1,14 @@
 """PostgreSQL of the operator CloudNativePG: rendered with `production`, as the component says to add it."""
 
-import re
-import shutil
-from pathlib import Path
-
 import pytest
 import yaml
 
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.rendering import (
-    DEPLOY,
     RELEASES,
     Resource,
     addresses,
+    as_it_says,
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     containers,
@@ -24,24 +20,11 @@ from tests.deploy.told import SETTINGS, assert_all_is_read
 
 CALLS = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL", "XMPP_SQL_SERVER"}
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-
-
-def as_the_component_says(overlay: Path, kustomization: Resource) -> None:
-    """Add the secrets that the component's comment shows, and the job that it names."""
-    comment = (DEPLOY / "k8s/components/postgres-cnpg/kustomization.yaml").read_text(encoding="utf-8")
-    secrets = "".join(f"{line}\n" for line in re.findall(r"^# {4}(.*)$", comment, re.MULTILINE))
-    kustomization["secretGenerator"] += yaml.safe_load(secrets)
-    file = overlay / "jobs/kustomization.yaml"
-    jobs = yaml.safe_load(file.read_text(encoding="utf-8"))
-    jobs["resources"] += re.findall(r"adds (\S+) to its jobs", comment)
-    file.write_text(yaml.safe_dump(jobs), encoding="utf-8")
-
 
 @pytest.fixture(scope="module")
 def cnpg(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
     folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("production", folder, ("postgres-cnpg",), as_the_component_says)
+    return rendered("production", folder, ("postgres-cnpg",), as_it_says("postgres-cnpg"))
 
 
 @pytest.fixture(scope="module")

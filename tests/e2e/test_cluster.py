@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+import yaml
 from tlim_client.http import HttpClient
 from tlim_devstack.services import GATEWAY, SERVICES
 from tlim_devstack.stack import Stack
 
+from tests.deploy.rendering import rendered
 from tests.e2e.clients.cluster import ClusterStack
+from tests.e2e.clients.containers import printed_by
 from tests.e2e.clients.flow import CALM, Flow, assert_all_delivered, assert_all_kept
 from tests.e2e.clients.people import People, Person
 from tests.e2e.conftest import IN_CLUSTER
@@ -38,6 +41,10 @@ else:
     print("reached")
 """
 """What a pod runs to see whether it reaches another. A policy drops or refuses, as the cluster likes."""
+
+
+DRY_RUN = "tlim-dry-run"
+"""A namespace for what is judged only."""
 
 
 @pytest.fixture
@@ -170,3 +177,22 @@ def test_a_way_that_is_not_in_the_table_is_cut(stack: Stack, target: str, port: 
     ]
 
     assert reached == ["reached", "cut"]
+
+
+@pytest.mark.parametrize("overlay", ["local", "production"])
+def test_the_api_server_takes_all_of_an_overlay(overlay: str, tmp_path: Path) -> None:
+    """It judges what no schema says, such as a variable that is set twice. Nothing but a namespace is made."""
+
+    def elsewhere(_overlay: Path, kustomization: dict[str, Any]) -> None:
+        kustomization["namespace"] = DRY_RUN
+
+    resources = rendered(overlay, tmp_path / "deploy", edit=elsewhere)
+    (namespace,) = (one for one in resources if one["kind"] == "Namespace")
+    apply = ("kubectl", "apply", "--server-side", "--filename=-")
+    printed_by(*apply, stdin=yaml.safe_dump(namespace))
+    try:
+        taken = printed_by(*apply, "--dry-run=server", stdin=yaml.safe_dump_all(resources))
+    finally:
+        printed_by("kubectl", "delete", "namespace", DRY_RUN)
+
+    assert len(taken.splitlines()) == len(resources)

@@ -20,6 +20,7 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.waiting import accepts_connections, wait_until
 
 from tests.e2e.clients.containers import ROOT, DoorsStack, printed_by
+from tests.e2e.clients.web import WEB_ORIGIN
 
 NAMESPACE = "tlim"
 DOORS = {"gateway": 30090, "files": 30091, "xmpp": 30522, "websocket": 30580}
@@ -260,13 +261,13 @@ class ClusterStack(DoorsStack):
         overlay = Path(os.environ.get("TLIM_E2E_OVERLAY", LOCAL)).resolve()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name).resolve()
-            public = f"s3-public=http://{self._host}:{DOORS['files']}"
+            ours = [f"s3-public=http://{self._host}:{DOORS['files']}", f"cors-origins={json.dumps([WEB_ORIGIN])}"]
             kustomization = {
                 "namespace": NAMESPACE,
                 "resources": [os.path.relpath(overlay, folder)],
                 "components": [os.path.relpath(ROOT / "tests/e2e/kubernetes", folder)],
                 "generatorOptions": {"disableNameSuffixHash": True},
-                "configMapGenerator": [{"name": "addresses", "behavior": "merge", "literals": [public]}],
+                "configMapGenerator": [{"name": "addresses", "behavior": "merge", "literals": ours}],
             }
             if os.environ.get("TLIM_E2E_XMPP_CLUSTER"):
                 _add_xmpp_cluster(kustomization, folder)

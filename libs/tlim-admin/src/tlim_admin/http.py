@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import cache
 from http.client import HTTPException
+from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import Request
+from urllib.request import OpenerDirector, Request
 
 from tlim_runtime.outgoing import opener
 
@@ -13,20 +15,29 @@ TIMEOUT_S = 10.0
 """How long each step of a question may take. Questions that read much of a server have a longer time of their own."""
 
 _REFUSAL_BYTES = 10_000
-_SERVER = opener()
+
+
+@cache
+def _server(authority: Path | None) -> OpenerDirector:
+    return opener(authority=authority)
 
 
 class Answer:
     """An answer of a server: its status, headers and body, and between which times it came (epoch seconds)."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None, within_s: float = TIMEOUT_S
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        within_s: float = TIMEOUT_S,
+        authority: Path | None = None,
     ) -> None:
         self.before = time.time()
         method = "GET" if body is None else "POST"
         request = Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - set by operators
         try:
-            with _SERVER.open(request, timeout=within_s) as answer:
+            with _server(authority).open(request, timeout=within_s) as answer:
                 self.status, self.headers, self.body = int(answer.status), dict(answer.headers), bytes(answer.read())
         except HTTPError as error:
             with error:
@@ -36,6 +47,8 @@ class Answer:
         self.after = time.time()
 
 
-async def ask(url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Answer:
+async def ask(
+    url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None, *, authority: Path | None = None
+) -> Answer:
     """Ask once. Raises OSError when there is no answer, or none of HTTP."""
-    return await asyncio.to_thread(Answer, url, headers, body)
+    return await asyncio.to_thread(Answer, url, headers, body, authority=authority)

@@ -71,6 +71,17 @@ def test_both_doors_speak_https_and_say_that_they_always_will(gateway: Gateway) 
         assert "Strict-Transport-Security: max-age=31536000" in answer
 
 
+def test_a_probe_that_names_no_server_is_answered(gateway: Gateway) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", gateway.ports[0]), timeout=10) as plain,
+        context.wrap_socket(plain) as stream,
+    ):
+        stream.sendall(b"GET /healthz HTTP/1.1\r\nHost: 10.0.0.1:9090\r\n\r\n")  # as Kubernetes asks a pod
+        assert stream.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_request_without_tls_is_refused(gateway: Gateway) -> None:
     for port in gateway.ports:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:

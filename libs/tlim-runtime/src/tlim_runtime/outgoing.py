@@ -3,7 +3,9 @@
 An asynchronous HTTP client would cost every service 5 MiB of memory for this alone.
 """
 
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
+import ssl
+from pathlib import Path
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, build_opener
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -16,9 +18,12 @@ class _NoRedirects(HTTPRedirectHandler):
         """Return None: there is no next request."""
 
 
-def opener(*, outside: bool = False) -> OpenerDirector:
+def opener(*, outside: bool = False, authority: Path | None = None) -> OpenerDirector:
     """Return a urllib opener that follows no redirect. With `outside` it uses the proxy that the environment names.
 
-    Servers of our own network are asked directly: a proxy for the way out would not find them.
+    Servers of our own network are asked directly: a proxy for the way out would not find them. With `authority` only
+    certificates that it signed count, otherwise those of the system's authorities.
     """
-    return build_opener(_NoRedirects) if outside else build_opener(ProxyHandler({}), _NoRedirects)
+    handlers = [] if outside else [ProxyHandler({})]
+    trusting = [] if authority is None else [HTTPSHandler(context=ssl.create_default_context(cafile=authority))]
+    return build_opener(_NoRedirects, *handlers, *trusting)

@@ -72,9 +72,8 @@ def _over_http(settings: DoctorSettings) -> Iterator[NamedCheck]:
         if addresses is not None:
             yield NamedCheck(name, partial(services.service, name, addresses), "check that it runs, and its address")
     if settings.gateway is not None:
-        yield NamedCheck(
-            "gateway", partial(services.gateway, settings.gateway), "check that the gateway runs, and TLIM_GATEWAY"
-        )
+        look = partial(services.gateway, settings.gateway, settings.xmpp_ca_file)
+        yield NamedCheck("gateway", look, "check that the gateway runs, and TLIM_GATEWAY")
         if settings.gateway.startswith("https:"):
             look = partial(certificates.https, settings.gateway, settings.xmpp_ca_file)
             yield NamedCheck("gateway certificate", look, "check the gateway's certificate")

@@ -2,6 +2,7 @@
 
 import json
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 from tlim_admin.doctor.clocks import judge_clock
 from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong
@@ -36,9 +37,9 @@ def _listed(said: dict[str, str]) -> str:
     return "; ".join(f"{name}: {sentence}" for name, sentence in said.items())
 
 
-async def gateway(url: str) -> list[Finding]:
+async def gateway(url: str, authority: Path | None) -> list[Finding]:
     """Look at the gateway, from where this command runs, and at its clock."""
-    answer = await ask(f"{url.rstrip('/')}/healthz")
+    answer = await ask(f"{url.rstrip('/')}/healthz", authority=authority)
     if answer.status != 200:
         return [wrong("gateway", f"answers {answer.status}", "look into its log")]
     findings = [fine("gateway", url)]

@@ -1,0 +1,50 @@
+"""The doctor at a gateway that speaks TLS: it trusts whom clients trust."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from tlim_admin.certificates import new_pair
+from tlim_admin.doctor import services
+from tlim_admin.doctor.findings import State
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers every question as the gateway answers /healthz."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+        """Say nothing."""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    """A gateway whose certificate is of an authority of ours, in authority.pem."""
+    authority, certificate = new_pair("im.example.com")
+    (tmp_path / "authority.pem").write_text(authority)
+    (tmp_path / "certificate.pem").write_text(certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem")
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        answering.start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+        answering.join()
+
+
+async def test_a_gateway_with_a_certificate_of_our_own_authority_is_sound(gateway: str, tmp_path: Path) -> None:
+    findings = await services.gateway(gateway, tmp_path / "authority.pem")
+    assert {finding.state for finding in findings} == {State.OK}
+
+
+async def test_a_gateway_with_a_certificate_that_nobody_trusts_is_not(gateway: str) -> None:
+    with pytest.raises(OSError, match="certificate verify failed"):
+        await services.gateway(gateway, None)
