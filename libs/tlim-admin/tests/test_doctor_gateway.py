@@ -45,6 +45,15 @@ async def test_a_gateway_with_a_certificate_of_our_own_authority_is_sound(gatewa
     assert {finding.state for finding in findings} == {State.OK}
 
 
+async def test_a_gateway_with_a_certificate_of_an_authority_of_the_system_is_sound_beside_ours(
+    gateway: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_xmpp.pem").write_text(new_pair("im.example.com")[0])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    findings = await services.gateway(gateway, tmp_path / "of_xmpp.pem")
+    assert {finding.state for finding in findings} == {State.OK}
+
+
 async def test_a_gateway_with_a_certificate_that_nobody_trusts_is_not(gateway: str) -> None:
     with pytest.raises(OSError, match="certificate verify failed"):
         await services.gateway(gateway, None)

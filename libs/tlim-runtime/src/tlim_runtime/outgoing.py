@@ -21,9 +21,17 @@ class _NoRedirects(HTTPRedirectHandler):
 def opener(*, outside: bool = False, authority: Path | None = None) -> OpenerDirector:
     """Return a urllib opener that follows no redirect. With `outside` it uses the proxy that the environment names.
 
-    Servers of our own network are asked directly: a proxy for the way out would not find them. With `authority` only
-    certificates that it signed count, otherwise those of the system's authorities.
+    Servers of our own network are asked directly: a proxy for the way out would not find them. `authority` is trusted
+    as those of the system are.
     """
     handlers = [] if outside else [ProxyHandler({})]
-    trusting = [] if authority is None else [HTTPSHandler(context=ssl.create_default_context(cafile=authority))]
-    return build_opener(_NoRedirects, *handlers, *trusting)
+    https = [] if authority is None else [HTTPSHandler(context=trusting(authority))]
+    return build_opener(_NoRedirects, *handlers, *https)
+
+
+def trusting(authority: Path | None) -> ssl.SSLContext:
+    """Return what trusts the system's authorities (SSL_CERT_FILE names others), and this one as well."""
+    context = ssl.create_default_context()
+    if authority is not None:
+        context.load_verify_locations(authority)
+    return context

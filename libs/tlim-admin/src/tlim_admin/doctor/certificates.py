@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tlim_runtime.outgoing import trusting
+
 from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong
 
 SOON_DAYS = 21
@@ -34,9 +36,7 @@ async def https(url: str, authority: Path | None) -> list[Finding]:
     parts = urlsplit(url)
     host = parts.hostname or ""
     at = (host, parts.port or 443)
-    context = ssl.create_default_context()
-    if authority is not None:
-        context.load_verify_locations(authority)
+    context = trusting(authority)
     trusted = "the system, SSL_CERT_FILE or TLIM_XMPP_CA_FILE"
     look = partial(_look, "gateway certificate", at, host, context, trusted, starttls=False)
     return [await asyncio.to_thread(look)]
