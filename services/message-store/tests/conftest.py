@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from message_store.errors import DirectoryUnavailable, ItemRefused, StatementTooSlow
 from message_store.gathering import Gathering
+from message_store.leadership import STATEMENT_TIMEOUT_S
 from message_store.service import Recorder
 from message_store.values import (
     AnsweredSession,
@@ -242,7 +243,7 @@ class FakeCounters:
 
 
 class Bench:
-    """A recorder among fakes."""
+    """A recorder among fakes; its time passes only while a statement is waited for that is cancelled in the end."""
 
     def __init__(self) -> None:
         self.archive = FakeArchive()
@@ -252,7 +253,7 @@ class Bench:
         self.now = NOW
         self.recorder = Recorder(
             self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now,
-            recall_window=WINDOW, read_to_all=READ_TO_ALL,
+            recall_window=WINDOW, read_to_all=READ_TO_ALL, timer=lambda: STATEMENT_TIMEOUT_S * self.archive.cancelled,
         )  # fmt: skip
         self.gathering = Gathering(self.archive, self.publication, lambda: self.now)
 
