@@ -264,7 +264,8 @@ class Recorder:
         if len(items) == 1:
             if isinstance(items[0], SessionEvent):
                 return False  # nobody would send it again, and what follows depends on it
-            self._slow[_key_of(items[0])] = True
+            if outcome.too_slow > 1:  # others were stored without it; the first cancellation may be a stall of 8 s
+                self._slow[_key_of(items[0])] = True
         return outcome.too_slow <= MAX_TOO_SLOW
 
     @contextmanager
