@@ -50,6 +50,7 @@ class FakeArchive:
         self.bad: set[str] = set()
         self.slow: set[str] = set()
         self.slow_sessions = False
+        self.slow_files = False
         self.cancelled = 0
         self.noted: list[int] = []
         self.change = 0
@@ -115,8 +116,10 @@ class FakeArchive:
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         return {key: self.read[key] for key in keys if key in self.read}
 
-    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
+    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]] | None:
         self.files_read += sorted(asks)
+        if self.slow_files:
+            return None
         carrying = {
             (file_id, user): {row.seq for row in self.rows if (file_id, row.seq) in self.files
                               and row.seq not in self.recalled and self._sees(user, row)}
