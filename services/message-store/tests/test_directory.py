@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from message_store.directory import ABSENT_S, ServiceDirectory
+from message_store.directory import ABSENT_S, AGAIN_BYTES, ServiceDirectory
 from message_store.errors import DirectoryUnavailable
 from message_store.values import AnsweredSession, FileFacts
 from tlim_protocol.events import FilesAnswer, SessionEvent, SessionsAnswer, SessionsQuestion, UserMeet, UsersKnown
@@ -151,6 +151,13 @@ async def test_a_service_that_has_gone_is_asked_again_as_nobody_has_to_wait_for_
     await directory.ask_hung()
     session_api.is_away = False
     assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
+
+
+async def test_a_large_question_is_sent_once(session_api: FakeSessionApi) -> None:
+    directory = ServiceDirectory(session_api, timedelta(seconds=0.1))
+    session_api.is_half_hung = True
+    assert await directory.files([("f" * AGAIN_BYTES, "alice")]) is None
+    assert session_api.asked == 1
 
 
 async def test_an_instance_that_hangs_beside_one_that_answers_refuses_nobody(session_api: FakeSessionApi) -> None:

@@ -51,6 +51,10 @@ TRIES = 8
 """How often a question is sent within its time, if no answer comes. NATS hands each to an instance at random. If one of
 two instances hangs, 1 of 256 questions gets no answer. The service gets one question per batch, so eight are few."""
 
+AGAIN_BYTES = 256 * 1024
+"""A question about 500 messages to strangers has less. A larger one names thousands of files, and has up to 5 MiB: it
+is sent once, because sending it again would only delay its answer."""
+
 _ABOUT_NOTHING: Mapping[Rpc, Event] = {
     Rpc.USER_MEET: UserMeet(seen=[], ask=[""]),
     Rpc.SESSION_GET: SessionsQuestion(session_ids=[""]),
@@ -159,12 +163,13 @@ class ServiceDirectory:
 
     async def _answer(self, subject: Rpc, question: bytes) -> bytes:
         """Send a question up to TRIES times within its time, and return the first answer; raises BrokerUnavailable."""
+        tries = TRIES if len(question) <= AGAIN_BYTES else 1
         async with AsyncExitStack() as stack:
             sent: list[asyncio.Task[bytes]] = []
-            for _ in range(TRIES):
+            for _ in range(tries):
                 request = self._broker.request(subject, question, self._timeout)
                 sent.append(await stack.enter_async_context(beside(request)))
-                pause = self._timeout / TRIES
+                pause = self._timeout / tries
                 answered, _ = await asyncio.wait(sent, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 if answered:
                     return answered.pop().result()
