@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from message_store.errors import DirectoryUnavailable, ItemRefused, StatementTooSlow
 from message_store.gathering import Gathering
+from message_store.leadership import STATEMENT_TIMEOUT_S
 from message_store.service import Recorder
 from message_store.values import (
     AnsweredSession,
@@ -49,6 +50,7 @@ class FakeArchive:
         self.bad: set[str] = set()
         self.slow: set[str] = set()
         self.slow_sessions = False
+        self.slow_files = False
         self.cancelled = 0
         self.noted: list[int] = []
         self.change = 0
@@ -114,8 +116,10 @@ class FakeArchive:
     async def receipts(self, keys: Collection[tuple[int, str]]) -> dict[tuple[int, str], bool]:
         return {key: self.read[key] for key in keys if key in self.read}
 
-    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
+    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]] | None:
         self.files_read += sorted(asks)
+        if self.slow_files:
+            return None
         carrying = {
             (file_id, user): {row.seq for row in self.rows if (file_id, row.seq) in self.files
                               and row.seq not in self.recalled and self._sees(user, row)}
@@ -242,7 +246,7 @@ class FakeCounters:
 
 
 class Bench:
-    """A recorder among fakes."""
+    """A recorder among fakes; its time passes only while a statement is waited for that is cancelled in the end."""
 
     def __init__(self) -> None:
         self.archive = FakeArchive()
@@ -252,7 +256,7 @@ class Bench:
         self.now = NOW
         self.recorder = Recorder(
             self.archive, self.session_api, self.publication, self.counters, now=lambda: self.now,
-            recall_window=WINDOW, read_to_all=READ_TO_ALL,
+            recall_window=WINDOW, read_to_all=READ_TO_ALL, timer=lambda: STATEMENT_TIMEOUT_S * self.archive.cancelled,
         )  # fmt: skip
         self.gathering = Gathering(self.archive, self.publication, lambda: self.now)
 

@@ -1,13 +1,14 @@
 """What session-api is asked for, and how often: once for many sessions, not again for those that it does not know."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from message_store.directory import ABSENT_S, HUNG_S, ServiceDirectory
+from message_store.directory import ABSENT_S, AGAIN_BYTES, ServiceDirectory
 from message_store.errors import DirectoryUnavailable
-from message_store.values import AnsweredSession
-from tlim_protocol.events import SessionEvent, SessionsAnswer, SessionsQuestion
+from message_store.values import AnsweredSession, FileFacts
+from tlim_protocol.events import FilesAnswer, SessionEvent, SessionsAnswer, SessionsQuestion, UserMeet, UsersKnown
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 
@@ -15,22 +16,32 @@ MANY = [f"s{number}" for number in range(500)]
 
 
 class FakeSessionApi:
-    """Tells `at_most` sessions in an answer; remembers what it was asked."""
+    """Tells `at_most` sessions in an answer; remembers what it was asked. Half of it can hang."""
 
     def __init__(self) -> None:
         self.told: dict[str, SessionEvent] = {}
         self.at_most = 1_000
         self.is_away = False
         self.is_hung = False
+        self.is_half_hung = False
+        self.asked = 0
         self.questions: list[list[str]] = []
         self.waited_for: list[str] = []
 
-    async def request(self, subject: str, payload: bytes, _timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
         if self.is_away:
             raise BrokerUnavailable("away")
         if self.is_hung:
             self.waited_for.append(subject)
             raise NoAnswerInTime(subject)
+        self.asked += 1
+        if self.is_half_hung and self.asked % 2:
+            await asyncio.sleep(timeout_s)
+            raise NoAnswerInTime(subject)
+        if subject == Rpc.USER_MEET:
+            return UsersKnown(known=UserMeet.from_bytes(payload).ask).to_bytes()
+        if subject == Rpc.FILE_CHECK:
+            return FilesAnswer(existing=[], owned=[]).to_bytes()
         asked = SessionsQuestion.from_bytes(payload).session_ids
         self.questions.append(asked)
         told = [self.told[one] for one in asked if one in self.told]
@@ -108,16 +119,50 @@ async def test_an_outage_says_nothing_and_is_not_remembered(
     assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
 
 
-async def test_a_service_that_hangs_is_not_waited_for_again_for_seconds(
-    directory: ServiceDirectory, session_api: FakeSessionApi, clock: Clock
+async def test_no_batch_asks_a_service_again_before_it_has_answered_by_itself(
+    directory: ServiceDirectory, session_api: FakeSessionApi
 ) -> None:
-    session_api.is_hung = True
-    for name in ("s0", "s1", "s2"):
+    async def refused(name: str) -> None:
         assert await directory.sessions([name]) == {name: None}
         with pytest.raises(DirectoryUnavailable):
             await directory.known(seen=["alice"], ask=[name])
         assert await directory.files([(name, "alice")]) is None
+
+    session_api.is_hung = True
+    for name in ("s0", "s1", "s2"):
+        await refused(name)
     assert sorted(session_api.waited_for) == sorted([Rpc.SESSION_GET, Rpc.USER_MEET, Rpc.FILE_CHECK])
-    clock.now += HUNG_S
+    await directory.ask_hung()
+    assert len(session_api.waited_for) == 6
     session_api.is_hung = False
+    await refused("s3")
+    await directory.ask_hung()
     assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
+    assert await directory.known(seen=["alice"], ask=["bob"]) == {"bob"}
+    assert await directory.files([("f1", "alice")]) == FileFacts(set(), set())
+
+
+async def test_a_service_that_has_gone_is_asked_again_as_nobody_has_to_wait_for_it(
+    directory: ServiceDirectory, session_api: FakeSessionApi
+) -> None:
+    session_api.is_hung = True
+    assert await directory.sessions(["s0"]) == {"s0": None}
+    session_api.is_hung, session_api.is_away = False, True
+    await directory.ask_hung()
+    session_api.is_away = False
+    assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
+
+
+async def test_a_large_question_is_sent_once(session_api: FakeSessionApi) -> None:
+    directory = ServiceDirectory(session_api, timedelta(seconds=0.1))
+    session_api.is_half_hung = True
+    assert await directory.files([("f" * AGAIN_BYTES, "alice")]) is None
+    assert session_api.asked == 1
+
+
+async def test_an_instance_that_hangs_beside_one_that_answers_refuses_nobody(session_api: FakeSessionApi) -> None:
+    directory = ServiceDirectory(session_api, timedelta(seconds=0.5))
+    session_api.is_half_hung = True
+    for number in range(10):
+        assert await directory.known(seen=["alice"], ask=[f"u{number}"]) == {f"u{number}"}
+        session_api.asked = 0

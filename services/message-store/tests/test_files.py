@@ -82,6 +82,15 @@ async def test_without_file_api_files_shall_be_sent_again_and_texts_go_on(
     assert await bench.outcome(picture("m1", "f1"), accepted("m2")) == [ErrorCode.UNAVAILABLE, ["bob"]]
 
 
+async def test_while_the_log_cannot_tell_in_time_only_what_it_decides_shall_be_sent_again(
+    bench: Any, picture: Any, accepted: Any
+) -> None:
+    bench.archive.slow_files = True
+    outcomes = await bench.outcome(picture("m1", "f1", sender="bob"), picture("m2", "f1"), accepted("m3"))
+    assert outcomes == [ErrorCode.UNAVAILABLE, ["bob"], ["bob"]]
+    assert await bench.outcome(picture("m4", "unknown")) == [ErrorCode.FILE_UNKNOWN]
+
+
 async def test_an_unknown_receiver_comes_before_an_unknown_file(bench: Any, picture: Any) -> None:
     assert await bench.outcome(picture("m1", "unknown", msg_to="nobody")) == [ErrorCode.USER_UNKNOWN]
 

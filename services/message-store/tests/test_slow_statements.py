@@ -1,5 +1,6 @@
 """A message for which the database takes too long is refused, and stops nobody else's."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -30,6 +31,13 @@ async def test_a_slow_message_that_comes_again_at_once_costs_nothing(bench: Any,
     assert [event.msg_id for event in bench.rejected] == ["m2", "m2"]
 
 
+async def test_a_stall_that_one_message_meets_is_not_held_against_it(bench: Any, accepted: Any) -> None:
+    bench.archive.slow.add("m1")
+    assert await bench.outcome(accepted("m1")) == [ErrorCode.UNAVAILABLE]
+    bench.archive.slow.clear()
+    assert await bench.outcome(accepted("m1")) == [["bob"]]
+
+
 async def test_a_batch_with_many_slow_messages_is_stored_after_some_tries(bench: Any, accepted: Any) -> None:
     messages = [accepted(f"m{number}") for number in range(300)]
     bench.archive.slow = {f"m{number}" for number in range(0, 300, 100)}
@@ -45,6 +53,33 @@ async def test_a_batch_with_many_slow_messages_is_stored_after_some_tries(bench:
     assert tries <= len(bench.archive.slow)
     assert len(bench.archive.rows) == 297
     assert {event.msg_id for event in bench.rejected} == bench.archive.slow
+
+
+async def test_many_slow_messages_end_although_each_cancellation_takes_its_time(bench: Any, accepted: Any) -> None:
+    messages = [accepted(f"m{number}") for number in range(500)]
+    bench.archive.slow = {"m50", "m200", "m350", "m450"}
+    for _ in range(5):
+        with suppress(DatabaseUnavailable):
+            await bench.record(*messages)
+    assert await bench.record(*messages) == [None] * 500
+    assert len(bench.archive.rows) == 496
+
+
+async def test_what_is_stored_beside_a_slow_message_is_delivered_before_the_slow_one_is_found(
+    bench: Any, accepted: Any
+) -> None:
+    bench.archive.slow.add("m2")
+    delivered: list[set[str]] = []
+    write = bench.archive.write
+
+    async def writing(writes: Any) -> None:
+        delivered.append({event.envelope.msg_id for event in bench.stored})
+        await write(writes)
+
+    bench.archive.write = writing
+    await bench.record(*(accepted(f"m{number}") for number in range(4)))
+    assert delivered == [set(), set(), {"m0", "m1"}, {"m0", "m1"}, {"m0", "m1"}]
+    assert [event.envelope.msg_id for event in bench.stored] == ["m0", "m1", "m3"]
 
 
 async def test_a_database_that_is_slow_altogether_is_not_asked_for_each_message(bench: Any, accepted: Any) -> None:

@@ -101,6 +101,8 @@ class OutboxRelay:
         metrics = metrics or Metrics()
         self._rows, self._size = OutboxMetrics(metrics), DatabaseMetrics(metrics)
         self._reason = ""
+        self._is_silent = False  # the last round trip to NATS that ended was not answered
+        self._asking = 0  # round trips that run
 
     async def start(self) -> None:
         """Begin to publish in the background, first the rows that a crash has left."""
@@ -123,9 +125,23 @@ class OutboxRelay:
         await self._background.ping()
 
     async def require_broker(self) -> None:
-        """Raise BrokerUnavailable unless NATS answers now and the last attempt to publish succeeded."""
+        """Raise BrokerUnavailable unless NATS answers now and the last attempt to publish succeeded.
+
+        Each caller may hold a database connection while it waits. So after a round trip without an answer one caller
+        at a time makes the next, and all others are refused at once.
+        """
         await self.ping()
-        await self._broker.ping()
+        if self._is_silent and self._asking:
+            raise BrokerUnavailable("NATS has not answered")
+        self._asking += 1
+        try:
+            await self._broker.ping()
+        except Unavailable:
+            self._is_silent = True
+            raise
+        finally:
+            self._asking -= 1
+        self._is_silent = False
 
     async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
         """Publish all events that are committed now. Return False if that takes longer: they are published later.

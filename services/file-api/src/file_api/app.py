@@ -116,6 +116,7 @@ async def _assemble(
         scan_max_bytes=settings.scan_max_bytes if scanners else None,
         arrived=scan_soon,
     )
+    stack.push_async_callback(app.state.files.close)
     orphans = Orphans(transaction, storage, settings.unsent_expiry)
 
     async def sweep() -> None:

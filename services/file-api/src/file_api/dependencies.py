@@ -1,6 +1,6 @@
 """The dependencies that the endpoints ask for, as annotated types."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -43,6 +43,12 @@ def _readable(request: Request, access: Annotated[Access, Depends(_access)]) -> 
     return readable
 
 
+async def _s3_turn(request: Request, user: Annotated[CurrentUser, Depends(current_user)]) -> AsyncIterator[None]:
+    turns: Turns = request.app.state.turns
+    async with turns.one(f"{user.user_id} s3"):  # no user id has a space
+        yield
+
+
 def _admission(request: Request) -> Admission:
     admission: Admission = request.app.state.admission
     return admission
@@ -82,6 +88,10 @@ def _configured(found: Configured | None) -> Configured:
         raise TlimError(ErrorCode.UNSUPPORTED, "this server gives nobody direct access to its storage")
     return found
 
+
+IN_S3_TURN = Depends(_s3_turn, scope="function")
+"""Use instead of IN_TURN for what asks S3. If S3 hangs, an answer takes a minute and a half, and what needs no S3 does
+not wait for it."""
 
 FilesDep = Annotated[FileService, Depends(_service)]
 AccessDep = Annotated[Access, Depends(_access)]

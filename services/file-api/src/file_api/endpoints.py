@@ -8,7 +8,15 @@ from tlim_protocol.errors import ErrorCode
 from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
-from file_api.dependencies import AccessDep, AdmissionDep, CurrentUserDep, DownloadsDep, FilesDep, ReadableDep
+from file_api.dependencies import (
+    IN_S3_TURN,
+    AccessDep,
+    AdmissionDep,
+    CurrentUserDep,
+    DownloadsDep,
+    FilesDep,
+    ReadableDep,
+)
 from file_api.download.content import content_of
 from file_api.schemas import FileRead, UsageRead
 from file_api.upload.forms import reading
@@ -64,7 +72,7 @@ async def usage(user: CurrentUserDep, admission: AdmissionDep) -> UsageRead:
 @router.delete(
     "/v1/files/{file_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=_SHORT,
+    dependencies=[IN_S3_TURN],
     responses={**_UNKNOWN, **TURN_RESPONSES},
 )
 async def delete_file(file_id: str, user: CurrentUserDep, files: FilesDep) -> None:

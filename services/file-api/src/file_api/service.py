@@ -25,6 +25,7 @@ from file_api.keep.storage import Storage
 from file_api.media.names import safe_name
 from file_api.media.types import media_type_of
 from file_api.repository import Transaction
+from file_api.shared import SharedWork
 from file_api.upload.admission import Admission
 from file_api.upload.intake import UploadMeter
 
@@ -68,6 +69,7 @@ class FileService:
         self._scan_max_bytes = scan_max_bytes
         self._arrived = arrived
         self._downloads = Throttle(ANNOUNCED_DOWNLOADS, "file")
+        self._announcing: SharedWork[None] = SharedWork("announce download")
 
     async def upload(self, owner_id: str, upload: Upload) -> StoredFile:
         """Store a file and announce it.
@@ -200,8 +202,18 @@ class FileService:
         return data
 
     async def announce_download(self, file: StoredFile, user_id: str) -> None:
-        """Note that a user downloads a file, unless that was noted within the last minute. Raises Unavailable."""
+        """Note that a user downloads a file, unless that was noted within the last minute. Raises Unavailable.
+
+        Downloads at the same time share one note, and its failure: none of them is served without it.
+        """
         key = f"{file.file_id} {user_id}"
+        await self._announcing.do(key, lambda: self._announce_download(key, file, user_id))
+
+    async def close(self) -> None:
+        """Cancel the notes of downloads that are being written; these downloads have not begun."""
+        await self._announcing.close()
+
+    async def _announce_download(self, key: str, file: StoredFile, user_id: str) -> None:
         try:
             self._downloads.hit(key)
         except TooManyRequests:

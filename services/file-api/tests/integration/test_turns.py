@@ -4,10 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 import pytest
+from file_api.keep.storage import Storage, StorageUnavailable
+from file_api.upload.parts import PartStorage
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.turns import WAITING
 
@@ -55,3 +58,51 @@ async def test_a_few_requests_of_one_person_run_a_few_wait_and_the_rest_are_refu
             assert (await bob.get("/v1/uploads")).status_code == 200
         statuses = Counter([(await one).status_code for one in asked])
     assert statuses[429] == REFUSED
+
+
+@dataclass
+class HungS3:
+    """S3 answers nothing until `over`."""
+
+    asked: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def hang(self, *_: object) -> None:
+        self.asked += 1
+        await self.over.wait()
+        raise StorageUnavailable("it hung")
+
+
+DOORS_TO_S3 = (
+    ("POST", "/v1/uploads"), ("GET", "/v1/uploads/{upload}"), ("DELETE", "/v1/uploads/{upload}"),
+    ("DELETE", "/v1/files/{file}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "door"), DOORS_TO_S3)
+async def test_a_hung_s3_keeps_nobody_from_what_needs_none(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, method: str, door: str
+) -> None:
+    declared = {"name": "a.bin", "size": 1}
+    s3 = HungS3()
+    async with world.client("alice") as alice:
+        uploads = [(await alice.post("/v1/uploads", json=declared)).json()["upload_id"] for _ in range(AT_ONCE)]
+        files = [(await alice.post("/v1/files", content=bytes([one]))).json()["file_id"] for one in range(AT_ONCE)]
+        monkeypatch.setattr(PartStorage, "begin", s3.hang)
+        monkeypatch.setattr(PartStorage, "listed", s3.hang)
+        monkeypatch.setattr(Storage, "discard", s3.hang)
+        paths = [door.format(upload=upload, file=file) for upload, file in zip(uploads, files, strict=True)]
+        waiting = [asyncio.create_task(alice.request(method, path, **_body(method, declared))) for path in paths]
+
+        async def all_hang() -> None:
+            assert s3.asked == AT_ONCE
+
+        await eventually(all_hang)
+        assert (await alice.get("/v1/files/usage")).status_code == 200
+        assert (await alice.get("/v1/uploads")).status_code == 200
+        s3.over.set()
+        await asyncio.gather(*waiting)
+
+
+def _body(method: str, declared: dict[str, Any]) -> dict[str, Any]:
+    return {"json": declared} if method == "POST" else {}

@@ -24,7 +24,7 @@ from tlim_runtime.reports import reporting
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
-from message_store.directory import ServiceDirectory
+from message_store.directory import ASK_HUNG_EVERY_S, ServiceDirectory
 from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership, Role
 from message_store.locks import Connection
@@ -176,10 +176,13 @@ class Duty:
         changes.start()
         receipts = Repeated("gathered receipts", gathering.tell, GATHER_EVERY_S, at_once=False)
         receipts.start()
+        hung = Repeated("services that hang", directory.ask_hung, ASK_HUNG_EVERY_S, at_once=False)
+        hung.start()
         try:
-            yield consumer.ping, notes.ping, changes.ping, receipts.ping
+            yield consumer.ping, notes.ping, changes.ping, receipts.ping, hung.ping
         finally:
             self._broker.forget_disconnect(publication.doubt)
+            await hung.stop()
             await receipts.stop()
             await changes.stop()
             await (consumer.abort() if connection.is_closed() else consumer.stop())

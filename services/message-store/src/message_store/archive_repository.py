@@ -5,19 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from tlim_runtime.database import is_unavailable
-from tlim_runtime.outages import DatabaseUnavailable
 
-from message_store.errors import ItemRefused, StatementTooSlow
+from message_store.blame import translated
+from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK, Connection
 from message_store.models import Audience
 from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roster, Span, Writes
-
-_REFUSALS = ("22", "23", "54")
-"""SQLSTATE classes that blame the row: its data, a constraint, a size limit. Everything else is no fault of the row."""
-
-_CANCELLED = "57014"  # nearly always by statement_timeout
-_NO_PARTITION = "23514"  # of all constraints, only this breach is our own fault: no partition for the seq exists yet
 
 _FIND_PLACES = """
     SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
@@ -58,6 +51,10 @@ _FIND_SPANS_LEFT = """
 _FIND_RECEIPTS = """
     SELECT seq, user_id, read_at IS NOT NULL
     FROM unnest($1::bigint[], $2::text[]) AS asked (seq, user_id) JOIN receipts USING (seq, user_id)"""
+
+SHARED_FILES_MS = 500
+"""How long the messages with files of others are looked through. Usually that takes milliseconds. But if a file is in
+very many messages and the sender sees none of them, all are looked at, and the log is locked meanwhile."""
 
 # Ten are enough: we need any one message that still shares the file. We list several only in case this batch recalls
 # some of them. OFFSET 0 and LIMIT keep the order of the joins: from a file to its messages. A planner without
@@ -187,13 +184,13 @@ class Archive:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Commit on leaving. The lock of the log is held until then, so seqs become visible in their order."""
-        async with _translated(), self._connection.transaction():
+        async with translated(), self._connection.transaction():
             await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             yield
 
     async def draw(self, count: int) -> list[int]:
         """Return the next `count` seqs, rising; only inside `transaction`."""
-        async with _translated():
+        async with translated():
             rows = await self._connection.fetch("SELECT nextval('message_seq') FROM generate_series(1, $1)", count)
         return [row[0] for row in rows]
 
@@ -241,16 +238,39 @@ class Archive:
         rows = await self._fetch(_FIND_RECEIPTS, *_columns(keys, 2))
         return {(seq, user_id): has_read for seq, user_id, has_read in rows}
 
-    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]]:
-        """Return, by file and user, up to ten messages with the file, not recalled, that the user may see."""
+    async def shared_files(self, asks: Collection[tuple[str, str]]) -> dict[tuple[str, str], Collection[int]] | None:
+        """Return, by file and user, up to ten messages with the file, not recalled, that the user may see.
+
+        None when that takes longer than SHARED_FILES_MS.
+        """
         found: dict[tuple[str, str], Collection[int]] = {}
-        for file_id, user_id, seq in await self._fetch(_FIND_SHARED_FILES, *_columns(asks, 2)):
+        try:
+            async with self._within(SHARED_FILES_MS):
+                rows = await self._fetch(_FIND_SHARED_FILES, *_columns(asks, 2))
+        except StatementTooSlow:
+            return None
+        for file_id, user_id, seq in rows:
             found[file_id, user_id] = {*found.get((file_id, user_id), ()), seq}
         return found
 
+    @asynccontextmanager
+    async def _within(self, limit_ms: int) -> AsyncIterator[None]:
+        """Give the statements of the block this time; what they write is rolled back.
+
+        The rollback of a savepoint brings the former time-out back, and goes on after a statement was cancelled.
+        """
+        async with translated():
+            savepoint = self._connection.transaction()
+            await savepoint.start()
+            try:
+                await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
+                yield
+            finally:
+                await savepoint.rollback()
+
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""
-        async with _translated(slow=StatementTooSlow):
+        async with translated(slow=StatementTooSlow):
             for statement, *arguments in (*_statements(writes), *self._recalls(writes)):
                 await self._connection.execute(statement, *arguments)
 
@@ -278,7 +298,7 @@ class Archive:
 
     async def save_published(self, seq: int) -> None:
         """Note that everything up to `seq` is published."""
-        async with _translated():
+        async with translated():
             await self._connection.execute("UPDATE publication SET published_seq = $1", seq)
 
     async def applied_change(self) -> int:
@@ -287,7 +307,7 @@ class Archive:
 
     async def save_applied_change(self, change: int) -> None:
         """Note that every change of session-api up to `change` is applied."""
-        async with _translated():
+        async with translated():
             await self._connection.execute("UPDATE publication SET applied_change = $1", change)
 
     async def newest_seq(self) -> int:
@@ -316,7 +336,7 @@ class Archive:
         ]
 
     async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        async with _translated(slow=StatementTooSlow):
+        async with translated(slow=StatementTooSlow):
             return await self._connection.fetch(statement, *arguments)
 
 
@@ -359,25 +379,3 @@ def _spans(rows: Iterable[Any]) -> dict[tuple[str, str], tuple[Span, ...]]:
 
 def _columns(rows: Collection[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
-def _blames_the_row(error: BaseException) -> bool:
-    # asyncpg itself refuses values that it cannot encode, e.g. half a surrogate pair: such an error has no SQLSTATE
-    if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
-        return False
-    sqlstate = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, ValueError) or (sqlstate.startswith(_REFUSALS) and sqlstate != _NO_PARTITION)
-
-
-@asynccontextmanager
-async def _translated(*, slow: type[DatabaseUnavailable] = DatabaseUnavailable) -> AsyncIterator[None]:
-    try:
-        yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        if _blames_the_row(error):
-            raise ItemRefused(f"the database refuses it: {str(error).splitlines()[0]}") from error
-        if getattr(error, "sqlstate", None) == _CANCELLED:
-            raise slow(str(error)) from error
-        if isinstance(error, TimeoutError) or is_unavailable(error):
-            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
-        raise

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Protocol
 
 from cachetools import TTLCache
 from pydantic import ValidationError
 from tlim_protocol.events import (
+    Event,
     FileQuestion,
     FilesAnswer,
     FilesQuestion,
@@ -20,6 +22,7 @@ from tlim_protocol.events import (
     UsersKnown,
 )
 from tlim_protocol.subjects import Rpc
+from tlim_runtime.background import beside
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 
@@ -39,9 +42,25 @@ once would make the store ask with every message, while the log is locked."""
 MAX_ABSENT = 20_000
 """Sessions that are remembered as absent, in about 4 MB."""
 
-HUNG_S = 3.0
-"""For so long we do not ask a service again that did not answer in time. A batch waits for the answer while the log is
-locked: one stranger who writes to a new session every second would make every batch take as long as the time-out."""
+ASK_HUNG_EVERY_S = 1.0
+"""How often we ask a service that did not answer in time whether it answers again. Until then no batch asks it, because
+a batch waits for the answer while the log is locked. One stranger who writes to a new session every second would make
+every batch take as long as the time-out."""
+
+TRIES = 8
+"""How often a question is sent within its time, if no answer comes. NATS hands each to an instance at random. If one of
+two instances hangs, 1 of 256 questions gets no answer. The service gets one question per batch, so eight are few."""
+
+AGAIN_BYTES = 256 * 1024
+"""A question about 500 messages to strangers has less. A larger one names thousands of files, and has up to 5 MiB: it
+is sent once, because sending it again would only delay its answer."""
+
+_ABOUT_NOTHING: Mapping[Rpc, Event] = {
+    Rpc.USER_MEET: UserMeet(seen=[], ask=[""]),
+    Rpc.SESSION_GET: SessionsQuestion(session_ids=[""]),
+    Rpc.FILE_CHECK: FilesQuestion(asks=[FileQuestion(file_id="", user_id="")]),
+}
+"""Small questions that make a service look into its tables: nothing has an empty id."""
 
 
 class Requests(Protocol):
@@ -53,14 +72,15 @@ class Requests(Protocol):
 class ServiceDirectory:
     """Asks session-api and file-api, once per batch.
 
-    It remembers for ABSENT_S that a session does not exist, and for HUNG_S that a kind of question is not answered.
+    It remembers for ABSENT_S that a session does not exist. A kind of question that was not answered in time is asked
+    again when `ask_hung` got an answer.
     """
 
     def __init__(self, broker: Requests, timeout: timedelta, timer: Callable[[], float] = time.monotonic) -> None:
         self._broker = broker
         self._timeout = timeout.total_seconds()
         self._absent: TTLCache[str, bool] = TTLCache(MAX_ABSENT, ABSENT_S, timer)
-        self._hung: TTLCache[Rpc, bool] = TTLCache(len(Rpc), HUNG_S, timer)
+        self._hung: set[Rpc] = set()
 
     async def known(self, *, seen: Collection[str], ask: Collection[str]) -> set[str]:
         """Note that `seen` exist, and return those of `ask` (normalised user ids) that do.
@@ -113,6 +133,19 @@ class ServiceDirectory:
         owned = {(one.file_id, one.user_id) for answer in answers for one in answer.owned}
         return FileFacts({file_id for answer in answers for file_id in answer.existing}, owned)
 
+    async def ask_hung(self) -> None:
+        """Ask about nothing what was not answered in time. If it is answered, or refused at once, batches ask again."""
+        await asyncio.gather(*map(self._ask_hung, tuple(self._hung)))
+
+    async def _ask_hung(self, subject: Rpc) -> None:
+        try:
+            await self._answer(subject, _ABOUT_NOTHING[subject].to_bytes())
+        except NoAnswerInTime:
+            return
+        except BrokerUnavailable as error:
+            logger.info("refused at once, so batches ask again", subject=subject.value, reason=str(error))
+        self._hung.discard(subject)
+
     async def _files(self, asks: list[FileQuestion]) -> FilesAnswer:
         question = FilesQuestion(asks=asks).to_bytes()
         return FilesAnswer.from_bytes(await self._ask(Rpc.FILE_CHECK, question))
@@ -122,11 +155,25 @@ class ServiceDirectory:
         if subject in self._hung:
             raise BrokerUnavailable(f"no answer on {subject} a moment ago")
         try:
-            return await self._broker.request(subject, question, self._timeout)
+            return await self._answer(subject, question)
         except NoAnswerInTime as error:
-            logger.warning("not asked for a moment", subject=subject.value, reason=str(error))
-            self._hung[subject] = True
+            logger.warning("not asked until it answers again", subject=subject.value, reason=str(error))
+            self._hung.add(subject)
             raise
+
+    async def _answer(self, subject: Rpc, question: bytes) -> bytes:
+        """Send a question up to TRIES times within its time, and return the first answer; raises BrokerUnavailable."""
+        tries = TRIES if len(question) <= AGAIN_BYTES else 1
+        async with AsyncExitStack() as stack:
+            sent: list[asyncio.Task[bytes]] = []
+            for _ in range(tries):
+                request = self._broker.request(subject, question, self._timeout)
+                sent.append(await stack.enter_async_context(beside(request)))
+                pause = self._timeout / tries
+                answered, _ = await asyncio.wait(sent, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if answered:
+                    return answered.pop().result()
+        raise NoAnswerInTime(f"no answer on {subject} within {self._timeout:g} s")
 
     async def _sessions(self, session_ids: Collection[str]) -> dict[str, AnsweredSession]:
         """Return the sessions of one answer; empty when no usable answer comes."""

@@ -128,12 +128,18 @@ class Plan:
         facts = self._known.files
         if facts is None:
             raise TlimError(ErrorCode.UNAVAILABLE, "the files cannot be asked for, try again", field="file_id")
-        if file_id not in facts.existing or not ((file_id, sender) in facts.owned or self._has_seen(file_id, sender)):
-            detail = f"{quoted(file_id)} is no file of yours, and nobody shared it with you"
-            raise TlimError(ErrorCode.FILE_UNKNOWN, detail, field="file_id")
+        if file_id in facts.existing:
+            if (file_id, sender) in facts.owned or self._has_seen(file_id, sender):
+                return
+            if self._known.shared is None:
+                detail = f"it takes too long to find who shared {quoted(file_id)} with you, try again"
+                raise TlimError(ErrorCode.UNAVAILABLE, detail, field="file_id")
+        detail = f"{quoted(file_id)} is no file of yours, and nobody shared it with you"
+        raise TlimError(ErrorCode.FILE_UNKNOWN, detail, field="file_id")
 
     def _has_seen(self, file_id: str, user_id: str) -> bool:
-        if not self._recalled.issuperset(self._known.shared.get((file_id, user_id), ())):
+        shared = self._known.shared or {}
+        if not self._recalled.issuperset(shared.get((file_id, user_id), ())):
             return True
         carrying = self._carrying.get(file_id, ())
         return any(

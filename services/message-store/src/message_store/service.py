@@ -1,5 +1,6 @@
 """The story of a batch: check what can be stored at all, look up, decide, write, commit, publish."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -14,6 +15,7 @@ from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, Ses
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.registry import REGISTRY
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
+from tlim_runtime.outages import Unavailable
 
 from message_store import survey
 from message_store.catch_up import Progress
@@ -33,11 +35,13 @@ about 1 s to write, and 50,000 ids in receipts about 1 s to look up."""
 
 MAX_TOO_SLOW = 12
 """Statements of a batch that may be cancelled before we give it up. To find one slow message among 2,000 by halves
-takes 12. If there are more, the database may be slow altogether. The batch comes again, without what was found."""
+takes 12. If there are more, the database may be slow altogether. The batch comes again, and what was found is refused
+at once."""
 
 REMEMBER_SLOW_S = 120.0
-"""For so long a message that was too slow is refused at once. That is longer than a batch can take until it is given
-up: 13 statements of 8 s. So each try gets further than the last. A client that sends it again at once costs nothing."""
+"""For so long a message that was too slow is refused at once. A client that sends it again at once costs nothing. The
+time begins anew when a batch is given up, because a try can take as long: 13 statements of 8 s. So each try gets
+further than the last."""
 
 MAX_REMEMBERED = 1_000
 
@@ -145,6 +149,7 @@ class Outcome:
     stored: Counter[str] = field(default_factory=Counter)  # by type
     reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
     too_slow: int = 0  # statements that were cancelled
+    slow: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id of messages that were too slow
 
 
 class Recorder:
@@ -160,6 +165,7 @@ class Recorder:
         now: Callable[[], int],
         recall_window: int,
         read_to_all: int,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._archive = archive
         self._directory = directory
@@ -170,7 +176,7 @@ class Recorder:
         self._read_to_all = read_to_all  # members
         self._rosters = RosterCache()
         self._progress: Progress | None = None
-        self._slow: TTLCache[tuple[str, str], bool] = TTLCache(MAX_REMEMBERED, REMEMBER_SLOW_S)
+        self._slow: TTLCache[tuple[str, str], bool] = TTLCache(MAX_REMEMBERED, REMEMBER_SLOW_S, timer)
         self._survey = survey.Survey(archive, directory, self._rosters)
 
     async def record(self, items: Sequence[Item]) -> list[str | None]:
@@ -181,18 +187,30 @@ class Recorder:
         """
         async with self._publication.turn():
             outcome = Outcome(self._publication.seq)
-            for is_slow, run in groupby(items, self._is_known_as_slow):
-                if is_slow:
-                    self._refuse_slow(list(run), outcome)
-                    continue
-                for portion in portions(list(run), _named_by, MAX_NAMED):
-                    await self._store(portion, outcome)
+            with self._slow_remembered(outcome):
+                await self._store_all(items, outcome)
             committed = self._now()
             self._counters.committed()
-            await self._publication.publish(outcome.events, outcome.newest)
+            await self._publish(outcome)
         self._counters.recorded(items, committed, self._now())
-        self._count(outcome)
         return outcome.reasons
+
+    async def _store_all(self, items: Sequence[Item], outcome: Outcome) -> None:
+        for is_slow, run in groupby(items, self._is_known_as_slow):
+            if is_slow:
+                self._refuse_slow(list(run), outcome)
+                continue
+            for portion in portions(list(run), _named_by, MAX_NAMED):
+                await self._store(portion, outcome)
+
+    async def _publish(self, outcome: Outcome) -> None:
+        """Publish and count what is committed and not published yet."""
+        await self._publication.publish(outcome.events, outcome.newest)
+        self._counters.stored(outcome.stored)
+        for event in outcome.events:
+            if isinstance(event, RejectedMessage):
+                self._counters.rejected(event.code)
+        outcome.events, outcome.stored = [], Counter()
 
     async def applied(self) -> Progress:
         """Return how many changes of sessions are applied; raises DatabaseUnavailable."""
@@ -232,6 +250,8 @@ class Recorder:
         outcome.events += plan.events
         outcome.stored.update(row.msg_type for row in plan.writes.rows)
         outcome.reasons += [None] * len(items)
+        if outcome.too_slow:  # what else is slow takes seconds to find; these need not wait for it
+            await self._publish(outcome)
 
     async def _store_halves(self, items: Sequence[Item], outcome: Outcome) -> None:
         middle = len(items) // 2
@@ -244,8 +264,18 @@ class Recorder:
         if len(items) == 1:
             if isinstance(items[0], SessionEvent):
                 return False  # nobody would send it again, and what follows depends on it
-            self._slow[_key_of(items[0])] = True
+            if outcome.too_slow > 1:  # others were stored without it; the first cancellation may be a stall of 8 s
+                self._slow[_key_of(items[0])] = True
         return outcome.too_slow <= MAX_TOO_SLOW
+
+    @contextmanager
+    def _slow_remembered(self, outcome: Outcome) -> Iterator[None]:
+        """Remember what was too slow from now on if the batch has to come again."""
+        try:
+            yield
+        except Unavailable:
+            self._slow.update(dict.fromkeys(outcome.slow, True))
+            raise
 
     def _is_known_as_slow(self, item: Item) -> bool:
         return isinstance(item, ArrivedMessage) and _key_of(item) in self._slow
@@ -255,6 +285,7 @@ class Recorder:
         error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
         for item in items:
             if isinstance(item, ArrivedMessage):
+                outcome.slow.add(_key_of(item))
                 logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id)
                 outcome.events.append(refusal_of(item, error, outcome.newest))
                 outcome.reasons.append(None)
@@ -303,9 +334,3 @@ class Recorder:
         except BaseException:
             self._rosters.clear()  # we cannot know whether the transaction was committed
             raise
-
-    def _count(self, outcome: Outcome) -> None:
-        self._counters.stored(outcome.stored)
-        for event in outcome.events:
-            if isinstance(event, RejectedMessage):
-                self._counters.rejected(event.code)

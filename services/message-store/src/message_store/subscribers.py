@@ -1,6 +1,5 @@
 """The NATS doors: batches of accepted messages, and the two questions who may read a file and what is recalled."""
 
-import asyncio
 from collections.abc import Sequence
 
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.database import Database
 
 from message_store.metrics import StoreMetrics
+from message_store.patience import PatientTurns
 from message_store.reading.file_access_repository import FileAccess
 from message_store.reading.recall_repository import Recalls
 from message_store.service import Recorder, flaw_of
@@ -21,6 +21,9 @@ from message_store.values import ArrivedMessage, Item
 MAX_PAYLOAD = 7 * 1024 * 1024
 """The largest payload that is stored. It has to be published again, a little larger, and NATS takes 8 MB. A body of
 1 MiB, unpacked, has at most 6 MiB as JSON."""
+
+ASKER_WAITS_S = 2.0
+"""So long a service waits for the answer to a question that takes milliseconds (tlim_runtime.broker.Broker.request)."""
 
 GRANTS_AT_ONCE = 2
 """Questions about files that are answered at a time; each takes milliseconds. They come from people's requests, so they
@@ -87,11 +90,11 @@ def _verdict(reason: str | None) -> Verdict:
 
 def grants_responder(database: Database) -> Responder:
     """Return the responder of `tlim.rpc.message.grants`, which tells whether a user may still read a file."""
-    turns = asyncio.Semaphore(GRANTS_AT_ONCE)
+    turns = PatientTurns(GRANTS_AT_ONCE, ASKER_WAITS_S)
 
     async def answer(data: bytes) -> bytes:
         question = FileQuestion.from_bytes(data)
-        async with turns, database.session() as session:
+        async with turns.one(), database.session() as session:
             verdict = await FileAccess(session).verdict(question.file_id, question.user_id)
         return verdict.to_bytes()
 

@@ -41,8 +41,8 @@ class SurveyedTables(Protocol):
     async def spans_left_since(self, seqs: Mapping[str, int], /) -> dict[tuple[str, str], tuple[Span, ...]]:
         """Return, by conversation and user, the memberships that ended at or after the seq given for a conversation."""
 
-    async def shared_files(self, asks: Collection[tuple[str, str]], /) -> dict[tuple[str, str], Collection[int]]:
-        """Return, by file and user, messages with the file that the user may see."""
+    async def shared_files(self, asks: Collection[tuple[str, str]], /) -> dict[tuple[str, str], Collection[int]] | None:
+        """Return, by file and user, messages with the file that the user may see; None: it takes too long to look."""
 
     async def receipts(self, keys: Collection[tuple[int, str]], /) -> dict[tuple[int, str], bool]:
         """Return which messages users have received, and whether they have read them."""

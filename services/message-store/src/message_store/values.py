@@ -125,8 +125,8 @@ class Known:
     earlier: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)  # by session and user
     users: Collection[str] | None = ()  # existing users among those asked for; None: no answer
     files: FileFacts | None = None  # about the files that the batch shares; None: no answer
-    shared: Mapping[tuple[str, str], Collection[int]] = field(default_factory=dict)
-    """By file and user, some messages with the file that the user may see."""
+    shared: Mapping[tuple[str, str], Collection[int]] | None = field(default_factory=dict)
+    """By file and user, some messages with the file that the user may see; None: it takes too long to look."""
     answers: Mapping[str, AnsweredSession | None] = field(default_factory=dict)  # sessions asked for; None: no answer
 
 

@@ -134,6 +134,7 @@ async def test_a_letter_without_a_way_is_not_said_to_have_gone_it(
     [letter] = (await operator.get("/v1/operations/dead-letters")).json()["items"]
     answer = await operator.post(f"/v1/operations/dead-letters/{letter['seq']}/redrive")
     assert (answer.status_code, answer.json()["code"]) == (422, ErrorCode.FIELD_INVALID)
+    assert world.notes == []
     assert len((await operator.get("/v1/operations/dead-letters")).json()["items"]) == 1
 
 

@@ -53,7 +53,8 @@ class ChangeRepository:
     async def retract(self, session_id: str, version: int) -> tuple[str, bool]:
         """Rewrite a version so that it changed nothing.
 
-        Return the session's name before it, and whether this version was the deletion.
+        Return the session's name before it, and whether this version was the deletion. After a deletion, only takings
+        back have made versions. They told of it as well, and this is taken out of them.
         """
         name_before = await self.name_at(session_id, version - 1)
         is_it = (col(SessionChange.session_id) == session_id) & (col(SessionChange.version) == version)
@@ -61,7 +62,15 @@ class ChangeRepository:
         await self._session.execute(
             sa.update(SessionChange).where(is_it).values(session_name=name_before, deleted=False)
         )
+        if deleted:
+            await self._retract_deletion(session_id)
         return name_before, deleted
+
+    async def _retract_deletion(self, session_id: str) -> None:
+        told = (col(SessionChange.session_id) == session_id) & col(SessionChange.deleted)
+        retold = sa.update(SessionChange).where(told).values(deleted=False).returning(col(SessionChange.version))
+        for version in (await self._session.scalars(retold)).all():
+            await OUTBOX.withdraw(self._session, session_event_id(session_id, version))
 
     async def name_at(self, session_id: str, version: int) -> str:
         """Return what a session was called at one of its versions."""

@@ -263,7 +263,7 @@ class SessionService:
     async def undo(self, session_id: str, version: int) -> None:
         """Take back a version that was not published: people whom it removed are members again, in their old places.
 
-        A session that a later version deleted stays deleted: that deletion was answered for itself.
+        A session that a later version deleted stays deleted: that deletion is answered for itself.
         One more version tells the present state, in case a reader has heard of the undone version anyway.
         """
         session = await self._sessions.lock(session_id, deleted=True)

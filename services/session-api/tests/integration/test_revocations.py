@@ -202,6 +202,33 @@ async def test_a_deletion_stands_when_the_change_before_it_is_taken_back(
     assert (last.version, last.deleted) == (5, False)
 
 
+async def test_two_changes_taken_back_tell_no_deletion(
+    *,
+    as_user: AsUser,
+    lunch: str,
+    settings: Settings,
+    broker: Broker,
+    published: Published,
+    all_published: AllPublished,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(revocations, "PUBLISHED_TIMEOUT_S", 0.1)
+    await broker.api(f"STREAM.DELETE.{StreamName.IN}")
+    blocker = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
+    async with blocker.transaction():
+        await blocker.execute("SELECT pg_advisory_xact_lock(hashtext('outbox relay'))")
+        refused: list[asyncio.Future[httpx.Response]] = []
+        for version, way in enumerate(("leaves", "deletes"), start=2):
+            refused.append(asyncio.ensure_future(REVOKING[way](as_user, lunch)))
+            await _until(blocker, f"SELECT count(*) FROM sessions WHERE version = {version}", 1)  # noqa: S608 - a number
+    await blocker.close()
+    assert [is_refused(await answer) for answer in refused] == [True, True]
+    await _create_stream(broker)
+    await all_published()
+    (told,) = await published()
+    assert (told.version, told.subscribers, told.deleted) == (5, ["alice", "bob", "carol"], False)
+
+
 async def test_tries_while_cut_off_from_nats_use_up_no_limit(
     running: Running,
     client_of: Callable[..., httpx.AsyncClient],

@@ -8,7 +8,7 @@ from tlim_runtime.auth import TokenFirstRoute
 from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
-from file_api.dependencies import AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
+from file_api.dependencies import IN_S3_TURN, AccessDep, CurrentUserDep, DirectDep, DownloadUrlsDep
 from file_api.endpoints import TOO_LARGE
 from file_api.files import is_file_id
 from file_api.schemas import FileRead
@@ -38,7 +38,8 @@ router = APIRouter(
     responses=problem_responses(ErrorCode.UNAVAILABLE, ErrorCode.UNSUPPORTED, statuses=(401,)),
     max_body_size=MAX_BODY_BYTES,
 )
-_SHORT = [IN_TURN]  # not for completing: it may last for minutes, and counts as a running upload
+_SHORT = [IN_TURN]
+_ASKS_S3 = [IN_S3_TURN]  # not for completing: it may last for minutes, and counts as a running upload
 _UNKNOWN = problem_responses(ErrorCode.FILE_UNKNOWN, ErrorCode.FIELD_INVALID, ErrorCode.UNSUPPORTED)
 _ONE_OF_MINE = {**_UNKNOWN, **TURN_RESPONSES}
 _JSON = problem_responses(ErrorCode.JSON_INVALID)
@@ -48,7 +49,9 @@ _DECLARED = {
 }
 
 
-@router.post("/v1/uploads", status_code=status.HTTP_201_CREATED, dependencies=_SHORT, responses={**_JSON, **_DECLARED})
+@router.post(
+    "/v1/uploads", status_code=status.HTTP_201_CREATED, dependencies=_ASKS_S3, responses={**_JSON, **_DECLARED}
+)
 async def begin_upload(declared: UploadCreate, answer: Response, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
     """Begin an upload; its bytes are put to the URLs in the answer, then it is completed."""
     upload = await direct.begin(user.user_id, declared.declared())
@@ -76,7 +79,7 @@ async def open_uploads(
     return UploadPage(items=items, next_cursor=items[-1].upload_id if len(found) > limit else None)
 
 
-@router.get("/v1/uploads/{upload_id}", dependencies=_SHORT, responses=_ONE_OF_MINE)
+@router.get("/v1/uploads/{upload_id}", dependencies=_ASKS_S3, responses=_ONE_OF_MINE)
 async def show_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> UploadRead:
     """Tell what S3 has of an upload, and where the first missing parts go, so that a client can resume it."""
     upload = await direct.find(user.user_id, upload_id)
@@ -115,7 +118,7 @@ async def complete_upload(
 
 
 @router.delete(
-    "/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_SHORT, responses=_ONE_OF_MINE
+    "/v1/uploads/{upload_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_ASKS_S3, responses=_ONE_OF_MINE
 )
 async def abort_upload(upload_id: str, user: CurrentUserDep, direct: DirectDep) -> None:
     """Abort an upload; its parts are removed."""

@@ -1,6 +1,5 @@
 """The NATS door of mailboxes: notes of the bridge, who is present, and what a person has missed."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,6 +17,7 @@ from message_store.mailbox.service import (
     read_missed,
     take_notes,
 )
+from message_store.patience import PatientTurns
 from message_store.pieces import HEADERS
 
 A = TypeVar("A", LiveAnswer, MissedAnswer)
@@ -25,6 +25,9 @@ A = TypeVar("A", LiveAnswer, MissedAnswer)
 MISSED_AT_ONCE = 3
 """Questions for what was missed that are answered at a time. After a restart of an XMPP server everybody asks at once,
 and other questions must not wait for that."""
+
+ASKER_WAITS_S = 10.0
+"""So long the bridge waits for an answer (xmpp_bridge.mailbox.MISSED_WITHIN_S)."""
 
 
 def note_responder(database: Database) -> Responder:
@@ -53,11 +56,11 @@ def live_responder(database: Database, broker: Broker) -> Responder:
 
 def missed_responder(database: Database, broker: Broker) -> Responder:
     """Return the responder of `tlim.rpc.mailbox.missed`, which tells what a person has missed, page by page."""
-    turns = asyncio.Semaphore(MISSED_AT_ONCE)
+    turns = PatientTurns(MISSED_AT_ONCE, ASKER_WAITS_S)
 
     async def answer(data: bytes) -> bytes:
         question = MissedQuestion.from_bytes(data)
-        async with turns, database.snapshot() as session:
+        async with turns.one(), database.snapshot() as session:
             found = await read_missed(MissedTables(session), question)
         return _fitting(found, half_of_events, broker.max_payload)
 

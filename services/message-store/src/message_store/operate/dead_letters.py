@@ -37,6 +37,13 @@ class DeadLetterBox:
             place -= 1
         return DeadLetters(items=items, next_before=place + 1 if state.messages and place >= state.first_seq else None)
 
+    async def sendable(self, seq: int) -> bool:
+        """Tell whether there is such a letter; raises TlimError(FIELD_INVALID) for one whose subject leads nowhere."""
+        found = await self._at(seq)
+        if found is not None:
+            _require_way(_letter(seq, found))
+        return found is not None
+
     async def redrive(self, seq: int) -> DeadLetter | None:
         """Send a letter its way again, and remove it; None if there is none.
 
@@ -48,8 +55,7 @@ class DeadLetterBox:
         if found is None:
             return None
         letter = _letter(seq, found)
-        if not letter.subject.startswith(("tlim.in.", "tlim.out.")):
-            raise TlimError(ErrorCode.FIELD_INVALID, f"subject {quoted(letter.subject)} leads nowhere", field="seq")
+        _require_way(letter)
         headers = dict(headers_with(headers_of(found).get(TRACEPARENT)))
         if letter.subject.startswith("tlim.out."):  # its own event would tell that publishing was at an old seq
             headers |= (await newest_in(self._broker)).headers()
@@ -61,6 +67,11 @@ class DeadLetterBox:
         answer = await self._broker.api(f"STREAM.MSG.GET.{StreamName.DEAD}", seq=seq)
         message: dict[str, Any] | None = answer.get("message")
         return message
+
+
+def _require_way(letter: DeadLetter) -> None:
+    if not letter.subject.startswith(("tlim.in.", "tlim.out.")):
+        raise TlimError(ErrorCode.FIELD_INVALID, f"subject {quoted(letter.subject)} leads nowhere", field="seq")
 
 
 def _letter(seq: int, message: Mapping[str, Any]) -> DeadLetter:

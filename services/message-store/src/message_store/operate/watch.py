@@ -77,9 +77,12 @@ class Watch:
     async def redrive(self, seq: int, actor: str, request_id: str) -> DeadLetter | None:
         """Write down who asks for it, then send a dead letter its way again; None if there is none.
 
-        Raises BrokerUnavailable, also while the audit log cannot be written: then nothing is sent.
+        Raises BrokerUnavailable, also while the audit log cannot be written: then nothing is sent. Raises
+        TlimError(FIELD_INVALID) for a letter that cannot be sent: then nothing is written down.
         """
         async with self._opening:
+            if not await self._letters.sendable(seq):
+                return None
             note = AuditNote(
                 actor=actor,
                 request_id=request_id,
