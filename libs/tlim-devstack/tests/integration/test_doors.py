@@ -53,7 +53,7 @@ GREETINGS = {
 
 TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
-PATIENCE_S = 0.5  # how long a silent server may think
+PATIENCE_S = 2  # how long a busy server may think
 ENOUGH = 65_536
 
 NOTHING = re.compile(rb"")

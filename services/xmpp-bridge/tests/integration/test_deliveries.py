@@ -145,7 +145,7 @@ async def test_a_stanza_over_the_servers_limit_is_put_aside_and_its_neighbours_a
 
 
 async def test_nothing_is_acknowledged_while_the_xmpp_server_is_down(world: Any, stored: Any, eventually: Any) -> None:
-    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+    async with world.ready_bridge(xmpp_timeout=5) as bridge:
         world.xmpp.stop()
 
         async def is_red() -> None:
@@ -163,7 +163,7 @@ async def test_nothing_is_acknowledged_while_the_xmpp_server_is_down(world: Any,
 async def test_who_was_away_while_the_server_was_killed_gets_everything_once_and_nothing_recalled(
     world: Any, stored: Any, eventually: Any
 ) -> None:
-    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+    async with world.ready_bridge(xmpp_timeout=5) as bridge:
         await world.publish(*(stored(number) for number in range(20)))
         await eventually(world.all_acknowledged)
         world.recalls.recalled = {110}

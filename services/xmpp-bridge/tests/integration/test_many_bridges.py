@@ -65,7 +65,7 @@ class BridgeProcess:
 
     async def stop(self) -> None:
         """Stop it in order."""
-        await asyncio.to_thread(self._process.stop)
+        await asyncio.to_thread(self._process.stop, signal.SIGTERM, 60)  # it may have much to finish
 
     def end(self) -> None:
         self._process.stop(signal.SIGKILL)
@@ -107,7 +107,7 @@ class Bridges:
             assert sorted(shard for share in shares for shard in share) == list(range(DELIVERY_SHARDS))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
-        await self._eventually(so)
+        await self._eventually(so, within_s=60)
 
     async def of_bob(self, *bridges: BridgeProcess) -> tuple[BridgeProcess, list[BridgeProcess]]:
         """Return the bridge that delivers to bob, and the others."""
@@ -276,7 +276,8 @@ async def test_an_http_request_is_answered_by_the_bridge_that_took_it_whichever_
         return b"{}"
 
     await world.broker.respond(Rpc.AUDIT_NOTE, noted, "audit")
-    async with world.ready_bridge() as one, world.ready_bridge() as other:
+    patient = partial(world.ready_bridge, system_send_timeout=30)
+    async with patient() as one, patient() as other:
 
         async def shares(bridge: Any) -> set[int]:
             return owned((await bridge.http.get("/metrics")).text)

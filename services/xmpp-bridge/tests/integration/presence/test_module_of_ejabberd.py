@@ -212,6 +212,7 @@ async def test_a_connection_without_a_route_ends_at_a_ping_so_that_the_bridge_co
 
 async def restart_module(server: Any) -> None:
     url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
-    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {secret}"}) as http:
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=30) as http:
         answer = await http.post(url, json={"host": DOMAIN, "module": "mod_tlim_bridge"})
     assert answer.is_success, answer.text
