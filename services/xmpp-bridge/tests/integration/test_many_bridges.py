@@ -1,6 +1,7 @@
 """Bridges share the deliveries: whatever becomes of one of them, everybody gets everything, in order."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -57,7 +58,10 @@ class BridgeProcess:
         self._url = f"http://127.0.0.1:{port}"
 
     def signal(self, number: signal.Signals) -> None:
+        """Send it a signal. When this returns, a bridge that shall pause does nothing more."""
         self._process.process.send_signal(number)
+        if number is signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.process.pid, os.WSTOPPED)
 
     def has_lost_a_lease(self) -> bool:
         """Whether it got no turn on this machine for so long that it did not renew a lease in time."""
@@ -110,10 +114,15 @@ class Bridges:
         await self._eventually(so, within_s=60)
 
     async def of_bob(self, *bridges: BridgeProcess) -> tuple[BridgeProcess, list[BridgeProcess]]:
-        """Return the bridge that delivers to bob, and the others."""
-        shares = [(bridge, await bridge.shards()) for bridge in bridges]
-        (his,) = [bridge for bridge, share in shares if BOBS in share]
-        return his, [bridge for bridge in bridges if bridge is not his]
+        """Return the bridge that delivers to bob, and the others. While a lease is lapsed, there is none."""
+        found: list[BridgeProcess] = []
+
+        async def is_known() -> None:
+            found[:] = [bridge for bridge in bridges if BOBS in await bridge.shards()]
+            assert len(found) == 1
+
+        await self._eventually(is_known)
+        return found[0], [bridge for bridge in bridges if bridge is not found[0]]
 
     async def publish(self, count: int) -> None:
         numbers = range(self.published, self.published + count)
