@@ -128,6 +128,7 @@ async def test_every_connection_is_told_everything_and_all_again_when_the_module
     listener = await scene.listener()
     await listener.barrier()
     assert sorted(listener.about(user), key=str) == sorted([came[phone][0], lost[0]], key=str)
+    await listener.hears("came", phone.jid)  # what it heard when it connected
     await restart_module(scene.server)
     for one in (*both, listener):
         await one.hears("hello", DOMAIN)
