@@ -294,7 +294,7 @@ async def test_an_http_request_is_answered_by_the_bridge_that_took_it_whichever_
         async def are_divided() -> None:
             assert (len(await shares(one)), len(await shares(other))) == (4, 4)
 
-        await eventually(are_divided)
+        await eventually(are_divided, within_s=60)
         for bridge in (one, other):
             sent = asyncio.ensure_future(_send(bridge))
             answer = await _decided(world, eventually)
