@@ -251,7 +251,7 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
     client = Client()
     await client.connect(nats_server.url, user=nats.TEST_USER, password=nats_server.passwords[nats.TEST_USER])
     try:
-        jetstream = client.jetstream()
+        jetstream = client.jetstream(timeout=30)  # a busy machine may take long to delete files
         for stream in await jetstream.streams_info():
             await jetstream.delete_stream(str(stream.config.name))
         await _provision(client)
@@ -261,12 +261,12 @@ async def clean_jetstream(nats_server: NatsServer) -> NatsServer:
 
 
 async def _provision(client: Client) -> None:
-    """Provision, and try again while NATS refuses.
+    """Provision, and try again while NATS refuses, or is too busy to answer in time.
 
     NATS answers a deletion before the stream's files are gone, and refuses the name until then. A busy disk may take
     many seconds for that.
     """
-    refused = retry_if_exception_type(ServerError)
+    refused = retry_if_exception_type((ServerError, TimeoutError))  # nats-py's own is one as well
     pauses = wait_exponential(multiplier=0.1, max=2)
     await AsyncRetrying(retry=refused, stop=stop_after_delay(60), wait=pauses, reraise=True)(provision, client)
 

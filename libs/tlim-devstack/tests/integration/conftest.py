@@ -1,8 +1,10 @@
 """One whole stack for the tests of a file."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
 
 Processes = Callable[[], list[psutil.Process]]
+OfEach = Callable[[Callable[[psutil.Process], Any]], list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +39,17 @@ def processes(stack: Stack) -> Processes:
         return [runner, *runner.children(recursive=True)]
 
     return running
+
+
+@pytest.fixture
+def of_each(processes: Processes) -> OfEach:
+    """Return a function: question → the answers of all processes. One that ends meanwhile has none."""
+
+    def answers(ask: Callable[[psutil.Process], Any]) -> list[Any]:
+        found = []
+        for process in processes():
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                found.append(ask(process))
+        return found
+
+    return answers

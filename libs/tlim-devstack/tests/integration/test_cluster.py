@@ -29,12 +29,17 @@ def stack() -> Iterator[Stack]:
 
 
 def has_account(stack: Stack, node: Ejabberd, user: str) -> bool:
-    answer = httpx.post(
-        f"{node.accounts_api}/check_account",
-        json={"user": user, "host": DOMAIN},
-        headers={"Authorization": f"Bearer {stack.credentials.xmpp_api}"},
-        trust_env=False,
-    )
+    """Whether a node says so: one that starts may give no answer yet."""
+    try:
+        answer = httpx.post(
+            f"{node.accounts_api}/check_account",
+            json={"user": user, "host": DOMAIN},
+            headers={"Authorization": f"Bearer {stack.credentials.xmpp_api}"},
+            trust_env=False,
+            timeout=30,
+        )
+    except httpx.HTTPError:
+        return False
     return answer.is_success and answer.json() == 0
 
 
@@ -44,7 +49,11 @@ def test_a_second_node_has_all_accounts_also_when_both_nodes_were_killed(stack: 
     stack.register_user("before")
     stack.start_service(SECOND)
     second.register("after", "a password")
-    assert all(has_account(stack, node, user) for node in (first, second) for user in ("before", "after"))
+
+    def have_all_accounts() -> bool:
+        return all(has_account(stack, node, user) for node in (first, second) for user in ("before", "after"))
+
+    wait_until(have_all_accounts, "all accounts on both nodes")
 
     for killed in ([FIRST], [SECOND], [FIRST, SECOND]):
         pids = {name: stack.supervisor.pid(name) for name in killed}
@@ -53,4 +62,4 @@ def test_a_second_node_has_all_accounts_also_when_both_nodes_were_killed(stack: 
         for name, pid in pids.items():
             wait_until(lambda name=name, pid=pid: stack.supervisor.pid(name) not in {0, pid}, name)  # type: ignore[misc]
             stack.wait_ready(name)
-        assert all(has_account(stack, node, user) for node in (first, second) for user in ("before", "after"))
+        wait_until(have_all_accounts, "all accounts on both nodes")

@@ -113,7 +113,7 @@ def node() -> Iterator[Node]:
 def test_the_api_serves_another_host_with_the_secret_and_nobody_without(node: Node) -> None:
     assert [node.ask(secret).status_code for secret in (None, "wrong", f"{node.secret}x")] == [401] * 3
     account = (f"admin@{DOMAIN}", node.secret)
-    assert httpx.post(f"{node.api}/status", json={}, auth=account, trust_env=False).status_code == 401
+    assert httpx.post(f"{node.api}/status", json={}, auth=account, trust_env=False, timeout=10).status_code == 401
     answer = node.ask(node.secret)
     assert (answer.status_code, answer.json()) == (200, 1)  # there is no such account
 

@@ -38,7 +38,8 @@ def test_the_service_key_works_in_its_bucket_and_creates_none(s3_bucket: S3Bucke
 def test_only_pages_of_allowed_origins_may_use_signed_urls(s3_server: S3Server, s3_bucket: S3Bucket) -> None:
     def allowed(origin: str) -> bool:
         asked = {"Origin": origin, "Access-Control-Request-Method": "PUT"}
-        answer = httpx.options(f"{s3_bucket.endpoint}/{s3_bucket.bucket}/a", headers=asked, trust_env=False)
+        url = f"{s3_bucket.endpoint}/{s3_bucket.bucket}/a"
+        answer = httpx.options(url, headers=asked, trust_env=False, timeout=20)
         return bool(answer.is_success and answer.headers.get("Access-Control-Allow-Origin") == origin)
 
     ours, others = "https://chat.example.com", "https://elsewhere.example.com"

@@ -28,7 +28,7 @@ def test_the_gateway_routes_every_door(stack: Stack) -> None:
     doors = ["/v1/sessions", "/v1/users", "/v1/files/unknown", "/v1/conversations/bob/messages"]
     doors += ["/v1/conversations", "/v1/sync", "/v1/search?q=x", "/v1/messages/unknown", "/v1/operations"]
     doors += ["/plugin/tlim/addSession", "/plugins/tlim/addSession", "/any/upload/mobileFileDownload?fileId=unknown"]
-    with httpx.Client(base_url=stack.addresses.gateway) as http:
+    with httpx.Client(base_url=stack.addresses.gateway, timeout=20) as http:
         answers = {door: http.get(door).status_code for door in doors}
         assert answers == dict.fromkeys(doors, httpx.codes.UNAUTHORIZED)
         assert http.get("/.well-known/jwks.json").json()["keys"]
@@ -36,7 +36,7 @@ def test_the_gateway_routes_every_door(stack: Stack) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/readyz", "/upload/mobileFileUpload"])
 def test_the_gateway_shows_nothing_else(stack: Stack, path: str) -> None:
-    answer = httpx.get(stack.addresses.gateway + path)
+    answer = httpx.get(stack.addresses.gateway + path, timeout=20)
     assert answer.status_code == httpx.codes.NOT_FOUND
     assert answer.headers["content-type"] == "application/problem+json"
 

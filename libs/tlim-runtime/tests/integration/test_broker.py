@@ -82,7 +82,7 @@ async def test_a_request_is_answered_and_a_failing_responder_says_so_at_once(bro
         return data.upper()
 
     await broker.respond("tests.shout", shout, queue="tests")
-    assert await broker.request("tests.shout", b"hello") == b"HELLO"
+    assert await broker.request("tests.shout", b"hello", timeout_s=20) == b"HELLO"
     with pytest.raises(BrokerUnavailable, match="LookupError"):
         await broker.request("tests.shout", b"", timeout_s=20)
 

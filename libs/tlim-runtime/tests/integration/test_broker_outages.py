@@ -130,7 +130,7 @@ async def test_a_connection_that_the_server_ended_for_good_is_opened_again(
     restartable_nats.reload(right)
     await eventually(lambda: restartable_broker.is_connected, "connected again")
     await restartable_broker.publish(SUBJECT, b"1", "id-1")
-    assert await restartable_broker.request("tests.echo", b"hello") == b"hello"
+    assert await restartable_broker.request("tests.echo", b"hello", timeout_s=20) == b"hello"
 
 
 async def test_a_server_that_falls_silent_is_noticed_and_followed_again(
@@ -167,7 +167,7 @@ async def test_a_responder_is_ready_when_the_server_knows_it(
     assert not too_early
     restartable_nats.thaw()
     await responding
-    assert await restartable_broker.request("tests.echo", b"hi") == b"hi"
+    assert await restartable_broker.request("tests.echo", b"hi", timeout_s=20) == b"hi"
 
 
 async def test_a_watch_that_dies_of_a_mistake_ends_the_reading_and_the_next_one_works(

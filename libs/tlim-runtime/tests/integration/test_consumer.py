@@ -111,7 +111,8 @@ async def test_the_largest_message_that_the_server_takes_is_delivered(broker: Br
         return [DONE] * len(batch)
 
     largest = 8 * 1024**2 - 1_000  # deploy/nats/nats.conf; headers count
-    await broker.publish_batch([Outgoing(SUBJECT, b"x" * largest, f"id-{number}") for number in range(5)])
+    for number in range(5):  # one after the other: each has a time-out for itself
+        await broker.publish(SUBJECT, b"x" * largest, f"id-{number}")
     consumer = BatchConsumer(broker, STORE_INBOX, handle)
     await consumer.start()
     await eventually(lambda: len(sizes) == 5, "all were handled")
@@ -292,14 +293,14 @@ async def test_stop_finishes_the_batch_in_hand(broker: Broker, eventually: Event
 async def test_a_slow_handler_keeps_its_messages(
     broker: Broker, make_consumer: MakeConsumer, eventually: Eventually
 ) -> None:
-    spec = STORE_INBOX._replace(durable=STORE_INBOX.durable + "-hurried", ack_wait=timedelta(seconds=1))
+    spec = STORE_INBOX._replace(durable=STORE_INBOX.durable + "-hurried", ack_wait=timedelta(seconds=3))
     await make_consumer(spec)
     handler = Recorder()
     handler.hold_at = 0
     consumer = BatchConsumer(broker, spec, handler, batch=5)
     await broker.publish_batch(messages(range(20)))
     await consumer.start()
-    long_enough = asyncio.get_running_loop().time() + 2  # twice ack_wait: in silence the server would deliver again
+    long_enough = asyncio.get_running_loop().time() + 4  # over ack_wait: in silence the server would deliver again
     await eventually(lambda: asyncio.get_running_loop().time() > long_enough, "the handler is slow")
     handler.gate.set()
     await eventually(lambda: len(handler.handled) >= 20, "all were handled")

@@ -64,7 +64,7 @@ async def test_flush_publishes_in_order_and_empties_the_table(database: Database
     relay = OutboxRelay(database, broker, OUTBOX)
     await relay.start()
     await add(database, *range(450))
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert await published(broker) == list(range(450))
     assert await left(database) == 0
     await relay.stop()
@@ -86,7 +86,7 @@ async def test_large_events_are_published_a_few_at_a_time(
             await OUTBOX.add(session, SUBJECT, b" " * (BATCH_BYTES // 3) + str(number).encode(), f"id-{number}")
     relay = OutboxRelay(database, broker, OUTBOX)
     await relay.start()
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert batches == [3, 3, 2]
     assert await published(broker) == list(range(8))
     await relay.stop()
@@ -96,7 +96,7 @@ async def test_what_a_crash_left_is_published_at_the_next_start(database: Databa
     await add(database, 1, 2)
     relay = OutboxRelay(database, broker, OUTBOX)
     await relay.start()
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert await published(broker) == [1, 2]
     await relay.stop()
 
@@ -107,7 +107,7 @@ async def test_several_instances_publish_each_event_once_and_in_order(database: 
         await relay.start()
     for number in range(60):
         await add(database, number)
-        await relays[number % 3].flush()
+        assert await relays[number % 3].flush(timeout_s=30)
     assert await published(broker) == list(range(60))
     for relay in relays:
         await relay.stop()
@@ -119,7 +119,7 @@ async def test_a_rolled_back_event_is_never_published(database: Database, broker
     async with database.session() as session:
         await OUTBOX.add(session, SUBJECT, b"1", "id-1")
         await session.rollback()
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert await published(broker) == []
     await relay.stop()
 
@@ -132,13 +132,13 @@ async def test_events_of_an_outage_wait_and_are_published_when_it_ends(
     await asyncio.to_thread(restartable_nats.kill)
     await eventually(lambda: not restartable_broker.is_connected, "the loss was noticed")
     await add(database, 1)
-    assert not await relay.flush(timeout_s=0.5)
+    assert not await relay.flush(timeout_s=30)  # at once, when the attempt has failed
     with pytest.raises(Exception, match="NATS"):
         await relay.ping()
     await asyncio.to_thread(restartable_nats.start)
     await add(database, 2)
     await eventually(lambda: is_well(relay), "it came back")
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert await published(restartable_broker) == [1, 2]
     await relay.ping()
     await relay.stop()
@@ -169,7 +169,7 @@ async def test_an_event_that_is_too_large_stays_with_its_reason_and_holds_up_nob
         await OUTBOX.add(session, SUBJECT, b"3", "id-3")
     relay = OutboxRelay(database, broker, OUTBOX)
     await relay.start()
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     assert await published(broker) == [1, 3]
     await relay.ping()
     async with database.session() as session:
@@ -234,7 +234,7 @@ async def test_a_relay_whose_database_is_silent_hangs_and_one_that_waits_for_row
     monkeypatch.setattr(pulse, "time", clock)
     relay = OutboxRelay(database, broker, OUTBOX)
     await relay.start()
-    assert await relay.flush()
+    assert await relay.flush(timeout_s=30)
     clock.now += 2 * pulse.HUNG_S
     assert stuck() == []  # it waits for rows
     async with database.session() as session:

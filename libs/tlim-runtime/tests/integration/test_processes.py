@@ -103,9 +103,10 @@ def test_a_service_answers_idles_small_and_ends_cleanly_on_sigterm(
     service: subprocess.Popen[str], environment: dict[str, str]
 ) -> None:
     base = f"http://127.0.0.1:{environment['TLIM_PORT']}"
-    assert httpx.get(f"{base}/hello/world").json() == "world"
-    assert httpx.get(f"{base}/readyz").json() == {"ready": True, "checks": {"nats": "ok"}}
-    metrics = httpx.get(f"{base}/metrics").text
+    with httpx.Client(base_url=base, timeout=20) as http:
+        assert http.get("/hello/world").json() == "world"
+        assert http.get("/readyz").json() == {"ready": True, "checks": {"nats": "ok"}}
+        metrics = http.get("/metrics").text
     resident = next(line for line in metrics.splitlines() if line.startswith("process_resident_memory_bytes"))
     assert float(resident.split()[1]) < 100 * 1024**2
     service.send_signal(signal.SIGTERM)

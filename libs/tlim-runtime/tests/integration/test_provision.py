@@ -5,8 +5,10 @@ from typing import Any
 import nats as nats_client
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
+from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
+from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES, CONSUMERS, StreamName
 from tlim_protocol.subjects import ALL_OUT, lease_of_shard, subject_out
@@ -52,6 +54,9 @@ async def test_each_consumer_of_a_shard_is_pinned_and_reads_its_shard_only(broke
         config = (await state_of(broker, spec.durable))["config"]
         assert (config["priority_policy"], config["priority_groups"]) == ("pinned_client", [spec.group])
     await broker.publish(OUT, b"hello", "id-1")
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.01), reraise=True):
+        with attempt:  # the server acknowledges a message before it counts it for the consumer
+            assert (await state_of(broker, BRIDGE_OUTBOXES[delivery_shard("bob")].durable))["num_pending"] == 1
     waiting = [(await state_of(broker, spec.durable))["num_pending"] for spec in BRIDGE_OUTBOXES]
     assert sorted(waiting) == [0] * (len(BRIDGE_OUTBOXES) - 1) + [1]
     assert len({spec.durable for spec in CONSUMERS}) == len(CONSUMERS)

@@ -79,7 +79,7 @@ async def test_a_question_has_a_span_at_both_ends_and_what_the_answer_asks_is_be
 
     async def answer(data: bytes) -> bytes:
         logged.append(get_contextvars())
-        return await services.other.request(BEHIND, data)
+        return await services.other.request(BEHIND, data, timeout_s=20)
 
     await services.other.respond(SUBJECT, answer, queue="tests")
     await services.asker.respond(BEHIND, echo, queue="tests")

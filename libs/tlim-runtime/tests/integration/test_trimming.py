@@ -141,8 +141,12 @@ async def test_a_consumer_that_was_made_anew_loses_nothing_that_it_has_not_ackno
 
 
 async def test_after_a_reconnection_the_time_of_what_is_acknowledged_begins_anew(
-    restartable_broker: Broker, restartable_nats: RestartableNats, eventually: Eventually
+    restartable_broker: Broker,
+    restartable_nats: RestartableNats,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(trimming, "INTERVAL_S", 3_600)  # nobody but this test looks
     broker, clock = restartable_broker, Clock()
     trimmer = Trimmer(broker, OUTBOX, clock)
     trimmer.start()

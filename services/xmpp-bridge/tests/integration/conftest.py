@@ -141,7 +141,7 @@ class XmppServerProcess:
 
     def ends(self) -> None:
         """Wait until it has ended by itself."""
-        self._process.process.wait(20)
+        self._process.process.wait(60)
 
     def thaw(self) -> None:
         self._process.process.send_signal(signal.SIGCONT)

@@ -9,7 +9,7 @@ import pytest
 async def ask(world: Any, **headers: str) -> httpx.Response:
     url = f"http://127.0.0.1:{world.xmpp.ports.xmpp_api}/api/check_account"
     account = {"user": "alice", "host": world.xmpp.client_side.domain}
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         return await http.post(url, json=account, headers=headers)
 
 

@@ -1,6 +1,7 @@
 """Bridges share the deliveries: whatever becomes of one of them, everybody gets everything, in order."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -57,7 +58,10 @@ class BridgeProcess:
         self._url = f"http://127.0.0.1:{port}"
 
     def signal(self, number: signal.Signals) -> None:
+        """Send it a signal. When this returns, a bridge that shall pause does nothing more."""
         self._process.process.send_signal(number)
+        if number is signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.process.pid, os.WSTOPPED)
 
     def has_lost_a_lease(self) -> bool:
         """Whether it got no turn on this machine for so long that it did not renew a lease in time."""
@@ -65,7 +69,7 @@ class BridgeProcess:
 
     async def stop(self) -> None:
         """Stop it in order."""
-        await asyncio.to_thread(self._process.stop)
+        await asyncio.to_thread(self._process.stop, signal.SIGTERM, 60)  # it may have much to finish
 
     def end(self) -> None:
         self._process.stop(signal.SIGKILL)
@@ -107,13 +111,18 @@ class Bridges:
             assert sorted(shard for share in shares for shard in share) == list(range(DELIVERY_SHARDS))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
-        await self._eventually(so)
+        await self._eventually(so, within_s=60)
 
     async def of_bob(self, *bridges: BridgeProcess) -> tuple[BridgeProcess, list[BridgeProcess]]:
-        """Return the bridge that delivers to bob, and the others."""
-        shares = [(bridge, await bridge.shards()) for bridge in bridges]
-        (his,) = [bridge for bridge, share in shares if BOBS in share]
-        return his, [bridge for bridge in bridges if bridge is not his]
+        """Return the bridge that delivers to bob, and the others. While a lease is lapsed, there is none."""
+        found: list[BridgeProcess] = []
+
+        async def is_known() -> None:
+            found[:] = [bridge for bridge in bridges if BOBS in await bridge.shards()]
+            assert len(found) == 1
+
+        await self._eventually(is_known)
+        return found[0], [bridge for bridge in bridges if bridge is not found[0]]
 
     async def publish(self, count: int) -> None:
         numbers = range(self.published, self.published + count)
@@ -276,7 +285,8 @@ async def test_an_http_request_is_answered_by_the_bridge_that_took_it_whichever_
         return b"{}"
 
     await world.broker.respond(Rpc.AUDIT_NOTE, noted, "audit")
-    async with world.ready_bridge() as one, world.ready_bridge() as other:
+    patient = partial(world.ready_bridge, system_send_timeout=30)
+    async with patient() as one, patient() as other:
 
         async def shares(bridge: Any) -> set[int]:
             return owned((await bridge.http.get("/metrics")).text)
@@ -284,7 +294,7 @@ async def test_an_http_request_is_answered_by_the_bridge_that_took_it_whichever_
         async def are_divided() -> None:
             assert (len(await shares(one)), len(await shares(other))) == (4, 4)
 
-        await eventually(are_divided)
+        await eventually(are_divided, within_s=60)
         for bridge in (one, other):
             sent = asyncio.ensure_future(_send(bridge))
             answer = await _decided(world, eventually)

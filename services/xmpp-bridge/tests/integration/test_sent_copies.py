@@ -17,9 +17,12 @@ pytestmark = pytest.mark.parametrize(
 
 
 def copies(device: XmppClient) -> list[str]:
-    """Return the msg_ids of what another device of this user sent."""
+    """Return the msg_ids of what another device of this user sent.
+
+    They are in the order in which each came for the first time: if a lease lapses on a busy machine, some come again.
+    """
     messages = [carbon.message for carbon in device.inbox.all(Carbon) if carbon.sent]
-    return [message.envelope.msg_id for message in messages if isinstance(message, Delivered)]
+    return list(dict.fromkeys(message.envelope.msg_id for message in messages if isinstance(message, Delivered)))
 
 
 def recall_of(msg_id: str) -> Envelope:
@@ -42,7 +45,7 @@ async def test_other_devices_get_what_was_stored_and_the_one_that_sent_gets_none
         await laptop.expect(Carbon, lambda _: copies(laptop) == ["m0", "m2"])
         inner = [event.message if isinstance(event, Carbon) else event for event in laptop.inbox.history]
         events = [event for event in inner if isinstance(event, Delivered)]
-        assert [event.envelope.msg_id for event in events] == ["m0", "answer", "m2"]
+        assert list(dict.fromkeys(event.envelope.msg_id for event in events)) == ["m0", "answer", "m2"]
         assert (events[0].seq, events[0].from_jid, events[0].stanza_id) == (100, phone.jid, "m0")
         assert events[0].envelope == envelope("m0")
         await phone.expect(Stored, lambda event: event.msg_id == "m2")

@@ -103,7 +103,7 @@ class Listener:
 
     async def close(self) -> None:
         """End the stream in order."""
-        await self._wire.disconnect(2)
+        await self._wire.disconnect(20)
 
     def _on_stanza(self, stanza: Element) -> None:
         if stanza.tag == PRESENCE and (word := read_word(stanza)) is not None:
@@ -264,17 +264,20 @@ class Device:
         self.send(f"<presence><priority>{priority}</priority></presence>")
 
     async def take(self, name: str) -> Element:
-        """Return the next element of the stream with this name; the server's end of the stream is called `stream`."""
-        async with asyncio.timeout(20):
-            while True:
-                for event in self._parser.read_events():
-                    kind, element = cast("tuple[str, Element]", event)
-                    self._depth += 1 if kind == "start" else -1
-                    if kind == "end" and self._depth <= 1 and self._note(element) == name:
-                        return element
+        """Return the next element of the stream with this name; the server's end of the stream is called `stream`.
+
+        It fails after 20 s of silence. Megabytes may come before the element.
+        """
+        while True:
+            for event in self._parser.read_events():
+                kind, element = cast("tuple[str, Element]", event)
+                self._depth += 1 if kind == "start" else -1
+                if kind == "end" and self._depth <= 1 and self._note(element) == name:
+                    return element
+            async with asyncio.timeout(20):
                 data = await self._reader.read(65536)
-                assert data, "the server has ended the connection"
-                self._parser.feed(data)
+            assert data, "the server has ended the connection"
+            self._parser.feed(data)
 
     def _note(self, element: Element) -> str:
         name = element.tag.rpartition("}")[2]

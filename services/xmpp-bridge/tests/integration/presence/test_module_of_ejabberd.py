@@ -128,6 +128,7 @@ async def test_every_connection_is_told_everything_and_all_again_when_the_module
     listener = await scene.listener()
     await listener.barrier()
     assert sorted(listener.about(user), key=str) == sorted([came[phone][0], lost[0]], key=str)
+    await listener.hears("came", phone.jid)  # what it heard when it connected
     await restart_module(scene.server)
     for one in (*both, listener):
         await one.hears("hello", DOMAIN)
@@ -212,6 +213,7 @@ async def test_a_connection_without_a_route_ends_at_a_ping_so_that_the_bridge_co
 
 async def restart_module(server: Any) -> None:
     url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
-    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {secret}"}) as http:
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=30) as http:
         answer = await http.post(url, json={"host": DOMAIN, "module": "mod_tlim_bridge"})
     assert answer.is_success, answer.text
