@@ -1,7 +1,6 @@
 """The component that makes a backup each night: it runs as the operator's command does, and keeps a week of them."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from tests.deploy.rendering import (
     named,
     rendered,
 )
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 from tlim_admin import secret_files
+from tlim_admin.object_store import FILES_BUCKET
 from tlim_runtime import variables
 
 from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
@@ -33,6 +34,10 @@ def test_every_container_is_closed_and_bounded(name: str) -> None:
     assert {"mem_limit", "pids_limit"} <= container.keys()
     assert not {"privileged", "pid", "ipc", "devices"} & container.keys()
     assert container.get("network_mode", "none") == "none"
+
+
+def test_no_line_of_env_leads_file_api_to_another_bucket_than_its_key() -> None:
+    assert CONTAINERS["file-api"]["environment"]["TLIM_S3_BUCKET"] == FILES_BUCKET
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

@@ -94,10 +94,8 @@ def test_secrets_of_an_overlay_belong_to_whoever_makes_them(tmp_path: Path, of_a
 
     command = docker.with_name("docker.log").read_text(encoding="utf-8")
     assert f"--volume {folder}:/secrets" in command
-    assert ("--cap-add" in command) is not of_an_overlay
-    user = (os.getuid(), os.getgid()) if of_an_overlay else (0, 0)
-    assert "--user {}:{} ".format(*user) in command
-    assert command.endswith(f"--owner {user[0]}\n") is of_an_overlay  # root may make them for others, and does not
+    assert "--user 0:0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE " in command
+    assert command.endswith(f"--owner {os.getuid()}\n") is of_an_overlay
     assert stat.S_IMODE(folder.stat().st_mode) == (0o700 if of_an_overlay else 0o711)
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 from tlim_admin.certificates import new_pair
-from tlim_admin.doctor import services
+from tlim_admin.doctor import objects, services
 from tlim_admin.doctor.findings import State
+from tlim_admin.settings import DoctorSettings
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """Answers every question as the gateway answers /healthz."""
+    """Answers every question as the gateway answers /healthz, with the bytes that doctor has put into S3."""
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
+        self.wfile.write(objects._BODY)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         """Say nothing."""
@@ -57,3 +59,12 @@ async def test_a_gateway_with_a_certificate_of_an_authority_of_the_system_is_sou
 async def test_a_gateway_with_a_certificate_that_nobody_trusts_is_not(gateway: str) -> None:
     with pytest.raises(OSError, match="certificate verify failed"):
         await services.gateway(gateway, None)
+
+
+async def test_an_address_of_files_with_a_certificate_of_our_own_authority_is_sound(
+    gateway: str, tmp_path: Path
+) -> None:
+    settings = DoctorSettings.placeholder().model_copy(
+        update={"s3_public_url": gateway, "xmpp_ca_file": tmp_path / "authority.pem"}
+    )
+    assert (await objects._public(settings, "key")).state is State.OK

@@ -62,6 +62,7 @@ class Compose:
             **os.environ,
             "COMPOSE_FILE": f"{os.environ.get('COMPOSE_FILE', 'docker-compose.yml')}:tests/e2e/stories.yml",
             "COMPOSE_PROJECT_NAME": PROJECT,
+            "TLIM_BIND": "127.0.0.1",  # whatever a .env of the developer's says
             "TLIM_S3_PUBLIC_URL": f"http://127.0.0.1:{ports.files}",
             **{f"TLIM_PORT_{door.upper()}": str(getattr(ports, door)) for door in doors},
         }

@@ -57,7 +57,7 @@ async def _public(settings: DoctorSettings, key: str) -> Finding:
     with client(public_url, access_key, secret_key, settings.s3_region) as s3:
         try:
             url = s3.generate_presigned_url("get_object", Params={"Bucket": settings.s3_bucket, "Key": key})
-            answer = await ask(*reached(url, settings.s3_public_via))
+            answer = await ask(*reached(url, settings.s3_public_via), authority=settings.xmpp_ca_file)
         except (OSError, BotoCoreError, ClientError) as error:
             return wrong(name, f"{public_url}: {error}", advice)
     if answer.status != 200 or answer.body != _BODY:
