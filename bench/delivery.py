@@ -366,10 +366,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="messages a second of the pair")
     options = vars(parser.parse_args())
     xmpp = options.pop("xmpp")
-    allow_many_sockets()
     with tempfile.TemporaryDirectory() as home:
         stack = Stack(Path(home), Ports.random(), xmpp, environment=UNLIMITED, further={SECOND: free_port()})
-        stack.start()
+        stack.start()  # before this process takes more: servers begin with the limits of a shell
+        allow_many_sockets()
         try:
             rows = asyncio.run(measure(stack, Sizes(**options)))
         finally:

@@ -1,6 +1,7 @@
 """What session-api is asked for, and how often: once for many sessions, not again for those that it does not know."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -8,7 +9,15 @@ import pytest
 from message_store.directory import ABSENT_S, AGAIN_BYTES, ServiceDirectory
 from message_store.errors import DirectoryUnavailable
 from message_store.values import AnsweredSession, FileFacts
-from tlim_protocol.events import FilesAnswer, SessionEvent, SessionsAnswer, SessionsQuestion, UserMeet, UsersKnown
+from tlim_protocol.events import (
+    FilesAnswer,
+    FilesQuestion,
+    SessionEvent,
+    SessionsAnswer,
+    SessionsQuestion,
+    UserMeet,
+    UsersKnown,
+)
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
 
@@ -27,8 +36,10 @@ class FakeSessionApi:
         self.asked = 0
         self.questions: list[list[str]] = []
         self.waited_for: list[str] = []
+        self.payloads: list[bytes] = []
 
     async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
+        self.payloads.append(payload)
         if self.is_away:
             raise BrokerUnavailable("away")
         if self.is_hung:
@@ -48,6 +59,23 @@ class FakeSessionApi:
         if len(told) > self.at_most:
             return SessionsAnswer(sessions=told[: self.at_most], unknown=[]).to_bytes()
         return SessionsAnswer(sessions=told, unknown=[one for one in asked if one not in self.told]).to_bytes()
+
+
+class TwoAtOnce:
+    """Two copies end in the same moment: the first one without an answer, the second one with it."""
+
+    def __init__(self, both: asyncio.Event) -> None:
+        self._both, self._asked = both, 0
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
+        assert timeout_s
+        self._asked += 1
+        if self._asked == 1:
+            await self._both.wait()
+            raise NoAnswerInTime(subject)
+        self._both.set()
+        await asyncio.sleep(0)
+        return UsersKnown(known=UserMeet.from_bytes(payload).ask).to_bytes()
 
 
 class Clock:
@@ -161,8 +189,27 @@ async def test_a_large_question_is_sent_once(session_api: FakeSessionApi) -> Non
 
 
 async def test_an_instance_that_hangs_beside_one_that_answers_refuses_nobody(session_api: FakeSessionApi) -> None:
-    directory = ServiceDirectory(session_api, timedelta(seconds=0.5))
+    directory = ServiceDirectory(session_api, timedelta(seconds=3))
     session_api.is_half_hung = True
-    for number in range(10):
+    for number in range(3):
         assert await directory.known(seen=["alice"], ask=[f"u{number}"]) == {f"u{number}"}
         session_api.asked = 0
+
+
+async def test_an_answer_counts_although_an_earlier_copy_has_failed_in_the_same_moment() -> None:
+    for _ in range(20):
+        both = asyncio.Event()
+        directory = ServiceDirectory(TwoAtOnce(both), timedelta(seconds=0.01))
+        assert await directory.known(seen=["alice"], ask=["bob"]) == {"bob"}
+
+
+async def test_a_service_that_hangs_is_asked_about_nothing_once_a_round_and_looks_into_its_tables(
+    directory: ServiceDirectory, session_api: FakeSessionApi
+) -> None:
+    session_api.is_hung = True
+    assert await directory.files([("f1", "alice")]) is None
+    session_api.payloads.clear()
+    await directory.ask_hung()
+    (payload,) = session_api.payloads
+    (ask,) = FilesQuestion.from_bytes(payload).asks
+    assert re.fullmatch("[0-9a-f]{32}", ask.file_id), "file-api answers all others without a look"

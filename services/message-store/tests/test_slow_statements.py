@@ -38,6 +38,24 @@ async def test_a_stall_that_one_message_meets_is_not_held_against_it(bench: Any,
     assert await bench.outcome(accepted("m1")) == [["bob"]]
 
 
+async def test_a_stall_at_which_an_outage_begins_is_not_held_against_a_lone_message(bench: Any, accepted: Any) -> None:
+    bench.archive.slow = {"m1", "x"}
+    await bench.record(accepted("m0"), accepted("x"))  # from now on x is known
+    write = bench.archive.write
+
+    async def breaking(writes: Any) -> None:
+        if any(row.msg_id == "m3" for row in writes.rows):
+            raise DatabaseUnavailable("gone")
+        await write(writes)
+
+    bench.archive.write = breaking
+    with suppress(DatabaseUnavailable):
+        await bench.record(accepted("m1"), accepted("x"), accepted("m3"))
+    bench.archive.write = write
+    bench.archive.slow.clear()
+    assert await bench.outcome(accepted("m1")) == [["bob"]]
+
+
 async def test_a_batch_with_many_slow_messages_is_stored_after_some_tries(bench: Any, accepted: Any) -> None:
     messages = [accepted(f"m{number}") for number in range(300)]
     bench.archive.slow = {f"m{number}" for number in range(0, 300, 100)}

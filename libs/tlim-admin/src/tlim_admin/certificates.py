@@ -31,10 +31,10 @@ def new_pair(
     return authority.public_bytes(Encoding.PEM).decode(), certificate.public_bytes(Encoding.PEM).decode() + key_text
 
 
-def is_ours(authority: str) -> bool:
+def is_ours(authority: bytes) -> bool:
     """Whether this PEM is an authority that `new_pair` made. It signs nothing more: without its pair it has no use."""
     try:
-        subject = x509.load_pem_x509_certificate(authority.encode()).subject
+        subject = x509.load_pem_x509_certificate(authority).subject
     except ValueError:
         return False
     return subject == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, AUTHORITY)])

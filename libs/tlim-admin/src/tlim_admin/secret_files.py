@@ -65,7 +65,7 @@ def write_missing(directory: Path, domain: str, owner: int) -> list[str]:
     """
     has_certificate, has_authority = ((directory / name).exists() for name in (CERTIFICATE, AUTHORITY))
     if has_authority and not has_certificate:
-        has_authority = not is_ours((directory / AUTHORITY).read_text())
+        has_authority = not is_ours((directory / AUTHORITY).read_bytes())
     if has_certificate != has_authority:
         there, missing = (CERTIFICATE, AUTHORITY) if has_certificate else (AUTHORITY, CERTIFICATE)
         raise SecretError(f"{there} is there without {missing}: add the one that belongs to it, or remove {there}")

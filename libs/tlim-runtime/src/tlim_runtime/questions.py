@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 
 from tlim_runtime.background import cancellable
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime
+from tlim_runtime.outages import BrokerUnavailable, NoAnswerInTime, Unavailable
 from tlim_runtime.pulse import beat
 from tlim_runtime.tracing import TRACEPARENT, Headers, Tracing, continued, trace_of
 
@@ -43,6 +43,9 @@ async def respond(tracing: Tracing, handler: Responder, message: Msg) -> None:
     try:
         with continued(tracing.answer(message.subject, traceparent)):
             answer = await handler(message.data)
+    except Unavailable as error:
+        logger.warning("a request could not be answered now", subject=message.subject, reason=str(error))
+        answer, message.headers = b"", {_ERROR_HEADER: type(error).__name__}
     except Exception as error:
         logger.exception("a request could not be answered", subject=message.subject, **trace_of(traceparent))
         answer, message.headers = b"", {_ERROR_HEADER: type(error).__name__}

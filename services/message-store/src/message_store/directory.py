@@ -47,9 +47,10 @@ ASK_HUNG_EVERY_S = 1.0
 a batch waits for the answer while the log is locked. One stranger who writes to a new session every second would make
 every batch take as long as the time-out."""
 
-TRIES = 8
+TRIES = 3
 """How often a question is sent within its time, if no answer comes. NATS hands each to an instance at random. If one of
-two instances hangs, 1 of 256 questions gets no answer. The service gets one question per batch, so eight are few."""
+two instances hangs, 1 of 8 questions gets no answer. More copies would use up the few connections that a service has
+for questions: a copy that nobody waits for is worked on all the same."""
 
 AGAIN_BYTES = 256 * 1024
 """A question about 500 messages to strangers has less. A larger one names thousands of files, and has up to 5 MiB: it
@@ -58,9 +59,9 @@ is sent once, because sending it again would only delay its answer."""
 _ABOUT_NOTHING: Mapping[Rpc, Event] = {
     Rpc.USER_MEET: UserMeet(seen=[], ask=[""]),
     Rpc.SESSION_GET: SessionsQuestion(session_ids=[""]),
-    Rpc.FILE_CHECK: FilesQuestion(asks=[FileQuestion(file_id="", user_id="")]),
+    Rpc.FILE_CHECK: FilesQuestion(asks=[FileQuestion(file_id="0" * 32, user_id="")]),
 }
-"""Small questions that make a service look into its tables: nothing has an empty id."""
+"""Small questions that make a service look into its tables. file-api looks up only what has the form of its ids."""
 
 
 class Requests(Protocol):
@@ -139,7 +140,7 @@ class ServiceDirectory:
 
     async def _ask_hung(self, subject: Rpc) -> None:
         try:
-            await self._answer(subject, _ABOUT_NOTHING[subject].to_bytes())
+            await self._broker.request(subject, _ABOUT_NOTHING[subject].to_bytes(), self._timeout)
         except NoAnswerInTime:
             return
         except BrokerUnavailable as error:
@@ -171,8 +172,8 @@ class ServiceDirectory:
                 sent.append(await stack.enter_async_context(beside(request)))
                 pause = self._timeout / tries
                 answered, _ = await asyncio.wait(sent, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                if answered:
-                    return answered.pop().result()
+                if answered:  # with several at once, an answer comes before a failure
+                    return min(answered, key=lambda one: one.exception() is not None).result()
         raise NoAnswerInTime(f"no answer on {subject} within {self._timeout:g} s")
 
     async def _sessions(self, session_ids: Collection[str]) -> dict[str, AnsweredSession]:

@@ -198,7 +198,9 @@ class Recorder:
     async def _store_all(self, items: Sequence[Item], outcome: Outcome) -> None:
         for is_slow, run in groupby(items, self._is_known_as_slow):
             if is_slow:
-                self._refuse_slow(list(run), outcome)
+                refused = list(run)
+                outcome.slow.update(map(_key_of, refused))
+                self._refuse_slow(refused, outcome)
                 continue
             for portion in portions(list(run), _named_by, MAX_NAMED):
                 await self._store(portion, outcome)
@@ -265,6 +267,7 @@ class Recorder:
             if isinstance(items[0], SessionEvent):
                 return False  # nobody would send it again, and what follows depends on it
             if outcome.too_slow > 1:  # others were stored without it; the first cancellation may be a stall of 8 s
+                outcome.slow.add(_key_of(items[0]))
                 self._slow[_key_of(items[0])] = True
         return outcome.too_slow <= MAX_TOO_SLOW
 
@@ -285,7 +288,6 @@ class Recorder:
         error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
         for item in items:
             if isinstance(item, ArrivedMessage):
-                outcome.slow.add(_key_of(item))
                 logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id)
                 outcome.events.append(refusal_of(item, error, outcome.newest))
                 outcome.reasons.append(None)

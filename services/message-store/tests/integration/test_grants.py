@@ -31,7 +31,7 @@ async def test_questions_of_an_outage_are_not_answered_after_it(world: Any, monk
                 asked = [world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION) for _ in range(50)]
                 outcomes = await asyncio.gather(*asked, return_exceptions=True)
                 assert [type(outcome) for outcome in outcomes if not isinstance(outcome, BrokerUnavailable)] == []
-            await world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION)
+            await world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION, timeout_s=30)
     finally:
         await blocker.close()
     # some may have had their turn just before their time was over

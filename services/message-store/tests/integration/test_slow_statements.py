@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from message_store import leadership
+from message_store import archive_repository, leadership
 from message_store.archive_repository import Archive
 from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK
@@ -56,7 +56,9 @@ async def test_a_file_in_too_many_messages_to_look_through_holds_up_nobody_else(
     assert [(event.msg_id, event.code) for event in refused] == [("forwarded", ErrorCode.UNAVAILABLE)]
 
 
-async def test_the_short_time_for_files_ends_with_the_question(world: Any, other: Any) -> None:
+async def test_the_short_time_for_files_ends_with_the_question(
+    world: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     try:
         await connection.execute("SET statement_timeout = '7s'")
@@ -65,6 +67,7 @@ async def test_the_short_time_for_files_ends_with_the_question(world: Any, other
             async with other.transaction():
                 await other.execute("LOCK TABLE message_files IN ACCESS EXCLUSIVE MODE")
                 assert await archive.shared_files([("sticker", "carol")]) is None
+            monkeypatch.setattr(archive_repository, "SHARED_FILES_MS", 60_000)  # for a busy machine
             assert await archive.shared_files([("sticker", "carol")]) == {}
             assert await connection.fetchval("SHOW statement_timeout") == "7s"
     finally:

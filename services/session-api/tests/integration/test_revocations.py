@@ -213,6 +213,7 @@ async def test_two_changes_taken_back_tell_no_deletion(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(revocations, "PUBLISHED_TIMEOUT_S", 0.1)
+    await all_published()
     await broker.api(f"STREAM.DELETE.{StreamName.IN}")
     blocker = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
     async with blocker.transaction():

@@ -266,18 +266,19 @@ class Device:
     async def take(self, name: str) -> Element:
         """Return the next element of the stream with this name; the server's end of the stream is called `stream`.
 
-        It fails after 20 s of silence. Megabytes may come before the element.
+        It fails after 20 s of silence, and after 120 s. Megabytes may come before the element.
         """
-        while True:
-            for event in self._parser.read_events():
-                kind, element = cast("tuple[str, Element]", event)
-                self._depth += 1 if kind == "start" else -1
-                if kind == "end" and self._depth <= 1 and self._note(element) == name:
-                    return element
-            async with asyncio.timeout(20):
-                data = await self._reader.read(65536)
-            assert data, "the server has ended the connection"
-            self._parser.feed(data)
+        async with asyncio.timeout(120):
+            while True:
+                for event in self._parser.read_events():
+                    kind, element = cast("tuple[str, Element]", event)
+                    self._depth += 1 if kind == "start" else -1
+                    if kind == "end" and self._depth <= 1 and self._note(element) == name:
+                        return element
+                async with asyncio.timeout(20):
+                    data = await self._reader.read(65536)
+                assert data, "the server has ended the connection"
+                self._parser.feed(data)
 
     def _note(self, element: Element) -> str:
         name = element.tag.rpartition("}")[2]
