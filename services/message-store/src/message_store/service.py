@@ -199,7 +199,7 @@ class Recorder:
         for is_slow, run in groupby(items, self._is_known_as_slow):
             if is_slow:
                 refused = list(run)
-                outcome.slow.update(map(_key_of, refused))
+                outcome.slow.update(_key_of(item) for item in refused if isinstance(item, ArrivedMessage))
                 self._refuse_slow(refused, outcome)
                 continue
             for portion in portions(list(run), _named_by, MAX_NAMED):
