@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from math import inf
 
 from tests.torture.book import Book, Got, Heard, Item, Kind, Reading, Sent
 
@@ -272,10 +273,10 @@ class Checker:
         """
         if not got.delayed:
             return False
-        others = [other for other in self._devices[heard.user_id] if other is not heard]
-        had = (had for other in others for had in other.messages if had.at <= got.at)
-        broke = (at for one in (heard, *others) for at in one.broke)
-        return any(one.item.msg_id == got.item.msg_id for one in had) or any(at <= got.at for at in broke)
+        if self._first_broke[heard.user_id] <= got.at:
+            return True
+        had = self._firsts[heard.user_id][got.item.msg_id]
+        return any(other is not heard and at <= got.at for other, at in had)
 
     def _nothing_recalled(self, heard: Heard) -> None:
         """A device gets no text behind its recall, and none that was recalled before the device came."""
@@ -292,6 +293,24 @@ class Checker:
                     self._wrong(heard.label, text)
 
     # --- what is looked up ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _first_broke(self) -> dict[str, float]:
+        """When the first session of each person broke off."""
+        return {
+            user_id: min((at for heard in devices for at in heard.broke), default=inf)
+            for user_id, devices in self._devices.items()
+        }
+
+    @cached_property
+    def _firsts(self) -> defaultdict[str, defaultdict[str, list[tuple[Heard, float]]]]:
+        """When each device of a person got a message first, by person and msg_id."""
+        found = defaultdict[str, defaultdict[str, list[tuple[Heard, float]]]](lambda: defaultdict(list))
+        for heard in self.book.devices:
+            arrivals = {got.item.msg_id: got.at for got in reversed(heard.messages)}
+            for msg_id, at in arrivals.items():
+                found[heard.user_id][msg_id].append((heard, at))
+        return found
 
     @cached_property
     def _devices(self) -> defaultdict[str, list[Heard]]:
