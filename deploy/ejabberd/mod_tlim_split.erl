@@ -45,6 +45,7 @@ look(Heard, Lost) ->
             end;
         {split, Other} -> heal(node(Other)), look(Heard, Lost)
     after ?AGAIN ->
+        [catch mod_tlim_bridge:home(H) || H <- ejabberd_option:hosts(), gen_mod:is_loaded(H, mod_tlim_bridge)],
         Lacking = mnesia:system_info(db_nodes) -- mnesia:system_info(running_db_nodes),
         [net_kernel:connect_node(Node) || Node <- Lacking],
         [start_anew(Node) || Node <- Lacking, waits(Node), timer:sleep(?AGAIN) == ok, waits(Node)],

@@ -17,6 +17,8 @@ die({#message{body = [#text{data = <<"lose the settings">>}]}, #{lserver := H}} 
     persistent_term:put(?MODULE, ets:take(ejabberd_modules, {mod_tlim_bridge, H})), Acc;
 die({#message{body = [#text{data = <<"lose the routes">>}]}, #{lserver := H}} = Acc) ->
     mnesia:dirty_delete(route, <<"bridge.", H/binary>>), Acc;
+die({#message{body = [#text{data = <<"lose the domain">>}]} = Msg, #{lserver := H} = State}) ->
+    mnesia:dirty_delete(route, H), {stop, {drop, ejabberd_c2s:send(State, Msg)}};
 die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
     ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die({#message{body = [#text{data = <<"is it given away">>}]}, _} = Acc) -> heir(), Acc;

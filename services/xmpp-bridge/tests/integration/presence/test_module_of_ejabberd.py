@@ -211,6 +211,26 @@ async def test_a_connection_without_a_route_ends_at_a_ping_so_that_the_bridge_co
     await again.is_sent("one")
 
 
+async def test_nothing_is_confirmed_while_the_node_has_lost_its_domain_which_it_finds_again(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    phone, other = await scene.device(user, managed=False), await scene.device(user, "other", managed=False)
+    phone.announce()
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    await phone.gets("text 101")
+    await listener.barrier()
+    other.send(f"<message to='{DOMAIN}'><body>lose the domain</body></message>")
+    await other.gets("lose the domain")
+    listener.deliver(user, 102)
+    await listener.ends_at_a_ping()
+    again = await scene.listener()
+    await again.hears("came", phone.jid)
+    again.deliver(user, 103)
+    await phone.gets("text 103")
+    await again.barrier()
+    assert phone.texts == ["text 101", "text 103"]
+
+
 async def restart_module(server: Any) -> None:
     url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
     headers = {"Authorization": f"Bearer {secret}"}
