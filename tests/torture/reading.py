@@ -2,14 +2,24 @@
 
 import asyncio
 
-from tlim_client.failures import RefusedError
+from tlim_client.failures import ClientError, RefusedError
 from tlim_client.http import HttpClient
+from tlim_client.xmpp import XmppClient
 from tlim_protocol.errors import ErrorCode
 
 from tests.torture.book import Reading
 from tests.torture.items import conversation_read, item_read
 
 AGAIN_S = 1.0
+
+
+async def ask_patiently(client: XmppClient) -> str:
+    """Return a token. A refusal can mean "not now"; whoever calls sets a time limit."""
+    while True:
+        try:
+            return await client.fetch_token()
+        except ClientError:
+            await asyncio.sleep(AGAIN_S)
 
 
 async def read_patiently(client: HttpClient, user_id: str) -> Reading:

@@ -21,7 +21,7 @@ from tests.torture.device import Clock, Device, clock
 from tests.torture.faults import Faults
 from tests.torture.other_system import OtherSystem
 from tests.torture.plan import Cast, Role, Step
-from tests.torture.reading import read_patiently
+from tests.torture.reading import ask_patiently, read_patiently
 from tests.torture.system import System
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class Run:
         try:
             async with asyncio.timeout(CATCH_UP_S):
                 await device.caught_up.wait()
-                client.token = await device.client.fetch_token()
+                client.token = await ask_patiently(device.client)
                 self.book.readings[actor.name] = await read_patiently(client, actor.name)
         except (TimeoutError, ClientError) as error:
             self.book.wrong.append(f"{actor.name} did not catch up, got no token, or read nothing: {error!r}")
