@@ -193,10 +193,9 @@ class CatchUps:
         page = await ask_missed(self._store, question)
         if page.events:
             async with slot:
+                # While it waited for its slot, everybody may have gone, or somebody may have come for whom all begins anew.
                 if not self.roll.is_waiting(user_id, person):
-                    return (
-                        page  # while it waited for its slot, everybody went, or somebody came for whom all begins anew
-                    )
+                    return page
                 person.sent = max(person.sent, page.events[-1].seq)
                 await self._line.deliver(self._stanzas(page.events))
         return page
