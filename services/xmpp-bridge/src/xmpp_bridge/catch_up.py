@@ -193,7 +193,7 @@ class CatchUps:
         page = await ask_missed(self._store, question)
         if page.events:
             async with slot:
-                # While it waited for its slot, everybody may have gone, or somebody may have come for whom all begins anew.
+                # Meanwhile everybody may have gone, or somebody may have come for whom all begins anew.
                 if not self.roll.is_waiting(user_id, person):
                     return page
                 person.sent = max(person.sent, page.events[-1].seq)
