@@ -1,23 +1,36 @@
 """What the overlays apply, rendered once for all tests: these read it and change nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.deploy.rendering import Resource, rendered
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("local", tmp_path_factory.mktemp("local") / "deploy")
+def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Resource]]:
+    """Return `rendered` with a folder for each call."""
+
+    def anew(overlay: str, *changes: Any) -> list[Resource]:
+        return rendered(overlay, tmp_path_factory.mktemp(overlay) / "deploy", *changes)
+
+    return anew
 
 
 @pytest.fixture(scope="session")
-def one_node(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("one-node", tmp_path_factory.mktemp("one-node") / "deploy")
+def local(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("local")
 
 
 @pytest.fixture(scope="session")
-def production(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    return rendered("production", tmp_path_factory.mktemp("production") / "deploy")
+def one_node(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("one-node")
+
+
+@pytest.fixture(scope="session")
+def production(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("production")
 
 
 @pytest.fixture(scope="session", params=["local", "one_node", "production"])

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,12 @@ from tests.deploy.rendering import (
     assert_no_variable_is_used_before_it_is_set,
     assert_the_api_server_takes,
     named,
-    rendered,
 )
 
 
 @pytest.fixture(scope="module")
-def resources(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("production", folder, ("cert-manager", "backup-volume", "backup-schedule"))
+def resources(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("production", ("cert-manager", "backup-volume", "backup-schedule"))
 
 
 def pod(resources: list[Resource], name: str) -> Resource:

@@ -1,6 +1,7 @@
 """Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import message_store.app
@@ -40,11 +41,10 @@ FOR_OPERATORS = 10
 
 
 @pytest.fixture(scope="module")
-def all_of_them(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
+def all_of_them(render: Callable[..., list[Resource]]) -> list[Resource]:
     """Return production with all of these components at once."""
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
     components = ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing", "backup-volume")
-    return rendered("production", folder, components)
+    return render("production", components)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -1,5 +1,6 @@
 """The gateway behind a Gateway of the cluster: rendered with `production`, as the component says to add it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from tests.deploy.rendering import (
     assert_the_api_server_takes,
     named,
     pods,
-    rendered,
 )
 from tests.deploy.told import assert_the_gateway_reads
 
@@ -22,9 +22,8 @@ def in_place_of_https(_overlay: Path, kustomization: Resource) -> None:
 
 
 @pytest.fixture(scope="module")
-def behind_it(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("production", folder, ("cert-manager", "gateway-api"), in_place_of_https)
+def behind_it(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("production", ("cert-manager", "gateway-api"), in_place_of_https)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -1,5 +1,7 @@
 """PostgreSQL of the operator CloudNativePG: rendered with `production`, as the component says to add it."""
 
+from collections.abc import Callable
+
 import pytest
 import yaml
 
@@ -14,7 +16,6 @@ from tests.deploy.rendering import (
     containers,
     named,
     pods,
-    rendered,
 )
 from tests.deploy.told import SETTINGS, assert_all_is_read
 
@@ -22,9 +23,8 @@ CALLS = {"TLIM_DATABASE_URL", "TLIM_POSTGRES_URL", "XMPP_SQL_SERVER"}
 
 
 @pytest.fixture(scope="module")
-def cnpg(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("production", folder, ("postgres-cnpg",), as_it_says("postgres-cnpg"))
+def cnpg(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("production", ("postgres-cnpg",), as_it_says("postgres-cnpg"))
 
 
 @pytest.fixture(scope="module")

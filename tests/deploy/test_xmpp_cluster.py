@@ -1,5 +1,7 @@
 """A cluster of ejabberd beside a PostgreSQL of ours: rendered with `local`, as the component says to add it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.deploy.rendering import (
@@ -9,14 +11,12 @@ from tests.deploy.rendering import (
     assert_everything_is_there,
     assert_the_api_server_takes,
     named,
-    rendered,
 )
 
 
 @pytest.fixture(scope="module")
-def clustered(tmp_path_factory: pytest.TempPathFactory) -> list[Resource]:
-    folder = tmp_path_factory.mktemp("deploy") / "deploy"
-    return rendered("local", folder, ("xmpp-cluster",), as_it_says("xmpp-cluster"))
+def clustered(render: Callable[..., list[Resource]]) -> list[Resource]:
+    return render("local", ("xmpp-cluster",), as_it_says("xmpp-cluster"))
 
 
 @pytest.mark.parametrize("release", RELEASES)
