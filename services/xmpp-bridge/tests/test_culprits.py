@@ -253,6 +253,7 @@ def test_culprits_that_end_the_connection_by_turns_are_found() -> None:
 
 def test_losses_over_other_messages_are_not_added_up() -> None:
     culprits = Culprits()
+    culprits.opened("a")
     culprits.note_loss("a", 1, 10)
     culprits.note_passed("a", 10)
     culprits.note_loss("a", 11, 20)
@@ -263,3 +264,15 @@ def test_losses_over_other_messages_are_not_added_up() -> None:
     assert culprits.are_feared
     culprits.note_passed("a", 20)
     assert not culprits.are_feared
+
+
+def test_losses_of_a_shard_that_another_bridge_has_slow_nobody_down() -> None:
+    culprits = Culprits()
+    culprits.opened("a")
+    culprits.note_loss("a", 1, 10)
+    culprits.note_loss("a", 1, 10)
+    assert culprits.are_feared
+    culprits.closed("a")
+    assert not culprits.are_feared
+    culprits.opened("a")
+    assert culprits.are_feared, "a culprit can come back with its shard"

@@ -42,14 +42,23 @@ class Culprits:
 
     def __init__(self) -> None:
         self.alone = asyncio.Lock()
-        self._losses: dict[str, _Losses] = {}  # by consumer
+        self._here: set[str] = set()  # consumers that are open
+        self._losses: dict[str, _Losses] = {}  # by consumer; a culprit can come back with a shard
         self._suspects: dict[str, tuple[_Message, int]] = {}  # by consumer
         self._found: dict[_Message, int] = {}  # characters: this message's stanzas of that size or more are left out
 
     @property
     def are_feared(self) -> bool:
         """Whether stanzas must be sent one at a time now."""
-        return any(losses.count >= LOSSES for losses in self._losses.values())
+        return any(losses.count >= LOSSES for consumer, losses in self._losses.items() if consumer in self._here)
+
+    def opened(self, consumer: str) -> None:
+        """Note that this bridge delivers what the consumer gets."""
+        self._here.add(consumer)
+
+    def closed(self, consumer: str) -> None:
+        """Note that another bridge does: what is lost there slows nothing down here."""
+        self._here.discard(consumer)
 
     def note_loss(self, consumer: str, first: int, last: int) -> None:
         """Note that the connection was lost while the messages from `first` to `last` in the stream were delivered."""

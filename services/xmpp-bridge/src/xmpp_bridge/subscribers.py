@@ -102,6 +102,7 @@ class OutboxSubscriber:
     def opened(self, delivered: int) -> None:
         """Begin anew with what is not acknowledged. Messages up to `delivered` in the stream had been begun (Gaps)."""
         self._start_over("delivery starts anew")
+        self._culprits.opened(self._consumer)
         self._presence.gaps.opened(delivered)
         self._repeated = delivered
 
@@ -118,6 +119,7 @@ class OutboxSubscriber:
     async def close(self) -> None:
         """Stop: the shard is closed, and nothing of it is sent any more."""
         await self._lane.close()
+        self._culprits.closed(self._consumer)
 
     async def _handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict | Later]:
         first, last, begun = batch[0].stream_seq, batch[-1].stream_seq, now_ms()
