@@ -36,9 +36,11 @@ class Attendance:
         return len(self._people)
 
     def clear(self) -> None:
-        """Forget everything: the connection to the XMPP server is lost, and the next one begins with a hello."""
+        """Forget who is there: the connection to the XMPP server is lost, and the next one begins with a hello.
+
+        What reached nobody is still true: its note may be what was lost.
+        """
         self._people.clear()
-        self._missed, self._missed_before = {}, {}
         self.is_kept = False
 
     def hear(self, sign: Sign) -> None:

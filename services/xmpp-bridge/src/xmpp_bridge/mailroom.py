@@ -56,7 +56,6 @@ class Mailroom:
         self._line = line
         self._store = store
         self._shard = shard
-        self._attendance = attendance
         self._outdated = outdated
         self._clock = clock
         self.turn = asyncio.Lock()
@@ -76,6 +75,7 @@ class Mailroom:
         self.roll = self._catch_ups.roll
         for sign in attendance.of(shard):
             self.roll.hear(sign)
+        self._missed = {sign.user_id: sign.seq for sign in attendance.missed(shard)}  # until the roll is called
         self._handed_over = HandedOver(monotonic)
         self._settled = asyncio.Event()
         self._reason = "the XMPP server has not said who is present"
@@ -97,7 +97,8 @@ class Mailroom:
     async def stop(self, noted_s: float = 0) -> None:
         """Stop. Notes are still written, if that takes no more than `noted_s` seconds.
 
-        Notes that are not written are made good by the next bridge, from who is present then.
+        Notes that are not written are made good by the next bridge, from who is present then, and from what it has
+        heard of messages that reached nobody (Attendance).
         """
         for work in reversed(self._work):
             await work.stop()
@@ -123,7 +124,9 @@ class Mailroom:
         """
         if isinstance(sign, Hello) and self._settled.is_set() and self.server_keeps:
             self._outdated()
-        elif self._settled.is_set() or not isinstance(sign, Missed):  # the attendance remembers it until then
+        elif isinstance(sign, Missed) and not self._settled.is_set():
+            self._missed[sign.user_id] = min(sign.seq, self._missed.get(sign.user_id, sign.seq))
+        else:
             self.roll.hear(sign)
 
     async def settled(self) -> None:
@@ -150,7 +153,8 @@ class Mailroom:
 
     def handed_over(self, seq: int) -> None:
         """Note that the XMPP server has all live deliveries up to this seq."""
-        self._handed_over.note(seq)
+        if self.roll.is_kept:  # otherwise there are no mailboxes, and nobody asks for it
+            self._handed_over.note(seq)
 
     async def _call_the_roll(self) -> None:
         while not self._settled.is_set():
@@ -172,8 +176,9 @@ class Mailroom:
             self._notes.begin(term)
         self.roll.settle(live)
         self._settled.set()
-        for sign in self._attendance.missed(self._shard):
-            self.roll.hear(sign)
+        missed, self._missed = self._missed, {}
+        for user_id, seq in missed.items():
+            self.roll.hear(Missed(user_id, seq))
         logger.info("the roll is called", shard=self._shard, people=self.roll.present, is_kept=self.roll.is_kept)
 
     async def _note_settled(self) -> None:
