@@ -57,11 +57,16 @@ class FakeArchive:
         self.rosters_read: list[set[str]] = []
         self.sent_read: list[int] = []
         self.files_read: list[tuple[str, str]] = []
+        self.is_locked = False
         self._last = 0
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        yield
+        self.is_locked = True
+        try:
+            yield
+        finally:
+            self.is_locked = False
 
     async def draw(self, count: int) -> list[int]:
         first, self._last = self._last + 1, self._last + count

@@ -64,6 +64,34 @@ def item_of_fixture(accepted: Any, session: Any) -> Callable[..., Any]:
     return item_of
 
 
+async def test_nothing_is_looked_up_and_nobody_asked_while_the_log_is_locked(
+    bench: Any, accepted: Any, session: Any
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def watch(owner: Any, name: str) -> None:
+        ask = getattr(owner, name)
+
+        async def watched(*args: Any, **named: Any) -> Any:
+            seen.append((name, bench.archive.is_locked))
+            return await ask(*args, **named)
+
+        setattr(owner, name, watched)
+
+    looked_up = ["conversations", "rosters", "places", "earlier_spans", "shared_files"]
+    for name in looked_up:
+        watch(bench.archive, name)
+    for name in ("known", "files", "sessions"):
+        watch(bench.session_api, name)
+    watch(bench.archive, "write")
+    bench.session_api.told["s1"] = session(1, "alice", "bob", session_id="s1")
+    to_session = accepted("m3", MsgType.GROUP_TEXT, msg_to=None, body=[{"session_id": "s1", "text": "hi"}])
+    forwarded = accepted("m2", MsgType.FILE, "bob", body=[{"file_id": "f1"}])
+    await bench.record(accepted("m1"), forwarded, to_session)
+    assert {name for name, _ in seen} == {*looked_up, "known", "files", "sessions", "write"}
+    assert {name for name, is_locked in seen if is_locked} == {"write"}
+
+
 def seen(bench: Any) -> Any:
     """Everything that came of it, with rows named instead of numbered."""
     name = {row.seq: (row.sender, row.msg_id) for row in bench.archive.rows}

@@ -54,7 +54,7 @@ _FIND_RECEIPTS = """
 
 SHARED_FILES_MS = 500
 """How long the messages with files of others are looked through. Usually that takes milliseconds. But if a file is in
-very many messages and the sender sees none of them, all are looked at, and the log is locked meanwhile."""
+very many messages and the sender sees none of them, all are looked at, and the next batch waits."""
 
 # Ten are enough: we need any one message that still shares the file. We list several only in case this batch recalls
 # some of them. OFFSET 0 and LIMIT keep the order of the joins: from a file to its messages. A planner without
@@ -257,16 +257,16 @@ class Archive:
     async def _within(self, limit_ms: int) -> AsyncIterator[None]:
         """Give the statements of the block this time; what they write is rolled back.
 
-        The rollback of a savepoint brings the former time-out back, and goes on after a statement was cancelled.
+        The rollback brings the former time-out back, also after a statement was cancelled.
         """
         async with translated():
-            savepoint = self._connection.transaction()
-            await savepoint.start()
+            transaction = self._connection.transaction()
+            await transaction.start()
             try:
                 await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
                 yield
             finally:
-                await savepoint.rollback()
+                await transaction.rollback()
 
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""

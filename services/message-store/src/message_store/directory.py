@@ -37,15 +37,15 @@ more files, several requests are sent."""
 
 ABSENT_S = 3.0
 """For so long we do not ask session-api again for a session that it does not know. Otherwise a client that retries at
-once would make the store ask with every message, while the log is locked."""
+once would make the store ask with every message, and the next messages wait."""
 
 MAX_ABSENT = 20_000
 """Sessions that are remembered as absent, in about 4 MB."""
 
 ASK_HUNG_EVERY_S = 1.0
 """How often we ask a service that did not answer in time whether it answers again. Until then no batch asks it, because
-a batch waits for the answer while the log is locked. One stranger who writes to a new session every second would make
-every batch take as long as the time-out."""
+a batch waits for the answer, and all others for the batch. One stranger who writes to a new session every second would
+make every batch take as long as the time-out."""
 
 TRIES = 3
 """How often a question is sent within its time, if no answer comes. NATS hands each to an instance at random. If one of

@@ -293,9 +293,23 @@ class Recorder:
                 outcome.reasons.append(None)
 
     async def _commit(self, items: Sequence[Item], newest: int) -> Plan:
+        """Look up and ask before the log is locked, then write.
+
+        Session-api is asked, and the plan made again, while a sender would be refused because of a session.
+        """
+        known = await self._survey.of(items)
+        while (plan := await self._write(items, known, newest)).doubts:
+            known.answers = {**known.answers, **await self._directory.sessions(plan.doubts)}
+        return plan
+
+    async def _write(self, items: Sequence[Item], known: Known, newest: int) -> Plan:
+        """Write what the plan says. While it has doubts nothing is written: nobody is asked under the lock."""
         with self._rosters_in_doubt():
             async with self._archive.transaction():
-                plan = await self._plan(items, newest)
+                seqs = await self._archive.draw(len(items) + len(known.answers))  # an answer may become a notice
+                plan = self._decide(known, seqs, items, newest)
+                if plan.doubts:
+                    return plan
                 await self._archive.write(plan.writes)
                 await self._archive.save_published(self._publication.seq)
                 progress = (await self._applied()).after(plan.changes)
@@ -303,17 +317,6 @@ class Recorder:
                     await self._archive.save_applied_change(progress.floor)
         self._progress = progress
         self._rosters.keep(plan.rosters)
-        return plan
-
-    async def _plan(self, items: Sequence[Item], newest: int) -> Plan:
-        """Make the plan; ask session-api and plan again while a sender would be refused because of a session."""
-        known = await self._survey.of(items)
-        seqs = await self._archive.draw(len(items))
-        plan = self._decide(known, seqs, items, newest)
-        while plan.doubts:  # with an answer, the new plan may have doubts about another session
-            known.answers = {**known.answers, **await self._directory.sessions(plan.doubts)}
-            seqs += await self._archive.draw(len(plan.doubts))
-            plan = self._decide(known, seqs, items, newest)
         return plan
 
     def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item], newest: int) -> Plan:

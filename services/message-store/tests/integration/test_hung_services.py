@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any
 
+from message_store.locks import SEQ_LOCK
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import SessionsQuestion
+from tlim_protocol.events import SessionsQuestion, UserMeet, UsersKnown
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
 
@@ -39,3 +40,26 @@ async def test_a_session_api_that_hangs_is_asked_by_one_batch_of_several(
             await eventually(refused)
     over.set()
     assert asked - {""} == {"random0"}
+
+
+async def test_the_log_is_not_locked_while_a_service_is_asked(world: Any, accepted: Any, eventually: Any) -> None:
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def late(data: bytes) -> bytes:
+        asked.set()
+        await over.wait()
+        return UsersKnown(known=UserMeet.from_bytes(data).ask).to_bytes()
+
+    await world.stop_directory()
+    slow = await world.connect("session-api")
+    await slow.respond(Rpc.USER_MEET, late, "session-api")
+    async with world.running(user_lookup_timeout="PT60S"):
+        await world.send(accepted("m1"))
+        await asked.wait()
+        assert await world.sql("SELECT pg_try_advisory_xact_lock($1)", SEQ_LOCK) == [(True,)]
+        over.set()
+
+        async def stored() -> None:
+            assert [event.envelope.msg_id for event in await world.out()] == ["m1"]
+
+        await eventually(stored)
