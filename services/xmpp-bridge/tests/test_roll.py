@@ -315,3 +315,14 @@ def test_the_sessions_of_one_person_have_a_bound(desk: Desk) -> None:
         desk.roll.hear(Came("bob", f"device {number}"))
     person = desk.roll._people["bob"]
     assert len(person.sessions) == MAX_SESSIONS
+
+
+def test_who_comes_while_a_repetition_waits_is_served_at_once(desk: Desk) -> None:
+    """Another session is on a node of the server that hangs: what was sent there is to be repeated ever later."""
+    desk.with_live_bob()
+    for seq in (30, 31, 32):
+        desk.roll.hear(Missed("bob", seq))
+        desk.send_again(seq)
+    desk.begun.clear()
+    desk.roll.hear(Came("bob", "laptop"))
+    assert desk.begun == [("bob", 0)]

@@ -190,7 +190,7 @@ class Roll:
             return
         if not person.covers():  # the other sessions have lost their network, and may have what this one lacks
             self._rely_on_the_rest(user_id, person)
-        elif is_new and not person.is_live and self._is_settled:
+        elif not person.is_live and (is_new or person.misses) and self._is_settled:  # or it would wait for a pause
             self._waiting(user_id, 0)
         elif person.is_live and session.since <= person.taken:
             self._note(MailboxNote(user_id=user_id, sessions=person.covers(), is_new=is_new))
