@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import StoredMessage
@@ -11,13 +11,13 @@ from tlim_runtime.background import Background, cancellable
 from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import Unavailable
+from tlim_runtime.outages import NoAnswerInTime, Unavailable
 from tlim_runtime.pulse import waiting
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Gaps
-from xmpp_bridge.mailbox import Notes, Store, ask_missed
+from xmpp_bridge.mailbox import MISSED_WITHIN_S, Notes, Store, ask_missed
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.roll import Attendee, Roll
 from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_deliveries
@@ -36,6 +36,10 @@ PAGE = 100
 
 PAGES_BESIDE = 5
 """Pages at the end that may be out of date when they come. After that live deliveries wait for one page."""
+
+ALONE_S = 0.25
+"""How long live deliveries wait for the store then. A first page comes within 50 ms of the login (docs/performance.md).
+If the store hangs, or everybody asks it, the catch-up goes on beside live deliveries."""
 
 LARGEST_STANZA = 8 * 1024 * 1024
 """The XMPP server ends the connection at a larger one (deploy/). It is left out here, and is in sync."""
@@ -175,8 +179,13 @@ class CatchUps:
         while self.roll.is_waiting(user_id, person):
             is_alone = ends >= PAGES_BESIDE
             async with self._turn if is_alone else nullcontext():
-                # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
-                page = await self._send_page(user_id, person, question, nullcontext() if is_alone else self._slots)
+                try:
+                    page = await self._send_page(user_id, person, question, is_alone=is_alone)
+                except NoAnswerInTime:
+                    if not is_alone:
+                        raise
+                    ends = 0
+                    continue
                 is_cut = is_cut or page.is_cut or not page.receipts
                 if not page.more and self.roll.go_live(user_id, person, page.up_to):
                     self._line.send(write_caught_up(user_id, page.up_to, self._addresses, is_cut=is_cut))
@@ -188,11 +197,13 @@ class CatchUps:
         self.roll.note_live(user_id, person)
 
     async def _send_page(
-        self, user_id: str, person: Attendee, question: MissedQuestion, slot: AbstractAsyncContextManager[object]
+        self, user_id: str, person: Attendee, question: MissedQuestion, *, is_alone: bool
     ) -> MissedAnswer:
-        page = await ask_missed(self._store, question)
+        """Send the next page. It `is_alone` if live deliveries wait for it."""
+        page = await ask_missed(self._store, question, ALONE_S if is_alone else MISSED_WITHIN_S)
         if page.events:
-            async with slot:
+            # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
+            async with nullcontext() if is_alone else self._slots:
                 # Meanwhile everybody may have gone, or somebody may have come for whom all begins anew.
                 if not self.roll.is_waiting(user_id, person):
                     return page

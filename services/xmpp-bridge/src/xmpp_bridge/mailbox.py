@@ -42,9 +42,9 @@ class Store(Protocol):
     async def request(self, subject: str, payload: bytes, timeout_s: float = ...) -> bytes: ...
 
 
-async def ask_missed(store: Store, question: MissedQuestion) -> MissedAnswer:
+async def ask_missed(store: Store, question: MissedQuestion, within_s: float = MISSED_WITHIN_S) -> MissedAnswer:
     """Return a page of what a person has missed. Raises Unavailable when the store does not answer."""
-    return MissedAnswer.from_bytes(await store.request(Rpc.MAILBOX_MISSED, question.to_bytes(), MISSED_WITHIN_S))
+    return MissedAnswer.from_bytes(await store.request(Rpc.MAILBOX_MISSED, question.to_bytes(), within_s))
 
 
 class Live(NamedTuple):

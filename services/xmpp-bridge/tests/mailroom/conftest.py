@@ -346,12 +346,18 @@ def simulated(jumping: Callable[[Coroutine[Any, Any, None]], None], leasing: Sim
 def catch_ups_of() -> Callable[..., CatchUps]:
     """Make the catch-ups of a shard, with a store, a line and notes of the test."""
 
-    def make(store: Any, line: Any, notes: Notes, slots: asyncio.Semaphore | None = None) -> CatchUps:
+    def make(
+        store: Any,
+        line: Any,
+        notes: Notes,
+        slots: asyncio.Semaphore | None = None,
+        turn: asyncio.Lock | None = None,
+    ) -> CatchUps:
         return CatchUps(
             store,
             line,
             notes=notes,
-            turn=asyncio.Lock(),
+            turn=turn or asyncio.Lock(),
             gaps=Gaps(),
             slots=slots or asyncio.Semaphore(1),
             addresses=ADDRESSES,
