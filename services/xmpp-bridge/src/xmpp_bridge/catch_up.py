@@ -24,9 +24,13 @@ from xmpp_bridge.translate import BridgeAddresses, write_caught_up, write_delive
 
 logger = get_logger(__name__)
 
-AT_ONCE = 2
-"""People of one shard that catch up at the same time. When a server has been restarted, everybody comes at once, and
-message-store answers a few questions at a time, however many bridges there are."""
+AT_ONCE = 16
+"""People of one shard that catch up at the same time. Their pages take turns: whoever has missed little does not wait
+for all that others have missed."""
+
+PAGES_AT_ONCE = 2
+"""Pages of one shard that are asked for and sent at the same time. When a server has been restarted, everybody comes at
+once, and message-store answers a few questions at a time, however many bridges there are."""
 
 PER_PERSON = "30/minute"
 """A device may come and go all the time. From here on its person waits."""
@@ -71,7 +75,7 @@ class _Place(NamedTuple):
 
 
 class CatchUps:
-    """Catches people up, a few at a time, in the order in which they came.
+    """Catches people up, in the order in which they came. Up to AT_ONCE of them take turns, and each turn is a page.
 
     A page is read, sent and taken over by the server before the next one is read. Live deliveries go on meanwhile, and
     skip the person (roll.py). With the last page the person becomes live: in that moment nothing was skipped that the
@@ -98,6 +102,7 @@ class CatchUps:
         self._addresses = addresses
         self._turn = turn
         self._slots = slots
+        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._places: dict[str, _Place] = {}  # by person
         self._pace = Throttle(PER_PERSON, "user")
@@ -176,9 +181,12 @@ class CatchUps:
         await self._notes.written()
         question = MissedQuestion(user_id=user_id, limit=PAGE)
         is_cut, ends = False, 0
-        while self.roll.is_waiting(user_id, person):
+        while True:
             is_alone = ends >= PAGES_BESIDE
-            async with self._turn if is_alone else nullcontext():
+            # In this order, or all wait in a circle: a page waits for a slot, and a portion with a slot for the turn.
+            async with self._pages, self._turn if is_alone else nullcontext():
+                if not self.roll.is_waiting(user_id, person):  # they may have gone while others had their turns
+                    break
                 try:
                     page = await self._send_page(user_id, person, question, is_alone=is_alone)
                 except NoAnswerInTime:
@@ -199,17 +207,19 @@ class CatchUps:
     async def _send_page(
         self, user_id: str, person: Attendee, question: MissedQuestion, *, is_alone: bool
     ) -> MissedAnswer:
-        """Send the next page. It `is_alone` if live deliveries wait for it."""
+        """Send the next page, and return it without its events: the person may wait long for the one behind it.
+
+        It `is_alone` if live deliveries wait for it.
+        """
         page = await ask_missed(self._store, question, ALONE_S if is_alone else MISSED_WITHIN_S)
         if page.events:
             # Portions have a slot and wait for the turn. So whoever has the turn must not wait for a slot.
             async with nullcontext() if is_alone else self._slots:
                 # Meanwhile everybody may have gone, or somebody may have come for whom all begins anew.
-                if not self.roll.is_waiting(user_id, person):
-                    return page
-                person.sent = max(person.sent, page.events[-1].seq)
-                await self._line.deliver(self._stanzas(page.events))
-        return page
+                if self.roll.is_waiting(user_id, person):
+                    person.sent = max(person.sent, page.events[-1].seq)
+                    await self._line.deliver(self._stanzas(page.events))
+        return page.model_copy(update={"events": []})
 
     def _stanzas(self, events: Sequence[StoredMessage]) -> Iterator[str]:
         for event in events:

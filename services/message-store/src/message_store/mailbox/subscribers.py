@@ -27,7 +27,7 @@ MISSED_AT_ONCE = 3
 and other questions must not wait for that."""
 
 ASKER_WAITS_S = 10.0
-"""The bridge waits no longer for an answer (xmpp_bridge.mailbox.MISSED_WITHIN_S)."""
+"""The bridge waits so long for an answer at most (xmpp_bridge.mailbox.MISSED_WITHIN_S)."""
 
 
 def note_responder(database: Database) -> Responder:
