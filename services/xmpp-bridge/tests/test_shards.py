@@ -1,12 +1,15 @@
 import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
 from unittest.mock import AsyncMock, MagicMock
 
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.attendance import Attendance
-from xmpp_bridge.shards import ShardParts, Shards
+from xmpp_bridge.shards import FINISHED_S, IN_HAND_S, Shard, ShardParts, Shards
 from xmpp_bridge.shares import Held
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 async def test_a_connection_lost_twice_while_a_shard_closes_still_goes_back_to_the_first_place() -> None:
@@ -54,3 +57,60 @@ async def test_a_connection_lost_before_a_shard_has_opened_still_goes_back_to_th
         shards.went_down()
         await asyncio.gather(*shards._closing.values())
     assert [consumer.going_back for consumer in consumers] == [None, 7, 7]
+
+
+class Times:
+    """When the consumer of a shard that is given up was told to stop, and until when it was waited for."""
+
+    def __init__(self) -> None:
+        self.stopped: list[float] = []
+
+    async def stop(self) -> None:
+        self.stopped.append(asyncio.get_running_loop().time())
+        try:
+            await never()
+        finally:
+            self.stopped.append(asyncio.get_running_loop().time())
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def at_once() -> None:
+    pass
+
+
+def shard_with(
+    stop: Callable[[], Awaitable[None]],
+    drained: Callable[[], Awaitable[None]],
+    caught_up: Callable[[], Awaitable[None]],
+) -> Shard:
+    mailroom, outbox, consumer = MagicMock(), MagicMock(), MagicMock()
+    mailroom.finish_catch_ups, mailroom.stop = caught_up, AsyncMock()
+    outbox.drained, outbox.close = drained, AsyncMock()
+    consumer.stop, consumer.abort = stop, AsyncMock()
+    return Shard(MagicMock(), ShardParts(MagicMock(), mailroom, outbox, consumer))
+
+
+def test_a_shard_that_is_given_up_delivers_until_its_slow_lane_is_empty_and_is_then_left_quickly(jumping: Run) -> None:
+    async def story() -> None:
+        for caught_up in (at_once, never):
+            begun, times = asyncio.get_running_loop().time(), Times()
+            shard = shard_with(times.stop, never, caught_up)
+            await shard.finish()
+            assert [round(at - begun, 6) for at in times.stopped] == [FINISHED_S, FINISHED_S + IN_HAND_S]
+            assert [call[0] for call in cast("MagicMock", shard.outbox).method_calls] == ["end", "close"]
+
+    jumping(story())
+
+
+def test_a_shard_with_an_empty_slow_lane_is_left_at_once(jumping: Run) -> None:
+    async def story() -> None:
+        begun = asyncio.get_running_loop().time()
+        shard = shard_with(at_once, at_once, at_once)
+        await shard.finish()
+        assert asyncio.get_running_loop().time() == begun
+        assert [call[0] for call in cast("MagicMock", shard.outbox).method_calls] == ["close"]
+
+    jumping(story())

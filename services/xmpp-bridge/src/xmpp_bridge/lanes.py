@@ -242,7 +242,7 @@ class SlowLane:
         self._queues = Queues()
         self._waiting = self._bytes = 0
         self._room = asyncio.Event()
-        self._is_running = False
+        self._is_running = self._is_ending = False
         self._tasks = Tasks()
 
     def takes(self, event: StoredMessage, load: Load) -> bool:
@@ -255,6 +255,12 @@ class SlowLane:
             self._room.clear()
             with waiting():  # for the lane, however long that takes
                 await self._room.wait()
+
+    async def drained(self) -> None:
+        """Return when nothing waits."""
+        while self._waiting:
+            self._room.clear()
+            await self._room.wait()
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
@@ -277,14 +283,20 @@ class SlowLane:
                 work.verdict.set_exception(reason)
                 work.verdict.exception()  # read it: the consumer may not know of this message yet
 
+    def end(self) -> None:
+        """Send no other portion, and give up what waits behind the one in hand: that one need not come again."""
+        self._is_ending = True
+
     async def close(self) -> None:
         """End the portion in hand: a message of it may wait for a note that nobody writes any more."""
         await self._tasks.close()
 
     async def _run(self) -> None:
         try:
-            while self._queues:
+            while self._queues and not self._is_ending:
                 await self._next()
+            if self._queues:
+                self.drop(Unavailable("the shard is given up"))
         except Unavailable as error:
             self.drop(error)
         except Exception as error:

@@ -29,7 +29,11 @@ CAUGHT_UP_S = 5.0
 """How long a shard that is given up may go on with catch-ups. What is not over then, the next bridge begins anew."""
 
 FINISHED_S = 10.0
-"""How long a shard that is given up may finish what is in hand. The rest is delivered by the next bridge."""
+"""How long a shard that is given up delivers on until its slow lane is empty: a message to 10,000 people takes 7 s. The
+rest is delivered by the next bridge: of a message that was half sent, that half once more."""
+
+IN_HAND_S = 2.0
+"""How long it may finish what is in hand then. Its people wait for that, and after a kill they would wait as long."""
 
 NOTED_S = 2.0
 """How long what is known of mailboxes may wait for the store then. What is not written, the next bridge sees anew."""
@@ -78,13 +82,22 @@ class Shard:
         await self.consumer.start()
 
     async def finish(self) -> None:
-        """Stop in order: nothing that is in hand comes again, and what is known of mailboxes is noted."""
+        """Stop in order: nothing that is in hand comes again, and what is known of mailboxes is noted.
+
+        Live deliveries go on until the slow lane is empty. Otherwise all of them would wait for it.
+        """
+        until = asyncio.get_running_loop().time() + FINISHED_S
         await self._opening.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_S):
                 await self.mailroom.finish_catch_ups()
+        try:
+            async with asyncio.timeout_at(until):
+                await self.outbox.drained()
+        except TimeoutError:
+            self.outbox.end()
         with suppress(TimeoutError):
-            async with asyncio.timeout(FINISHED_S):
+            async with asyncio.timeout(IN_HAND_S):
                 await self.consumer.stop()
         await self.abort(NOTED_S)
 

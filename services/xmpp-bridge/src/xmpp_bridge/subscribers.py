@@ -116,6 +116,14 @@ class OutboxSubscriber:
         first = self._lately.take_back()
         return first if self._presence.server_keeps else None
 
+    async def drained(self) -> None:
+        """Return when the slow lane is empty."""
+        await self._lane.drained()
+
+    def end(self) -> None:
+        """Leave what waits in the slow lane to the next bridge, behind the portion in hand."""
+        self._lane.end()
+
     async def close(self) -> None:
         """Stop: the shard is closed, and nothing of it is sent any more."""
         await self._lane.close()
