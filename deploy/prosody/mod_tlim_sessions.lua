@@ -1,6 +1,7 @@
--- Two things that ejabberd has and Prosody lacks.
+-- Three things that ejabberd has and Prosody lacks.
 local st = require "util.stanza";
 local add_filter = require "util.filters".add_filter;
+local destroy_session = require "core.sessionmanager".destroy_session;
 local sessions = prosody.hosts[module.host].sessions;
 
 -- The number of sessions of one person has a bound. One more session ends the oldest, even if the oldest waits to be
@@ -16,6 +17,13 @@ module:hook("resource-bind", function(event)
 		oldest:close({ condition = "conflict", text = "Too many sessions" });
 	end
 end);
+
+-- A browser that waits to be resumed has no connection, and mod_websocket does nothing when such a session is closed.
+-- The session would stay for ever, because mod_smacks has just ended its watchdog. mod_c2s ends its sessions itself.
+module:hook("pre-session-close", function(event)
+	local session, reason = event.session, event.reason;
+	if not session.conn then destroy_session(session, reason and (reason.text or reason.condition)); end
+end, -1); -- after mod_smacks (0), so that the session is not kept once more
 
 -- A client that lost its network is noticed. mod_smacks asks a silent client that has stream management (XEP-0198) for a
 -- sign of life. This module asks the others (XEP-0199). A client that is silent until the next time-out has gone.

@@ -367,7 +367,7 @@ class Scene:
         return await device.log_in(resource, **how)
 
     @asynccontextmanager
-    async def browser(self, user: str) -> AsyncIterator[ClientWebSocketResponse]:
+    async def browser(self, user: str, *, resumable: bool = False) -> AsyncIterator[ClientWebSocketResponse]:
         """Log in over WebSocket (RFC 7395); leaving the block is a lost network, unless the stream was closed."""
         bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>browser</resource></bind>"
         opening = f"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='{DOMAIN}' version='1.0'/>"
@@ -376,6 +376,7 @@ class Scene:
             (plain_login(user), "<success"),
             (opening, "features"),
             (f"<iq xmlns='jabber:client' type='set' id='bind'>{bind}</iq>", "result"),
+            *[(f"<enable xmlns='{SM}' resume='true'/>", "<enabled")] * resumable,
             ("<presence xmlns='jabber:client'/>", "<presence"),
         )
         url = f"ws://127.0.0.1:{self.server.ports.websocket}/ws"

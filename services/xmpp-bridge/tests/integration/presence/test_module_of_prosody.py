@@ -153,6 +153,19 @@ async def test_one_session_more_than_a_person_may_have_ends_the_oldest(scene: An
 
 
 @running(OddProsody)
+async def test_one_session_more_than_a_person_may_have_ends_a_browser_that_lost_its_network(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    async with scene.browser(user, resumable=True):
+        oldest = await listener.hears("came", f"{user}@{DOMAIN}")
+    await listener.hears("stale", oldest.jid)
+    for number in range(20):
+        (await scene.device(user, f"device-{number}", managed=False)).announce()
+    await listener.hears("gone", oldest.jid)
+    await listener.barrier()
+    assert [word.jid for word in listener.about(user, "gone")] == [oldest.jid]
+
+
+@running(OddProsody)
 async def test_what_came_before_stream_management_counts_when_the_client_confirms_anything(scene: Any) -> None:
     listener, user = await scene.listener(), await scene.person()
     for confirms, confirmed in ((False, 100), (True, 102)):

@@ -301,3 +301,18 @@ async def test_a_browser_that_closes_its_stream_has_everything(scene: Any) -> No
             if is_orderly:
                 await socket.send_str("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")
         assert (await listener.hears("gone", came.jid)).seq == (101 if is_orderly else None)
+
+
+@both_servers
+async def test_a_browser_that_is_reloaded_is_gone_and_what_waited_for_it_is_not_lost(scene: Any) -> None:
+    listener, user = await scene.listener(), await scene.person()
+    async with scene.browser(user, resumable=True):
+        came = await listener.hears("came", f"{user}@{DOMAIN}")
+    await listener.hears("stale", came.jid)
+    listener.chat(user, "ordinary")
+    listener.deliver(user, 101, 102)
+    await listener.barrier()
+    await scene.device(user, came.jid.partition("/")[2], managed=False)
+    assert await listener.hears("gone", came.jid) == ("gone", came.jid, came.session, 100)
+    await listener.misses(user, 101, 102)
+    assert await scene.kept_for(user) == ["ordinary"]
