@@ -168,6 +168,8 @@ local function attend(host)
 	if not bridges:contains(host) or not hosts[host] then return; end
 	module:hook_object_event(hosts[host].events, "component-authenticated", function() greet(host); end);
 	module:hook_object_event(hosts[host].events, "component-disconnected", function() release(host, leaving[host]); end);
+	-- A bridge pings every 30 s, so a silent one has vanished. mod_component (-1) would keep it, and refuse the next one.
+	module:hook_object_event(hosts[host].events, "component-read-timeout", function() return false; end);
 end
 module:hook_global("host-activated", attend); -- Prosody activates its hosts in any order
 for _, h in ipairs(targets) do attend(h); end

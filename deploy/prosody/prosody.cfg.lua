@@ -33,6 +33,7 @@ tlim_max_user_sessions = 20
 smacks_max_queue_size = 10500
 -- A connection that is silent for 80 s is asked for a sign of life. If it is silent for another 80 s, it is closed. The
 -- bridge counts on it that a lost client is noticed within three minutes. More questions would wake phones more often.
+-- A bridge is not asked: it pings every 30 s, and after 80 s of silence its connection is closed.
 network_settings = { read_timeout = 80 }
 -- The bridge delivers a compressed message unpacked. Its body may have 1 MiB, and XML escaping can multiply that.
 component_stanza_size_limit = 8388608

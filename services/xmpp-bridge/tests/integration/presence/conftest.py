@@ -83,8 +83,7 @@ class Listener:
         port, secret = server.ports.component, server.credentials.component
         self._addresses = BridgeAddresses(DOMAIN, component)
         self._wire = Wire(component, secret, "127.0.0.1", port, self._on_stanza)
-        self._up, self._news = asyncio.Event(), asyncio.Event()
-        self._ended = asyncio.Event()
+        self._up, self._news, self._ended = (asyncio.Event() for _ in range(3))
         self._wire.add_event_handler("session_start", lambda _: self._up.set())
         self._wire.add_event_handler("disconnected", lambda _: self._ended.set())
         self._address = ("127.0.0.1", port)
@@ -127,9 +126,10 @@ class Listener:
         self._wire.send_raw(write_ping(ping, self._addresses))
         await self._until(lambda: ping in self._pongs)
 
-    async def ends_at_a_ping(self) -> None:
-        """Ping, and wait until the server has ended the stream."""
-        self._wire.send_raw(write_ping(str(uuid.uuid4()), self._addresses))
+    async def ends(self, *, at_a_ping: bool) -> None:
+        """Ping or be silent, and wait until the server has ended the stream."""
+        if at_a_ping:
+            self._wire.send_raw(write_ping(str(uuid.uuid4()), self._addresses))
         await asyncio.wait_for(self._ended.wait(), 20)
 
     async def is_sent(self, text: str, *others: "Listener") -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import subprocess
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tlim_devstack.prosody import Prosody
 from tlim_devstack.supervision import Program
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN, XmppSettings
@@ -13,7 +15,7 @@ SECOND = f"second.{COMPONENT}"
 
 
 class QuickProsody(Prosody):
-    """One that asks a client after three seconds of silence for a sign of life. A login has no longer silence."""
+    """One with a time-out of three seconds for silence. A login has no longer silence."""
 
     def prepare(self) -> Program:
         program = super().prepare()
@@ -42,10 +44,36 @@ def running(kind: type[Prosody]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("xmpp_server", [kind], indirect=True, ids=["prosody"], scope="session")
 
 
+@pytest_asyncio.fixture
+async def pinging_listener(scene: Any) -> AsyncIterator[Any]:
+    """A component that pings each second, as a bridge does each half minute."""
+    listener = await scene.listener()
+
+    async def ping() -> None:
+        while True:
+            await listener.barrier()
+            await asyncio.sleep(1)
+
+    async with asyncio.TaskGroup() as group:
+        pinging = group.create_task(ping())
+        yield listener
+        pinging.cancel()
+
+
+@running(QuickProsody)
+async def test_a_silent_bridge_makes_way_for_the_next_one_of_its_name(scene: Any) -> None:
+    silent = await scene.listener()
+    await silent.ends(at_a_ping=False)
+    again = await scene.listener()
+    await again.hears("hello", DOMAIN)
+
+
 @running(QuickProsody)
 @pytest.mark.parametrize("managed", [False, True], ids=["unmanaged", "managed"])
-async def test_a_client_whose_network_silently_ended_is_noticed(scene: Any, managed: bool) -> None:
-    listener, user = await scene.listener(), await scene.person()
+async def test_a_client_whose_network_silently_ended_is_noticed(
+    scene: Any, pinging_listener: Any, managed: bool
+) -> None:
+    listener, user = pinging_listener, await scene.person()
     phone = await scene.device(user, managed=managed, resumable=False)
     phone.announce()
     came = await listener.hears("came", phone.jid)
@@ -53,8 +81,10 @@ async def test_a_client_whose_network_silently_ended_is_noticed(scene: Any, mana
 
 
 @running(QuickProsody)
-async def test_a_client_without_stream_management_stays_if_it_answers_pings(scene: Any) -> None:
-    listener, user = await scene.listener(), await scene.person()
+async def test_a_client_without_stream_management_and_a_bridge_stay_if_they_are_heard(
+    scene: Any, pinging_listener: Any
+) -> None:
+    listener, user = pinging_listener, await scene.person()
     phone = await scene.device(user, managed=False)
     phone.announce()
     await listener.hears("came", phone.jid)
@@ -62,6 +92,7 @@ async def test_a_client_without_stream_management_stays_if_it_answers_pings(scen
         while (ping := await phone.take("iq")).get("type") != "get":
             pass
         phone.send(f"<iq type='result' id='{ping.get('id')}' to='{DOMAIN}'/>")
+    await listener.barrier()
     assert listener.about(user, "gone") == []
 
 
