@@ -9,7 +9,7 @@
 %% killed before, it may not even be ready: it waits for the tables of the other one, and for ever.
 -module(mod_tlim_split).
 -behaviour(gen_mod).
--export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, watch/0]).
+-export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, watch/0, waits/3]).
 -include("logger.hrl").
 -define(AGAIN, 3000). %% ms: nobody else connects two nodes that have nothing to say to each other
 
@@ -51,11 +51,14 @@ look(Heard, Lost) ->
         [start_anew(Node) || Node <- Lacking, waits(Node), timer:sleep(?AGAIN) == ok, waits(Node)],
         look(Heard, Lost)
     end.
-%% Mnesia runs there, it will not join ours any more, and ejabberd has not started. It may be about to join: look twice.
 waits(Node) ->
     Ask = fun(M, F, A) -> rpc:call(Node, M, F, A, ?AGAIN) end,
-    {Ask(erlang, whereis, [?MODULE]), Ask(mnesia, system_info, [is_running])} == {undefined, yes}
-        andalso not lists:member(node(), Ask(mnesia, system_info, [running_db_nodes])).
+    waits(Ask(erlang, whereis, [?MODULE]), Ask(mnesia, system_info, [is_running]),
+          Ask(mnesia, system_info, [running_db_nodes])).
+%% Mnesia runs there, it will not join ours any more, and ejabberd has not started. It may be about to join: look twice.
+%% Each answer is an error instead if the node is lost now.
+waits(undefined, yes, Running) when is_list(Running) -> not lists:member(node(), Running);
+waits(_, _, _) -> false.
 start_anew(Node) ->
     ?CRITICAL_MSG("~p waits for tables of this node since a split: it starts anew", [Node]),
     rpc:cast(Node, erlang, halt, [1]).

@@ -19,6 +19,10 @@ die({#message{body = [#text{data = <<"lose the routes">>}]}, #{lserver := H}} = 
     mnesia:dirty_delete(route, <<"bridge.", H/binary>>), Acc;
 die({#message{body = [#text{data = <<"lose the domain">>}]} = Msg, #{lserver := H} = State}) ->
     mnesia:dirty_delete(route, H), {stop, {drop, ejabberd_c2s:send(State, Msg)}};
+die({#message{body = [#text{data = <<"does it wait">>}]} = Msg, State}) ->
+    Answers = [catch mod_tlim_split:waits(undefined, yes, Nodes) || Nodes <- [[], [node()], {badrpc, timeout}]],
+    Text = unicode:characters_to_binary(io_lib:format("~0p", [Answers])),
+    {stop, {drop, ejabberd_c2s:send(State, Msg#message{body = xmpp:mk_text(Text)})}};
 die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
     ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die({#message{body = [#text{data = <<"is it given away">>}]}, _} = Acc) -> heir(), Acc;

@@ -231,6 +231,14 @@ async def test_nothing_is_confirmed_while_the_node_has_lost_its_domain_which_it_
     assert phone.texts == ["text 101", "text 103"]
 
 
+async def test_a_node_that_is_lost_while_it_is_asked_is_not_taken_for_one_that_waits_for_tables(scene: Any) -> None:
+    """An error in place of the third answer ended the watcher of splits, and nothing starts that again."""
+    phone = await scene.device(await scene.person(), managed=False)
+    phone.send(f"<message to='{DOMAIN}'><body>does it wait</body></message>")
+    await phone.take("message")
+    assert phone.texts == ["[true,false,false]"], "of a node without us, of one with us, and of one that is lost"
+
+
 async def restart_module(server: Any) -> None:
     url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
     headers = {"Authorization": f"Bearer {secret}"}
