@@ -1,6 +1,6 @@
 %% What is said of sessions to all connections of the component: who comes and goes, and what the client has got.
 -module(tlim_session).
--export([asked/3, present/1, note/1, inherit/2, ended/2, told/2, written/3]). %% hooks of mod_tlim_bridge
+-export([asked/3, present/1, note/1, inherit/2, ended/2, told/2, written/3, resume/2]). %% hooks of mod_tlim_bridge
 -export([watch/3, seq/1]).
 -import(mod_tlim_bridge, [pids/1, send/3, tag/2, named/2]).
 -include("xmpp.hrl").
@@ -71,6 +71,14 @@ id(#{sid := Sid}) -> str:sha(term_to_binary(Sid)).
 inherit(State, #{sid := {_, Pid}} = Old) ->
     Pid ! tlim_inherited,
     watched(maps:merge(State#{tlim_id => id(Old)}, maps:with([tlim_seq, tlim_early, tlim_via, tlim_recalled], Old))).
+
+%% If the node of the session is lost while it is asked for it, mod_stream_mgmt of 23.01 crashes, and the client would
+%% wait for an answer. So it is told to open a new session.
+resume(State, #sm_resume{xmlns = NS} = Resume) ->
+    try mod_stream_mgmt:c2s_unbinded_packet(State, Resume)
+    catch exit:{{nodedown, _}, _} -> {stop, ejabberd_c2s:send(State, #sm_failed{reason = 'item-not-found', xmlns = NS})}
+    end;
+resume(State, _) -> State.
 
 %% Up to which `seq` the client has everything that was routed to its session. What stream management (XEP-0198) counts,
 %% the client has confirmed. What was written before stream management began, or without it, counts as soon as the

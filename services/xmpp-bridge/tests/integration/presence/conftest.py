@@ -195,7 +195,7 @@ class Device:
     """A client, stanza by stanza: it confirms (XEP-0198) what a test says, and ends as a test says."""
 
     def __init__(self, server: Any, user: str) -> None:
-        self._server, self.user = server, user
+        self.server, self.user = server, user
         self.jid = self._stream_id = ""
         self.received = 0  # stanzas since stream management began
         self.texts: list[str] = []  # the bodies of all messages and carbons, oldest first
@@ -231,11 +231,11 @@ class Device:
         return copy(self)
 
     async def _open_session(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.ports.xmpp)
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.server.ports.xmpp)
         await self._open_stream()
         self.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
         await self.take("proceed")
-        tls = ssl.create_default_context(cafile=self._server.authority)
+        tls = ssl.create_default_context(cafile=self.server.authority)
         await self._writer.start_tls(tls, server_hostname=DOMAIN)
         await self._open_stream()
         self.send(plain_login(self.user))
@@ -323,7 +323,7 @@ class Device:
 
     async def replaced(self) -> None:
         """Make way for another login with the same resource."""
-        other = await Device(self._server, self.user).log_in(self.jid.partition("/")[2], managed=False)
+        other = await Device(self.server, self.user).log_in(self.jid.partition("/")[2], managed=False)
         other.lose_network()
 
 

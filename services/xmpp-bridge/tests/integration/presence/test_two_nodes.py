@@ -286,6 +286,23 @@ async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the
         await device.gets("text 101")
 
 
+async def test_who_resumes_at_one_node_while_the_other_is_lost_hears_that_the_session_is_gone(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    """The answer comes when the node counts as dead."""
+    phone = await arrived(there, await here.person(), [await here.listener()], managed=True)
+    await phone.breaks()
+    nodes.second.freeze()
+    try:
+        phone.server = nodes.first
+        await phone.ask_to_resume(heard=phone.received)
+        await phone.take("failed")
+    finally:
+        nodes.second.thaw()
+    await asyncio.to_thread(nodes.second.ends)
+    await nodes.second.restart()
+
+
 async def test_the_sessions_of_a_node_that_was_lost_for_a_moment_are_gone(nodes: Nodes, here: Any, there: Any) -> None:
     """The nodes meet again before the watcher of a session looks at its node. Then that node starts anew."""
     listener, quiet, busy = await here.listener(), await here.person(), await here.person()
