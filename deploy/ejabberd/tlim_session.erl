@@ -5,6 +5,7 @@
 -import(mod_tlim_bridge, [pids/1, send/3, tag/2, named/2]).
 -include("xmpp.hrl").
 -define(ASKED, 8). %% connections: so many may come up at the same time
+-define(HEARD, 2000). %% ms: a session that is busy for longer speaks later
 
 %% A connection that has come up asks each session.
 asked(#{lserver := H} = State, {tlim_asks, Component}, From) ->
@@ -49,8 +50,14 @@ watch(H, Session, Gone) ->
     receive {'DOWN', _, _, _, Reason} ->
         %% A node that was lost starts anew, also if it can be reached again now (mod_tlim_split).
         (lists:member(Reason, [killed, noconnection]) orelse {started, started} /= status(node(Session)))
-            andalso send(H, [Pid || Pid <- pids(H), node(Pid) == node()], Gone)
+            andalso lost(H, Session, Gone)
     end.
+%% The session may have gone on in another process by then, under the same id. That process speaks again, behind this.
+lost(H, Session, #presence{from = #jid{luser = U, lserver = S, lresource = R}} = Gone) ->
+    Mine = [P || P <- pids(H), node(P) == node()],
+    send(H, Mine, Gone),
+    [catch ejabberd_c2s:call(Heir, {tlim_asks, Component}, ?HEARD)
+     || {_, Heir} <- ejabberd_sm:get_session_sids(U, S, R), node(Heir) /= node(Session), Component <- Mine].
 status(Node) -> rpc:call(Node, init, get_status, []).
 told(#{tlim_watched := Watched} = State, Word) when is_map_key(element(2, Word), Watched) -> %% DOWN, or spawn_reply
     {stop, State#{tlim_watched := maps:remove(element(2, Word), Watched)}};

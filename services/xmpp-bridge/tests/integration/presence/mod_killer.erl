@@ -33,11 +33,12 @@ die(Acc) -> Acc.
 heir() -> case whereis(?MODULE) of undefined -> timer:sleep(10), heir(); Pid -> Pid end.
 
 %% A process that takes a session over waits, before it says so or after it. In the second case the old process ends
-%% before any node knows the new one.
+%% before any node knows the new one. Or the old process outlives the resumption, because it hangs.
 early(#{resource := <<"early">>} = State, _) -> wait(), State;
 early(State, _) -> State.
 late(#{resource := <<"late">>} = State, #{sid := {_, Old}}) ->
     wait(), Ref = monitor(process, Old), ejabberd_c2s:stop_async(Old),
     receive {'DOWN', Ref, _, _, _} -> State end;
+late(#{resource := <<"held">>} = State, #{sid := {_, Old}}) -> sys:suspend(Old), State;
 late(State, _) -> State.
 wait() -> register(?MODULE, self()), receive take_over -> unregister(?MODULE) end.

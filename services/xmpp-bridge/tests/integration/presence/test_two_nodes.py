@@ -255,6 +255,28 @@ async def test_who_was_on_a_node_that_is_killed_gets_everything_on_the_other_one
     await nodes.second.restart()
 
 
+async def test_who_went_on_on_another_node_is_there_when_the_first_one_is_killed(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    """The process that had the session before lives on for a moment, or for as long as it hangs."""
+    listener, user = await here.listener(), await here.person()
+    phone = await there.device(user, "held", managed=True)
+    phone.announce()
+    came = await listener.hears("came", phone.jid)
+    await phone.breaks()
+    phone.server = nodes.first
+    await phone.resume(heard=phone.received)
+    assert await listener.hears("came", phone.jid) == came, "it has the same id"
+    nodes.second.stop()
+    await listener.hears("gone", phone.jid)
+    await listener.hears("came", phone.jid)
+    listener.deliver(user, 101)
+    await phone.gets("text 101")
+    await listener.barrier()
+    assert listener.about(user)[-1] == came
+    await nodes.second.restart()
+
+
 async def test_a_bridge_on_a_node_that_was_restarted_hears_that_the_other_node_was_killed(
     nodes: Nodes, here: Any, there: Any
 ) -> None:
