@@ -83,9 +83,9 @@ class Listener:
         port, secret = server.ports.component, server.credentials.component
         self._addresses = BridgeAddresses(DOMAIN, component)
         self._wire = Wire(component, secret, "127.0.0.1", port, self._on_stanza)
-        self._up, self._news, self._ended = (asyncio.Event() for _ in range(3))
+        self._up, self._news, self.ended = (asyncio.Event() for _ in range(3))
         self._wire.add_event_handler("session_start", lambda _: self._up.set())
-        self._wire.add_event_handler("disconnected", lambda _: self._ended.set())
+        self._wire.add_event_handler("disconnected", lambda _: self.ended.set())
         self._address = ("127.0.0.1", port)
         self.words: list[Word] = []
         self.diverted: list[str] = []  # the bodies of clients' messages
@@ -130,7 +130,7 @@ class Listener:
         """Ping or be silent, and wait until the server has ended the stream."""
         if at_a_ping:
             self._wire.send_raw(write_ping(str(uuid.uuid4()), self._addresses))
-        await asyncio.wait_for(self._ended.wait(), 20)
+        await asyncio.wait_for(self.ended.wait(), 20)
 
     async def is_sent(self, text: str, *others: "Listener") -> None:
         """Wait until a client's message with this body has come, here or before at one of the others."""
