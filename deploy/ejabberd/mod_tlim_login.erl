@@ -1,11 +1,16 @@
-%% Ends a session whose account was closed while its client logged in. A closed account gets another password, and its
-%% sessions end. A client that had passed the check of its password by then, but had no session yet, would open one
-%% afterwards. So a new session ends if the password has changed.
+%% Ends a session whose account was closed while its client logged in, or where this node could not hear of it. A closed
+%% account gets another password, and its sessions end. A client that had passed the check of its password by then, but
+%% had no session yet, would open one afterwards, or resume one. So a new session ends if the password has changed.
 -module(mod_tlim_login).
 -behaviour(gen_mod).
--export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, authenticated/3, opened/1]).
+-export([start/2, stop/1, reload/3, depends/2, mod_options/1, mod_doc/0, authenticated/3, opened/1, told/2]).
+-export([look/0, tell/1]).
+-include("ejabberd_sm.hrl").
+-define(AGAIN, 5000). %% ms: the database may be away for longer
 
-hooks(H) -> [{c2s_auth_result, H, ?MODULE, authenticated, 50}, {c2s_session_opened, H, ?MODULE, opened, 50}].
+hooks(H) ->
+    [{c2s_auth_result, H, ?MODULE, authenticated, 50}, {c2s_session_opened, H, ?MODULE, opened, 50},
+     {c2s_session_resumed, H, ?MODULE, opened, 60}, {c2s_handle_info, H, ?MODULE, told, 40}].
 start(H, _) -> change(add, hooks(H)).
 stop(H) -> change(delete, hooks(H)).
 change(How, Hooks) -> [apply(ejabberd_hooks, How, tuple_to_list(T)) || T <- Hooks], ok.
@@ -17,7 +22,30 @@ mod_doc() -> #{}.
 authenticated(#{lserver := S} = State, true, U) -> State#{tlim_password => password(U, S)};
 authenticated(State, _, _) -> State.
 opened(#{user := U, lserver := S, tlim_password := P} = State) ->
-    P == password(U, S) orelse ejabberd_c2s:route(self(), kick),
+    case password(U, S) of
+        P -> ok;
+        unknown -> spawn(?MODULE, tell, [[{self(), U, S}]]);
+        _ -> ejabberd_c2s:route(self(), kick)
+    end,
     State;
 opened(State) -> State.
-password(U, S) -> erlang:phash2(ejabberd_auth:get_password(U, S)).
+%% ejabberd does not say whether there is no such account, or no database.
+password(U, S) -> case ejabberd_auth:get_password(U, S) of false -> unknown; Password -> erlang:phash2(Password) end.
+
+%% What another node changed while it could not be reached is in the database. The caches of this node do not know it,
+%% and the sessions here were not ended. They do not ask themselves: a database that is away would hold them up.
+look() ->
+    [ets_cache:clear(Cache) || Cache <- ets_cache:all()],
+    Sessions = [{Pid, U, S} || #session{sid = {_, Pid}, usr = {U, S, _}} <- ejabberd_sm:dirty_get_my_sessions_list()],
+    spawn(?MODULE, tell, [Sessions]), ok.
+tell(Sessions) ->
+    case [One || {Pid, U, S} = One <- Sessions, is_process_alive(Pid), tell(Pid, password(U, S)) == unknown] of
+        [] -> ok;
+        Later -> timer:sleep(?AGAIN), ?MODULE:tell(Later)
+    end.
+tell(_, unknown) -> unknown;
+tell(Pid, P) -> Pid ! {tlim_password, P}.
+told(#{tlim_password := P} = State, {tlim_password, Now}) when P /= Now ->
+    ejabberd_c2s:route(self(), kick), {stop, State};
+told(State, {tlim_password, _}) -> {stop, State};
+told(State, _) -> State.

@@ -38,7 +38,9 @@ look(Heard, Lost) ->
         {here, Other} ->
             Node = node(Other),
             case maps:get(Node, Lost, none) /= Other andalso lists:member(Node, mnesia:system_info(running_db_nodes)) of
-                true -> say(here, Node), look(Heard#{Node => Other}, maps:remove(Node, Lost));
+                true ->
+                    is_map_key(Node, Lost) andalso look_at_accounts(), %% it may have gone on alone before it ended
+                    say(here, Node), look(Heard#{Node => Other}, maps:remove(Node, Lost));
                 false ->
                     say(split, Node), %% it may not have heard yet that the connection was lost
                     heal(Node), look(Heard, Lost)
@@ -66,4 +68,5 @@ heal(Node) when node() < Node ->
     ?CRITICAL_MSG("the cluster was split: ejabberd starts anew with the tables of ~p", [Node]),
     mnesia:set_master_nodes([Node]),
     init:stop(1);
-heal(_) -> ok.
+heal(_) -> look_at_accounts().
+look_at_accounts() -> catch mod_tlim_login:look(). %% nothing ends this watcher: nobody would start it again

@@ -23,6 +23,13 @@ die({#message{body = [#text{data = <<"does it wait">>}]} = Msg, State}) ->
     Answers = [catch mod_tlim_split:waits(undefined, yes, Nodes) || Nodes <- [[], [node()], {badrpc, timeout}]],
     Text = unicode:characters_to_binary(io_lib:format("~0p", [Answers])),
     {stop, {drop, ejabberd_c2s:send(State, Msg#message{body = xmpp:mk_text(Text)})}};
+die({#message{to = #jid{luser = U}, body = [#text{data = <<"change the password">>}]}, #{lserver := H} = State}) ->
+    ok = ejabberd_auth:set_password(U, H, <<"another">>), {stop, {drop, State}};
+die({#message{body = [#text{data = <<"look again">>}]} = Msg, State}) ->
+    ets_cache:new(?MODULE), ets_cache:insert(?MODULE, key, old),
+    mod_tlim_login:look(),
+    Cached = atom_to_binary(ets_cache:lookup(?MODULE, key, nothing)),
+    {stop, {drop, ejabberd_c2s:send(State, Msg#message{body = xmpp:mk_text(Cached)})}};
 die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
     ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die({#message{body = [#text{data = <<"is it given away">>}]}, _} = Acc) -> heir(), Acc;

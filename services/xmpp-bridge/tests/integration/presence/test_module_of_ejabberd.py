@@ -129,7 +129,7 @@ async def test_every_connection_is_told_everything_and_all_again_when_the_module
     await listener.barrier()
     assert sorted(listener.about(user), key=str) == sorted([came[phone][0], lost[0]], key=str)
     await listener.hears("came", phone.jid)  # what it heard when it connected
-    await restart_module(scene.server)
+    await command(scene.server, "restart_module", module="mod_tlim_bridge")
     for one in (*both, listener):
         await one.hears("hello", DOMAIN)
         assert await one.hears("came", phone.jid) == came[phone][0]
@@ -239,9 +239,33 @@ async def test_a_node_that_is_lost_while_it_is_asked_is_not_taken_for_one_that_w
     assert phone.texts == ["[true,false,false]"], "of a node without us, of one with us, and of one that is lost"
 
 
-async def restart_module(server: Any) -> None:
-    url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/restart_module", server.credentials.xmpp_api
+async def test_a_session_ends_when_its_node_looks_again_and_its_account_was_closed(scene: Any) -> None:
+    """Another node did so in a split: the password has changed, and nobody has ended the session."""
+    phone, laptop = [await scene.device(await scene.person(), managed=False) for _ in range(2)]
+    laptop.send(f"<message to='{phone.jid}'><body>change the password</body></message>")
+    await laptop.settles()
+    await phone.settles()
+    laptop.send(f"<message to='{laptop.jid}'><body>look again</body></message>")
+    await phone.take("stream")
+    await laptop.settles()
+    assert laptop.texts == ["nothing"], "the caches of this node are empty"
+
+
+async def test_an_account_that_is_closed_while_its_session_is_resumed_lets_nobody_on(scene: Any) -> None:
+    """The old process is kicked, and the new one is not known yet."""
+    listener, user = await scene.listener(), await scene.person()
+    neighbour = await scene.device(await scene.person(), managed=False)
+    phone, _ = await given_away(scene, user, "late", listener)
+    await command(scene.server, "change_password", user=user, newpass="another")
+    await command(scene.server, "kick_user", user=user)
+    neighbour.send(f"<message to='{neighbour.jid}'><body>take over</body></message>")
+    await phone.take("resumed")
+    await phone.take("stream")
+
+
+async def command(server: Any, name: str, **arguments: str) -> None:
+    url, secret = f"http://127.0.0.1:{server.ports.xmpp_api}/api/{name}", server.credentials.xmpp_api
     headers = {"Authorization": f"Bearer {secret}"}
     async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=30) as http:
-        answer = await http.post(url, json={"host": DOMAIN, "module": "mod_tlim_bridge"})
+        answer = await http.post(url, json={"host": DOMAIN, **arguments})
     assert answer.is_success, answer.text

@@ -311,7 +311,6 @@ async def test_a_node_that_hung_and_was_given_up_starts_anew_and_is_one_with_the
 async def test_who_resumes_at_one_node_while_the_other_is_lost_hears_that_the_session_is_gone(
     nodes: Nodes, here: Any, there: Any
 ) -> None:
-    """The answer comes when the node counts as dead."""
     phone = await arrived(there, await here.person(), [await here.listener()], managed=True)
     await phone.breaks()
     nodes.second.freeze()
@@ -321,6 +320,23 @@ async def test_who_resumes_at_one_node_while_the_other_is_lost_hears_that_the_se
         await phone.take("failed")
     finally:
         nodes.second.thaw()
+    await asyncio.to_thread(nodes.second.ends)
+    await nodes.second.restart()
+
+
+async def test_whose_account_was_closed_at_a_node_that_was_lost_is_shut_out_at_the_other_when_they_meet(
+    nodes: Nodes, here: Any, there: Any
+) -> None:
+    listener, user = await here.listener(), await here.person()
+    phone = await arrived(here, user, [listener])
+    laptop = await arrived(there, await here.person(), [listener])
+    laptop.send(f"<message to='{phone.jid}'><body>change the password</body></message>")
+    await laptop.settles()
+    await phone.settles()
+    nodes.second.freeze()
+    await listener.hears("gone", laptop.jid)
+    nodes.second.thaw()
+    await phone.take("stream")
     await asyncio.to_thread(nodes.second.ends)
     await nodes.second.restart()
 
