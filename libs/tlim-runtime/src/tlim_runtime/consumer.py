@@ -23,7 +23,7 @@ from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.measures import ConsumerMetrics
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from tlim_runtime.pull import Delivery, PullError, PullSession
+from tlim_runtime.pull import MAX_BYTES, Delivery, PullError, PullSession, Weigh
 from tlim_runtime.pulse import beat, waiting
 from tlim_runtime.tracing import headers_with, trace_of
 from tlim_runtime.trimming import Trimmer
@@ -93,6 +93,7 @@ Opened = Callable[[int], None]
 class BatchConsumer:
     """Feeds a handler with batches of one durable consumer; at most one batch at a time, in stream order.
 
+    A batch has at most `batch` messages, which `weigh` at most `most` together; as many wait behind it (pull.py).
     `prepare` is awaited before the first message whenever delivery starts: at start, after a reconnection to the
     broker, and after a failure. An exception of `prepare` counts as a transient failure. Only one process may consume a
     durable at a time. To keep the order we restart the delivery, which would repeat the messages of another process.
@@ -109,6 +110,8 @@ class BatchConsumer:
         handle: Handler,
         *,
         batch: int = 500,
+        most: int = MAX_BYTES,
+        weigh: Weigh = len,
         prepare: Prepare | None = None,
         check: Check = lambda: None,
         opened: Opened = lambda _delivered: None,
@@ -118,6 +121,8 @@ class BatchConsumer:
         self._spec = spec
         self._handle = handle
         self._batch = min(batch, spec.max_ack_pending)
+        self._most = most
+        self._weigh = weigh
         self._prepare = prepare
         self._check = check
         self._opened = opened
@@ -214,7 +219,7 @@ class BatchConsumer:
             await self._back_off()
 
     async def _consume(self) -> None:
-        session = PullSession(self._broker, self._spec, self._batch)
+        session = PullSession(self._broker, self._spec, self._batch, self._most, self._weigh)
         self._session = session
         try:
             first = self._first

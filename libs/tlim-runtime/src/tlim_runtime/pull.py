@@ -16,6 +16,7 @@ import contextlib
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,21 +54,23 @@ SETTLE_S = 2.0
 """How long we wait until the server has counted our acknowledgements. It takes milliseconds. If the wait is too short,
 messages are delivered again, which is harmless."""
 
-MAX_BYTES = 16 * 1024**2 - 3
-"""The largest batch, and the most that one pull request may bring.
+MAX_BYTES = 16 * 1024**2 - 30
+"""The largest batch, and the most that waits beside the batch in hand. 500 messages of usual size need far less.
 
-It is twice max_payload of deploy/nats/nats.conf, so any message fits. 500 messages of usual size need far less. Large
-messages cost 32 MiB of memory: one batch is in hand, and another waits. When large messages follow small ones it can
-be more, because a few requests are open and each may bring this much.
-
-Prime on purpose: if messages of equal size used it up exactly, the server would not report it. We would notice only
-after 8 s of silence.
+A pull request may bring half of it, and is made when the other half is free. Half of it is prime on purpose: if
+messages of equal size used a request up exactly, the server would not report it. We would notice only after 8 s of
+silence.
 """
+
+LARGEST_BYTES = 8 * 1024**2 + 64 * 1024
+"""What a request for one message may bring, if the message is too large for a usual request. It is max_payload of
+deploy/nats/nats.conf, and the subjects, so any message fits."""
 
 _NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
 _RAN_OUT = frozenset({"404", "408"})  # the request's time is over: ask again
-_USED_UP = frozenset({"Message Size Exceeds MaxBytes", "Batch Completed"})  # status 409: its bytes are used up
+_TOO_LARGE = "Message Size Exceeds MaxBytes"  # status 409: the next message is larger than what is left of its bytes
+_USED_UP = frozenset({_TOO_LARGE, "Batch Completed"})  # status 409
 
 
 class PullError(Exception):
@@ -85,21 +88,34 @@ class Delivery:
     place: int
     received_at: int  # when the server received it: epoch milliseconds, converted to our clock
     traceparent: str | None = None  # of the step that published it
+    weight: int = 0
+
+
+Weigh = Callable[[bytes], int]
+"""Says what a payload counts as; its bytes or more."""
 
 
 class PullSession:
-    """Holds the messages that are delivered and not acknowledged. Ends with PullError rather than break the order."""
+    """Holds the messages that are delivered and not acknowledged. Ends with PullError rather than break the order.
 
-    def __init__(self, broker: Broker, spec: ConsumerSpec, batch: int) -> None:
+    A batch has at most `batch` messages, which `weigh` at most `most` together. A single message may weigh more. Beside
+    the batch in hand as many messages wait at most. Their bytes are at most `most`, or they are one larger message.
+    """
+
+    def __init__(
+        self, broker: Broker, spec: ConsumerSpec, batch: int, most: int = MAX_BYTES, weigh: Weigh = len
+    ) -> None:
         self._broker = broker
         self._spec = spec
         self._batch = batch
+        self._most = most
+        self._weigh = weigh
         self._name = f"{spec.stream.value}.{spec.durable}"
         self._inbox = broker.new_inbox()
         self._buffer: deque[Delivery] = deque()
-        self._buffered = 0  # bytes
+        self._buffered = 0  # their weight
         self._in_hand: dict[int, Delivery] = {}  # by stream_seq: given to the handler, not acknowledged
-        self._requested = 0  # messages that open pull requests may still bring
+        self._requested = 0  # messages that the open pull request may still bring
         self._last = _nothing(0, 0)
         self._arrived = asyncio.Event()
         self._pin: str | None = None  # what the server calls this session, known from the first delivery on
@@ -157,9 +173,9 @@ class PullSession:
         self._watch.start()
 
     async def take(self) -> list[Delivery]:
-        """Wait for a message and return all that have arrived, at most `batch` of them and MAX_BYTES.
+        """Wait for a message and return all that have arrived, or as many as a batch may have.
 
-        A single message may be larger. The list is empty after `close`.
+        The list is empty after `close`.
         """
         while not self._buffer:
             if self._closed:
@@ -178,13 +194,13 @@ class PullSession:
 
     def _next_batch(self) -> list[Delivery]:
         taken: list[Delivery] = []
-        size = 0
+        weight = 0
         while self._buffer and len(taken) < self._batch:
-            size += len(self._buffer[0].data)
-            if taken and size > MAX_BYTES:
+            weight += self._buffer[0].weight
+            if taken and weight > self._most:
                 break
             taken.append(self._buffer.popleft())
-            self._buffered -= len(taken[-1].data)
+            self._buffered -= taken[-1].weight
         return taken
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -259,21 +275,22 @@ class PullSession:
             self._acknowledged = delivery.stream_seq
 
     async def _pull(self) -> None:
-        """Ask for messages. At most one batch is waiting or requested beside the batch in the handler."""
-        wanted = self._batch - len(self._buffer) - self._requested
-        if wanted * 2 < self._batch and self._requested:
-            return  # not worth a request yet
-        if wanted > 0 and self._buffered < MAX_BYTES:
-            await self._ask_for(wanted)
+        """Ask for messages, if there is room. At most one batch waits or is requested beside the one in the handler.
 
-    async def _ask_for(self, wanted: int) -> None:
+        One request is open at a time, because each may bring half of `most`.
+        """
+        wanted = self._batch - len(self._buffer)
+        if wanted > 0 and not self._requested and self._buffered <= self._most // 2:
+            await self._ask_for(wanted, self._most // 2)
+
+    async def _ask_for(self, wanted: int, size: int) -> None:
         if self._lost is not None:
             return
         self._asked_at = asyncio.get_running_loop().time()
         if self._requested == 0:
             self._heard_at = self._asked_at
         self._requested += wanted
-        request = {"batch": wanted, "max_bytes": MAX_BYTES, **self._duration()}
+        request = {"batch": wanted, "max_bytes": size, **self._duration()}
         await self._broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._name}", json.dumps(request).encode(), self._inbox)
 
     def _duration(self) -> dict[str, Any]:
@@ -295,7 +312,10 @@ class PullSession:
         elif status in _RAN_OUT or description in _USED_UP:
             unused = headers.get("Nats-Pending-Messages", str(self._requested))
             self._requested = max(self._requested - int(unused), 0)
-            await self._pull()
+            if description != _TOO_LARGE:
+                await self._pull()
+            elif not self._buffer:  # otherwise `take` asks when there is room
+                await self._ask_for(1, LARGEST_BYTES)
         elif status != _HEARTBEAT:
             self._lose(f"{self._name}: {status} {description}")
 
@@ -310,9 +330,12 @@ class PullSession:
             self._last = _nothing(last.stream_seq, delivery.place)
             await self._on_repeated(delivery)
         else:
+            delivery.weight = self._weigh(delivery.data)
             self._buffer.append(delivery)
-            self._buffered += len(delivery.data)
+            self._buffered += delivery.weight
             self._arrived.set()
+        if not self._requested:
+            await self._pull()
 
     async def _on_repeated(self, delivery: Delivery) -> None:
         """Deal with a message that comes again because its ack_wait ran out.
@@ -352,7 +375,7 @@ class PullSession:
             with contextlib.suppress(BrokerUnavailable):
                 info = await self._info()  # also under load, because it notes the server's time
                 if self._pin is not None and not self._requested and loop.time() - self._asked_at > PINNED_S:
-                    await self._ask_for(1)
+                    await self._ask_for(1, self._most // 2)
                 if self._in_hand or self._buffer or loop.time() - self._delivered_at < STALL_S:
                     continue
                 delivered = info["delivered"]["stream_seq"]
