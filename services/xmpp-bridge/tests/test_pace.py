@@ -176,10 +176,19 @@ async def test_a_message_to_a_large_group_counts_as_many_and_the_refusal_says_un
 
 
 async def test_a_large_message_to_a_group_counts_as_several_for_each_member(entrance: Any) -> None:
-    large = [{"text": "x" * (BYTES // 10), "session_id": "crowd"}]  # counts as two
+    large = [{"text": "x" * (BYTES // 12), "session_id": "crowd"}]  # counts as two
     entrance.take_text(1, body=large, msg_type=MsgType.GROUP_TEXT)
     entrance.pace.heard(stored(PEOPLE // 4))
     entrance.take_text(2, body=large, msg_type=MsgType.GROUP_TEXT)
+    to_group(entrance, 3)
+    assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m3", "s1")]
+
+
+async def test_a_message_of_many_values_counts_as_a_large_one(entrance: Any) -> None:
+    values = [{"text": "x", "session_id": "crowd", "more": [0] * 9_000}]  # in 18 KB, but it takes 600 KB
+    to_group(entrance, 1)
+    entrance.pace.heard(stored(10))
+    entrance.take_text(2, body=values, msg_type=MsgType.GROUP_TEXT)
     to_group(entrance, 3)
     assert entrance.refusals() == [(ErrorCode.TOO_MANY_REQUESTS, "m3", "s1")]
 

@@ -29,6 +29,7 @@ from xmpp_bridge.certificates import end_at_gateway
 from xmpp_bridge.component import Component, ComponentDown
 from xmpp_bridge.culprits import Culprits
 from xmpp_bridge.fence import FencedLine
+from xmpp_bridge.footprint import footprint
 from xmpp_bridge.lanes import PORTIONS_AT_ONCE
 from xmpp_bridge.mailroom import Mailroom
 from xmpp_bridge.metrics import BridgeMetrics
@@ -48,6 +49,11 @@ from xmpp_bridge.translate import BridgeAddresses
 
 _ONE_BUFFER = 1_000
 """One read of the socket can hold this many messages. They come on top of the bound on messages in flight."""
+
+MOST_IN_BATCH = 4 * 1024**2 - 18
+"""The largest batch of deliveries of a shard, in bytes of memory. 500 messages of usual size need half of it. All eight
+shards may be in one bridge: this, what waits, and the slow lanes must fit into the 512 MiB of deploy/k8s. Half of it is
+prime (tlim_runtime.pull)."""
 
 CERTIFICATE_EVERY_S = 300.0
 """How often we look at the certificate that clients are shown. It ends in weeks."""
@@ -199,7 +205,16 @@ def _shards(
             slots=slots,
             heard=answers.take,
         )
-        consumer = BatchConsumer(broker, spec, outbox.handle, check=line.check, opened=outbox.opened, metrics=metrics)
+        consumer = BatchConsumer(
+            broker,
+            spec,
+            outbox.handle,
+            most=MOST_IN_BATCH,
+            weigh=footprint,
+            check=line.check,
+            opened=outbox.opened,
+            metrics=metrics,
+        )
         return ShardParts(line, mailroom, outbox, consumer)
 
     return Shards(broker, instance, make, attendance, metrics)

@@ -13,7 +13,7 @@ past the oldest message here (`Gaps`).
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 
@@ -24,6 +24,8 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.pulse import waiting
 from tlim_runtime.tracing import trace_of
+
+from xmpp_bridge.footprint import footprint
 
 logger = get_logger(__name__)
 
@@ -53,8 +55,8 @@ MOST_WAITING = 3_000
 """Messages in the slow lane: as many as one person may write in a minute. With more of them, all deliveries of the
 shard wait. Unacknowledged messages are more than this (tlim_protocol.streams)."""
 
-MOST_BYTES = 8 * 1024 * 1024
-"""The same in bytes: of the events, as they came. There are eight shards, and each message is in memory twice."""
+MOST_BYTES = 16 * 1024 * 1024
+"""The same in bytes of memory (footprint.py): as many as MOST_WAITING small messages take. There are eight shards."""
 
 
 class Gaps:
@@ -116,6 +118,11 @@ class Work:
     stanzas: Iterator[str] | None = None
     is_sent: bool = False
     poison: Poison | None = None
+    footprint: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note how much memory it takes, while its message is at hand."""
+        self.footprint = footprint(self.message.data)
 
     @property
     def sender(self) -> str:
@@ -267,7 +274,7 @@ class SlowLane:
         self._queues.add(work)
         self._gaps.add(work.message, work.event.seq)
         self._waiting += 1
-        self._bytes += len(work.message.data)
+        self._bytes += work.footprint
         if not self._is_running:
             self._is_running = True
             self._tasks.start(self._run(), "slow lane")
@@ -333,6 +340,6 @@ class SlowLane:
 
     def _finish(self, work: Work, verdict: Verdict) -> None:
         self._waiting -= 1
-        self._bytes -= len(work.message.data)
+        self._bytes -= work.footprint
         self._gaps.remove(work.message)
         work.verdict.set_result(verdict)

@@ -68,14 +68,17 @@ class SenderPace:
         _hit(self._messages, sender, 1, msg_id)
 
     def count(self, sender: str, envelope: Envelope, size: int) -> None:
-        """Count a message of `size` bytes that can be taken over: its elements, and whom it will probably reach."""
+        """Count a message that can be taken over: its elements, and whom it will probably reach.
+
+        `size` is in bytes, its values counted as footprint.VALUE_BYTES each.
+        """
         is_receipt = REGISTRY[envelope.msg_type].effect is Effect.RECEIPT
         elements = self._receipts if is_receipt else self._messages
         _hit(elements, sender, len(envelope.body), envelope.msg_id)
         self.count_people(sender, envelope, size)
 
     def count_people(self, sender: str, envelope: Envelope, size: int) -> None:
-        """Count whom a message of `size` bytes will probably reach."""
+        """Count whom a message of this `size`, as above, will probably reach."""
         people = self._people.get(_audience(envelope))
         message, each = (sender, envelope.msg_id), weight(size)
         if people is None and REGISTRY[envelope.msg_type].is_group and message not in self._unpriced:

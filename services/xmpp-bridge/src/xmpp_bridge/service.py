@@ -21,6 +21,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.tracing import Headers, Stage, TraceSpan, trace_of
 
+from xmpp_bridge.footprint import priced
 from xmpp_bridge.metrics import BridgeMetrics
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.translate import Accept, Arrival, BridgeAddresses, read_arrival, write_error
@@ -116,7 +117,7 @@ class MessageIntake:
             return
         span = self._tracing.begin(Stage.ACCEPT, None)
         try:
-            self._publish(arrival, self._accept(arrival), span)
+            self._publish(arrival, *self._accept(arrival), span)
         except TlimError as error:
             self._refuse(arrival, error, span)
         except Exception:
@@ -154,8 +155,8 @@ class MessageIntake:
                 msg_id=msg_id_in(arrival.text or ""),
             )
 
-    def _accept(self, arrival: Arrival) -> AcceptedMessage:
-        """Count the message and return it. A refused message counts too: nonsense must have a bound."""
+    def _accept(self, arrival: Arrival) -> tuple[AcceptedMessage, bytes]:
+        """Count the message and return it, and as it travels. A refused one counts too: nonsense must have a bound."""
         sender = normalize_user_id(arrival.sender)
         size = 0
 
@@ -170,10 +171,11 @@ class MessageIntake:
         except TlimError as error:
             self._pace.count_nonsense(sender, error.msg_id)
             raise
-        self._pace.count(sender, message.envelope, size)
+        payload = message.to_bytes()
+        self._pace.count(sender, message.envelope, priced(size, payload))
         if self._is_deactivated(sender):
             raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", msg_id=message.envelope.msg_id)
-        return message
+        return message, payload
 
     def _check(self, arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
         if arrival.is_oversized:
@@ -188,9 +190,8 @@ class MessageIntake:
             via=self._via,
         )
 
-    def _publish(self, arrival: Arrival, message: AcceptedMessage, span: TraceSpan) -> None:
+    def _publish(self, arrival: Arrival, message: AcceptedMessage, payload: bytes, span: TraceSpan) -> None:
         envelope = message.envelope
-        payload = message.to_bytes()
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
         message_id = in_message_id(message.sender, envelope.msg_id)
         span.note(msg_id=envelope.msg_id, msg_type=envelope.msg_type.value)

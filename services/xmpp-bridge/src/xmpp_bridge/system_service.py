@@ -25,6 +25,7 @@ from tlim_runtime.broker import PubAck
 from tlim_runtime.tracing import CURRENT, Headers, headers_with
 
 from xmpp_bridge.awaited import Awaited
+from xmpp_bridge.footprint import priced
 from xmpp_bridge.pace import SenderPace
 from xmpp_bridge.translate import read_refusal
 
@@ -92,7 +93,7 @@ class SystemSender:
         sender, text = self._sender_of(draft), _envelope_text(draft)
         envelope = read_envelope(text, sender)
         _check_session(envelope, draft.session_id)
-        self._pace.count_people(sender, envelope, len(text))
+        self._pace.count_people(sender, envelope, priced(len(text), text.encode()))
         await self._make_known(sender)
         await self._note(admin, envelope)
         with self._awaited.expect() as expected:

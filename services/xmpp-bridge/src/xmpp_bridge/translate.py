@@ -222,8 +222,9 @@ def _delay(event: StoredMessage, addresses: BridgeAddresses) -> str:
 
 
 def _write_deliveries(event: StoredMessage, to: Iterable[str], addresses: BridgeAddresses, hints: str) -> Iterator[str]:
-    # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members.
-    sender, rest = quote(f"{event.envelope.msg_from}@{addresses.domain}"), _content(event, hints)
+    # Only the receiver differs between the stanzas, so the rest is written once. A group may have 10,000 members. It
+    # stays in memory until the last of them has it, so it is kept as UTF-8: one emoji makes a text four times as large.
+    sender, rest = quote(f"{event.envelope.msg_from}@{addresses.domain}"), _content(event, hints).encode()
     for recipient in to:
         yield _delivery(sender, recipient, rest, addresses)
 
@@ -233,7 +234,8 @@ def _write_notices(event: StoredMessage, to: Iterable[str], addresses: BridgeAdd
     # caused it.
     envelope, sender = event.envelope, quote(addresses.domain)
     added = frozenset[str]().union(*map(newcomers, envelope.body))
-    long, short = (_content(_with_body(event, map(form, envelope.body)), hints) for form in (long_form, short_form))
+    forms = (long_form, short_form)
+    long, short = (_content(_with_body(event, map(form, envelope.body)), hints).encode() for form in forms)
     for recipient in to:
         yield _delivery(sender, recipient, long if recipient in added else short, addresses)
 
@@ -242,8 +244,8 @@ def _with_body(event: StoredMessage, body: Iterable[Element]) -> StoredMessage:
     return event.model_copy(update={"envelope": event.envelope.model_copy(update={"body": list(body)})})
 
 
-def _delivery(sender: str, recipient: str, rest: str, addresses: BridgeAddresses) -> str:
-    return f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest}"
+def _delivery(sender: str, recipient: str, rest: bytes, addresses: BridgeAddresses) -> str:
+    return f"<message type='chat' from={sender} to={quote(f'{recipient}@{addresses.domain}')}{rest.decode()}"
 
 
 def _content(event: StoredMessage, hints: str) -> str:
