@@ -136,7 +136,7 @@ class Entrance:
 @pytest.fixture
 async def entrance(request: pytest.FixtureRequest) -> Entrance:
     """An entrance with the bounds that the test's module names."""
-    bounds = {"LIMIT": 10, "PACE": 15, "BYTES": 100_000, "PEOPLE": 1_000}
+    bounds = {"LIMIT": 1_000, "PACE": 15, "BYTES": 100_000, "PEOPLE": 1_000}
     return Entrance(*(getattr(request.module, name, usual) for name, usual in bounds.items()))
 
 

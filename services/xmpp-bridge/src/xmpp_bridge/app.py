@@ -47,8 +47,8 @@ from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer, read_keys
 from xmpp_bridge.translate import BridgeAddresses
 
-_ONE_BUFFER = 1_000
-"""One read of the socket can hold this many messages. They come on top of the bound on messages in flight."""
+_BESIDE = 1_000
+"""System messages and dead letters are published beside the messages in flight. There is room for this many."""
 
 MOST_IN_BATCH = 4 * 1024**2 - 18
 """The largest batch of deliveries of a shard, in bytes of memory. 500 messages of usual size need half of it. All eight
@@ -70,7 +70,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.token_issuer = TokenIssuer(
         read_keys(settings.token_key_file), settings.token_issuer, settings.token_audience
     )
-    unacknowledged = settings.in_flight_limit + _ONE_BUFFER
+    unacknowledged = settings.in_flight_limit + _BESIDE
     broker = await Broker.of_service(settings, app.state.metrics.tracing, max_pending=unacknowledged)
     app.state.health.add("nats", broker.ping)
     logins = _logins(settings)
@@ -143,9 +143,13 @@ async def _messages(app: FastAPI, settings: Settings, broker: Broker, pace: Send
         if sign is not None:
             shards.hear(sign)
 
+    def lost() -> None:
+        intake.connection_lost()
+        shards.went_down()
+
     await answers.start()
     await shards.start()
-    component.start(intake.take, requests.take, on_presence=hear, on_up=shards.went_up, on_lost=shards.went_down)
+    component.start(intake.take, requests.take, on_presence=hear, on_up=shards.went_up, on_lost=lost)
     try:
         yield
     finally:
@@ -160,6 +164,7 @@ async def _leave(component: Component, intake: MessageIntake, requests: TokenReq
     with suppress(TimeoutError, ComponentDown):
         async with asyncio.timeout_at(deadline):
             await component.leave(intake.drained)
+            intake.leave()
     await component.close()
     await requests.close()
     with suppress(TimeoutError):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -32,6 +33,12 @@ MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
 """The bound on bytes in flight. The bound on the number of messages is not enough: a compressed message can be a
 thousand times as large when it is unpacked."""
 
+BYTES_AT_ONCE = 256 * 1024
+"""How much is taken over in one turn of the event loop, unpacked. The message that passes this bound is the last one.
+
+One read of the socket brings as much, so small messages do not wait. But it can hold 120 compressed messages, which are
+120 MiB unpacked, and JSON5 takes 50 ms for each MiB. The leases of the shards lapse after 1.5 s (leases.py)."""
+
 RED_SECONDS = 10
 """How long readiness stays red after a failed publish, in seconds, if no later publish succeeds."""
 
@@ -52,6 +59,14 @@ class Door(Protocol):
     def resume(self) -> None: ...
 
 
+class Unread(NamedTuple):
+    """A stanza that has come, and when: in epoch milliseconds, and by the clock of time.monotonic."""
+
+    stanza: Element
+    received_at: int
+    read_at: float
+
+
 class Taken(NamedTuple):
     """A message on its way to JetStream, and what is needed to refuse it when it does not get there."""
 
@@ -67,9 +82,10 @@ class Taken(NamedTuple):
 class MessageIntake:
     """Takes over what clients send: checks each message and publishes it in order, with a bound on those in flight.
 
-    The door is paused when the messages or the bytes in flight reach their bound. It is opened again when both are at
-    half of it or less. What the door had already read (one buffer) still comes in. Everything happens in callbacks,
-    because a task or a log line per message would cost more than the message itself.
+    When the messages or the bytes in flight reach their bound, nothing more is taken over until both are at half of it
+    or less. What the door had already read (one buffer) waits, and the door is paused meanwhile. The same happens when
+    a buffer is more than one turn of the event loop may take over: the rest waits for the next turns. Everything
+    happens in callbacks, because a task or a log line per message would cost more than the message itself.
     """
 
     def __init__(
@@ -96,7 +112,9 @@ class MessageIntake:
         self._is_warned = False
         self._in_flight = 0
         self._bytes_in_flight = 0
-        self._is_paused = False
+        self._unread: deque[Unread] = deque()
+        self._read_this_turn = 0  # bytes
+        self._has_next_turn = self._is_full = self._is_paused = self._is_leaving = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._failed_at = float("-inf")
@@ -107,17 +125,70 @@ class MessageIntake:
     def take(self, stanza: Element) -> None:
         """Publish the tlim message in a `<message>`, or answer its sender with the code that refuses it.
 
-        A stanza without a tlim message, or with a sender that cannot be trusted, is ignored. Never raises, because one
-        stanza must not end the stream.
+        A stanza without a tlim message, or with a sender that cannot be trusted, is ignored. The stanza waits if those
+        before it wait, if too much is in flight, or if this turn of the event loop has taken its share.
         """
-        arrival = read_arrival(stanza, self._addresses, self._believed)
-        if arrival is None:
-            self._metrics.ignored.inc()
-            self._warn_of_the_other_way(stanza)
+        self._unread.append(Unread(stanza, time.time_ns() // 1_000_000, time.monotonic()))
+        self._read()
+
+    def leave(self) -> None:
+        """From now on take over what waits when the connection ends.
+
+        The server sends to other bridges now, and nobody who writes there comes behind what still waits here.
+        """
+        self._is_leaving = True
+
+    def connection_lost(self) -> None:
+        """Drop what waits. Its senders go on over another bridge, and send again what has no answer.
+
+        If it was stored later, it would be behind what they have sent meanwhile.
+        """
+        if self._unread and not self._is_leaving:
+            logger.warning("messages were dropped: the connection was lost", messages=len(self._unread))
+            self._unread.clear()
+            self._look_at_door()
+
+    def _read(self) -> None:
+        """Take over what waits: as much as this turn of the event loop may."""
+        while self._unread and not self._is_full and self._read_this_turn < BYTES_AT_ONCE:
+            self._read_this_turn += 1  # something, whatever it is: then there is a next turn
+            self._take(self._unread.popleft())
+        if self._read_this_turn and not self._has_next_turn:
+            self._has_next_turn = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._look_at_door()
+
+    def _next_turn(self) -> None:
+        self._has_next_turn = False
+        self._read_this_turn = 0
+        self._read()
+
+    def _look_at_door(self) -> None:
+        if self._is_full or self._unread:
+            self._is_paused = True
+            self._door.pause()  # every time, because a new connection starts unpaused
+        elif self._is_paused:
+            self._is_paused = False
+            self._door.resume()
+        if not self._in_flight and not self._unread:
+            self._idle.set()
+        else:
+            self._idle.clear()
+
+    def _take(self, unread: Unread) -> None:
+        """Take over one stanza. Never raises, because one stanza must not hold up the others."""
+        try:
+            arrival = read_arrival(unread.stanza, self._addresses, self._believed)
+            if arrival is None:
+                self._metrics.ignored.inc()
+                self._warn_of_the_other_way(unread.stanza)
+                return
+        except Exception:
+            logger.exception("a stanza could not be read", sender=unread.stanza.get("from"))
             return
         span = self._tracing.begin(Stage.ACCEPT, None)
         try:
-            self._publish(arrival, *self._accept(arrival), span)
+            self._publish(arrival, *self._accept(arrival, unread.received_at), unread.read_at, span)
         except TlimError as error:
             self._refuse(arrival, error, span)
         except Exception:
@@ -133,7 +204,7 @@ class MessageIntake:
             self._refuse(arrival, failure, span)
 
     async def drained(self) -> None:
-        """Return when JetStream has answered for everything taken over so far."""
+        """Return when everything that came so far is taken over, and JetStream has answered for it."""
         await self._idle.wait()
 
     async def ping(self) -> None:
@@ -155,7 +226,7 @@ class MessageIntake:
                 msg_id=msg_id_in(arrival.text or ""),
             )
 
-    def _accept(self, arrival: Arrival) -> tuple[AcceptedMessage, bytes]:
+    def _accept(self, arrival: Arrival, received_at: int) -> tuple[AcceptedMessage, bytes]:
         """Count the message and return it, and as it travels. A refused one counts too: nonsense must have a bound."""
         sender = normalize_user_id(arrival.sender)
         size = 0
@@ -163,11 +234,12 @@ class MessageIntake:
         def charge(more: int) -> None:
             nonlocal size
             size += more
+            self._read_this_turn += more
             self._pace.count_bytes(sender, more)
 
         charge(arrival.size)
         try:
-            message = self._check(arrival, sender, charge)
+            message = self._check(arrival, sender, received_at, charge)
         except TlimError as error:
             self._pace.count_nonsense(sender, error.msg_id)
             raise
@@ -177,7 +249,7 @@ class MessageIntake:
             raise TlimError(ErrorCode.NOT_ALLOWED, "your account is deactivated", msg_id=message.envelope.msg_id)
         return message, payload
 
-    def _check(self, arrival: Arrival, sender: str, charge: Charge) -> AcceptedMessage:
+    def _check(self, arrival: Arrival, sender: str, received_at: int, charge: Charge) -> AcceptedMessage:
         if arrival.is_oversized:
             raise TlimError(ErrorCode.FIELD_INVALID, f"the stanza is over {MAX_STANZA_BYTES} bytes", field="body")
         return AcceptedMessage(
@@ -185,24 +257,23 @@ class MessageIntake:
             reply_to=arrival.reply_to,
             stanza_id=arrival.stanza_id,
             location=arrival.location,
-            received_at=time.time_ns() // 1_000_000,
+            received_at=received_at,
             envelope=read_envelope(arrival.text, sender, charge),
             via=self._via,
         )
 
-    def _publish(self, arrival: Arrival, message: AcceptedMessage, payload: bytes, span: TraceSpan) -> None:
+    def _publish(
+        self, arrival: Arrival, message: AcceptedMessage, payload: bytes, read_at: float, span: TraceSpan
+    ) -> None:
         envelope = message.envelope
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
         message_id = in_message_id(message.sender, envelope.msg_id)
         span.note(msg_id=envelope.msg_id, msg_type=envelope.msg_type.value)
-        taken = Taken(arrival, envelope.msg_id, subject, payload, message_id, time.monotonic(), span)
+        taken = Taken(arrival, envelope.msg_id, subject, payload, message_id, read_at, span)
         future = self._publisher.publish_soon(subject, payload, taken.message_id, span.headers)
         self._in_flight += 1
         self._bytes_in_flight += len(payload)
-        self._idle.clear()
-        if self._in_flight >= self._limit or self._bytes_in_flight >= MAX_BYTES_IN_FLIGHT:
-            self._is_paused = True
-            self._door.pause()  # every time, because a new connection starts unpaused
+        self._is_full = self._in_flight >= self._limit or self._bytes_in_flight >= MAX_BYTES_IN_FLIGHT
         future.add_done_callback(partial(self._on_answer, taken))
 
     def _on_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
@@ -234,12 +305,12 @@ class MessageIntake:
     def _release(self, size: int) -> None:
         self._in_flight -= 1
         self._bytes_in_flight -= size
-        if self._in_flight == 0:
-            self._idle.set()
         is_low = self._in_flight <= self._limit // 2 and self._bytes_in_flight <= MAX_BYTES_IN_FLIGHT // 2
-        if self._is_paused and is_low:
-            self._is_paused = False
-            self._door.resume()
+        if self._is_full and is_low:
+            self._is_full = False
+            self._read()
+        elif not self._in_flight:
+            self._look_at_door()
 
     def _refuse(self, arrival: Arrival, error: TlimError, span: TraceSpan) -> None:
         self._metrics.refused(error.msg_id, error.code.value, span)
