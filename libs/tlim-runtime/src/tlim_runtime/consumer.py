@@ -50,6 +50,8 @@ class Incoming:
     received_at: int
     traceparent: str | None = None
     """The step that published it, if it is of a trace."""
+    weight: int = 0
+    """What it counts as in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ class BatchConsumer:
                 await session.release()
 
     async def _process(self, session: PullSession, deliveries: Sequence[Delivery]) -> None:
-        batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at, d.traceparent) for d in deliveries]
+        batch = [Incoming(d.subject, d.data, d.stream_seq, d.received_at, d.traceparent, d.weight) for d in deliveries]
         self._in_hand = deliveries
         verdicts = await self._handle(batch)
         if len(verdicts) != len(batch):

@@ -13,7 +13,7 @@ past the oldest message here (`Gaps`).
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
@@ -24,8 +24,6 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.pulse import waiting
 from tlim_runtime.tracing import trace_of
-
-from xmpp_bridge.footprint import footprint
 
 logger = get_logger(__name__)
 
@@ -118,11 +116,6 @@ class Work:
     stanzas: Iterator[str] | None = None
     is_sent: bool = False
     poison: Poison | None = None
-    footprint: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note how much memory it takes, while its message is at hand."""
-        self.footprint = footprint(self.message.data)
 
     @property
     def sender(self) -> str:
@@ -256,9 +249,9 @@ class SlowLane:
         """Whether a message of a batch with this load takes the lane."""
         return event.envelope.conversation_id in self._queues or load.of(event) > FEW
 
-    async def room(self) -> None:
-        """Return when there is room for one more batch."""
-        while self._waiting >= MOST_WAITING or self._bytes >= MOST_BYTES:
+    async def room(self, weight: int) -> None:
+        """Return when there is room for one more batch, or for a batch that is larger than that when nothing waits."""
+        while self._waiting >= MOST_WAITING or (self._waiting and self._bytes + weight > MOST_BYTES):
             self._room.clear()
             with waiting():  # for the lane, however long that takes
                 await self._room.wait()
@@ -274,7 +267,7 @@ class SlowLane:
         self._queues.add(work)
         self._gaps.add(work.message, work.event.seq)
         self._waiting += 1
-        self._bytes += work.footprint
+        self._bytes += work.message.weight
         if not self._is_running:
             self._is_running = True
             self._tasks.start(self._run(), "slow lane")
@@ -340,6 +333,6 @@ class SlowLane:
 
     def _finish(self, work: Work, verdict: Verdict) -> None:
         self._waiting -= 1
-        self._bytes -= work.footprint
+        self._bytes -= work.message.weight
         self._gaps.remove(work.message)
         work.verdict.set_result(verdict)

@@ -142,7 +142,7 @@ class OutboxSubscriber:
                 continue
             events.append((incoming, event))
             self._heard(event)
-        await self._lane.room()
+        await self._lane.room(sum(incoming.weight for incoming in batch))
         with self._metrics.batch_seconds.time():
             events = await self._without_recalled(events)  # whoever waits for the turn must not wait for message-store
             async with self._presence.turn:

@@ -13,6 +13,7 @@ from tlim_runtime.metrics import Metrics
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
 from xmpp_bridge.culprits import Culprits
+from xmpp_bridge.footprint import footprint
 from xmpp_bridge.lanes import PORTIONS_AT_ONCE, Gaps
 from xmpp_bridge.subscribers import OutboxSubscriber
 from xmpp_bridge.translate import Accept, BridgeAddresses
@@ -117,7 +118,8 @@ class Bridge:
     def batch(self, *events: StoredMessage, received_at: int = NOW) -> list[Incoming]:
         first, self.place = self.place + 1, self.place + len(events)
         subject = subject_out(MsgType.GROUP_TEXT, "s")
-        return [Incoming(subject, event.to_bytes(), first + n, received_at) for n, event in enumerate(events)]
+        sent = [event.to_bytes() for event in events]
+        return [Incoming(subject, data, first + n, received_at, weight=footprint(data)) for n, data in enumerate(sent)]
 
 
 def name(stanza: str) -> str:

@@ -16,7 +16,6 @@ from tlim_runtime.outages import Unavailable
 from tlim_runtime.pulse import Pulse
 from xmpp_bridge import lanes
 from xmpp_bridge.component import ComponentLost
-from xmpp_bridge.footprint import footprint
 from xmpp_bridge.lanes import FEW, MANY, MOST_BYTES, MOST_WAITING, PORTIONS_AT_ONCE, Queues, Work, next_in_turn
 
 NOW = 2**47  # in the year 6429: no message is late
@@ -403,10 +402,30 @@ async def test_the_slow_lane_is_full_by_what_its_messages_take_in_memory(bridge:
     await ended(verdicts)
 
 
+async def test_a_batch_that_is_larger_than_what_is_left_of_the_slow_lane_waits(bridge: Any) -> None:
+    half = "x" * (MOST_BYTES // 6)  # as it came, as it is read, and as it is written: a bit more than half
+    verdicts = await handled(bridge, message(1, "s", FEW + 1, text=half))
+    waiting = asyncio.ensure_future(handled(bridge, message(2, "t", FEW + 1, text=half)))
+    for _ in range(3):
+        bridge.server.permits.release()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not bridge.server.permits._value, "three portions are sent"
+    assert not waiting.done()
+    bridge.server.open()
+    await ended([*verdicts, *await waiting])
+
+
+async def handled(bridge: Any, event: StoredMessage) -> Verdicts:
+    bridge.server.permits.release()  # for the answer to its sender
+    handled: Verdicts = await bridge.outbox.handle(bridge.batch(event))
+    return handled
+
+
 @pytest.mark.parametrize("text", ["x" * 300, "今" * 50], ids=["english", "chinese"])
 async def test_what_one_person_writes_in_a_minute_does_not_fill_the_slow_lane(bridge: Any, text: str) -> None:
     texts = [message(seq, "s", FEW + 1, text=text) for seq in range(1, MOST_WAITING)]
-    taken = sum(footprint(one.data) for one in bridge.batch(*texts))
+    taken = sum(one.weight for one in bridge.batch(*texts))
     assert taken < MOST_BYTES
 
 
