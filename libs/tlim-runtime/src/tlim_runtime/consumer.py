@@ -19,11 +19,12 @@ from tlim_protocol.subjects import subject_dead
 
 from tlim_runtime.background import Background, Tasks
 from tlim_runtime.broker import Broker
+from tlim_runtime.delivery import Delivery
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.measures import ConsumerMetrics
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from tlim_runtime.pull import MAX_BYTES, Delivery, PullError, PullSession, Weigh
+from tlim_runtime.pull import MAX_BYTES, PullError, PullSession, Weigh
 from tlim_runtime.pulse import beat, waiting
 from tlim_runtime.tracing import headers_with, trace_of
 from tlim_runtime.trimming import Trimmer

@@ -17,7 +17,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -27,9 +26,9 @@ from tlim_protocol.streams import ConsumerSpec
 
 from tlim_runtime.background import Background
 from tlim_runtime.broker import Broker
+from tlim_runtime.delivery import NANOSECONDS, Delivery, nothing, read
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.pulse import waiting
-from tlim_runtime.tracing import TRACEPARENT
 
 HEARTBEAT_S = 2.0
 """The server sends something at least this often. After three times as long without a sign the session is lost."""
@@ -66,7 +65,6 @@ LARGEST_BYTES = 8 * 1024**2 + 64 * 1024
 """What a request for one message may bring, if the message is too large for a usual request. It is max_payload of
 deploy/nats/nats.conf, and the subjects, so any message fits."""
 
-_NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
 _RAN_OUT = frozenset({"404", "408"})  # the request's time is over: ask again
 _TOO_LARGE = "Message Size Exceeds MaxBytes"  # status 409: the next message is larger than what is left of its bytes
@@ -75,20 +73,6 @@ _USED_UP = frozenset({_TOO_LARGE, "Batch Completed"})  # status 409
 
 class PullError(Exception):
     """This session is over: a reconnection, silence, a gap, or the server's own word. Start a new one."""
-
-
-@dataclass(slots=True)
-class Delivery:
-    """A delivered, unacknowledged message; `place` numbers the deliveries of the consumer, without gaps."""
-
-    subject: str
-    data: bytes
-    reply: str
-    stream_seq: int
-    place: int
-    received_at: int  # when the server received it: epoch milliseconds, converted to our clock
-    traceparent: str | None = None  # of the step that published it
-    weight: int = 0
 
 
 Weigh = Callable[[bytes], int]
@@ -116,7 +100,7 @@ class PullSession:
         self._buffered = 0  # their weight
         self._in_hand: dict[int, Delivery] = {}  # by stream_seq: given to the handler, not acknowledged
         self._requested = 0  # messages that the open pull request may still bring
-        self._last = _nothing(0, 0)
+        self._last = nothing(0, 0)
         self._arrived = asyncio.Event()
         self._pin: str | None = None  # what the server calls this session, known from the first delivery on
         self._lost: str | None = None
@@ -149,7 +133,7 @@ class PullSession:
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
-        self._last = _nothing(answer["delivered"]["stream_seq"], answer["delivered"]["consumer_seq"])
+        self._last = nothing(answer["delivered"]["stream_seq"], answer["delivered"]["consumer_seq"])
         delivered = int(info["delivered"]["stream_seq"])
         return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
 
@@ -295,12 +279,12 @@ class PullSession:
 
     def _duration(self) -> dict[str, Any]:
         """Return how long a request stays open, and for whom."""
-        heartbeat = {"idle_heartbeat": int(HEARTBEAT_S * _NANOSECONDS)}
+        heartbeat = {"idle_heartbeat": int(HEARTBEAT_S * NANOSECONDS)}
         if self._spec.group is None:
-            return {"expires": int(ALONE_S * _NANOSECONDS), **heartbeat}
+            return {"expires": int(ALONE_S * NANOSECONDS), **heartbeat}
         if self._pin is None:
-            return {"expires": int(UNPINNED_S * _NANOSECONDS), "group": self._spec.group}
-        return {"expires": int(PINNED_S * _NANOSECONDS), **heartbeat, "group": self._spec.group, "id": self._pin}
+            return {"expires": int(UNPINNED_S * NANOSECONDS), "group": self._spec.group}
+        return {"expires": int(PINNED_S * NANOSECONDS), **heartbeat, "group": self._spec.group, "id": self._pin}
 
     async def _on_message(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -322,12 +306,12 @@ class PullSession:
     async def _on_delivery(self, message: Msg) -> None:
         self._requested = max(self._requested - 1, 0)
         self._delivered_at = self._heard_at
-        delivery = _read(message, self._ahead or 0.0)
+        delivery = read(message, self._ahead or 0.0)
         last, self._last = self._last, delivery
         if delivery.place != last.place + 1:
             self._lose(f"{self._name}: delivery {last.place + 1} is missing")
         elif delivery.stream_seq <= last.stream_seq:
-            self._last = _nothing(last.stream_seq, delivery.place)
+            self._last = nothing(last.stream_seq, delivery.place)
             await self._on_repeated(delivery)
         else:
             delivery.weight = self._weigh(delivery.data)
@@ -395,17 +379,3 @@ class PullSession:
                 await self._broker.send(delivery.reply, b"+WPI")
         except BrokerUnavailable as error:
             self._lose(str(error))
-
-
-def _nothing(stream_seq: int, place: int) -> Delivery:
-    """Return what stands for the last delivery when only its numbers count."""
-    return Delivery("", b"", "", stream_seq, place, 0)
-
-
-def _read(message: Msg, ahead: float) -> Delivery:
-    # $JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<place>.<time>.<pending>. A domain adds parts around these.
-    parts = message.reply.split(".")
-    stream_seq, place, stored_ns = parts[5:8] if len(parts) == 9 else parts[7:10]
-    received_at = int((int(stored_ns) / _NANOSECONDS + ahead) * 1000)
-    traceparent = None if message.headers is None else message.headers.get(TRACEPARENT)
-    return Delivery(message.subject, message.data, message.reply, int(stream_seq), int(place), received_at, traceparent)

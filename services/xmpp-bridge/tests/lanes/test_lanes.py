@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,26 +13,18 @@ from tlim_protocol.events import StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_runtime.consumer import DONE, Incoming, Later, Verdict
 from tlim_runtime.outages import Unavailable
-from tlim_runtime.pulse import Pulse
 from xmpp_bridge import lanes
 from xmpp_bridge.component import ComponentLost
-from xmpp_bridge.lanes import FEW, MANY, MOST_BYTES, MOST_WAITING, PORTIONS_AT_ONCE, Queues, Work, next_in_turn
+from xmpp_bridge.lanes import FEW, MANY, PORTIONS_AT_ONCE, Queues, Work, next_in_turn
 
 NOW = 2**47  # in the year 6429: no message is late
 Verdicts = Sequence[Verdict | Later]
 
 
 def message(
-    seq: int,
-    conversation: str,
-    people: int = 1,
-    *,
-    stored_at: int = NOW,
-    sender: str = "alice",
-    text: str = "hello",
-    more: Mapping[str, object] | None = None,
+    seq: int, conversation: str, people: int = 1, *, stored_at: int = NOW, sender: str = "alice", text: str = "hello"
 ) -> StoredMessage:
-    body = [{"session_id": conversation, "text": text, **(more or {})}]
+    body = [{"session_id": conversation, "text": text}]
     envelope = Envelope(msg_from=sender, msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
     recipients = [f"user{number}" for number in range(people)]
     return StoredMessage(
@@ -384,64 +376,3 @@ async def test_a_batch_asks_for_recalls_before_others_wait_for_it(bridge: Any) -
     assert not bridge.presence.turn.locked()
     bridge.recalls.answers.set()
     assert await handling == [DONE]
-
-
-async def test_the_slow_lane_is_full_by_what_its_messages_take_in_memory(bridge: Any) -> None:
-    lists = [message(seq, "s", FEW + 1, more={"lists": [[]] * 4_900}) for seq in range(1, 101)]
-    bridge.server.permits.release()  # for the answers to their sender
-    verdicts = await bridge.outbox.handle(bridge.batch(*lists))
-    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(9_999, "small"))))
-    for _ in range(2):
-        bridge.server.permits.release()
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not bridge.server.permits._value, "two portions are sent"
-    assert not waiting.done()
-    bridge.server.open()
-    assert await waiting == [DONE]
-    await ended(verdicts)
-
-
-async def test_a_batch_that_is_larger_than_what_is_left_of_the_slow_lane_waits(bridge: Any) -> None:
-    half = "x" * (MOST_BYTES // 6)  # as it came, as it is read, and as it is written: a bit more than half
-    verdicts = await handled(bridge, message(1, "s", FEW + 1, text=half))
-    waiting = asyncio.ensure_future(handled(bridge, message(2, "t", FEW + 1, text=half)))
-    for _ in range(3):
-        bridge.server.permits.release()
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not bridge.server.permits._value, "three portions are sent"
-    assert not waiting.done()
-    bridge.server.open()
-    await ended([*verdicts, *await waiting])
-
-
-async def handled(bridge: Any, event: StoredMessage) -> Verdicts:
-    bridge.server.permits.release()  # for the answer to its sender
-    handled: Verdicts = await bridge.outbox.handle(bridge.batch(event))
-    return handled
-
-
-@pytest.mark.parametrize("text", ["x" * 300, "今" * 50], ids=["english", "chinese"])
-async def test_what_one_person_writes_in_a_minute_does_not_fill_the_slow_lane(bridge: Any, text: str) -> None:
-    texts = [message(seq, "s", FEW + 1, text=text) for seq in range(1, MOST_WAITING)]
-    taken = sum(one.weight for one in bridge.batch(*texts))
-    assert taken < MOST_BYTES
-
-
-async def test_with_too_much_in_the_slow_lane_the_rest_waits(bridge: Any) -> None:
-    pulse = Pulse()
-    pulse.begin()
-    pulse.beat()
-    bridge.server.permits.release()
-    large = [message(seq, f"s{seq}", FEW + 1) for seq in range(1, MOST_WAITING + 1)]
-    verdicts = await bridge.outbox.handle(bridge.batch(*large))
-    bridge.server.permits.release()
-    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(9_999, "small"))))
-    bridge.server.permits.release()
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    assert pulse.stands_for() == 0, "it waits for others, and does not hang"
-    bridge.server.open()
-    assert await waiting == [DONE]
-    await ended(verdicts)
