@@ -23,14 +23,20 @@ authenticated(#{lserver := S} = State, true, U) -> State#{tlim_password => passw
 authenticated(State, _, _) -> State.
 opened(#{user := U, lserver := S, tlim_password := P} = State) ->
     case password(U, S) of
-        P -> ok;
         unknown -> spawn(?MODULE, tell, [[{self(), U, S}]]);
+        P -> ok;
         _ -> ejabberd_c2s:route(self(), kick)
     end,
     State;
 opened(State) -> State.
-%% ejabberd does not say whether there is no such account, or no database.
-password(U, S) -> case ejabberd_auth:get_password(U, S) of false -> unknown; Password -> erlang:phash2(Password) end.
+%% Without the database nothing is known. ejabberd then says that there is no such account, and only its backend says
+%% which of the two it is.
+password(U, S) ->
+    Ask = fun() -> [catch M:get_password(U, S) || M <- ejabberd_auth:auth_modules(S)] end,
+    case ejabberd_auth:get_password(U, S) of
+        false -> case lists:member({nocache, error}, Ask()) of true -> unknown; false -> none end;
+        Password -> erlang:phash2(Password)
+    end.
 
 %% What another node changed while it could not be reached is in the database. The caches of this node do not know it,
 %% and the sessions here were not ended. They do not ask themselves: a database that is away would hold them up.

@@ -30,7 +30,7 @@ STREAM = (
 SM = "urn:xmpp:sm:3"
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
 
-KILLER = Path(__file__).with_name("mod_killer.erl")
+MODULES = [Path(__file__).with_name(name) for name in ("mod_killer.erl", "ejabberd_auth_away.erl")]
 
 
 class FragileEjabberd(Ejabberd):
@@ -39,8 +39,9 @@ class FragileEjabberd(Ejabberd):
     def prepare(self) -> Program:
         program, config = super().prepare(), self.home / "ejabberd.yml"
         library = next(Path("/usr/lib").glob("*/ejabberd-*/ebin")).parent
-        compile_modules([KILLER], library, self.home / "modules")
+        compile_modules(MODULES, library, self.home / "modules")
         text = config.read_text().replace("    what:\n", "    what:\n      - restart_module\n")
+        text = text.replace("auth_method: internal", "auth_method: [internal, away]")
         assert "restart_module" in text
         config.write_text(text.replace("\nmodules:\n", "\nmodules:\n  mod_killer: {}\n"))
         return program

@@ -24,12 +24,10 @@ die({#message{body = [#text{data = <<"does it wait">>}]} = Msg, State}) ->
     Text = unicode:characters_to_binary(io_lib:format("~0p", [Answers])),
     {stop, {drop, ejabberd_c2s:send(State, Msg#message{body = xmpp:mk_text(Text)})}};
 die({#message{to = #jid{luser = U}, body = [#text{data = <<"change the password">>}]}, #{lserver := H} = State}) ->
-    ok = ejabberd_auth:set_password(U, H, <<"another">>), {stop, {drop, State}};
-die({#message{body = [#text{data = <<"look again">>}]} = Msg, State}) ->
-    ets_cache:new(?MODULE), ets_cache:insert(?MODULE, key, old),
-    mod_tlim_login:look(),
-    Cached = atom_to_binary(ets_cache:lookup(?MODULE, key, nothing)),
-    {stop, {drop, ejabberd_c2s:send(State, Msg#message{body = xmpp:mk_text(Cached)})}};
+    ejabberd_auth_mnesia:set_password(U, H, <<"another">>), {stop, {drop, State}}; %% the caches are not told
+die({#message{body = [#text{data = <<"look again">>}]}, State}) -> mod_tlim_login:look(), {stop, {drop, State}};
+die({#message{to = #jid{luser = U}, body = [#text{data = <<"lose the database">>}]}, #{lserver := H} = State}) ->
+    ejabberd_auth_mnesia:remove_user(U, H), ets_cache:clear(ejabberd_auth_mnesia_cache), {stop, {drop, State}};
 die({#message{body = [#text{data = <<"find the settings">>}]}, _} = Acc) ->
     ets:insert(ejabberd_modules, persistent_term:get(?MODULE)), Acc;
 die({#message{body = [#text{data = <<"is it given away">>}]}, _} = Acc) -> heir(), Acc;
