@@ -29,7 +29,6 @@ STREAM = (
 )
 SM = "urn:xmpp:sm:3"
 NO_STORE = f"<no-store xmlns='{HINTS_NS}'/>"
-
 MODULES = [Path(__file__).with_name(name) for name in ("mod_killer.erl", "ejabberd_auth_away.erl")]
 
 
