@@ -61,10 +61,6 @@ messages of equal size used a request up exactly, the server would not report it
 silence.
 """
 
-LARGEST_BYTES = 8 * 1024**2 + 64 * 1024
-"""What a request for one message may bring, if the message is too large for a usual request. It is max_payload of
-deploy/nats/nats.conf, and the subjects, so any message fits."""
-
 _HEARTBEAT = "100"
 _RAN_OUT = frozenset({"404", "408"})  # the request's time is over: ask again
 _TOO_LARGE = "Message Size Exceeds MaxBytes"  # status 409: the next message is larger than what is left of its bytes
@@ -267,14 +263,16 @@ class PullSession:
         if wanted > 0 and not self._requested and self._buffered <= self._most // 2:
             await self._ask_for(wanted, self._most // 2)
 
-    async def _ask_for(self, wanted: int, size: int) -> None:
+    async def _ask_for(self, wanted: int, size: int | None) -> None:
+        """Ask for `wanted` messages of `size` bytes together; None: however large they are."""
         if self._lost is not None:
             return
         self._asked_at = asyncio.get_running_loop().time()
         if self._requested == 0:
             self._heard_at = self._asked_at
         self._requested += wanted
-        request = {"batch": wanted, "max_bytes": size, **self._duration()}
+        bound = {} if size is None else {"max_bytes": size}
+        request = {"batch": wanted, **bound, **self._duration()}
         await self._broker.send(f"$JS.API.CONSUMER.MSG.NEXT.{self._name}", json.dumps(request).encode(), self._inbox)
 
     def _duration(self) -> dict[str, Any]:
@@ -299,7 +297,7 @@ class PullSession:
             if description != _TOO_LARGE:
                 await self._pull()
             elif not self._buffer:  # otherwise `take` asks when there is room
-                await self._ask_for(1, LARGEST_BYTES)
+                await self._ask_for(1, None)
         elif status != _HEARTBEAT:
             self._lose(f"{self._name}: {status} {description}")
 

@@ -98,3 +98,20 @@ async def test_the_largest_message_that_the_server_takes_is_delivered(broker: Br
     assert sizes == [largest] * 5
     assert consumer.healthy
     await consumer.stop()
+
+
+async def test_a_message_that_is_larger_than_any_request_is_asked_for_alone(
+    broker: Broker, eventually: Eventually
+) -> None:
+    sizes: list[int] = []
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        sizes.extend(len(message.data) for message in batch)
+        return [DONE] * len(batch)
+
+    await broker.publish_batch([Outgoing(SUBJECT, b"x" * size, f"id-{size}") for size in (10, 50_000, 20)])
+    consumer = BatchConsumer(broker, STORE_INBOX, handle, most=1_000)
+    await consumer.start()
+    await eventually(lambda: len(sizes) == 3, "all were handled")
+    await consumer.stop()
+    assert sizes == [10, 50_000, 20]
