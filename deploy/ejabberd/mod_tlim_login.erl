@@ -19,7 +19,12 @@ depends(_, _) -> [].
 mod_options(_) -> [].
 mod_doc() -> #{}.
 
-authenticated(#{lserver := S} = State, true, U) -> State#{tlim_password => password(U, S)};
+%% A backend that keeps no passwords, as LDAP, knows what is in the cache only. Such a session is not looked at.
+authenticated(#{lserver := S, auth_module := M} = State, true, U) ->
+    case erlang:function_exported(M, get_password, 2) of
+        true -> State#{tlim_password => password(U, S)};
+        false -> State
+    end;
 authenticated(State, _, _) -> State.
 opened(#{user := U, lserver := S, tlim_password := P} = State) ->
     case password(U, S) of
@@ -34,7 +39,13 @@ opened(State) -> State.
 password(U, S) ->
     Ask = fun() -> [catch M:get_password(U, S) || M <- ejabberd_auth:auth_modules(S)] end,
     case ejabberd_auth:get_password(U, S) of
-        false -> case lists:member({nocache, error}, Ask()) of true -> unknown; false -> none end;
+        false ->
+            Answers = Ask(),
+            case {lists:member({nocache, error}, Answers), [P || {_, {ok, P}} <- Answers]} of
+                {true, _} -> unknown;
+                {_, [P | _]} -> erlang:phash2(P); %% the database came back between the two questions
+                _ -> none
+            end;
         Password -> erlang:phash2(Password)
     end.
 
