@@ -1,8 +1,8 @@
 """Sends people what they have missed, out of the log, before they get anything newer."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import StoredMessage
@@ -184,7 +184,7 @@ class CatchUps:
         while True:
             is_alone = ends >= PAGES_BESIDE
             # In this order, or all wait in a circle: a page waits for a slot, and a portion with a slot for the turn.
-            async with self._pages, self._turn if is_alone else nullcontext():
+            async with self._turn_of_a_page(is_alone=is_alone):
                 if not self.roll.is_waiting(user_id, person):  # they may have gone while others had their turns
                     break
                 try:
@@ -203,6 +203,17 @@ class CatchUps:
             question = MissedQuestion(user_id=user_id, after=after, limit=PAGE, receipts=page.receipts)
         await self._line.barrier()
         self.roll.note_live(user_id, person)
+
+    @asynccontextmanager
+    async def _turn_of_a_page(self, *, is_alone: bool) -> AsyncIterator[None]:
+        """Enter when a page may be asked for. It `is_alone` if live deliveries wait for it."""
+        with waiting():  # for the pages of others, which have their own pulse
+            await self._pages.acquire()
+        try:
+            async with self._turn if is_alone else nullcontext():
+                yield
+        finally:
+            self._pages.release()
 
     async def _send_page(
         self, user_id: str, person: Attendee, question: MissedQuestion, *, is_alone: bool

@@ -12,6 +12,7 @@ from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer, MissedQuestion
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import Rpc
+from tlim_runtime import background
 from xmpp_bridge import catch_up
 from xmpp_bridge.catch_up import PAGES_AT_ONCE, CatchUps
 from xmpp_bridge.mailbox import Notes
@@ -162,5 +163,28 @@ def test_pages_and_portions_and_a_page_that_live_deliveries_wait_for_never_wait_
         await all_catch_up(store, line, catch_ups, notes)
         await portions
         assert line.pages == 7 * len(PEOPLE)
+
+    jumping(story())
+
+
+def test_whoever_waits_for_the_pages_of_others_does_not_hang(
+    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Liveness kills a bridge with work that hangs, and a slow server can make the line long."""
+    monkeypatch.setattr(background, "HUNG_S", 0)
+
+    async def story() -> None:
+        store, line = Store(dict.fromkeys(PEOPLE[:6], 3)), SlowLine()
+        notes = Notes(store, SHARD, lambda: None)
+        catch_ups = catch_ups_of(store, line, notes, asyncio.Semaphore(2))
+        deliver, hanging = line.deliver, list[int]()
+
+        async def delivered(stanzas: Iterable[str]) -> None:
+            await deliver(stanzas)
+            hanging.append(sum(worker.trouble is not None for worker in catch_ups.workers))
+
+        line.deliver = delivered  # type: ignore[method-assign]
+        await all_catch_up(store, line, catch_ups, notes)
+        assert max(hanging) == PAGES_AT_ONCE, "those whose pages are on their way"
 
     jumping(story())
