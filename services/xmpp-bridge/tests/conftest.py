@@ -62,6 +62,11 @@ class FakeDoor:
     sent: list[ET.Element] = field(default_factory=list)
     is_open: bool = True
     is_connected: bool = True
+    is_in_doubt: bool = False
+    aborted: int = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
 
     def send(self, stanzas: str) -> None:
         if not self.is_connected:

@@ -84,3 +84,16 @@ async def test_no_more_than_a_bounded_number_waits(process: Process) -> None:
     process.now = 2 * HUNG_S
     await process.reads(*["one"] * MOST_HELD)
     assert process.ended == 1
+
+
+async def test_a_pause_is_in_doubt_until_the_answer_also_before_anybody_has_looked(process: Process) -> None:
+    seen = [process.doubt.is_open]
+    process.now = 2 * HUNG_S
+    seen.append(process.doubt.is_open)
+    await process.reads("one")
+    seen.append(process.doubt.is_open)
+    await process.answered(0)
+    assert [*seen, process.doubt.is_open] == [False, True, True, False]
+    await process.doubt.stop()
+    process.now = 10 * HUNG_S
+    assert not process.doubt.is_open

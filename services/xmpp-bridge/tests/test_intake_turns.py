@@ -180,3 +180,16 @@ async def test_draining_ends_when_the_last_that_waited_is_refused(entrance: Any)
     acknowledge(entrance)
     await entrance.intake.drained()
     assert len(entrance.refusals()) == 1
+
+
+async def test_what_waits_while_the_process_hangs_is_not_stored_when_it_goes_on(entrance: Any) -> None:
+    """Its sender may have gone on over another bridge meanwhile."""
+    take_large(entrance, 1, 2, 3)
+    entrance.door.is_in_doubt = True
+    await turns()
+    entrance.door.is_in_doubt = False
+    await turns()
+    assert (msg_ids(entrance), entrance.door.aborted) == (expected(1), 1)
+    acknowledge(entrance)
+    await turns()
+    assert entrance.door.is_open

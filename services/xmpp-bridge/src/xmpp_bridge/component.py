@@ -136,6 +136,15 @@ class Component:
             raise ComponentDown(f"no XMPP connection: {self._reason}")
         await self._keeping.ping()
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether what was read before may have come over a connection that is no more (doubt.py)."""
+        return self._messages.is_open
+
+    def abort(self) -> None:
+        """End the connection at once; a new one is made."""
+        self._wire.abort()
+
     def pause(self) -> None:
         """Stop reading for now. The server's buffers fill, and then its senders wait (back-pressure)."""
         if self._wire.transport is not None and self._wire.transport.is_reading():

@@ -7,6 +7,7 @@ messages of the same senders. They have got no answer to it, and send it again.
 
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from xml.etree.ElementTree import Element
 
 from tlim_runtime.background import Repeated, Tasks
@@ -48,14 +49,20 @@ class Doubt:
         self._tasks = Tasks()
         self._looking = Repeated("doubt of the connection", self._look_again, LOOK_S)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the process has hung, and the server has not answered since."""
+        return self._held is not None or self._clock() - self._ran_at > HUNG_S
+
     def start(self) -> None:
         """Begin."""
         self._ran_at = self._clock()
         self._looking.start()
 
     async def stop(self) -> None:
-        """Stop."""
+        """Stop; nobody looks any more, so nothing is in doubt."""
         await self._looking.stop()
+        self._ran_at = inf
         await self._tasks.close()
 
     def take(self, message: Element) -> None:

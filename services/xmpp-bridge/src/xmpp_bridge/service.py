@@ -57,6 +57,10 @@ class Door(Protocol):
     def send(self, stanzas: str) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+    @property
+    def is_in_doubt(self) -> bool: ...
 
 
 class Unread(NamedTuple):
@@ -144,12 +148,18 @@ class MessageIntake:
         If it was stored later, it would be behind what they have sent meanwhile.
         """
         if self._unread and not self._is_leaving:
-            logger.warning("messages were dropped: the connection was lost", messages=len(self._unread))
-            self._unread.clear()
+            self._drop("the connection was lost")
             self._look_at_door()
+
+    def _drop(self, reason: str) -> None:
+        logger.warning("messages were dropped", reason=reason, messages=len(self._unread))
+        self._unread.clear()
 
     def _read(self) -> None:
         """Take over what waits: as much as this turn of the event loop may."""
+        if self._unread and self._door.is_in_doubt:
+            self._door.abort()
+            self._drop("the bridge had hung, and may have been given up")
         while self._unread and not self._is_full and self._read_this_turn < BYTES_AT_ONCE:
             self._read_this_turn += 1  # something, whatever it is: then there is a next turn
             self._take(self._unread.popleft())
