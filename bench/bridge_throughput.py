@@ -39,11 +39,14 @@ class InstantPublisher:
 class NoDoor:
     """Stands for the component's connection. There is no socket to pause."""
 
+    is_in_doubt = False
+
     def send(self, stanzas: str) -> None:
         raise RuntimeError(f"nothing should be refused here: {stanzas}")
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 def envelope(number: int) -> Envelope:
