@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
+from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import SeqsAnswer, SeqsQuestion, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
-from tlim_runtime.consumer import Incoming
+from tlim_runtime.consumer import Incoming, Later, Verdict
 from tlim_runtime.metrics import Metrics
 from xmpp_bridge.backlog import Backlog
 from xmpp_bridge.component import ComponentLost
@@ -99,6 +100,9 @@ class Recalls:
         return SeqsAnswer(seqs=[seq for seq in asked if seq in self.seqs]).to_bytes()
 
 
+Verdicts = Sequence[Verdict | Later]
+
+
 class Bridge:
     def __init__(self, slots: asyncio.Semaphore | None = None) -> None:
         self.server, self.presence, self.recalls = Server(), Presence(), Recalls()
@@ -114,6 +118,35 @@ class Bridge:
             slots=slots or asyncio.Semaphore(PORTIONS_AT_ONCE),
         )
         self.place = 0
+
+    @staticmethod
+    def message(
+        seq: int,
+        conversation: str,
+        people: int = 1,
+        *,
+        stored_at: int = NOW,
+        sender: str = "alice",
+        is_answered: bool = True,
+        **element: object,
+    ) -> StoredMessage:
+        """A text to a session, so many of whose people are in the shard."""
+        return StoredMessage(
+            seq=seq,
+            stored_at=stored_at,
+            recipients=[f"user{number}" for number in range(people)],
+            envelope=Envelope(
+                msg_from=sender,
+                msg_id=f"m{seq}",
+                msg_type=MsgType.GROUP_TEXT,
+                body=[{"session_id": conversation, "text": "hello", **element}],
+            ),
+            reply_to=f"{sender}@im.example/phone" if is_answered else None,
+        )
+
+    @staticmethod
+    async def ended(verdicts: Verdicts) -> list[Verdict]:
+        return [await one.verdict if isinstance(one, Later) else one for one in verdicts]
 
     def batch(self, *events: StoredMessage, received_at: int = NOW) -> list[Incoming]:
         first, self.place = self.place + 1, self.place + len(events)

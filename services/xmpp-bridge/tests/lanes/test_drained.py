@@ -3,21 +3,9 @@
 import asyncio
 from typing import Any
 
-from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import StoredMessage
-from tlim_protocol.registry import MsgType
 from tlim_runtime.consumer import DONE
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.lanes import MANY, MOST_WAITING
-
-NOW = 2**47  # in the year 6429: no message is late
-
-
-def message(seq: int, conversation: str, people: int) -> StoredMessage:
-    body = [{"session_id": conversation, "text": "hello"}]
-    envelope = Envelope(msg_from="alice", msg_id=f"m{seq}", msg_type=MsgType.GROUP_TEXT, body=body)
-    recipients = [f"user{number}" for number in range(people)]
-    return StoredMessage(seq=seq, stored_at=NOW, recipients=recipients, envelope=envelope)
 
 
 async def settled() -> None:
@@ -28,9 +16,9 @@ async def settled() -> None:
 async def test_the_lane_is_empty_when_everything_in_it_is_sent_and_others_are_delivered_meanwhile(bridge: Any) -> None:
     await bridge.outbox.drained()
     bridge.server.permits.release()  # for what goes at once
-    (later,) = await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
+    (later,) = await bridge.outbox.handle(bridge.batch(bridge.message(1, "large", 3 * MANY)))
     drained = asyncio.ensure_future(bridge.outbox.drained())
-    small = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(2, "small", 1))))
+    small = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(bridge.message(2, "small"))))
     for _ in range(2):  # a portion, and the other conversation
         bridge.server.permits.release()
         await settled()
@@ -45,7 +33,9 @@ async def test_the_portion_in_hand_is_the_last_when_the_lane_is_given_up_and_wha
     bridge: Any,
 ) -> None:
     bridge.server.permits.release()
-    verdicts = await bridge.outbox.handle(bridge.batch(*(message(1 + n, "busy", 1) for n in range(2 * MANY))))
+    verdicts = await bridge.outbox.handle(
+        bridge.batch(*(bridge.message(1 + n, "busy", is_answered=False) for n in range(2 * MANY)))
+    )
     await settled()
     bridge.outbox.end()
     bridge.server.open()
@@ -60,7 +50,7 @@ async def test_the_portion_in_hand_is_the_last_when_the_lane_is_given_up_and_wha
 
 async def test_the_lane_is_empty_when_the_connection_is_lost(bridge: Any) -> None:
     bridge.server.permits.release()
-    await bridge.outbox.handle(bridge.batch(message(1, "large", 3 * MANY)))
+    await bridge.outbox.handle(bridge.batch(bridge.message(1, "large", 3 * MANY)))
     drained = asyncio.ensure_future(bridge.outbox.drained())
     await settled()
     assert not drained.done()
@@ -71,8 +61,8 @@ async def test_the_lane_is_empty_when_the_connection_is_lost(bridge: Any) -> Non
 
 async def test_a_batch_that_waits_for_room_goes_on_while_the_end_of_the_lane_is_waited_for(bridge: Any) -> None:
     bridge.server.permits.release()
-    await bridge.outbox.handle(bridge.batch(*(message(1 + n, "busy", 1) for n in range(MOST_WAITING))))
-    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(message(MOST_WAITING + 1, "small", 1))))
+    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(bridge.message(MOST_WAITING + 1, "small"))))
     drained = asyncio.ensure_future(bridge.outbox.drained())
     await settled()
     assert not waiting.done()
