@@ -12,7 +12,7 @@ from tlim_runtime.outages import NoAnswerInTime
 from xmpp_bridge import catch_up
 from xmpp_bridge.catch_up import CatchUps
 from xmpp_bridge.mailbox import MISSED_WITHIN_S, Notes
-from xmpp_bridge.presences import Came, Hello
+from xmpp_bridge.presences import Came
 
 NEWEST = 9
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -55,28 +55,22 @@ class Store:
         return MissedAnswer(events=[], next=0, more=False, up_to=self.up_to(number), receipts=True).to_bytes()
 
 
-async def bob_comes(store: Store, line: Line, make: Make, turn: asyncio.Lock, meanwhile: Callable[[], Any]) -> None:
+async def bob_comes(
+    store: Store, line: Line, make: Make, at_work: Any, *, turn: asyncio.Lock, meanwhile: Callable[[], Any]
+) -> None:
     """Let bob come, and something newer be skipped for them, while `meanwhile` goes on. Their catch-up must end."""
     notes = Notes(store, delivery_shard("bob"), lambda: None)
-    notes.begin(1)
     catch_ups = make(store, line, notes, None, turn)
-    works = (notes.background, *catch_ups.workers)
-    for work in works:
-        work.start()
-    for sign in (Hello(), Came("bob", "phone")):
-        catch_ups.roll.hear(sign)
-    catch_ups.roll.settle({})
-    assert not catch_ups.roll.is_due("bob", NEWEST)
-    await asyncio.sleep(0.1)
-    await meanwhile()
-    await asyncio.sleep(60)
-    for work in works:
-        await work.stop()
+    async with at_work(notes, catch_ups, Came("bob", "phone")):
+        assert not catch_ups.roll.is_due("bob", NEWEST)
+        await asyncio.sleep(0.1)
+        await meanwhile()
+        await asyncio.sleep(60)
     assert [("caught-up" in stanza, "bob@" in stanza) for stanza in line.sent] == [(True, True)]
 
 
 def test_live_deliveries_do_not_wait_for_a_store_that_hangs(
-    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, at_work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catch_up, "PAGES_BESIDE", 0)
 
@@ -91,7 +85,7 @@ def test_live_deliveries_do_not_wait_for_a_store_that_hangs(
                 await asyncio.sleep(0.1)
 
         waited: list[float] = []
-        await bob_comes(Store(range(1, 5)), Line(), catch_ups_of, turn, deliver)
+        await bob_comes(Store(range(1, 5)), Line(), catch_ups_of, at_work, turn=turn, meanwhile=deliver)
         assert len(waited) == 5
         assert 0 < max(waited) <= 0.5
 
@@ -99,7 +93,7 @@ def test_live_deliveries_do_not_wait_for_a_store_that_hangs(
 
 
 def test_a_catch_up_without_an_answer_in_time_goes_on_beside_live_deliveries(
-    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, at_work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catch_up, "PAGES_BESIDE", 1)
 
@@ -108,7 +102,7 @@ def test_a_catch_up_without_an_answer_in_time_goes_on_beside_live_deliveries(
             pass
 
         store = Store([2], lambda number: NEWEST if number > 2 else NEWEST - 1)
-        await bob_comes(store, Line(), catch_ups_of, asyncio.Lock(), nothing)
+        await bob_comes(store, Line(), catch_ups_of, at_work, turn=asyncio.Lock(), meanwhile=nothing)
         assert store.patience == [MISSED_WITHIN_S, catch_up.ALONE_S, MISSED_WITHIN_S]
 
     jumping(story())

@@ -10,7 +10,7 @@ from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
 from xmpp_bridge.catch_up import CatchUps
 from xmpp_bridge.mailbox import Notes
-from xmpp_bridge.presences import Came, Hello
+from xmpp_bridge.presences import Came
 from xmpp_bridge.shares import LeaseLapsed
 
 
@@ -50,27 +50,18 @@ class Store:
         return MailboxNoted().to_bytes()
 
 
-async def until_caught_up(store: Store, line: Line, catch_ups_of: Callable[..., CatchUps]) -> None:
+async def until_caught_up(store: Store, line: Line, catch_ups_of: Callable[..., CatchUps], at_work: Any) -> None:
     """Let bob come, and let his catch-up end."""
     notes = Notes(store, delivery_shard("bob"), lambda: None)
-    notes.begin(1)
-    catch_ups = catch_ups_of(store, line, notes)
-    works = (notes.background, *catch_ups.workers)
-    for work in works:
-        work.start()
-    for sign in (Hello(), Came("bob", "phone")):
-        catch_ups.roll.hear(sign)
-    catch_ups.roll.settle({})
-    await asyncio.sleep(5)
-    for work in works:
-        await work.stop()
+    async with at_work(notes, catch_ups_of(store, line, notes), Came("bob", "phone")):
+        await asyncio.sleep(5)
 
 
 def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_for_a_moment(
-    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps]
+    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps], at_work: Any
 ) -> None:
     store, line = Store(), Line(lapses=1)
-    jumping(until_caught_up(store, line, catch_ups_of))
+    jumping(until_caught_up(store, line, catch_ups_of, at_work))
     assert [("caught-up" in stanza, "bob@" in stanza) for stanza in line.sent] == [(True, True)]
     assert store.notes == 1
 
@@ -79,9 +70,10 @@ def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_fo
 def test_the_mark_says_that_sync_has_more_when_receipts_were_left_out(
     jumping: Callable[[Coroutine[Any, Any, None]], None],
     catch_ups_of: Callable[..., CatchUps],
+    at_work: Any,
     receipts: bool,
     more: str,
 ) -> None:
     line = Line(lapses=0)
-    jumping(until_caught_up(Store(receipts=receipts), line, catch_ups_of))
+    jumping(until_caught_up(Store(receipts=receipts), line, catch_ups_of, at_work))
     assert [f"more='{more}'" in stanza for stanza in line.sent] == [True]

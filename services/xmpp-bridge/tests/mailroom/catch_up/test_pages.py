@@ -16,7 +16,7 @@ from tlim_runtime import background
 from xmpp_bridge import catch_up
 from xmpp_bridge.catch_up import PAGES_AT_ONCE, CatchUps
 from xmpp_bridge.mailbox import Notes
-from xmpp_bridge.presences import Came, Gone, Hello
+from xmpp_bridge.presences import Came, Gone
 
 SHARD = delivery_shard("ada")
 PEOPLE = [user_id for number in range(200) if delivery_shard(user_id := f"user{number}") == SHARD]
@@ -56,58 +56,29 @@ class Store:
         return MissedAnswer(events=events, next=seq, more=more, up_to=seq, receipts=True).to_bytes()
 
 
-class SlowLine:
-    """The connection to a server that takes a second for a page."""
-
-    def __init__(self) -> None:
-        self.marks: dict[str, float] = {}
-        self.pages = self.in_hand = self.most = 0
-
-    def send(self, stanzas: str) -> None:
-        assert "caught-up" in stanzas
-        user_id = stanzas.partition(" to='")[2].partition("@")[0]
-        assert user_id not in self.marks
-        self.marks[user_id] = asyncio.get_running_loop().time()
-
-    async def deliver(self, stanzas: Iterable[str]) -> None:
-        self.pages += any(stanzas)
-        self.in_hand += 1
-        self.most = max(self.most, self.in_hand)
-        await asyncio.sleep(1)
-        self.in_hand -= 1
-
-    async def barrier(self) -> None:
-        """There is nothing to wait for."""
-
-
-async def all_catch_up(store: Store, line: SlowLine, catch_ups: CatchUps, notes: Notes, times: int = 1) -> None:
+async def all_catch_up(
+    store: Store, line: Any, catch_ups: CatchUps, notes: Notes, at_work: Any, *, times: int = 1
+) -> None:
     """Let everybody come who has pages, in that order, and catch up. Before that they come and go, so many `times`."""
-    notes.begin(1)
-    works = [notes.background, *catch_ups.workers]
-    for work in works:
-        work.start()
-    catch_ups.roll.hear(Hello())
-    catch_ups.roll.settle({})
-    for user_id in store.pages:
-        for number in range(times):
-            catch_ups.roll.hear(Came(user_id, f"phone{number}"))
-            await asyncio.sleep(0.001)
-            if number < times - 1:
-                catch_ups.roll.hear(Gone(user_id, f"phone{number}", None))
-    await asyncio.sleep(2 * sum(store.pages.values()) + 20)
-    for work in works:
-        await work.stop()
+    async with at_work(notes, catch_ups):
+        for user_id in store.pages:
+            for number in range(times):
+                catch_ups.roll.hear(Came(user_id, f"phone{number}"))
+                await asyncio.sleep(0.001)
+                if number < times - 1:
+                    catch_ups.roll.hear(Gone(user_id, f"phone{number}", None))
+        await asyncio.sleep(2 * sum(store.pages.values()) + 20)
     assert set(line.marks) == set(store.pages)
 
 
 def test_whoever_has_missed_one_page_does_not_wait_for_all_pages_of_two_others(
-    jumping: Run, catch_ups_of: Make
+    jumping: Run, catch_ups_of: Make, at_work: Any, slow_line: Any
 ) -> None:
     async def story() -> None:
         first, second, third = PEOPLE[:3]
-        store, line = Store({first: 50, second: 50, third: 1}), SlowLine()
+        store, line = Store({first: 50, second: 50, third: 1}), slow_line
         notes = Notes(store, SHARD, lambda: None)
-        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(2)), notes)
+        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(2)), notes, at_work)
         assert line.pages == 101
         assert line.marks[third] <= 5
 
@@ -115,13 +86,13 @@ def test_whoever_has_missed_one_page_does_not_wait_for_all_pages_of_two_others(
 
 
 def test_few_pages_are_asked_for_and_sent_and_in_memory_however_many_people_catch_up(
-    jumping: Run, catch_ups_of: Make
+    jumping: Run, catch_ups_of: Make, at_work: Any, slow_line: Any
 ) -> None:
     async def story() -> None:
-        store, line, before = Store(dict.fromkeys(PEOPLE, 4)), SlowLine(), in_memory()
+        store, line, before = Store(dict.fromkeys(PEOPLE, 4)), slow_line, in_memory()
         notes = Notes(store, SHARD, lambda: None)
         asyncio.get_running_loop().call_at(20.5, lambda: seen.append(in_memory() - before))
-        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(9)), notes)
+        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(9)), notes, at_work)
         assert line.pages == 4 * len(PEOPLE)
         assert (store.most, line.most, seen) == (PAGES_AT_ONCE, PAGES_AT_ONCE, [PAGES_AT_ONCE])
 
@@ -130,25 +101,25 @@ def test_few_pages_are_asked_for_and_sent_and_in_memory_however_many_people_catc
 
 
 def test_nothing_is_asked_for_somebody_who_has_gone_while_they_waited_for_the_turn_of_their_page(
-    jumping: Run, catch_ups_of: Make
+    jumping: Run, catch_ups_of: Make, at_work: Any, slow_line: Any
 ) -> None:
     async def story() -> None:
-        store, line = Store(dict.fromkeys(PEOPLE[:3], 1)), SlowLine()
+        store, line = Store(dict.fromkeys(PEOPLE[:3], 1)), slow_line
         notes = Notes(store, SHARD, lambda: None)
-        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(2)), notes, times=5)
+        await all_catch_up(store, line, catch_ups_of(store, line, notes, asyncio.Semaphore(2)), notes, at_work, times=5)
         assert len(store.asked) <= 3 + PAGES_AT_ONCE
 
     jumping(story())
 
 
 def test_pages_and_portions_and_a_page_that_live_deliveries_wait_for_never_wait_for_each_other_in_a_circle(
-    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, at_work: Any, slow_line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catch_up, "PAGES_BESIDE", 1)
 
     async def story() -> None:
         turn, slots = asyncio.Lock(), asyncio.Semaphore(1)
-        store, line = Store(dict.fromkeys(PEOPLE, 4)), SlowLine()
+        store, line = Store(dict.fromkeys(PEOPLE, 4)), slow_line
         notes = Notes(store, SHARD, lambda: None)
         catch_ups = catch_ups_of(store, line, notes, slots, turn)
 
@@ -160,7 +131,7 @@ def test_pages_and_portions_and_a_page_that_live_deliveries_wait_for_never_wait_
                     await asyncio.sleep(0.1)
 
         portions = asyncio.create_task(send_portions())
-        await all_catch_up(store, line, catch_ups, notes)
+        await all_catch_up(store, line, catch_ups, notes, at_work)
         await portions
         assert line.pages == 7 * len(PEOPLE)
 
@@ -168,13 +139,13 @@ def test_pages_and_portions_and_a_page_that_live_deliveries_wait_for_never_wait_
 
 
 def test_whoever_waits_for_the_pages_of_others_does_not_hang(
-    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, at_work: Any, slow_line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Liveness kills a bridge with work that hangs, and a slow server can make the line long."""
     monkeypatch.setattr(background, "HUNG_S", 0)
 
     async def story() -> None:
-        store, line = Store(dict.fromkeys(PEOPLE[:6], 3)), SlowLine()
+        store, line = Store(dict.fromkeys(PEOPLE[:6], 3)), slow_line
         notes = Notes(store, SHARD, lambda: None)
         catch_ups = catch_ups_of(store, line, notes, asyncio.Semaphore(2))
         deliver, hanging = line.deliver, list[int]()
@@ -183,8 +154,8 @@ def test_whoever_waits_for_the_pages_of_others_does_not_hang(
             await deliver(stanzas)
             hanging.append(sum(worker.trouble is not None for worker in catch_ups.workers))
 
-        line.deliver = delivered  # type: ignore[method-assign]
-        await all_catch_up(store, line, catch_ups, notes)
+        line.deliver = delivered
+        await all_catch_up(store, line, catch_ups, notes, at_work)
         assert max(hanging) == PAGES_AT_ONCE, "those whose pages are on their way"
 
     jumping(story())

@@ -1,7 +1,7 @@
 """Pages of what people have missed take turns with the portions of the slow lane, in all shards of a bridge."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -23,26 +23,6 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 Make = Callable[..., CatchUps]
 
 
-class SlowLine:
-    """The connection to a server that takes a while for a page."""
-
-    def __init__(self) -> None:
-        self.marks = self.pages = self.in_hand = self.most = 0
-
-    def send(self, stanzas: str) -> None:
-        self.marks += stanzas.count("caught-up")
-
-    async def deliver(self, stanzas: Iterable[str]) -> None:
-        self.pages += any(stanzas)
-        self.in_hand += 1
-        self.most = max(self.most, self.in_hand)
-        await asyncio.sleep(1)
-        self.in_hand -= 1
-
-    async def barrier(self) -> None:
-        """There is nothing to wait for."""
-
-
 class OnePage:
     """Everybody has missed one message."""
 
@@ -56,7 +36,7 @@ class OnePage:
         return MissedAnswer(events=[event], next=5, more=False, up_to=5, receipts=True).to_bytes()
 
 
-async def all_catch_up(make: Make, line: SlowLine, slots: asyncio.Semaphore) -> None:
+async def all_catch_up(make: Make, line: Any, slots: asyncio.Semaphore) -> None:
     store, works = OnePage(), []
     for shard in SHARDS:
         notes = Notes(store, shard, lambda: None)
@@ -73,51 +53,43 @@ async def all_catch_up(make: Make, line: SlowLine, slots: asyncio.Semaphore) -> 
     await asyncio.sleep(60)
     for work in works:
         await work.stop()
-    assert (line.marks, line.pages) == (len(PEOPLE), len(PEOPLE))
+    assert (len(line.marks), line.pages) == (len(PEOPLE), len(PEOPLE))
 
 
 def test_the_pages_of_all_shards_are_on_their_way_as_few_at_a_time_as_portions(
-    jumping: Run, catch_ups_of: Make
+    jumping: Run, catch_ups_of: Make, slow_line: Any
 ) -> None:
-    line = SlowLine()
+    line = slow_line
     jumping(all_catch_up(catch_ups_of, line, asyncio.Semaphore(2)))
     assert line.most == 2
 
 
 def test_a_page_that_live_deliveries_wait_for_waits_for_no_portion(
-    jumping: Run, catch_ups_of: Make, monkeypatch: pytest.MonkeyPatch
+    jumping: Run, catch_ups_of: Make, slow_line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catch_up, "PAGES_BESIDE", 0)
-    line = SlowLine()
+    line = slow_line
     jumping(all_catch_up(catch_ups_of, line, asyncio.Semaphore(0)))
     assert line.most > 0
 
 
 @pytest.mark.parametrize("signs", [[], [Came("ada", "tablet")]])
 def test_a_page_of_somebody_who_has_gone_while_it_waited_is_not_sent(
-    jumping: Run, catch_ups_of: Make, signs: list[Came]
+    jumping: Run, catch_ups_of: Make, slow_line: Any, at_work: Any, signs: list[Came]
 ) -> None:
     """If another device came meanwhile, it gets everything from the beginning, and not that page first."""
 
     async def story() -> None:
-        store, line, slots, notes = OnePage(), SlowLine(), asyncio.Semaphore(0), Notes(OnePage(), SHARD, lambda: None)
-        notes.begin(1)
+        store, line, slots, notes = OnePage(), slow_line, asyncio.Semaphore(0), Notes(OnePage(), SHARD, lambda: None)
         catch_ups = catch_ups_of(store, line, notes, slots)
-        works = [notes.background, *catch_ups.workers]
-        for work in works:
-            work.start()
-        for sign in (Hello(), Came("ada", "phone")):
-            catch_ups.roll.hear(sign)
-        catch_ups.roll.settle({})
-        await asyncio.sleep(10)  # the page has come, and waits
-        catch_ups.roll.hear(Gone("ada", "phone", None))
-        for sign in signs:
-            catch_ups.roll.hear(sign)
-        for _ in range(3):
-            slots.release()
-        await asyncio.sleep(60)
-        for work in works:
-            await work.stop()
-        assert (line.pages, line.marks) == (len(signs), len(signs))
+        async with at_work(notes, catch_ups, Came("ada", "phone")):
+            await asyncio.sleep(10)  # the page has come, and waits
+            catch_ups.roll.hear(Gone("ada", "phone", None))
+            for sign in signs:
+                catch_ups.roll.hear(sign)
+            for _ in range(3):
+                slots.release()
+            await asyncio.sleep(60)
+        assert (line.pages, len(line.marks)) == (len(signs), len(signs))
 
     jumping(story())
