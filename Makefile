@@ -9,7 +9,7 @@ PYTEST := .venv/bin/pytest -q
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STACK := $(PYTHON) -m tlim_devstack
 INTEGRATION_FOLDERS := $(wildcard libs/*/tests/integration services/*/tests/integration)
-TEST_FOLDERS := $(wildcard libs/*/tests libs/*/tests/integration services/*/tests services/*/tests/integration services/*/tests/lanes services/*/tests/integration/reading services/*/tests/integration/presence)
+TEST_FOLDERS := $(shell find libs/*/tests services/*/tests -name '*.py' -printf '%h\n' | sort -u)
 SERVICES := session_api file_api message_store xmpp_bridge
 # A commit with the migrations that test_upgrade.py of tlim-admin names.
 RELEASE_BEFORE := 04f36a6
