@@ -37,10 +37,9 @@ opened(State) -> State.
 %% Without the database nothing is known. ejabberd then says that there is no such account, and only its backend says
 %% which of the two it is.
 password(U, S) ->
-    Ask = fun() -> [catch M:get_password(U, S) || M <- ejabberd_auth:auth_modules(S)] end,
     case ejabberd_auth:get_password(U, S) of
         false ->
-            Answers = Ask(),
+            Answers = [catch M:get_password(U, S) || M <- ejabberd_auth:auth_modules(S)],
             case {lists:member({nocache, error}, Answers), [P || {_, {ok, P}} <- Answers]} of
                 {true, _} -> unknown;
                 {_, [P | _]} -> erlang:phash2(P); %% the database came back between the two questions

@@ -18,6 +18,11 @@ MAX_SESSIONS = 100
 """Sessions of one person that are remembered. The servers of deploy/ allow 20."""
 
 
+def keep_oldest(missed: dict[str, int], user_id: str, seq: int) -> None:
+    """Note that a message reached nobody, if it is the oldest one of its person."""
+    missed[user_id] = min(seq, missed.get(user_id, seq))
+
+
 class Attendance:
     """The sessions of all people, and the messages that reached nobody lately."""
 
@@ -65,7 +70,7 @@ class Attendance:
                     del self._people[user_id]
             case Missed(user_id, seq):
                 self._forget_old()
-                self._missed[user_id] = min(seq, self._missed.get(user_id, seq))
+                keep_oldest(self._missed, user_id, seq)
 
     def of(self, shard: int) -> list[Sign]:
         """Return signs that say who is there now, of the people of one shard."""
@@ -80,7 +85,7 @@ class Attendance:
         oldest: dict[str, int] = {}
         for user_id, seq in both:
             if delivery_shard(user_id) == shard:
-                oldest[user_id] = min(seq, oldest.get(user_id, seq))
+                keep_oldest(oldest, user_id, seq)
         return [Missed(user_id, seq) for user_id, seq in oldest.items()]
 
     def _forget_old(self) -> None:

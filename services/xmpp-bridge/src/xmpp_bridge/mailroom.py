@@ -11,7 +11,7 @@ from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
-from xmpp_bridge.attendance import Attendance
+from xmpp_bridge.attendance import Attendance, keep_oldest
 from xmpp_bridge.catch_up import CatchUps, Line
 from xmpp_bridge.component import ComponentDown
 from xmpp_bridge.lanes import Gaps
@@ -125,7 +125,7 @@ class Mailroom:
         if isinstance(sign, Hello) and self._settled.is_set() and self.server_keeps:
             self._outdated()
         elif isinstance(sign, Missed) and not self._settled.is_set():
-            self._missed[sign.user_id] = min(sign.seq, self._missed.get(sign.user_id, sign.seq))
+            keep_oldest(self._missed, sign.user_id, sign.seq)
         else:
             self.roll.hear(sign)
 
