@@ -12,12 +12,20 @@ from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Stored
 from tlim_devstack import disks
-from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.full_disk import BACK_S, FULL_S, check_all_arrived, mounted_disk, people_of, unready, write
+from tests.e2e.clients.full_disk import (
+    BACK_S,
+    FULL_S,
+    check_all_arrived,
+    mounted_disk,
+    people_of,
+    system_on,
+    unready,
+    write,
+)
 from tests.e2e.clients.people import People
 from tests.e2e.conftest import XMPP
 
@@ -30,11 +38,9 @@ def narrow_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tup
     """A system of which one server has a small disk of its own, and that disk."""
     home: Path = tmp_path / "home"
     home.mkdir()
-    with mounted_disk(home / request.param, SIZES_MIB[request.param]) as disk:
-        stack = Stack(home, Ports.random(), XMPP)
-        stack.start()
+    size = SIZES_MIB[request.param]
+    with mounted_disk(home / request.param, size) as disk, system_on(disk, home, [request.param]) as stack:
         yield stack, disk
-        stack.stop()
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from tlim_devstack.waiting import wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 
 ROOT = Path(__file__).parents[3]
-PROJECT = "tlim-stories"
 READY_S = 300
 """A health check runs every five seconds, and a server that was killed reads its data first."""
 
@@ -54,14 +53,16 @@ def printed_by(
 
 
 class Compose:
-    """The containers of one project, by the names of docker-compose.yml (Parts)."""
+    """The containers of one project, by the names of docker-compose.yml (Parts). `files` are further overrides."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, project: str, files: Iterable[Path] = ()) -> None:
         doors = ("gateway", "files", "xmpp", "websocket")
+        whole = os.environ.get("COMPOSE_FILE", "docker-compose.yml")
+        self._project = project
         self._environment = {
             **os.environ,
-            "COMPOSE_FILE": f"{os.environ.get('COMPOSE_FILE', 'docker-compose.yml')}:tests/e2e/stories.yml",
-            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_FILE": ":".join([whole, "tests/e2e/stories.yml", *map(str, files)]),
+            "COMPOSE_PROJECT_NAME": project,
             "TLIM_BIND": "127.0.0.1",  # whatever a .env of the developer's says
             "TLIM_S3_PUBLIC_URL": f"http://127.0.0.1:{ports.files}",
             **{f"TLIM_PORT_{door.upper()}": str(getattr(ports, door)) for door in doors},
@@ -83,6 +84,7 @@ class Compose:
         return int(self._inspect(name, "{{.State.Pid}}"))
 
     def is_healthy(self, name: str) -> bool:
+        """Whether the last health check passed. Docker calls a container unhealthy after several that failed."""
         return self._inspect(name, "{{.State.Health.Status}}") == "healthy"
 
     def stop(self, names: Iterable[str]) -> None:
@@ -105,7 +107,7 @@ class Compose:
         return self.run("exec", "-T", name, *command)
 
     def _container(self, name: str) -> str:
-        return f"{PROJECT}-{name}-1"
+        return f"{self._project}-{name}-1"
 
     def _inspect(self, name: str, what: str) -> str:
         return self._docker("inspect", "--format", what, self._container(name)).strip()
@@ -215,11 +217,11 @@ class DoorsStack:
 
 
 class ComposeStack(DoorsStack):
-    """The containers of docker-compose.yml, started for the stories."""
+    """The containers of docker-compose.yml, started for the stories: a project of this name, with further overrides."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: str = "tlim-stories", files: Iterable[Path] = ()) -> None:
         ports = Ports.random()
-        self._compose = Compose(ports)
+        self._compose = Compose(ports, project, files)
         super().__init__(self._compose, "127.0.0.1", ports, ROOT / "secrets" / "ca.pem", ready_s=READY_S)
 
     def start(self) -> None:
@@ -230,3 +232,11 @@ class ComposeStack(DoorsStack):
     def stop(self) -> None:
         """Remove the containers and their data."""
         self._compose.run("down", "--volumes", "--timeout", "5")
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a service says now that it is ready."""
+        try:
+            self._compose.execute(name, "/opt/tlim/bin/healthy")
+        except StackError:
+            return False
+        return True

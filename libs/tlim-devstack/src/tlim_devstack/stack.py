@@ -202,12 +202,28 @@ class Stack:
             failed_starts.add(self.supervisor.start_failed_at(name))
             if len(failed_starts - {0}) >= FAILED_STARTS:
                 raise StackError(f"{name} does not start")
-            return self._is_ready(name)
+            return self.is_ready(name)
 
         try:
             wait_until(ready, name, START_SECONDS)
         except StackError as error:
             raise StackError(f"{error}; {self._log_hint(name)}") from error
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a part can do its work now; a service is asked for its readiness."""
+        if name in self.services.names:
+            return _says_ready(self.services.port(name))
+        if name in self.further_nodes:
+            return self.further_nodes[name].ready(self.logs(name))
+        ports = self.ports
+        conditions: dict[str, Callable[[], bool]] = {
+            "nats": lambda: nats.greets(ports.nats),
+            "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
+            "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
+            self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
+            GATEWAY: lambda: accepts_connections(ports.gateway),
+        }
+        return conditions[name]()
 
     def logs(self, name: str) -> str:
         """Return everything that a part has printed since the log was last rotated."""
@@ -319,21 +335,6 @@ class Stack:
                 self._given_up.set()
                 raise
 
-    def _is_ready(self, name: str) -> bool:
-        if name in self.services.names:
-            return _says_ready(self.services.port(name))
-        if name in self.further_nodes:
-            return self.further_nodes[name].ready(self.logs(name))
-        ports = self.ports
-        conditions: dict[str, Callable[[], bool]] = {
-            "nats": lambda: nats.greets(ports.nats),
-            "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
-            "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
-            self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
-            GATEWAY: lambda: accepts_connections(ports.gateway),
-        }
-        return conditions[name]()
-
     def _s3_takes_writes(self) -> bool:
         return s3.takes_writes(f"http://127.0.0.1:{self.ports.s3}", self.credentials.s3_keys()[0], "ready")
 
@@ -344,7 +345,7 @@ class Stack:
 
 
 def _says_ready(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)  # asked many times: httpx would load the CAs each time
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # asked many times: httpx would load the CAs each time
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == HTTPStatus.OK
