@@ -100,6 +100,12 @@ class Compose:
         self._docker("kill", self._container(name))
         self._docker("start", self._container(name))
 
+    def empty(self, name: str, volume: str) -> None:
+        """Make a container and its volume anew, with nothing in it; what they need is done as at a first start."""
+        self.run("rm", "--stop", "--force", name)
+        self._docker("volume", "rm", f"{self._project}_{volume}")
+        self.run("up", "--detach", "--wait", name)
+
     def logs(self, name: str) -> str:
         return self.run("logs", "--no-color", "--no-log-prefix", name)
 
@@ -115,6 +121,9 @@ class Compose:
     def _docker(self, *arguments: str) -> str:
         return printed_by("docker", *arguments, env=self._environment)
 
+
+VOLUMES = {"nats": "nats", "postgres": "postgres-18", "s3": "s3", "ejabberd": "ejabberd"}
+"""Server → its volume in docker-compose.yml."""
 
 _LASTING = {"nats", "postgres", "s3", "ejabberd", "gateway", "session-api", "file-api", "message-store", "xmpp-bridge"}
 
@@ -240,3 +249,11 @@ class ComposeStack(DoorsStack):
         except StackError:
             return False
         return True
+
+    def lose(self, server: str) -> None:
+        """Have a server lose all its data."""
+        self._compose.empty(server, VOLUMES[server])
+
+    def operate(self, *arguments: str) -> str:
+        """Run the operator's command and return what it printed; StackError with its last line if it fails."""
+        return self._compose.run("run", "--rm", "-T", "admin", *arguments)

@@ -20,7 +20,7 @@ from tlim_devstack.services import SERVICES
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 
-from tests.e2e.clients.containers import ComposeStack
+from tests.e2e.clients.containers import VOLUMES, ComposeStack
 from tests.e2e.clients.people import People, Person, ids_in_history
 from tests.e2e.conftest import IN_CONTAINERS, XMPP
 
@@ -30,8 +30,6 @@ BACK_S = 90
 """What the system takes until all works again by itself, at the most."""
 ANSWER_S = 10
 """JetStream's acknowledgement may take 5 s: then the bridge says that it did not come."""
-
-_VOLUMES = {"nats": "nats", "postgres": "postgres-18", "s3": "s3", "ejabberd": "ejabberd"}
 
 
 @contextmanager
@@ -59,7 +57,7 @@ def system_on(disk: Path, home: Path, servers: Iterable[str]) -> Iterator[Stack]
         yield stack
         stack.stop()
         return
-    places = {_VOLUMES[server]: disk / server for server in servers}
+    places = {VOLUMES[server]: disk / server for server in servers}
     for place in places.values():
         place.mkdir()
     bound = {name: {"driver_opts": {"type": "none", "o": "bind", "device": str(at)}} for name, at in places.items()}
