@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,6 +100,15 @@ class Compose:
         """Kill a container and start it again. Docker does not restart by itself what was killed by hand."""
         self._docker("kill", self._container(name))
         self._docker("start", self._container(name))
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Have all processes of a container stand still until the block ends."""
+        self._docker("pause", self._container(name))
+        try:
+            yield
+        finally:
+            self._docker("unpause", self._container(name))
 
     def empty(self, name: str, volume: str) -> None:
         """Make a container and its volume anew, with nothing in it; what they need is done as at a first start."""
@@ -249,6 +259,10 @@ class ComposeStack(DoorsStack):
         except StackError:
             return False
         return True
+
+    def paused(self, name: str) -> AbstractContextManager[None]:
+        """Have a part stand still until the block ends."""
+        return self._compose.paused(name)
 
     def lose(self, server: str) -> None:
         """Have a server lose all its data."""
