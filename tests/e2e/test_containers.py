@@ -31,7 +31,7 @@ async def test_messages_flow_on_whatever_container_is_killed_restarted_or_paused
     people: People, containers: ComposeStack, part: str
 ) -> None:
     alice, bob = await people("alice", "bob")
-    await asyncio.to_thread(containers.restart, "ejabberd")  # it writes new accounts some time later, and would lose them
+    await asyncio.to_thread(containers.restart, "ejabberd")  # so that it has written the new accounts to its disk
     flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
 
     def kill() -> None:
