@@ -37,7 +37,8 @@ HEADER = """# Settings
 
 Generated from the settings classes by `make docs`. Every name begins with `TLIM_`. A duration is written as
 in ISO 8601 (`PT30S`, `P365D`), a list as JSON, a rate as `120/minute`. A mistyped name stops the start.
-In compose they stand in the file `.env`.
+In compose they stand in the file `.env`. In Kubernetes the overlay adds them
+([deploy/k8s](../deploy/k8s/README.md#another-setting)).
 
 Those marked with a key are secrets: instead of the value, `TLIM_NAME_FILE` can name a file that holds it.
 """
