@@ -49,7 +49,7 @@ async def cramped_people(cramped_stack: Stack) -> AsyncIterator[People]:
         yield people
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.proves("promise kept", ErrorCode.UNAVAILABLE)
 async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
     cramped_stack: Stack, cramped_people: People, disk: Path

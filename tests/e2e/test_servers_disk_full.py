@@ -68,7 +68,7 @@ async def _all_are_read(client: HttpClient, kept: Mapping[str, bytes], directory
         assert (await client.download(file_id, directory / file_id)).path.read_bytes() == content
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.proves("promise kept")
 @pytest.mark.parametrize("narrow_stack", ["postgres"], indirect=True)
 async def test_while_postgresql_cannot_write_nothing_is_said_to_be_stored_and_then_everything_is(
@@ -99,7 +99,7 @@ async def test_while_postgresql_cannot_write_nothing_is_said_to_be_stored_and_th
     await check_all_arrived(sent, alice, reader, receiver)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.proves("POST /v1/files", ErrorCode.UNAVAILABLE)
 @pytest.mark.parametrize("narrow_stack", ["s3"], indirect=True)
 async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_read(
@@ -140,7 +140,7 @@ async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_re
     await _all_is_well(stack, all_works)  # S3 may take writes again before the keeper starts it anew: then reads fail
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.proves("POST /v1/users/import", ErrorCode.UNAVAILABLE)
 @pytest.mark.skipif(XMPP != "ejabberd", reason="only ejabberd has an API for accounts")
 @pytest.mark.parametrize("narrow_stack", ["ejabberd"], indirect=True)

@@ -26,8 +26,8 @@ from tests.e2e.conftest import IN_CONTAINERS, XMPP
 
 FULL_S = 90
 """Each server has some space in reserve, and takes writes until that is used up."""
-BACK_S = 90
-"""What the system takes until all works again by itself, at the most."""
+BACK_S = 180
+"""What the system takes until all works again, at the most: containers start anew after a minute without health."""
 ANSWER_S = 10
 """JetStream's acknowledgement may take 5 s: then the bridge says that it did not come."""
 
