@@ -5,10 +5,14 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest -q
-# Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Several processes run the tests, each with servers of its own. The tests of one file stay together. Unit tests compute:
+# two processes keep two processors busy. Tests with servers wait as well, so a third process uses that time.
+IN_PARALLEL := --dist loadfile --no-loadscope-reorder
+COMPUTING := -n 2 $(IN_PARALLEL)
+WAITING := -n 3 $(IN_PARALLEL)
 STACK := $(PYTHON) -m tlim_devstack
-INTEGRATION_FOLDERS := $(wildcard libs/*/tests/integration services/*/tests/integration)
+# The bridge comes first, because it has the longest files: otherwise the other processes wait for these at the end.
+INTEGRATION_FOLDERS := $(wildcard services/xmpp-bridge/tests/integration libs/*/tests/integration services/[!x]*/tests/integration)
 TEST_FOLDERS := $(shell find libs/*/tests services/*/tests -name '*.py' -printf '%h\n' | sort -u)
 SERVICES := session_api file_api message_store xmpp_bridge
 # A commit with the migrations that test_upgrade.py of tlim-admin names.
@@ -129,24 +133,24 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) --ignore-glob '*/tests/integration' libs services tests/test_*.py tests/deploy tests/torture
+	@$(PYTEST) $(COMPUTING) --ignore-glob '*/tests/integration' libs services tests/test_*.py tests/deploy tests/torture
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
-	@$(PYTEST) $(IN_PARALLEL) $(INTEGRATION_FOLDERS)
+	@$(PYTEST) $(WAITING) $(INTEGRATION_FOLDERS)
 
 coverage: ready-servers ## how much of our code the unit and integration tests run, by line and branch
-	@$(PYTEST) $(IN_PARALLEL) --cov --cov-report=term:skip-covered libs services
+	@$(PYTEST) $(WAITING) --cov --cov-report=term:skip-covered libs services
 
 e2e: ## user stories on the whole system, with ejabberd
 	@scripts/bootstrap $(STORIES_SERVER)
 	@echo "== end-to-end tests"
-	@$(PYTEST) $(IN_PARALLEL) tests/e2e
+	@$(PYTEST) $(WAITING) tests/e2e
 
 e2e-prosody: ## the same stories with Prosody, except those that do not depend on the XMPP server
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
-	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+	@TLIM_E2E_XMPP=prosody $(PYTEST) $(WAITING) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
 
 e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
 	@scripts/bootstrap

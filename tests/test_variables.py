@@ -19,7 +19,7 @@ SETTINGS: list[type[EnvironmentSettings]] = [
         import_module(f"{name}.settings").Settings
         for name in ("file_api", "message_store", "session_api", "xmpp_bridge")
     ),
-    import_module("xmpp_bridge.settings").TokenSettings,
+    import_module("xmpp_bridge.token_settings").TokenSettings,
     import_module("tlim_admin.settings").DoctorSettings,
     import_module("tlim_admin.settings").OperationsSettings,
     import_module("tlim_admin.settings").BucketSettings,
