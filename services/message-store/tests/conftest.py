@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from message_store.errors import DirectoryUnavailable, ItemRefused, StatementTooSlow
+from message_store.errors import DirectoryUnavailable, ItemRefused, StatementTooSlow, SurveyOutdated
 from message_store.gathering import Gathering
 from message_store.leadership import STATEMENT_TIMEOUT_S
 from message_store.service import Recorder
@@ -34,7 +34,10 @@ READ_TO_ALL = 5
 
 
 class FakeArchive:
-    """The tables in dictionaries; refuses rows with a msg_id in `bad`, and takes too long for those in `slow`."""
+    """The tables in dictionaries; refuses rows with a msg_id in `bad`, and takes too long for those in `slow`.
+
+    Somebody else is always faster with those in `outdated`.
+    """
 
     def __init__(self) -> None:
         self.rows: list[LogRow] = []
@@ -48,6 +51,7 @@ class FakeArchive:
         self.cursors: dict[tuple[str, str], int] = {}
         self.recalled: list[int] = []
         self.bad: set[str] = set()
+        self.outdated: set[str] = set()
         self.slow: set[str] = set()
         self.slow_sessions = False
         self.slow_files = False
@@ -147,6 +151,8 @@ class FakeArchive:
     async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):
             raise ItemRefused(f"no room for {refused.pop()}")
+        if outdated := self.outdated.intersection(row.msg_id for row in writes.rows):
+            raise SurveyOutdated(f"{outdated.pop()} is there")
         if self.slow.intersection(row.msg_id for row in writes.rows) or (self.slow_sessions and writes.sessions):
             self.cancelled += 1
             raise StatementTooSlow("canceling statement due to statement timeout")

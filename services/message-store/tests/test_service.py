@@ -90,6 +90,12 @@ async def test_what_the_database_refuses_is_reported_and_published_nowhere(bench
     assert not bench.rejected
 
 
+async def test_what_another_writer_stores_again_and_again_before_us_stops_no_other(bench: Any, accepted: Any) -> None:
+    bench.archive.outdated.add("m2")
+    assert await bench.record(accepted("m1"), accepted("m2"), accepted("m3")) == [None, "m2 is there", None]
+    assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m3"]
+
+
 async def test_a_message_on_which_the_rules_fail_stops_no_other(bench: Any, accepted: Any) -> None:
     await bench.record(accepted("m1"))
     bench.archive.rows[0] = bench.archive.rows[0]._replace(body='["no end')

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from tlim_protocol.streams import ConsumerSpec
+from tlim_protocol.streams import STREAMS, ConsumerSpec
 
 from tlim_runtime.background import Repeated
 from tlim_runtime.broker import Broker
@@ -59,12 +59,22 @@ class Trimmer:
         due = [floor for seen_at, floor in self._floors if seen_at <= due_until]
         if due:
             # A purge keeps `seq` itself. So the stream always has a newest event, which shows how far publishing got.
-            # A purge takes one filter. Consumers with several read all of their stream.
-            mine = {"filter": self._spec.filter_subjects[0]} if len(self._spec.filter_subjects) == 1 else {}
-            await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1], **mine)
+            for mine in _filters(self._spec):
+                await self._broker.answered(f"STREAM.PURGE.{self._spec.stream}", seq=due[-1], **mine)
             self._floors = deque(one for one in self._floors if one[1] > due[-1])
 
     async def _forget(self) -> None:
         """Begin anew. A server that has lost messages gives their sequence numbers to other messages."""
         self._floors.clear()
         self._newest = 0
+
+
+def _filters(spec: ConsumerSpec) -> list[dict[str, str]]:
+    """Return the filters of the purges that remove all of the consumer's messages: a purge takes at most one.
+
+    Whoever reads all of a stream needs none. NATS then drops whole blocks, instead of looking for messages in them.
+    """
+    (stream,) = (stream for stream in STREAMS if stream.name is spec.stream)
+    if set(spec.filter_subjects) == set(stream.subjects):
+        return [{}]
+    return [{"filter": subject} for subject in spec.filter_subjects]

@@ -10,7 +10,7 @@ from tlim_devstack.streams import newest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec, StreamName
-from tlim_protocol.subjects import subject_in, subject_of_shard, subject_out
+from tlim_protocol.subjects import every_in, subject_in, subject_of_shard, subject_out
 from tlim_runtime import trimming
 from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
@@ -116,6 +116,22 @@ async def test_a_slow_shard_keeps_its_messages_while_another_is_trimmed_and_a_ne
     state = await broker.stream_state(StreamName.OUT)
     assert (state.messages, state.last_seq) == (2, 20)
     assert await newest(broker, StreamName.OUT) is not None
+
+
+async def test_a_consumer_with_several_filters_removes_only_what_they_take(
+    broker: Broker, make_consumer: Callable[[ConsumerSpec], Awaitable[None]]
+) -> None:
+    mine = (MsgType.TEXT, MsgType.IMAGE)
+    spec = ConsumerSpec(StreamName.IN, "of-some", tuple(every_in(kind) for kind in mine), keep=timedelta(0))
+    await make_consumer(spec)
+    for number in range(3):
+        for kind in (MsgType.FILE, *mine):
+            await send(broker, subject_in(kind, "u:alice:bob"), [number])
+    await acknowledge(broker, spec, 6)
+    await Trimmer(broker, spec).trim()
+    state = await broker.stream_state(StreamName.IN)
+    assert (state.first_seq, state.messages) == (1, 3 + 1)  # those of the other type, and the newest of all
+    assert await waiting(broker, STORE_INBOX) == 4
 
 
 async def waiting(broker: Broker, spec: ConsumerSpec) -> int:

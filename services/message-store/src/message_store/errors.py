@@ -14,5 +14,9 @@ class ItemRefused(Exception):  # noqa: N818 - a verdict, not a failure
     """
 
 
+class SurveyOutdated(ItemRefused):
+    """Somebody else has written, since we looked, what a statement wants to write. So look again."""
+
+
 class StatementTooSlow(DatabaseUnavailable):
     """PostgreSQL has cancelled a statement that took too long. What the statement named may be the reason."""
