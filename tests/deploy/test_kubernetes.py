@@ -234,6 +234,19 @@ def test_a_database_is_made_and_told_the_same_as_in_compose(local: list[Resource
     assert container["args"] == compose["command"]
 
 
+def test_s3_is_told_and_asked_the_same_as_in_compose(local: list[Resource]) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["s3"]
+    (container,) = (pod["containers"][0] for name, pod in pods(local) if name == "s3")
+    assert container["command"] == [*compose["entrypoint"], *compose["command"]]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert told.keys() == compose["environment"].keys()
+    assert {name for name in told if told[name] != compose["environment"][name]} == {"GOMEMLIMIT"}  # by its mem_limit
+    for probe in ("startupProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert (asked["path"], asked["port"]) == ("/healthz", "s3")
+    assert compose["healthcheck"]["test"][-1] == "http://127.0.0.1:8333/healthz"
+
+
 def test_production_keeps_every_message_three_times_and_on_disk(production: list[Resource]) -> None:
     (nats,) = [one for one in production if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "nats"]
     assert nats["spec"]["replicas"] == 3
