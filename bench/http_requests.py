@@ -128,7 +128,7 @@ def flood(url: str, ask: Ask, seconds: float) -> Answers:
     """Ask again and again, AT_ONCE at a time. Raises RuntimeError for a refusal."""
     try:
         return asyncio.run(_flood(url, ask, seconds))
-    except* aiohttp.ClientError as errors:
+    except ExceptionGroup as errors:
         raise RuntimeError(f"{url}: {errors.exceptions[0]}") from None  # aiohttp's own errors cannot leave a process
 
 
