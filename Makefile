@@ -98,7 +98,7 @@ compose-token: ## a token with scope admin, for an hour
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
+test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java, clamd, Chromium, Prometheus and a torture
 	@echo "== all of it passed"
 
 checks: ready # each of them uses one processor, so two run at a time
@@ -120,7 +120,7 @@ types: ready ## mypy, strict
 	@# One folder of tests at a time, because several services have test files of the same name.
 	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
-drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/metrics.md, docs/settings.md, docs/proofs.md, Grafana's dashboard) are up to date
+drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/metrics.md, docs/settings.md, docs/proofs.md, Grafana's dashboard, the Prometheus operator's rules) are up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json --check
@@ -192,7 +192,7 @@ format: ready ## format the code, and let ruff correct what it can
 migrate: ready ## run the migrations on the running system's databases
 	@$(STACK) migrate
 
-docs: ready ## write docs/protocol.md, asyncapi.json, metrics.md and settings.md, and Grafana's dashboard, from the code
+docs: ready ## write docs/protocol.md, asyncapi.json, metrics.md and settings.md, Grafana's dashboard and the Prometheus operator's rules, from the code
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json
 	@$(PYTHON) -m tlim_runtime.metrics_page docs/metrics.md $(SERVICES)

@@ -47,9 +47,9 @@ def serve() -> Iterator[Serve]:
 
 
 def check(port: int) -> subprocess.CompletedProcess[str]:
-    """Run the check with a `kill` that says what it was told: process 1 of the test's machine must live."""
+    """Run the check with a `kill` that only says what it was told, and fails: process 1 of this machine must live."""
     command = ["/bin/bash", str(ROOT / "deploy/image/healthy")]
-    told = {"TLIM_PORT": str(port), "BASH_FUNC_kill%%": '() { echo "kill $*"; }'}
+    told = {"TLIM_PORT": str(port), "BASH_FUNC_kill%%": '() { echo "kill $*"; return 1; }'}
     return subprocess.run(command, env=told, capture_output=True, text=True, check=False)  # noqa: S603
 
 

@@ -53,3 +53,21 @@ def test_every_address_of_an_overlay_is_used(render: Callable[..., list[Resource
     used = {one["valueFrom"]["configMapKeyRef"]["key"] for _, pod in pods(resources) for container in containers(pod)
             for one in container.get("env", []) if "valueFrom" in one}  # fmt: skip
     assert addresses(resources).keys() == used
+
+
+@pytest.mark.parametrize("overlay", ["local", "production"])
+def test_jobs_and_images_are_of_one_release(overlay: str) -> None:
+    folder = DEPLOY / "k8s/overlays" / overlay
+    images, jobs = (
+        yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+        for name in ("kustomization.yaml", "jobs/kustomization.yaml")
+    )
+    assert {f"-{one['newTag']}" for one in images["images"]} == {jobs["nameSuffix"]}
+
+
+def test_the_page_names_the_files_that_an_operator_of_production_fills_in() -> None:
+    overlay = yaml.safe_load((DEPLOY / "k8s/overlays/production/kustomization.yaml").read_text(encoding="utf-8"))
+    read = [name for one in overlay["configMapGenerator"] for name in (*one.get("envs", ()), *one.get("files", ()))]
+    filled = {name.rpartition("=")[2] for name in read} | {"kustomization.yaml", "jobs/kustomization.yaml"}
+    (table,) = re.findall(r"Fill in four files there:\n\n(.*?)\n\n", PAGE, re.DOTALL)
+    assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == filled
