@@ -112,7 +112,7 @@ class Compose:
 
     def empty(self, name: str, volume: str) -> None:
         """Make a container and its volume anew, with nothing in it; what they need is done as at a first start."""
-        self.run("rm", "--stop", "--force", name)
+        self.run("rm", "--stop", "--force", name, "prepare")  # both have the volume
         self._docker("volume", "rm", f"{self._project}_{volume}")
         self.run("up", "--detach", "--wait", name)
 
