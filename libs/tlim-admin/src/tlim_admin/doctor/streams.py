@@ -12,13 +12,16 @@ NAME = "NATS"
 ANSWER_S = 10.0
 """How long we wait for NATS: the client would try for minutes."""
 
+ATTEMPTS = 2
+"""How often it may refuse to connect. All of this is looked at again anyway (findings.LOOKS)."""
+
 _PROVISION = "run python -m tlim_runtime.provision (compose: docker compose up streams)"
 _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
 
 
 async def look(url: str, user: str, password: str, replicas: int) -> list[Finding]:
     """Look at JetStream as the user `provision`; each stream has to be on so many nodes."""
-    async with connected(url, user, password, within_s=ANSWER_S) as client:
+    async with connected(url, user, password, within_s=ANSWER_S, attempts=ATTEMPTS) as client:
         version = str(client.connected_server_version).strip("<>")  # nats server v2.15.1
         return [fine(NAME, version), *await _room(client), *await _streams(client, replicas)]
 
