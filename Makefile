@@ -150,7 +150,7 @@ e2e: ## user stories on the whole system, with ejabberd
 e2e-prosody: ## the same stories with Prosody, except those that do not depend on the XMPP server
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
-	@TLIM_E2E_XMPP=prosody $(PYTEST) $(WAITING) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+	@TLIM_E2E_XMPP=prosody $(PYTEST) $(WAITING) tests/e2e --ignore=tests/e2e/test_openapi.py
 
 e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
 	@scripts/bootstrap

@@ -39,7 +39,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def cramped_stack(disk: Path) -> Iterator[Stack]:
     """A whole system on a small disk."""
-    with system_on(disk, disk / "home", ("nats", "postgres", "s3", "ejabberd")) as stack:
+    volumes = {server: disk / server for server in ("nats", "postgres", "s3", "ejabberd")}
+    with system_on(disk / "home", volumes) as stack:
         yield stack
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import cast
@@ -46,20 +46,17 @@ def mounted_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
 
 
 @contextmanager
-def system_on(disk: Path, home: Path, servers: Iterable[str]) -> Iterator[Stack]:
-    """A system of the story's own below `home`, which is on `disk` or around it.
-
-    In containers the volumes of `servers` are on `disk`.
-    """
+def system_on(home: Path, volumes: Mapping[str, Path]) -> Iterator[Stack]:
+    """A system of the story's own below `home`. In containers these servers have their volumes in these new folders."""
     if not IN_CONTAINERS:
         stack = Stack(home, Ports.random(), XMPP)
         stack.start()
         yield stack
         stack.stop()
         return
-    places = {VOLUMES[server]: disk / server for server in servers}
-    for place in places.values():
+    for place in volumes.values():
         place.mkdir()
+    places = {VOLUMES[server]: place for server, place in volumes.items()}
     bound = {name: {"driver_opts": {"type": "none", "o": "bind", "device": str(at)}} for name, at in places.items()}
     with tempfile.TemporaryDirectory() as folder:
         override = Path(folder, "disk.yml")

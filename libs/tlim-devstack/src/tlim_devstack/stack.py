@@ -143,8 +143,7 @@ class Stack:
         close_to_others(self.home)  # at first, because servers that can pass through `home` need no capability
         self._say_what_is_closed()
         try:
-            postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
-            servers = [*self._server_programs(), *self._mappers(), self.xmpp.prepare()]
+            servers = self._prepared_servers()
             nodes = [node.prepare() for node in self.further_nodes.values()]
             self.supervisor.configure([*servers, *nodes, *self.services.all(), self._keeper()])
             close_to_others(self.home)
@@ -265,6 +264,15 @@ class Stack:
         if closed and os.geteuid() == 0:
             kept = f"parts keep CAP_{passing_capability().upper()} to reach their files behind it"
             self.say(f"{closed} is closed to other users: {kept}")
+
+    def _prepared_servers(self) -> list[Program]:
+        """Make what the servers need. At a first start initdb and ejabberd's compiler work at the same time."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            data, password = self.home / "postgres", self.credentials.postgres_admin
+            cluster = pool.submit(postgres.create_cluster, data, password)
+            servers = [*self._server_programs(), *self._mappers(), self.xmpp.prepare()]
+            cluster.result()
+        return servers
 
     def _server_programs(self) -> list[Program]:
         data = self.home / "s3" / "data"

@@ -15,13 +15,16 @@ ANSWER_S = 10.0
 FULL = 0.8
 """As the alert TlimStreamFull. Nobody tells us how much JetStream may store: streams that do not fit are not made."""
 
+ATTEMPTS = 2
+"""How often it may refuse to connect. All of this is looked at again anyway (findings.LOOKS)."""
+
 _PROVISION = "run python -m tlim_runtime.provision (compose: docker compose up streams)"
 _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
 
 
 async def look(url: str, user: str, password: str, replicas: int) -> list[Finding]:
     """Look at JetStream as the user `provision`; each stream has to be on so many nodes."""
-    async with connected(url, user, password, within_s=ANSWER_S) as client:
+    async with connected(url, user, password, within_s=ANSWER_S, attempts=ATTEMPTS) as client:
         version = str(client.connected_server_version).strip("<>")  # nats server v2.15.1
         return [fine(NAME, version), await _used(client), *await _streams(client, replicas)]
 
