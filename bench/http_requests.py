@@ -21,7 +21,7 @@ from tlim_client.http import HttpClient
 from tlim_client.xmpp import ServerAddress, XmppClient
 from tlim_devstack.services import package_of
 from tlim_devstack.stack import Stack
-from tlim_runtime.database import driver_url
+from tlim_runtime.driver_urls import driver_url
 
 from bench.bare import running_bare, statements_of
 from bench.comparing import Bars, Effort, Figure, Section, interleaved, percentile, prose, ratio, table
