@@ -32,8 +32,8 @@ from tests.e2e.clients.people import People
 from tests.e2e.conftest import IN_CONTAINERS, XMPP
 
 SIZES_MIB = {"postgres": 200, "s3": 1200 if IN_CONTAINERS else 200, "ejabberd": 60}
-"""What a fresh server needs, and some megabytes in reserve. A minute after its start SeaweedFS makes a first volume only
-where there is 1 GiB: processes are told to write one before, and containers are not."""
+"""What a fresh server needs, and some megabytes in reserve. A minute after its start SeaweedFS makes a first volume
+only where 1 GiB is free. A stack of processes writes to it before."""
 
 
 @dataclass(frozen=True)
