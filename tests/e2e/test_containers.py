@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(IN_CLUSTER or not IN_CONTAINERS, reason="needs c
 
 PAUSE_S = 10
 """Longer than any of our services waits for an answer of another."""
+PATIENCE_S = 300
+"""A busy machine takes its time to start a container and to look at its health."""
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ async def test_messages_flow_on_whatever_container_is_killed_restarted_or_paused
 ) -> None:
     alice, bob = await people("alice", "bob")
     await asyncio.to_thread(containers.restart, "ejabberd")  # so that it has written the new accounts to its disk
-    flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()
+    flow, receiver = Flow(alice, await alice.device(), bob, PATIENCE_S), await bob.device()
 
     def kill() -> None:
         containers.kill(part)

@@ -27,15 +27,16 @@ def roles() -> tuple[str, ...]:
     return tuple(role for service in DATABASE_SERVICES for role in (service, owner_of(service)))
 
 
-def role_statements(passwords: Mapping[str, str]) -> list[str]:
-    """Return the statements that create these roles, or set their passwords anew."""
-    statements = []
-    for role, password in passwords.items():
-        create = f"CREATE ROLE {role} LOGIN;"
-        statements.append(f"DO $$ BEGIN {create} EXCEPTION WHEN duplicate_object THEN NULL; END $$;")
-        quoted = password.replace("'", "''")
-        statements.append(f"ALTER ROLE {role} PASSWORD '{quoted}';")
-    return statements
+def role_statements(roles: Iterable[str]) -> list[str]:
+    """Return the statements that create those of these roles that are missing, without passwords."""
+    create = "DO $$ BEGIN CREATE ROLE {} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+    return [create.format(role) for role in roles]
+
+
+def password_statements(passwords: Mapping[str, str | None]) -> list[str]:
+    """Return the statements that set these passwords. With None nobody can log in as the role."""
+    quoted = {role: "NULL" if one is None else "'" + one.replace("'", "''") + "'" for role, one in passwords.items()}
+    return [f"ALTER ROLE {role} PASSWORD {password};" for role, password in quoted.items()]
 
 
 def database_statements(database: str, service: str, template: str = "template0") -> list[str]:
@@ -70,8 +71,9 @@ async def prepare(url: SecretStr, passwords: Mapping[str, str]) -> list[str]:
     """Create what is missing, and set the passwords of all roles. Returns the databases that were created.
 
     The database of ejabberd is made if its role is among these. `url` is a superuser's, with any database:
-    postgresql://user:password@host:port/name. Idempotent: a run that was interrupted is repeated as a whole. Raises
-    DatabasesError when PostgreSQL refuses.
+    postgresql://user:password@host:port/name. Idempotent: a run that was interrupted is repeated as a whole. Until the
+    rights in a new database are set, nobody can log in as its roles: migrations may be waiting for it, and the service
+    would never get rights on a table that they make before. Raises DatabasesError when PostgreSQL refuses.
     """
     try:
         return await _prepare(url.get_secret_value(), passwords)
@@ -86,6 +88,7 @@ async def _prepare(url: str, passwords: Mapping[str, str]) -> list[str]:
         existing = {row["datname"] for row in await outside.fetch("SELECT datname FROM pg_database")}
         created = [service for service in DATABASE_SERVICES if service not in existing]
         for service in created:
+            await _run(outside, password_statements(dict.fromkeys((service, owner_of(service)))))
             await _run(outside, database_statements(service, service))
         if XMPP in passwords and XMPP not in existing:
             await _run(outside, _owned_database(XMPP, owner=XMPP, template="template0"))
@@ -96,6 +99,7 @@ async def _prepare(url: str, passwords: Mapping[str, str]) -> list[str]:
                 await _run(inside, inner_statements(service))
             finally:
                 await inside.close()
+        await _run(outside, password_statements(passwords))
     finally:
         await outside.close()
     return created

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tlim_admin import databases
 from tlim_admin.databases import DATABASE_SERVICES, XMPP, owner_of, prepare
 from tlim_devstack import postgres
 from tlim_devstack.failures import StackError
@@ -42,6 +43,25 @@ async def test_a_second_run_finds_everything_and_the_roles_can_log_in(postgres_s
     assert again == []
     for service in DATABASE_SERVICES:
         assert postgres.run_sql(postgres_server.login(service, service), "SELECT current_user;") == service
+
+
+async def test_nobody_makes_tables_in_a_database_before_the_rights_of_its_service_are_set(
+    new_server: postgres.Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, passwords = SecretStr(new_server.url().replace("+asyncpg", "")), role_passwords()
+    owner = replace(new_server, user="file_api_owner", password=passwords["file_api_owner"], database="file_api")
+    service = replace(owner, user="file_api", password=passwords["file_api"])
+
+    monkeypatch.setattr(databases, "inner_statements", lambda _: ["SELECT 1 / 0;"])
+    with pytest.raises(databases.DatabasesError, match="division by zero"):
+        await prepare(url, passwords)
+    with pytest.raises(StackError, match="password authentication failed"):
+        postgres.run_sql(owner, "CREATE TABLE too_early (n bigint);")
+
+    monkeypatch.undo()
+    await prepare(url, passwords)
+    postgres.run_sql(owner, "CREATE TABLE in_time (n bigint);")
+    assert postgres.run_sql(service, "SELECT count(*) FROM in_time;") == "0"
 
 
 async def test_a_cluster_of_ejabberd_gets_a_database_that_its_role_owns(postgres_server: PostgresServer) -> None:

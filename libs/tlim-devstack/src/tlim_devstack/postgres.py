@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlim_admin.databases import database_statements, inner_statements, role_statements
+from tlim_admin.databases import database_statements, inner_statements, password_statements, role_statements
 
 from tlim_devstack.failures import StackError
 from tlim_devstack.layout import postgres_program
@@ -108,7 +108,7 @@ def answers(login: Login) -> bool:
 
 def create_roles(admin: Login, passwords: dict[str, str]) -> None:
     """Create the roles named in `passwords`, or set their passwords anew."""
-    run_sql(admin, "\n".join(role_statements(passwords)))
+    run_sql(admin, "\n".join([*role_statements(passwords), *password_statements(passwords)]))
 
 
 def create_database(admin: Login, database: str, service: str, template: str = "template0") -> Login:
