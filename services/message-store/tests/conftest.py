@@ -56,7 +56,6 @@ class FakeArchive:
         self.slow_sessions = False
         self.slow_files = False
         self.cancelled = 0
-        self.noted: list[int] = []
         self.change = 0
         self.rosters_read: list[set[str]] = []
         self.sent_read: list[int] = []
@@ -168,9 +167,6 @@ class FakeArchive:
         self.cursors.update(writes.cursors)
         self.recalled += writes.recalled
 
-    async def save_published(self, seq: int) -> None:
-        self.noted.append(seq)
-
     async def has_untold(self) -> bool:
         return bool(self.untold)
 
@@ -246,7 +242,7 @@ class FakeCounters:
     def stored(self, types: Mapping[str, int]) -> None:
         self.total += sum(types.values())
 
-    def committed(self) -> None:
+    def committed(self, items: Sequence[Item]) -> None:
         """Nothing is counted then."""
 
     def recorded(self, items: Sequence[Item], committed: int, published: int) -> None:

@@ -35,7 +35,7 @@ async def stored_with_a_question(exporter: InMemorySpanExporter, traceparents: l
     async with tracing.sending():
         with traces.of(batch, read):
             tracing.ask(Rpc.USER_MEET).end()
-            traces.committed()
+            traces.committed(read)
         tracing.ask(Rpc.USER_MEET).end()  # no message is in hand any more
     return list(exporter.get_finished_spans())
 

@@ -150,6 +150,10 @@ _AUDIT_RECALLS = """
 _RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq = ANY($1::bigint[])"
 _FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
 
+_SAVE_PUBLISHED = """
+    WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
+    UPDATE publication SET published_seq = $1 FROM quick"""
+
 _MESSAGES_AFTER = """
     SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
            location, stored_at, recalled_at IS NOT NULL AS is_recalled,
@@ -284,6 +288,10 @@ class Archive:
             yield _RECALL, writes.recalled, writes.now
             yield _FORGET_SEARCH, writes.recalled
 
+    async def ping(self) -> None:
+        """Raise DatabaseUnavailable unless the connection works."""
+        await self._fetch("SELECT 1")
+
     async def has_untold(self) -> bool:
         """Tell whether any author is still to be told that a message was read."""
         return bool((await self._fetch("SELECT EXISTS (SELECT FROM untold_reads)"))[0][0])
@@ -297,9 +305,12 @@ class Archive:
         return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
 
     async def save_published(self, seq: int) -> None:
-        """Note that everything up to `seq` is published."""
+        """Note that everything up to `seq` is published; not inside `transaction`.
+
+        It does not wait for the disk. If a crash takes the note, something is published once more.
+        """
         async with translated():
-            await self._connection.execute("UPDATE publication SET published_seq = $1", seq)
+            await self._connection.execute(_SAVE_PUBLISHED, seq)
 
     async def applied_change(self) -> int:
         """Return the number of session-api's change up to which all changes are applied; 0: none yet."""

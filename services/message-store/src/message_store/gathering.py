@@ -51,9 +51,6 @@ class UntoldTables(Protocol):
     async def write(self, writes: Writes, /) -> None:
         """Write rows of the log."""
 
-    async def save_published(self, seq: int, /) -> None:
-        """Note that everything up to `seq` is published."""
-
 
 class RestorablePublication(BatchPublication, Protocol):
     """How rows are published (publication.Publication)."""
@@ -106,7 +103,6 @@ class Gathering:
             seqs, now = await self._archive.draw(len(gathered)), self._now()
             rows = [_row(seq, one, now) for seq, one in zip(seqs, gathered, strict=True)]
             await self._archive.write(Writes(now, rows=rows))
-            await self._archive.save_published(self._publication.seq)
         return rows
 
 

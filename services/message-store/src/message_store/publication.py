@@ -119,31 +119,26 @@ class Publication:
         """
         async with self.turn():
             self._is_certain = True  # set before we look: if the connection breaks meanwhile, it becomes false again
-            if self._seq is None:
-                self._seq = await self._archive.published()
+            noted = await self._archive.published()
             newest = await newest_in(self._broker)
-            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
-            self._seq = starting_point(self.seq, newest, before_window)
+            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else noted
+            self._seq = starting_point(noted, newest, before_window)
+            if self._seq < noted:  # at once: the stream may refuse a row and take the next one before we end
+                await self._archive.save_published(self._seq)
             await self._catch_up()
 
     async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
-        """Publish events in order; when all are acknowledged, `seq` is `newest`.
+        """Publish events in order; when all are acknowledged, `seq` is `newest`, also in the table.
 
-        Call it inside `turn`. Raises BrokerUnavailable: then `restore` has to come before the next batch.
+        Call it inside `turn`. Raises BrokerUnavailable or DatabaseUnavailable: then `restore` has to come before the
+        next batch.
         """
         self._metrics.lag(newest - self.seq)
         await self._send(events)
-        self._seq = newest
         self._metrics.lag(0)
-
-    async def note(self) -> None:
-        """Save `seq` in the table; raises DatabaseUnavailable.
-
-        Each batch saves it when it is stored, before it is published. So the last batch is not noted yet.
-        """
-        async with self._turn:
-            if self._seq is not None:
-                await self._archive.save_published(self._seq)
+        if newest > self.seq:
+            await self._archive.save_published(newest)
+        self._seq = newest
 
     async def _send(self, events: Sequence[OutEvent]) -> None:
         self._require_certainty()
@@ -162,3 +157,4 @@ class Publication:
             deliveries = map(delivery_of, rows)
             await self._send([delivery for delivery in deliveries if delivery is not None])
             self._seq = rows[-1].row.seq
+            await self._archive.save_published(self._seq)

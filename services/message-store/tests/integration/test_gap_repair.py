@@ -243,6 +243,29 @@ async def test_a_publish_that_fails_midway_is_completed_in_order(world: Any, acc
     assert confirmed == {f"m{i}" for i in range(10)}
 
 
+async def test_a_repair_that_lacks_a_row_and_ends_early_is_done_again_from_its_beginning(
+    world: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.running():
+        await world.send(*(accepted(f"m{i}") for i in range(3)))
+        await world.settled(3)
+    await world.recreate_stream(StreamName.OUT)
+    broker = await world.connect("message-store")
+    publish = broker.publish_batch
+
+    async def refuse_some(items: Sequence[Outgoing]) -> None:
+        await publish([item for item in items if not item.message_id.startswith("seq:2:")])
+        raise BrokerUnavailable("the stream was full for a moment")
+
+    monkeypatch.setattr(broker, "publish_batch", refuse_some)
+    async with opened_archive(world) as archive:
+        with pytest.raises(BrokerUnavailable):
+            await Publication(archive, broker, StoreMetrics(Metrics())).restore()
+        monkeypatch.undo()
+        await Publication(archive, broker, StoreMetrics(Metrics())).restore()
+    assert set(delivered(await world.deliveries())) == {"m0", "m1", "m2"}
+
+
 async def test_nothing_new_is_published_between_a_broken_connection_and_the_repair(world: Any, accepted: Any) -> None:
     async with opened_archive(world) as archive:
         publication = Publication(archive, await world.connect("message-store"), StoreMetrics(Metrics()))

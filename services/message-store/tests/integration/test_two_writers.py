@@ -92,3 +92,11 @@ async def test_a_msg_id_that_another_store_has_given_to_another_message_meanwhil
     assert [row["conversation_id"] for row in await world.rows()] == ["u:alice:carol"]
     (refused,) = [event for event in await world.out() if isinstance(event, RejectedMessage)]
     assert (refused.msg_id, refused.code) == ("m1", ErrorCode.FIELD_INVALID)
+
+
+async def test_what_a_store_has_published_is_noted_before_it_goes_on(
+    world: Any, new_store: NewStore, accepted: Any
+) -> None:
+    one = await new_store()
+    await one.record(accepted("m1"), accepted("m2"))
+    assert await world.sql("SELECT published_seq FROM publication") == [(2,)]
