@@ -23,5 +23,5 @@ async def empty_index(connection: Connection) -> None:
     """Remove everything from the index of search. The leader begins to fill it again within a second."""
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '5s'")
+        await connection.execute("TRUNCATE search_documents")  # first: whoever waits may not hold the row
         await connection.execute("UPDATE publication SET indexed_seq = 0")
-        await connection.execute("TRUNCATE search_documents")
