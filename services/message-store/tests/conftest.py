@@ -212,6 +212,7 @@ class FakePublication:
     """Remembers what was published."""
 
     def __init__(self) -> None:
+        self.seqs: Sequence[int] = ()
         self.seq = 0
         self.events: list[OutEvent] = []
         self.is_broken = False
@@ -224,11 +225,16 @@ class FakePublication:
     async def restore(self) -> None:
         self.restored += 1
 
-    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
+    async def follow(self, seqs: Sequence[int]) -> None:
+        assert not self.seqs
+        self.seqs = seqs
+
+    async def publish(self, events: Sequence[OutEvent]) -> None:
+        last, self.seqs = self.seqs[-1], ()
         if self.is_broken:
             raise BrokerUnavailable
         self.events += events
-        self.seq = newest
+        self.seq = last
 
 
 class FakeCounters:

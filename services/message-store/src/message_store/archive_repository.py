@@ -4,13 +4,11 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
-
 from message_store.blame import translated
 from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK, Connection
-from message_store.models import Audience
-from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roster, Span, Writes
+from message_store.publication_repository import PublicationTables
+from message_store.values import LogRow, PendingRead, Place, Roster, Span, Writes
 
 _FIND_PLACES = """
     SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
@@ -150,29 +148,8 @@ _AUDIT_RECALLS = """
 _RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq = ANY($1::bigint[])"
 _FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
 
-_SAVE_PUBLISHED = """
-    WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
-    UPDATE publication SET published_seq = $1 FROM quick"""
 
-_MESSAGES_AFTER = """
-    SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
-           location, stored_at, recalled_at IS NOT NULL AS is_recalled,
-           CASE audience
-               WHEN $3::smallint THEN ARRAY[recipient]
-               WHEN $4::smallint THEN ARRAY(
-                   SELECT user_id FROM members
-                   WHERE members.conversation_id = messages.conversation_id AND user_id <> sender
-                       AND joined_seq <= messages.seq AND (left_seq IS NULL OR left_seq >= messages.seq)
-                   ORDER BY joined_seq, user_id)
-                   || ARRAY(SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
-               WHEN $5::smallint THEN ARRAY(
-                   SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
-               ELSE '{}'
-           END AS recipients
-    FROM messages WHERE seq > $1 ORDER BY seq LIMIT $2"""
-
-
-class Archive:
+class Archive(PublicationTables):
     """All statements of the leader, on the connection that holds the leader's lock.
 
     An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
@@ -182,7 +159,7 @@ class Archive:
     """
 
     def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._keep_recalled_text = keep_recalled_text
 
     @asynccontextmanager
@@ -300,55 +277,14 @@ class Archive:
         """Take out up to `limit` of what authors are still to be told, oldest messages first; in `transaction`."""
         return [PendingRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
 
-    async def published(self) -> int:
-        """Return the saved seq up to which everything is known to be published; 0: nothing yet."""
-        return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
-
-    async def save_published(self, seq: int) -> None:
-        """Note that everything up to `seq` is published; not inside `transaction`.
-
-        It does not wait for the disk. If a crash takes the note, something is published once more.
-        """
-        async with translated():
-            await self._connection.execute(_SAVE_PUBLISHED, seq)
-
     async def applied_change(self) -> int:
         """Return the number of session-api's change up to which all changes are applied; 0: none yet."""
         return int((await self._fetch("SELECT applied_change FROM publication"))[0][0])
 
     async def save_applied_change(self, change: int) -> None:
-        """Note that every change of session-api up to `change` is applied."""
+        """Note that every change of session-api up to `change` is applied; only after `follow`."""
         async with translated():
             await self._connection.execute("UPDATE publication SET applied_change = $1", change)
-
-    async def newest_seq(self) -> int:
-        """Return the newest seq in the table; 0: it is empty."""
-        return int((await self._fetch("SELECT coalesce(max(seq), 0) FROM messages"))[0][0])
-
-    async def last_seq_before(self, window_ms: int) -> int:
-        """Return the newest seq that was stored more than `window_ms` before the newest row; 0: there is none.
-
-        Walks back along the primary key, over the rows inside the window only.
-        """
-        statement = """
-            SELECT seq FROM messages
-            WHERE stored_at < (SELECT stored_at FROM messages ORDER BY seq DESC LIMIT 1) - $1::bigint
-            ORDER BY seq DESC LIMIT 1"""
-        rows = await self._fetch(statement, window_ms)
-        return int(rows[0][0]) if rows else 0
-
-    async def messages_after(self, seq: int, limit: int) -> list[DeliveredRow]:
-        """Return up to `limit` rows of the log after `seq`, oldest first, each with all its recipients."""
-        kinds = (Audience.RECIPIENT, Audience.MEMBERS, Audience.ADDRESSEES)
-        found = await self._fetch(_MESSAGES_AFTER, seq, limit, *kinds)
-        return [
-            DeliveredRow(LogRow(*fields)._replace(audience=Audience(fields[4])), is_recalled, recipients)
-            for *fields, is_recalled, recipients in found
-        ]
-
-    async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        async with translated(slow=StatementTooSlow):
-            return await self._connection.fetch(statement, *arguments)
 
 
 def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:

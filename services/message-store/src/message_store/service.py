@@ -88,18 +88,17 @@ class Counters(Protocol):
 class BatchPublication(Protocol):
     """How the outcome of a transaction is published (publication.Publication)."""
 
-    @property
-    def seq(self) -> int:
-        """Up to here everything is published."""
-
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Hold the lock of publication: no other task commits or publishes inside.
+        """Enter alone: no other task commits or publishes inside.
 
         After a failure inside, nothing new is published before table and stream have been compared.
         """
 
-    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
-        """Publish events in order, and note that everything up to `newest` is published."""
+    async def follow(self, seqs: Sequence[int]) -> None:
+        """Wait until everything before `seqs` is published; last in the transaction that drew them."""
+
+    async def publish(self, events: Sequence[OutEvent]) -> None:
+        """Publish the events of the transaction in order."""
 
 
 def flaw_of(message: AcceptedMessage) -> str | None:
@@ -202,11 +201,11 @@ class Recorder:
             for portion in portions(list(run), _named_by, MAX_NAMED):
                 await self._store(portion, outcome)
 
-    async def _publish(self, items: Sequence[Item], events: Sequence[OutEvent], newest: int) -> None:
+    async def _publish(self, items: Sequence[Item], events: Sequence[OutEvent]) -> None:
         """Publish what became of these items, which is committed, and count it."""
         committed = self._now()
         self._counters.committed(items)
-        await self._publication.publish(events, newest)
+        await self._publication.publish(events)
         self._counters.recorded(items, committed, self._now())
         for event in events:
             if isinstance(event, RejectedMessage):
@@ -250,7 +249,7 @@ class Recorder:
             else:
                 await self._store_halves(items, outcome)
             return
-        await self._publish(items, plan.events, plan.newest)
+        await self._publish(items, plan.events)
         self._counters.stored(Counter(row.msg_type for row in plan.writes.rows))
         outcome.reasons += [None] * len(items)
         await self._tell_slow(outcome)
@@ -298,8 +297,10 @@ class Recorder:
         refused, outcome.refused = outcome.refused, []
         if refused:
             error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
-            newest = self._publication.seq
-            await self._publish(refused, [refusal_of(item, error, newest) for item in refused], newest)
+            async with self._archive.transaction():
+                seqs = await self._archive.draw(1)  # their place in the order of what is published
+                await self._publication.follow(seqs)
+            await self._publish(refused, [refusal_of(item, error, seqs[0] - 1) for item in refused])
 
     async def _commit(self, items: Sequence[Item]) -> Plan:
         """Survey, plan and write; do all of it again if somebody else has written since the survey."""
@@ -328,6 +329,7 @@ class Recorder:
                     return plan
                 await self._archive.write(plan.writes)
                 progress = (await self._applied()).after(plan.changes)
+                await self._publication.follow(seqs)
                 if plan.changes:
                     await self._archive.save_applied_change(progress.floor)
         self._progress = progress
@@ -335,8 +337,9 @@ class Recorder:
         return plan
 
     def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item]) -> Plan:
+        before = seqs[0] - 1  # everything up to there is published before this batch
         plan = Plan(
-            known, seqs, newest=self._publication.seq, now=self._now(), recall_window=self._recall_window,
+            known, seqs, newest=before, now=self._now(), recall_window=self._recall_window,
             read_to_all=self._read_to_all,
         )  # fmt: skip
         try:
