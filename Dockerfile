@@ -34,7 +34,7 @@ ENV PATH=/opt/tlim/bin:/usr/local/bin:/usr/bin:/bin \
 USER 10001:10001
 # The process of this name is the first one: it gets SIGTERM, and drains.
 ENTRYPOINT ["/opt/tlim/bin/start"]
-# Whether /readyz answers 200. The operator's command serves nothing, and its containers switch this off.
+# Whether it gets on and is ready. The operator's command serves nothing, and its containers switch this off.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=5m --retries=6 CMD ["/opt/tlim/bin/healthy"]
 ARG SERVICE
 ARG VERSION=dev

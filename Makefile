@@ -5,10 +5,14 @@
 SHELL := /bin/sh
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest -q
-# Tests mostly wait, so two processes run them. Each has servers of its own. The tests of one file stay together.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Several processes run the tests, each with servers of its own. The tests of one file stay together. Unit tests compute:
+# two processes keep two processors busy. Tests with servers wait as well, so a third process uses that time.
+IN_PARALLEL := --dist loadfile --no-loadscope-reorder
+COMPUTING := -n 2 $(IN_PARALLEL)
+WAITING := -n 3 $(IN_PARALLEL)
 STACK := $(PYTHON) -m tlim_devstack
-INTEGRATION_FOLDERS := $(wildcard libs/*/tests/integration services/*/tests/integration)
+# The bridge comes first, because it has the longest files: otherwise the other processes wait for these at the end.
+INTEGRATION_FOLDERS := $(wildcard services/xmpp-bridge/tests/integration libs/*/tests/integration services/[!x]*/tests/integration)
 TEST_FOLDERS := $(shell find libs/*/tests services/*/tests -name '*.py' -printf '%h\n' | sort -u)
 SERVICES := session_api file_api message_store xmpp_bridge
 # A commit with the migrations that test_upgrade.py of tlim-admin names.
@@ -94,7 +98,7 @@ compose-token: ## a token with scope admin, for an hour
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java and clamd
+test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java, clamd, Chromium, Prometheus and a torture
 	@echo "== all of it passed"
 
 checks: ready # each of them uses one processor, so two run at a time
@@ -116,7 +120,7 @@ types: ready ## mypy, strict
 	@# One folder of tests at a time, because several services have test files of the same name.
 	@for folder in $(TEST_FOLDERS); do .venv/bin/mypy --no-error-summary $$folder/*.py || exit 1; done
 
-drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/metrics.md, docs/settings.md, docs/proofs.md, Grafana's dashboard) are up to date
+drift: ready ## check that the generated files (openapi.json, docs/protocol.md, docs/asyncapi.json, docs/metrics.md, docs/settings.md, docs/proofs.md, Grafana's dashboard, the Prometheus operator's rules) are up to date
 	@echo "== generated files"
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md --check
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json --check
@@ -129,24 +133,24 @@ drift: ready ## check that the generated files (openapi.json, docs/protocol.md, 
 
 unit: ready ## tests of rules, without servers
 	@echo "== unit tests"
-	@$(PYTEST) $(IN_PARALLEL) --ignore-glob '*/tests/integration' libs services tests/test_*.py tests/deploy tests/torture
+	@$(PYTEST) $(COMPUTING) --ignore-glob '*/tests/integration' libs services tests/test_*.py tests/deploy tests/torture
 
 integration: ready-servers ## tests with real PostgreSQL, NATS, S3 and XMPP; migrations against models
 	@echo "== integration tests"
-	@$(PYTEST) $(IN_PARALLEL) $(INTEGRATION_FOLDERS)
+	@$(PYTEST) $(WAITING) $(INTEGRATION_FOLDERS)
 
 coverage: ready-servers ## how much of our code the unit and integration tests run, by line and branch
-	@$(PYTEST) $(IN_PARALLEL) --cov --cov-report=term:skip-covered libs services
+	@$(PYTEST) $(WAITING) --cov --cov-report=term:skip-covered libs services
 
 e2e: ## user stories on the whole system, with ejabberd
 	@scripts/bootstrap $(STORIES_SERVER)
 	@echo "== end-to-end tests"
-	@$(PYTEST) $(IN_PARALLEL) tests/e2e
+	@$(PYTEST) $(WAITING) tests/e2e
 
 e2e-prosody: ## the same stories with Prosody, except those that do not depend on the XMPP server
 	@scripts/bootstrap prosody
 	@echo "== end-to-end tests, Prosody"
-	@TLIM_E2E_XMPP=prosody $(PYTEST) $(IN_PARALLEL) tests/e2e --ignore=tests/e2e/test_openapi.py --ignore=tests/e2e/test_proofs.py
+	@TLIM_E2E_XMPP=prosody $(PYTEST) $(WAITING) tests/e2e --ignore=tests/e2e/test_openapi.py
 
 e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
 	@scripts/bootstrap
@@ -188,7 +192,7 @@ format: ready ## format the code, and let ruff correct what it can
 migrate: ready ## run the migrations on the running system's databases
 	@$(STACK) migrate
 
-docs: ready ## write docs/protocol.md, asyncapi.json, metrics.md and settings.md, and Grafana's dashboard, from the code
+docs: ready ## write docs/protocol.md, asyncapi.json, metrics.md and settings.md, Grafana's dashboard and the Prometheus operator's rules, from the code
 	@$(PYTHON) -m tlim_protocol.docs docs/protocol.md
 	@$(PYTHON) -m tlim_protocol.asyncapi docs/asyncapi.json
 	@$(PYTHON) -m tlim_runtime.metrics_page docs/metrics.md $(SERVICES)

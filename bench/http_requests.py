@@ -21,7 +21,7 @@ from tlim_client.http import HttpClient
 from tlim_client.xmpp import ServerAddress, XmppClient
 from tlim_devstack.services import package_of
 from tlim_devstack.stack import Stack
-from tlim_runtime.database import driver_url
+from tlim_runtime.driver_urls import driver_url
 
 from bench.bare import running_bare, statements_of
 from bench.comparing import Bars, Effort, Figure, Section, interleaved, percentile, prose, ratio, table
@@ -128,7 +128,7 @@ def flood(url: str, ask: Ask, seconds: float) -> Answers:
     """Ask again and again, AT_ONCE at a time. Raises RuntimeError for a refusal."""
     try:
         return asyncio.run(_flood(url, ask, seconds))
-    except* aiohttp.ClientError as errors:
+    except ExceptionGroup as errors:
         raise RuntimeError(f"{url}: {errors.exceptions[0]}") from None  # aiohttp's own errors cannot leave a process
 
 

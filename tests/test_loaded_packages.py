@@ -1,4 +1,4 @@
-"""What a service loads: every package costs memory in each process, also one that nobody calls."""
+"""What processes load: a package costs memory in a service and time before a command, also one that nobody calls."""
 
 import subprocess
 import sys
@@ -35,3 +35,11 @@ def test_a_service_loads_no_package_that_it_does_not_need(package: str) -> None:
     loaded = set(finished.stdout.split())
     assert package in loaded
     assert loaded & (HEAVY | TRACING) == NEEDED.get(package, set())
+
+
+@pytest.mark.parametrize("command", ["tlim_admin.__main__", "xmpp_bridge.admin_token"])
+def test_a_command_loads_neither_a_web_framework_nor_an_orm(command: str) -> None:
+    program = f"import sys, {command}; print(*sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
+    assert command in (loaded := finished.stdout.split())
+    assert {"fastapi", "sqlalchemy"}.isdisjoint(loaded)

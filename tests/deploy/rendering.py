@@ -61,6 +61,12 @@ def as_it_says(component: str) -> Edit:
     return edit
 
 
+def in_place_of_https(_overlay: Path, kustomization: Resource) -> None:
+    """Take out of production what deploy/k8s/README.md says for something else that speaks TLS before the gateway."""
+    kustomization["components"].remove("../../components/https")
+    kustomization["patches"] = [one for one in kustomization["patches"] if one["target"]["name"] != "gateway"]
+
+
 def pods(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
     """Yield name and pod of each workload; of a job the name without its release."""
     for resource in resources:

@@ -1,4 +1,5 @@
-"""docs/settings.md: every TLIM_ variable, from the settings classes and what stands beside their fields.
+"""docs/settings.md: every TLIM_ variable, from the settings classes and what stands beside their fields. What is set
+outside of the services is in settings_outside.py.
 
 `python -m tests.deploy.settings_page [--check]`, run in the repository's root, writes the page, or compares it.
 """
@@ -21,6 +22,7 @@ from tlim_runtime.provision import ProvisionSettings
 from tlim_runtime.secret_values import is_secret
 
 from tests.deploy.images import ROOT
+from tests.deploy.settings_outside import CONTAINERS, GATEWAY, lines_of
 from tests.deploy.told import SERVICES, SETTINGS
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -35,9 +37,12 @@ COMMANDS: dict[str, type[BaseSettings]] = {
 
 HEADER = """# Settings
 
-Generated from the settings classes by `make docs`. Every name begins with `TLIM_`. A duration is written as
-in ISO 8601 (`PT30S`, `P365D`), a list as JSON, a rate as `120/minute`. A mistyped name stops the start.
-In compose they stand in the file `.env`.
+Generated from the settings classes by `make docs`. A duration is written as in ISO 8601 (`PT30S`, `P365D`),
+a list as JSON, a rate as `120/minute`. A mistyped name that begins with `TLIM_` stops the start.
+
+In compose they stand in the file `.env`. In Kubernetes the overlay adds them
+([deploy/k8s](../deploy/k8s/README.md#another-setting)). What `make run` reads besides is in
+[tlim-devstack](../libs/tlim-devstack/README.md), and what the command `tlim` reads is in its `--help`.
 
 Those marked with a key are secrets: instead of the value, `TLIM_NAME_FILE` can name a file that holds it.
 """
@@ -121,7 +126,7 @@ def page() -> str:
         own = {name: users for name, users in found.items() if who in users and name not in common}
         if own:
             lines += ["", f"## {who}", "", *_table(own, who)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *lines_of(GATEWAY), *lines_of(CONTAINERS)]) + "\n"
 
 
 def _table(found: dict[str, dict[str, Row]], who: str) -> list[str]:

@@ -28,7 +28,7 @@ from tests.deploy.rendering import (
     pods,
     rendered,
 )
-from tests.deploy.told import SERVICES, SETTINGS, assert_the_gateway_reads
+from tests.deploy.told import SERVICES, SETTINGS
 
 BESIDES_READERS = {
     "session-api": session_api.app.OWN_POOL,
@@ -43,7 +43,7 @@ FOR_OPERATORS = 10
 @pytest.fixture(scope="module")
 def all_of_them(render: Callable[..., list[Resource]]) -> list[Resource]:
     """Return production with all of these components at once."""
-    components = ("autoscaling", "monitoring", "cert-manager", "ingress", "tracing", "backup-volume")
+    components = ("autoscaling", "monitoring", "cert-manager", "tracing", "backup-volume")
     return render("production", components)
 
 
@@ -170,17 +170,3 @@ def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authori
     assert "/etc/postgres" in {one["mountPath"] for one in container["volumeMounts"]}
     (chosen,) = named(resources, "NetworkPolicy")["external-postgres"]["spec"]["podSelector"]["matchExpressions"]
     assert "databases" in chosen["values"]
-
-
-def test_the_ingress_leads_to_the_gateway_which_believes_it(all_of_them: list[Resource]) -> None:
-    (ingress,) = named(all_of_them, "Ingress").values()
-    domain = addresses(all_of_them)["xmpp-domain"]
-    (rule,), (tls,) = ingress["spec"]["rules"], ingress["spec"]["tls"]
-    assert (rule["host"], tls["hosts"]) == (domain, [domain])
-    backend = rule["http"]["paths"][0]["backend"]["service"]
-    ports = {port["name"] for port in named(all_of_them, "Service")[backend["name"]]["spec"]["ports"]}
-    assert (backend["name"], backend["port"]["name"] in ports) == ("gateway", True)
-    (gateway,) = [pod for name, pod in pods(all_of_them) if name == "gateway"]
-    told = [one["name"] for one in gateway["containers"][0]["env"]]
-    assert "TLIM_TRUSTED_PROXIES" in told
-    assert_the_gateway_reads(told)

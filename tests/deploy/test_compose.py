@@ -40,6 +40,11 @@ def test_no_line_of_env_leads_file_api_to_another_bucket_than_its_key() -> None:
     assert CONTAINERS["file-api"]["environment"]["TLIM_S3_BUCKET"] == FILES_BUCKET
 
 
+def test_the_bucket_is_made_with_the_key_that_may() -> None:
+    access_key, _ = secret_files.S3_KEYS["s3-admin"]
+    assert CONTAINERS["bucket"]["environment"]["TLIM_S3_ACCESS_KEY"] == access_key
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_job_ends_and_all_others_come_back_and_have_a_health_check(name: str) -> None:
     container = CONTAINERS[name]

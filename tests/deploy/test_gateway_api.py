@@ -1,7 +1,6 @@
 """The gateway behind a Gateway of the cluster: rendered with `production`, as the component says to add it."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -10,15 +9,11 @@ from tests.deploy.rendering import (
     Resource,
     addresses,
     assert_the_api_server_takes,
+    in_place_of_https,
     named,
     pods,
 )
 from tests.deploy.told import assert_the_gateway_reads
-
-
-def in_place_of_https(_overlay: Path, kustomization: Resource) -> None:
-    kustomization["components"].remove("../../components/https")
-    kustomization["patches"] = [one for one in kustomization["patches"] if one["target"]["name"] != "gateway"]
 
 
 @pytest.fixture(scope="module")

@@ -110,30 +110,6 @@ def test_production_takes_each_of_our_images_from_a_registry_that_the_operator_f
     }
 
 
-def test_everything_that_runs_on_is_probed(each: list[Resource]) -> None:
-    for resource in each:
-        if resource["kind"] in ("Deployment", "StatefulSet"):
-            (container,) = resource["spec"]["template"]["spec"]["containers"]
-            assert {"startupProbe", "readinessProbe"} <= set(container), resource["metadata"]["name"]
-
-
-def test_the_gateway_is_asked_in_the_scheme_that_it_speaks(each: list[Resource]) -> None:
-    (gateway,) = [pod["containers"][0] for name, pod in pods(each) if name == "gateway"]
-    scheme = {one["name"]: one.get("value") for one in gateway["env"]}.get("TLIM_GATEWAY_SCHEME", "http")
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        asked = gateway[probe]["httpGet"]
-        assert (asked["path"], asked["port"]) == ("/healthz", "http")
-        assert asked.get("scheme", "HTTP") == scheme.upper()
-
-
-def test_no_probe_restarts_a_service_because_a_server_is_away(each: list[Resource]) -> None:
-    for name, pod in pods(each):
-        for container in pod["containers"]:
-            liveness = container.get("livenessProbe", {}).get("httpGet", {})
-            if name in SETTINGS and liveness:
-                assert liveness["path"] == "/healthz", name
-
-
 def test_every_service_can_lose_a_node(each: list[Resource]) -> None:
     deployments = {one["metadata"]["name"]: one for one in each if one["kind"] == "Deployment"}
     budgets = {one["metadata"]["name"] for one in each if one["kind"] == "PodDisruptionBudget"}
@@ -256,6 +232,19 @@ def test_a_database_is_made_and_told_the_same_as_in_compose(local: list[Resource
     told = {one["name"]: one["value"] for one in container["env"]}
     assert told["POSTGRES_INITDB_ARGS"] == compose["environment"]["POSTGRES_INITDB_ARGS"]
     assert container["args"] == compose["command"]
+
+
+def test_s3_is_told_and_asked_the_same_as_in_compose(local: list[Resource]) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["s3"]
+    (container,) = (pod["containers"][0] for name, pod in pods(local) if name == "s3")
+    assert container["command"] == [*compose["entrypoint"], *compose["command"]]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert told.keys() == compose["environment"].keys()
+    assert {name for name in told if told[name] != compose["environment"][name]} == {"GOMEMLIMIT"}  # by its mem_limit
+    for probe in ("startupProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert (asked["path"], asked["port"]) == ("/healthz", "s3")
+    assert compose["healthcheck"]["test"][-1] == "http://127.0.0.1:8333/healthz"
 
 
 def test_production_keeps_every_message_three_times_and_on_disk(production: list[Resource]) -> None:

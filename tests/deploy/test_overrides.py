@@ -75,6 +75,15 @@ def test_a_container_waits_for_nothing_that_an_override_takes_away() -> None:
         assert gone.isdisjoint(changed[name]["depends_on"]), name
 
 
+def test_the_page_says_behind_which_overrides_one_stands_that_takes_a_container_away() -> None:
+    page = (ROOT / "deploy/compose/README.md").read_text(encoding="utf-8")
+    gone = {file.name: {name for name, one in containers(file).items() if not one} for file in OVERRIDES}
+    first = {(taker, file.name) for taker, names in gone.items() for file in OVERRIDES
+             if file.name != taker and names & containers(file).keys()}  # fmt: skip
+    assert first
+    assert first == set(re.findall(r"`([\w-]+\.yml)` stands behind `([\w-]+\.yml)`", page))
+
+
 def test_with_https_the_gateway_may_be_at_any_address() -> None:
     changed = containers(ROOT / "deploy/compose/tls.yml")
     assert changed["gateway"]["environment"]["TLIM_GATEWAY_SCHEME"] == "https"

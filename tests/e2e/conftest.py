@@ -30,17 +30,17 @@ BEHIND_THE_DOORS = {
     "test_only_the_author_recalls_only_within_the_window_and_only_what_is_there": "changes a row in the database",
     "test_a_file_is_described_without_its_bytes_and_what_happens_to_it_is_told_for_audit": "reads a stream of NATS",
     "test_removal": "changes the users of NATS while it runs",
-    "test_disk_full": "has a stack of its own on a small disk",
-    "test_servers_disk_full": "has a stack of its own on a small disk",
     "test_backup": "runs the command beside the servers",
     "test_doctor": "runs the command beside the servers",
-    "test_jetstream_lost": "runs the command beside the servers",
     "test_person": "runs the command beside the servers",
     "test_tracing": "has a collector on loopback, which containers do not reach",
     "test_identity_provider": "has a provider on loopback, which containers do not reach",
 }
 """File or function → why its stories need more than the doors, which are all that containers open."""
 BEHIND_KUBERNETES = {
+    "test_jetstream_lost": "takes away a volume",
+    "test_disk_full": "has a system of its own on a small disk",
+    "test_servers_disk_full": "has a system of its own on a small disk",
     "test_accounts_that_a_killed_server_lost_are_made_by_the_same_import_again": "SIGKILL is not in kubectl's hands",
 }
 MANY = "100000/minute"

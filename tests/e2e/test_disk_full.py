@@ -10,14 +10,21 @@ from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_client.inbox import Refused, Stored
 from tlim_devstack import disks
 from tlim_devstack.failures import StackError
-from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
-from tests.e2e.clients.full_disk import BACK_S, FULL_S, check_all_arrived, mounted_disk, people_of, unready, write
+from tests.e2e.clients.full_disk import (
+    BACK_S,
+    FULL_S,
+    check_all_arrived,
+    mounted_disk,
+    people_of,
+    system_on,
+    unready,
+    write,
+)
 from tests.e2e.clients.people import People
-from tests.e2e.conftest import XMPP
 
 SIZE_MIB = 400
 """A fresh stack takes 70 MiB, and PostgreSQL keeps some 100 MiB of its log."""
@@ -32,10 +39,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def cramped_stack(disk: Path) -> Iterator[Stack]:
     """A whole system on a small disk."""
-    stack = Stack(disk / "home", Ports.random(), XMPP)
-    stack.start()
-    yield stack
-    stack.stop()
+    volumes = {server: disk / server for server in ("nats", "postgres", "s3", "ejabberd")}
+    with system_on(disk / "home", volumes) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ async def cramped_people(cramped_stack: Stack) -> AsyncIterator[People]:
         yield people
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.proves("promise kept", ErrorCode.UNAVAILABLE)
 async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
     cramped_stack: Stack, cramped_people: People, disk: Path
@@ -74,7 +80,7 @@ async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
     for message in sent:
         await phone.send_until_stored(message)
     await check_all_arrived(sent, alice, reader, receiver)
-    assert cramped_stack.supervisor.is_running()
+    assert set(cramped_stack.supervisor.states().values()) == {"RUNNING"}
 
 
 @pytest.mark.parametrize(("knob", "outcome"), [("", pytest.skip.Exception), ("always", pytest.fail.Exception)])

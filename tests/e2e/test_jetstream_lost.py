@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from typing import cast
 
 import pytest
 from tlim_client.inbox import Delivered
 from tlim_devstack.stack import Stack
 
+from tests.e2e.clients.containers import ComposeStack
 from tests.e2e.clients.flow import Flow, assert_all_kept
 from tests.e2e.clients.operator import Operator
 from tests.e2e.clients.people import People
+from tests.e2e.conftest import IN_CONTAINERS
 
 
 @pytest.mark.proves("promise kept", "promise order")
@@ -22,9 +25,12 @@ async def test_when_jetstream_is_lost_under_load_nothing_confirmed_is_missing(
     operator = Operator(tmp_path_factory.mktemp("operator"), stack)
 
     def lose_jetstream() -> None:
-        stack.stop_service("nats")
-        shutil.rmtree(stack.home / "nats" / "data" / "jetstream")
-        stack.start_service("nats")
+        if IN_CONTAINERS:
+            cast("ComposeStack", stack).lose("nats")
+        else:
+            stack.stop_service("nats")
+            shutil.rmtree(stack.home / "nats" / "data" / "jetstream")
+            stack.start_service("nats")
         assert len(json.loads(operator.run("replay", "--json"))["ready"]) == 2
 
     await flow.disturbed_by(lose_jetstream)

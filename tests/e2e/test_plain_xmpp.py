@@ -14,6 +14,7 @@ from tests.e2e.conftest import not_on_openfire
 async def test_plain_chat_is_delivered_untouched_and_neither_stored_nor_answered(people: People) -> None:
     alice, bob = await people("alice", "bob")
     phone, receiver = await alice.device(), await bob.device()
+    await receiver.features_of(bob.jid.partition("@")[2])  # the answer comes when Bob's presence is known
     texts = ["hello", "{not json", raw_envelope(alice, bob), json.dumps({"from": "somebody else"}), "你好 <b>&amp;</b>"]
 
     for text in texts:

@@ -17,9 +17,9 @@ from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, 
 from tlim_admin.doctor.objects import reached
 from tlim_admin.doctor.postgres import locks_last
 from tlim_admin.doctor.services import not_ready
-from tlim_admin.doctor.streams import judge_stream
+from tlim_admin.doctor.streams import judge_room, judge_stream
 from tlim_admin.http import Answer
-from tlim_protocol.streams import STREAMS
+from tlim_protocol.streams import STREAMS, StreamSpec, WhenFull
 from tlim_runtime.provision import stream_config
 
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
@@ -101,6 +101,16 @@ def test_a_stream_with_fewer_copies_than_this_deployment_keeps_is_wrong() -> Non
     assert (finding.state, finding.seen) == (State.WRONG, "is on 1 nodes, and TLIM_NATS_REPLICAS says 3")
     three.max_bytes = 1
     assert "other settings" in judge_stream(STREAMS[0], three, replicas=3)[0].seen
+
+
+@pytest.mark.parametrize("spec", STREAMS, ids=lambda spec: spec.name)
+def test_a_stream_that_will_soon_refuse_what_is_new_is_named_and_one_that_drops_what_is_oldest_is_not(
+    spec: StreamSpec,
+) -> None:
+    refuses = spec.when_full is WhenFull.REFUSE_NEW
+    assert judge_room(spec, spec.max_bytes * 8 // 10) == []
+    found = judge_room(spec, spec.max_bytes * 9 // 10)
+    assert [(one.state, one.seen) for one in found] == [(State.WARNING, "is 90% full")] * refuses
 
 
 async def test_a_check_that_fails_is_a_finding_and_does_not_end_the_others() -> None:

@@ -1,4 +1,4 @@
-from tlim_runtime.database import driver_url
+from tlim_runtime.driver_urls import driver_url
 
 
 def test_asyncpg_gets_the_option_for_tls_under_its_own_name() -> None:

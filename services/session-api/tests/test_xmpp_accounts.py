@@ -47,6 +47,12 @@ async def test_a_redirect_makes_no_account_and_takes_no_password_along(server: H
     assert Elsewhere.asked == [("/api/register", "Basic secret")]
 
 
+async def test_a_server_that_makes_none_of_several_accounts_is_one_failure(server: HTTPServer) -> None:
+    accounts = XmppAccounts(f"http://127.0.0.1:{server.server_port}/api", "example.org", "Basic secret")
+    with pytest.raises(XmppUnavailable, match="answers register with 302"):
+        await accounts.ensure({"alice": "secret", "bob": "secret", "carol": "secret"}, reset=False)
+
+
 def test_an_api_without_credentials_stops_the_start() -> None:
     required = {"port": 0, "nats_url": "", "nats_user": "", "nats_password": "", "jwks_url": ""}
     database = {"database_url": "postgresql://a:b@c/d", "xmpp_admin_url": "http://127.0.0.1/api"}

@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,6 @@ from tlim_devstack.waiting import wait_until
 from tlim_devstack.xmpp_servers import COMPONENT, DOMAIN
 
 ROOT = Path(__file__).parents[3]
-PROJECT = "tlim-stories"
 READY_S = 300
 """A health check runs every five seconds, and a server that was killed reads its data first."""
 
@@ -54,14 +54,16 @@ def printed_by(
 
 
 class Compose:
-    """The containers of one project, by the names of docker-compose.yml (Parts)."""
+    """The containers of one project, by the names of docker-compose.yml (Parts). `files` are further overrides."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, project: str, files: Iterable[Path] = ()) -> None:
         doors = ("gateway", "files", "xmpp", "websocket")
+        whole = os.environ.get("COMPOSE_FILE", "docker-compose.yml")
+        self._project = project
         self._environment = {
             **os.environ,
-            "COMPOSE_FILE": f"{os.environ.get('COMPOSE_FILE', 'docker-compose.yml')}:tests/e2e/stories.yml",
-            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_FILE": ":".join([whole, "tests/e2e/stories.yml", *map(str, files)]),
+            "COMPOSE_PROJECT_NAME": project,
             "TLIM_BIND": "127.0.0.1",  # whatever a .env of the developer's says
             "TLIM_S3_PUBLIC_URL": f"http://127.0.0.1:{ports.files}",
             **{f"TLIM_PORT_{door.upper()}": str(getattr(ports, door)) for door in doors},
@@ -83,6 +85,7 @@ class Compose:
         return int(self._inspect(name, "{{.State.Pid}}"))
 
     def is_healthy(self, name: str) -> bool:
+        """Whether the last health check passed. Docker calls a container unhealthy after several that failed."""
         return self._inspect(name, "{{.State.Health.Status}}") == "healthy"
 
     def stop(self, names: Iterable[str]) -> None:
@@ -98,6 +101,21 @@ class Compose:
         self._docker("kill", self._container(name))
         self._docker("start", self._container(name))
 
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Have all processes of a container stand still until the block ends."""
+        self._docker("pause", self._container(name))
+        try:
+            yield
+        finally:
+            self._docker("unpause", self._container(name))
+
+    def empty(self, name: str, volume: str) -> None:
+        """Make a container and its volume anew, with nothing in it; what they need is done as at a first start."""
+        self.run("rm", "--stop", "--force", name, "prepare")  # both have the volume
+        self._docker("volume", "rm", f"{self._project}_{volume}")
+        self.run("up", "--detach", "--wait", name)
+
     def logs(self, name: str) -> str:
         return self.run("logs", "--no-color", "--no-log-prefix", name)
 
@@ -105,7 +123,7 @@ class Compose:
         return self.run("exec", "-T", name, *command)
 
     def _container(self, name: str) -> str:
-        return f"{PROJECT}-{name}-1"
+        return f"{self._project}-{name}-1"
 
     def _inspect(self, name: str, what: str) -> str:
         return self._docker("inspect", "--format", what, self._container(name)).strip()
@@ -113,6 +131,9 @@ class Compose:
     def _docker(self, *arguments: str) -> str:
         return printed_by("docker", *arguments, env=self._environment)
 
+
+VOLUMES = {"nats": "nats", "postgres": "postgres-18", "s3": "s3", "ejabberd": "ejabberd"}
+"""Server → its volume in docker-compose.yml."""
 
 _LASTING = {"nats", "postgres", "s3", "ejabberd", "gateway", "session-api", "file-api", "message-store", "xmpp-bridge"}
 
@@ -215,11 +236,11 @@ class DoorsStack:
 
 
 class ComposeStack(DoorsStack):
-    """The containers of docker-compose.yml, started for the stories."""
+    """The containers of docker-compose.yml, started for the stories: a project of this name, with further overrides."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: str = "tlim-stories", files: Iterable[Path] = ()) -> None:
         ports = Ports.random()
-        self._compose = Compose(ports)
+        self._compose = Compose(ports, project, files)
         super().__init__(self._compose, "127.0.0.1", ports, ROOT / "secrets" / "ca.pem", ready_s=READY_S)
 
     def start(self) -> None:
@@ -230,3 +251,23 @@ class ComposeStack(DoorsStack):
     def stop(self) -> None:
         """Remove the containers and their data."""
         self._compose.run("down", "--volumes", "--timeout", "5")
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a service says now that it is ready."""
+        try:
+            self._compose.execute(name, "/opt/tlim/bin/healthy")
+        except StackError:
+            return False
+        return True
+
+    def paused(self, name: str) -> AbstractContextManager[None]:
+        """Have a part stand still until the block ends."""
+        return self._compose.paused(name)
+
+    def lose(self, server: str) -> None:
+        """Have a server lose all its data."""
+        self._compose.empty(server, VOLUMES[server])
+
+    def operate(self, *arguments: str) -> str:
+        """Run the operator's command and return what it printed; StackError with its last line if it fails."""
+        return self._compose.run("run", "--rm", "-T", "admin", *arguments)

@@ -1,12 +1,13 @@
 """A story of a full disk: the disk, what is written meanwhile, and what must be there afterwards."""
 
+import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
-from http import HTTPStatus
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import cast
 
-import httpx
 import pytest
 from tlim_client.failures import NotReceivedError
 from tlim_client.http import HttpClient
@@ -14,17 +15,19 @@ from tlim_client.inbox import Delivered, Received, Refused, Stored
 from tlim_client.xmpp import XmppClient
 from tlim_devstack import disks
 from tlim_devstack.failures import StackError
-from tlim_devstack.plain_http import NO_TLS
+from tlim_devstack.ports import Ports
 from tlim_devstack.services import SERVICES
 from tlim_devstack.stack import Stack
 from tlim_protocol.envelope import Envelope
 
+from tests.e2e.clients.containers import VOLUMES, ComposeStack
 from tests.e2e.clients.people import People, Person, ids_in_history
+from tests.e2e.conftest import IN_CONTAINERS, XMPP
 
 FULL_S = 90
 """Each server has some space in reserve, and takes writes until that is used up."""
-BACK_S = 90
-"""What the system takes until all works again by itself, at the most."""
+BACK_S = 180
+"""What the system takes until all works again, at the most: containers start anew after a minute without health."""
 ANSWER_S = 10
 """JetStream's acknowledgement may take 5 s: then the bridge says that it did not come."""
 
@@ -42,6 +45,30 @@ def mounted_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
         yield directory
 
 
+@contextmanager
+def system_on(home: Path, volumes: Mapping[str, Path]) -> Iterator[Stack]:
+    """A system of the story's own below `home`. In containers these servers have their volumes in these new folders."""
+    if not IN_CONTAINERS:
+        stack = Stack(home, Ports.random(), XMPP)
+        stack.start()
+        yield stack
+        stack.stop()
+        return
+    for place in volumes.values():
+        place.mkdir()
+    places = {VOLUMES[server]: place for server, place in volumes.items()}
+    bound = {name: {"driver_opts": {"type": "none", "o": "bind", "device": str(at)}} for name, at in places.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        override = Path(folder, "disk.yml")
+        override.write_text(json.dumps({"volumes": bound}), encoding="utf-8")
+        containers = ComposeStack("tlim-stories-disk", [override])
+        try:
+            containers.start()
+            yield cast("Stack", containers)
+        finally:
+            containers.stop()
+
+
 @asynccontextmanager
 async def people_of(stack: Stack) -> AsyncIterator[People]:
     """Give people of a stack of the story's own; everything they open is closed at the end."""
@@ -52,13 +79,7 @@ async def people_of(stack: Stack) -> AsyncIterator[People]:
 
 def unready(stack: Stack) -> list[str]:
     """Return the services that report that they are not ready."""
-    statuses = {}
-    for name in SERVICES:
-        with suppress(httpx.TransportError):
-            url = f"http://127.0.0.1:{stack.services.port(name)}/readyz"
-            answer = httpx.get(url, trust_env=False, verify=NO_TLS)
-            statuses[name] = answer.status_code
-    return [name for name in SERVICES if statuses.get(name) != HTTPStatus.OK]
+    return [name for name in SERVICES if not stack.is_ready(name)]
 
 
 async def write(phone: XmppClient, message: Envelope) -> Stored | Refused | None:

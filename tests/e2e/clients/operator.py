@@ -1,16 +1,20 @@
-"""The operator's command beside a stack of processes: with secrets as files, and the environment of a container."""
+"""The operator's command: in its container, or beside a stack of processes with the same environment and secrets."""
 
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tlim_admin.databases import roles
 from tlim_admin.object_store import FILES_BUCKET, REGION
 from tlim_devstack.shell import inherited
 from tlim_devstack.stack import Stack
 from tlim_devstack.xmpp_servers import DOMAIN
+
+from tests.e2e.clients.containers import ComposeStack
+from tests.e2e.conftest import IN_CONTAINERS
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Operator:
 
     def run(self, *arguments: str, **environment: str) -> str:
         """Run a command that succeeds, and return what it printed."""
+        if IN_CONTAINERS:
+            return cast("ComposeStack", self.stack).operate(*arguments)
         done = self.try_to_run(*arguments, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from pydantic import SecretStr
-from tlim_runtime.database import driver_url
+from tlim_runtime.driver_urls import driver_url
 from tlim_runtime.logging import log_to_stderr
 from tlim_runtime.settings import DatabaseLogin, load_settings
 

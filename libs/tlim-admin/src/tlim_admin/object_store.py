@@ -15,7 +15,7 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class S3Key:
-    """An access key and its permitted actions (Admin, Read, Write, List, Tagging; `Read:bucket` for one bucket)."""
+    """An access key and its permitted actions (Admin, Read, Write, List; `Read:bucket` for one bucket)."""
 
     name: str
     access_key: str
@@ -23,12 +23,12 @@ class S3Key:
     actions: tuple[str, ...]
 
 
-ADMIN_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
+ADMIN_ACTIONS = ("Admin", "Read", "Write", "List")
 
 
 def actions_on(bucket: str) -> tuple[str, ...]:
     """Return the permitted actions of a service that works in one bucket."""
-    return tuple(f"{verb}:{bucket}" for verb in ("Read", "Write", "List", "Tagging"))
+    return tuple(f"{verb}:{bucket}" for verb in ("Read", "Write", "List"))
 
 
 def identities_document(keys: Sequence[S3Key]) -> str:

@@ -1,11 +1,12 @@
 """Makes what must be there before the services start: streams, roles, databases, tables, bucket."""
 
 import hashlib
+import json
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from tlim_admin.databases import DATABASE_SERVICES
 from tlim_admin.object_store import FILES_BUCKET, allow_origins, ensure_bucket
@@ -19,13 +20,6 @@ from tlim_devstack.services import ServicePrograms
 from tlim_devstack.shell import inherited
 
 
-def together(*steps: Callable[[], None]) -> None:
-    """Run the steps at the same time, and return when all have ended. Raises the error of the first failed step."""
-    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
-        for outcome in [pool.submit(step) for step in steps]:
-            outcome.result()
-
-
 def provision_streams(ports: Ports, credentials: Credentials) -> None:
     """Create or update the JetStream streams and consumers."""
     user = "provision"
@@ -34,16 +28,20 @@ def provision_streams(ports: Ports, credentials: Credentials) -> None:
         "TLIM_NATS_USER": user,
         "TLIM_NATS_PASSWORD": credentials.nats[user],
     }
-    _run("provisioning of NATS", ["tlim_runtime.provision"], environment)
-
-
-def _run(what: str, module: list[str], environment: dict[str, str]) -> None:
-    """Run a Python module as a command; StackError with its last line if it fails."""
-    command = [sys.executable, "-m", *module]
-    done = subprocess.run(command, env={**inherited(), **environment}, capture_output=True, text=True, check=False)
+    done = _run("tlim_runtime.provision", environment=environment)
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
-        raise StackError(f"the {what} failed: {words[-1]}")
+        raise StackError(f"the provisioning of NATS failed: {_last_words(done)}")
+
+
+def _run(module: str, *, said: str = "", environment: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """Run a Python module as a command, with `said` on its stdin."""
+    command, variables = [sys.executable, "-m", module], {**inherited(), **(environment or {})}
+    return subprocess.run(command, env=variables, input=said, capture_output=True, text=True, check=False)
+
+
+def _last_words(done: CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {done.returncode}"
 
 
 def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: Path) -> None:
@@ -52,18 +50,22 @@ def prepare_databases(admin: postgres.Login, services: ServicePrograms, stamps: 
     for package in DATABASE_SERVICES:
         if not postgres.database_exists(admin, package):
             postgres.create_database(admin, package, package)
-    together(*(lambda package=package: _migrate(package, services, stamps) for package in DATABASE_SERVICES))
+    _migrate(services, stamps)
 
 
-def _migrate(package: str, services: ServicePrograms, stamps: Path) -> None:
-    state = _migrations_digest(package)
-    stamp = stamps / f"migrated-{package}"
-    if stamp.exists() and stamp.read_text() == state:
+def _migrate(services: ServicePrograms, stamps: Path) -> None:
+    wanted = {stamps / f"migrated-{package}": (package, _migrations_digest(package)) for package in DATABASE_SERVICES}
+    new = {stamp: it for stamp, it in wanted.items() if not stamp.exists() or stamp.read_text() != it[1]}
+    if not new:
         return
-    url = services.migration_url(package.replace("_", "-"))
-    _run(f"migration of {package}", ["tlim_runtime.migrations", package], {"TLIM_DATABASE_URL": url})
+    urls = {package: services.migration_url(package.replace("_", "-")) for package, _ in new.values()}
+    done = _run("tlim_devstack.migrations", said=json.dumps(urls))
+    if done.returncode != 0:
+        begun = done.stdout.split()[-1:] or ["the databases"]
+        raise StackError(f"the migration of {begun[0]} failed: {_last_words(done)}")
     stamps.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stamp.write_text(state)
+    for stamp, (_, digest) in new.items():
+        stamp.write_text(digest)
 
 
 def _migrations_digest(package: str) -> str:

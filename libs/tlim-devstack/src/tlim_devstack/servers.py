@@ -69,7 +69,7 @@ def role_passwords() -> dict[str, str]:
 def test_keys() -> tuple[S3Key, S3Key]:
     """Fresh S3 keys for `S3Server.admin` and `S3Server.tests`."""
     admin = S3Key("admin", secrets.token_hex(8), secrets.token_hex(16), ADMIN_ACTIONS)
-    return admin, S3Key("tests", secrets.token_hex(8), secrets.token_hex(16), ("Read", "Write", "List", "Tagging"))
+    return admin, S3Key("tests", secrets.token_hex(8), secrets.token_hex(16), ("Read", "Write", "List"))
 
 
 @contextmanager

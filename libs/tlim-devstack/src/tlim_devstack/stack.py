@@ -143,8 +143,7 @@ class Stack:
         close_to_others(self.home)  # at first, because servers that can pass through `home` need no capability
         self._say_what_is_closed()
         try:
-            postgres.create_cluster(self.home / "postgres", self.credentials.postgres_admin)
-            servers = [*self._server_programs(), *self._mappers(), self.xmpp.prepare()]
+            servers = self._prepared_servers()
             nodes = [node.prepare() for node in self.further_nodes.values()]
             self.supervisor.configure([*servers, *nodes, *self.services.all(), self._keeper()])
             close_to_others(self.home)
@@ -202,12 +201,28 @@ class Stack:
             failed_starts.add(self.supervisor.start_failed_at(name))
             if len(failed_starts - {0}) >= FAILED_STARTS:
                 raise StackError(f"{name} does not start")
-            return self._is_ready(name)
+            return self.is_ready(name)
 
         try:
             wait_until(ready, name, START_SECONDS)
         except StackError as error:
             raise StackError(f"{error}; {self._log_hint(name)}") from error
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a part can do its work now; a service is asked for its readiness."""
+        if name in self.services.names:
+            return _says_ready(self.services.port(name))
+        if name in self.further_nodes:
+            return self.further_nodes[name].ready(self.logs(name))
+        ports = self.ports
+        conditions: dict[str, Callable[[], bool]] = {
+            "nats": lambda: nats.greets(ports.nats),
+            "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
+            "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
+            self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
+            GATEWAY: lambda: accepts_connections(ports.gateway),
+        }
+        return conditions[name]()
 
     def logs(self, name: str) -> str:
         """Return everything that a part has printed since the log was last rotated."""
@@ -249,6 +264,15 @@ class Stack:
         if closed and os.geteuid() == 0:
             kept = f"parts keep CAP_{passing_capability().upper()} to reach their files behind it"
             self.say(f"{closed} is closed to other users: {kept}")
+
+    def _prepared_servers(self) -> list[Program]:
+        """Make what the servers need. At a first start initdb and ejabberd's compiler work at the same time."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            data, password = self.home / "postgres", self.credentials.postgres_admin
+            cluster = pool.submit(postgres.create_cluster, data, password)
+            servers = [*self._server_programs(), *self._mappers(), self.xmpp.prepare()]
+            cluster.result()
+        return servers
 
     def _server_programs(self) -> list[Program]:
         data = self.home / "s3" / "data"
@@ -319,21 +343,6 @@ class Stack:
                 self._given_up.set()
                 raise
 
-    def _is_ready(self, name: str) -> bool:
-        if name in self.services.names:
-            return _says_ready(self.services.port(name))
-        if name in self.further_nodes:
-            return self.further_nodes[name].ready(self.logs(name))
-        ports = self.ports
-        conditions: dict[str, Callable[[], bool]] = {
-            "nats": lambda: nats.greets(ports.nats),
-            "postgres": lambda: accepts_connections(ports.postgres) and postgres.answers(self.postgres_admin),
-            "s3": lambda: accepts_connections(ports.s3) and self._s3_takes_writes(),
-            self.xmpp_name: lambda: self.xmpp.ready(self.logs(self.xmpp_name)),
-            GATEWAY: lambda: accepts_connections(ports.gateway),
-        }
-        return conditions[name]()
-
     def _s3_takes_writes(self) -> bool:
         return s3.takes_writes(f"http://127.0.0.1:{self.ports.s3}", self.credentials.s3_keys()[0], "ready")
 
@@ -344,7 +353,7 @@ class Stack:
 
 
 def _says_ready(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)  # asked many times: httpx would load the CAs each time
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # asked many times: httpx would load the CAs each time
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == HTTPStatus.OK

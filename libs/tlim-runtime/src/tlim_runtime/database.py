@@ -1,6 +1,5 @@
 """PostgreSQL: one engine per process, transactions that commit or roll back at the edge, failures with one name."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -38,11 +37,6 @@ _DRIVER_ERRORS = (
     asyncpg.InternalClientError,
     ConnectionError,
 )
-
-
-def driver_url(url: str) -> str:
-    """Return a database URL as asyncpg reads it. The option `ssl` of SQLAlchemy is called `sslmode` there."""
-    return re.sub(r"(?<=[?&])ssl=", "sslmode=", url.replace("postgresql+asyncpg://", "postgresql://", 1))
 
 
 class Database:

@@ -28,6 +28,9 @@ CONNECT_S = 10.0
 """How long we wait for NATS. A server that starts at the same time is up within seconds. If it takes longer, the
 address is probably wrong."""
 
+_MANY_ATTEMPTS = 60
+"""More than there is time for in CONNECT_S."""
+
 
 _UNSHARDED = "xmpp-bridge"
 """The bridge's only consumer in earlier releases. Its subjects had the numbers of conversations at their end."""
@@ -133,8 +136,13 @@ async def _ignore(_error: Exception) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str, user: str, password: str, *, within_s: float = CONNECT_S) -> AsyncIterator[Client]:
-    """Lend a connection that is not made again. Raises nats.errors.Error, OSError or TimeoutError without one."""
+async def connected(
+    url: str, user: str, password: str, *, within_s: float = CONNECT_S, attempts: int = _MANY_ATTEMPTS
+) -> AsyncIterator[Client]:
+    """Lend a connection that is not made again. Raises nats.errors.Error, OSError or TimeoutError without one.
+
+    `attempts` is how often a server may refuse to connect, two seconds apart, until we give up before `within_s`.
+    """
     client = Client()
     try:
         async with asyncio.timeout(within_s):
@@ -144,6 +152,7 @@ async def connected(url: str, user: str, password: str, *, within_s: float = CON
                 password=password,
                 inbox_prefix=inbox_prefix(user),
                 allow_reconnect=False,
+                max_reconnect_attempts=attempts - 1,  # it counts those after the first
                 error_cb=_ignore,  # nats-py reports each attempt; a command says one line at the end
             )
         yield client

@@ -25,9 +25,11 @@ def run(package: str) -> None:
     """Serve `package` until it is told to stop; see serving.serve."""
     settings = load_settings(import_module(f"{package}.settings").Settings)
     configure_logging(settings.service, settings.log_level)
+    application = import_module(f"{package}.app").create_app(settings)
+    gc.enable()
     server = _Server(
         uvicorn.Config(
-            import_module(f"{package}.app").create_app(settings),
+            application,
             host=settings.host,
             port=settings.port,
             http=_Protocol,

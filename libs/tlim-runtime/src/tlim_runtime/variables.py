@@ -60,8 +60,8 @@ CLIENT = _names("ADMIN_TOKEN CA_FILE COMPONENT DOMAIN GATEWAY PASSWORD PROFILE X
 TESTS = (f"{PREFIX}E2E_", f"{PREFIX}TEST_")
 """How the names that tests read begin."""
 
-CONTAINERS = _names("BASE_DEBIAN BASE_PYTHON IMAGES REGISTRY S3_ADMIN_ACCESS_KEY VERSION")
-"""What docker-compose.yml and scripts/images read besides, to name images and keys."""
+CONTAINERS = _names("BASE_DEBIAN BASE_PYTHON IMAGES REGISTRY VERSION")
+"""What docker-compose.yml and scripts/images read besides, to name images."""
 
 KNOWN = SECRETS | SECRET_FILES | SETTINGS | GATEWAY | STACK | CLIENT | CONTAINERS
 

@@ -19,6 +19,7 @@ from tlim_protocol.subjects import ALL_DEAD, subject_in
 from tlim_runtime.broker import Broker
 
 APP = """
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -36,6 +37,11 @@ router = APIRouter()
 @router.get("/hello/{name}")
 async def hello(name: str) -> Annotated[str, Field(examples=["world"])]:
     return name
+
+
+@router.get("/collects")
+async def collects() -> Annotated[bool, Field(examples=[True])]:
+    return gc.isenabled()
 
 
 @asynccontextmanager
@@ -106,6 +112,7 @@ def test_a_service_answers_idles_small_and_ends_cleanly_on_sigterm(
     with httpx.Client(base_url=base, timeout=20) as http:
         assert http.get("/hello/world").json() == "world"
         assert http.get("/readyz").json() == {"ready": True, "checks": {"nats": "ok"}}
+        assert http.get("/collects").json() is True
         metrics = http.get("/metrics").text
     resident = next(line for line in metrics.splitlines() if line.startswith("process_resident_memory_bytes"))
     assert float(resident.split()[1]) < 100 * 1024**2

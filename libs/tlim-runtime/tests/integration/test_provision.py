@@ -4,16 +4,18 @@ from typing import Any
 
 import nats as nats_client
 import pytest
+from nats.errors import NoServersError
 from nats.js.api import AckPolicy, ConsumerConfig
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
+from tlim_devstack.waiting import free_port
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import BRIDGE_OUTBOXES, CONSUMERS, StreamName
 from tlim_protocol.subjects import ALL_OUT, lease_of_shard, subject_out
 from tlim_runtime.broker import Broker, Outgoing, Overtaken
-from tlim_runtime.provision import provision
+from tlim_runtime.provision import connected, provision
 
 OUT = subject_out(MsgType.TEXT, "bob")
 
@@ -74,3 +76,10 @@ async def test_of_two_bridges_that_want_a_lease_only_the_first_gets_it(broker: B
     with pytest.raises(Overtaken):
         await one.replace(lease, b"too late", second)
     assert (await broker.stream_state(StreamName.LEASES)).messages == 2
+
+
+async def test_a_server_that_refuses_is_given_up_after_so_many_attempts_as_asked_for() -> None:
+    nobody = f"nats://127.0.0.1:{free_port()}"
+    with pytest.raises(NoServersError):
+        async with connected(nobody, "provision", "", within_s=120, attempts=2):
+            pytest.fail("nobody listens there")

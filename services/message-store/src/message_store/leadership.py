@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from enum import StrEnum
 
 import asyncpg
-from tlim_runtime.database import driver_url
+from tlim_runtime.driver_urls import driver_url
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 from tlim_runtime.pulse import waiting

@@ -93,8 +93,13 @@ class XmppAccounts:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(AT_ONCE, len(passwords))):
                     group.create_task(work())
-        except* Unavailable as failures:
-            raise failures.exceptions[0] from None
+        except (
+            ExceptionGroup
+        ) as failures:  # no `except*`: Python before 3.11.4 puts what that raises into a group again
+            unavailable, others = failures.split(Unavailable)
+            if unavailable is None or others is not None:
+                raise
+            raise unavailable.exceptions[0] from None
         return outcomes
 
     async def shut_out(self, user: str) -> None:

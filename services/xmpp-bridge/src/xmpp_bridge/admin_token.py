@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tlim_runtime.settings import load_settings
 
-from xmpp_bridge.settings import TokenSettings
+from xmpp_bridge.token_settings import TokenSettings
 from xmpp_bridge.tokens import ADMIN_SCOPE, KeyFileError, TokenIssuer, read_keys
 
 

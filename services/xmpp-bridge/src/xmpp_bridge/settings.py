@@ -5,21 +5,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, HttpUrl, SecretStr
-from tlim_runtime.settings import EnvironmentSettings, ServiceSettings
+from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.throttle import Rate
 
+from xmpp_bridge.token_settings import TokenSettings
 from xmpp_bridge.translate import Accept
-
-_TLIM = "tlim"
-
-
-class TokenSettings(EnvironmentSettings):
-    """What is needed to sign a token."""
-
-    token_key_file: Path
-    """The PEM file of the keys that sign tokens: the first signs, all are published."""
-    token_issuer: str = _TLIM
-    token_audience: str = _TLIM
 
 
 class Settings(ServiceSettings, TokenSettings):

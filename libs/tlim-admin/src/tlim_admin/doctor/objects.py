@@ -1,9 +1,10 @@
-"""Checks of S3: the key, the bytes, the public address, and the clock."""
+"""Checks of S3: what the key may do, the bytes, the public address, and the clock."""
 
 import asyncio
 import secrets
 import time
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,11 +16,14 @@ from tlim_admin.http import ask
 from tlim_admin.object_store import client
 from tlim_admin.settings import DoctorSettings
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 _BODY = b"tlim doctor"
 
 
 async def look(settings: DoctorSettings) -> list[Finding]:
-    """Write an object, read it, read it by the address that people get, and remove it."""
+    """Write an object, read it, read it by the address that people get, and remove it; try an upload of parts."""
     key = key_of(secrets.token_hex(16))  # as those of file-api: the gateway lets no others through
     access_key, secret_key = settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
     with client(settings.s3_endpoint_url, access_key, secret_key, settings.s3_region) as s3:
@@ -29,6 +33,7 @@ async def look(settings: DoctorSettings) -> list[Finding]:
         try:
             body = (await asyncio.to_thread(lambda: s3.get_object(Bucket=settings.s3_bucket, Key=key)))["Body"]
             findings = [_reads(await asyncio.to_thread(body.read))]
+            findings.append(await asyncio.to_thread(uploads, s3, settings.s3_bucket, key))
             date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
             if date is not None:
                 findings.append(_clock(date, began, ended))
@@ -42,6 +47,24 @@ def _reads(read: bytes) -> Finding:
     if read != _BODY:
         return wrong("S3", "gives other bytes than were written", "do not use this S3")
     return fine("S3", "takes, gives and removes an object")
+
+
+def uploads(s3: "S3Client", bucket: str, key: str) -> Finding:
+    """Begin an upload of parts under the key of an object, list both, and abort the upload, as file-api does."""
+    name = "S3 uploads"
+    try:
+        objects = s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
+        upload_id = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        try:
+            unfinished = s3.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
+            s3.list_parts(Bucket=bucket, Key=key, UploadId=upload_id)
+        finally:
+            s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+    except ClientError as error:
+        return wrong(name, str(error), "permit the key every action that deploy/compose/external-s3.yml names")
+    if [one["Key"] for one in objects] != [key] or [one["UploadId"] for one in unfinished] != [upload_id]:
+        return wrong(name, "does not list what it has", "do not use this S3")
+    return fine(name, "are begun, listed and aborted")
 
 
 def _clock(date: str, began: float, ended: float) -> Finding:

@@ -1,4 +1,4 @@
-"""Checks of NATS: the login, streams and consumers, and the room that JetStream has."""
+"""Checks of NATS: the login, streams and consumers, and the room that streams have."""
 
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, StreamConfig
@@ -12,25 +12,26 @@ NAME = "NATS"
 ANSWER_S = 10.0
 """How long we wait for NATS: the client would try for minutes."""
 
+FULL = 0.8
+"""As the alert TlimStreamFull. Nobody tells us how much JetStream may store: streams that do not fit are not made."""
+
+ATTEMPTS = 2
+"""How often it may refuse to connect. All of this is looked at again anyway (findings.LOOKS)."""
+
 _PROVISION = "run python -m tlim_runtime.provision (compose: docker compose up streams)"
 _DISCARD = {WhenFull.REFUSE_NEW: DiscardPolicy.NEW, WhenFull.DROP_OLDEST: DiscardPolicy.OLD}
 
 
 async def look(url: str, user: str, password: str, replicas: int) -> list[Finding]:
     """Look at JetStream as the user `provision`; each stream has to be on so many nodes."""
-    async with connected(url, user, password, within_s=ANSWER_S) as client:
+    async with connected(url, user, password, within_s=ANSWER_S, attempts=ATTEMPTS) as client:
         version = str(client.connected_server_version).strip("<>")  # nats server v2.15.1
-        return [fine(NAME, version), *await _room(client), *await _streams(client, replicas)]
+        return [fine(NAME, version), await _used(client), *await _streams(client, replicas)]
 
 
-async def _room(client: Client) -> list[Finding]:
+async def _used(client: Client) -> Finding:
     account = await client.jetstream().account_info()
-    most, used = account.limits.max_storage, account.storage
-    needed = sum(spec.max_bytes for spec in STREAMS)
-    if 0 < most < needed:
-        advice = f"raise max_file_store, and the volume, above {needed / 1e9:.1f} GB"
-        return [doubtful(f"{NAME} storage", f"room for {most / 1e9:.1f} GB", advice)]
-    return [fine(f"{NAME} storage", f"{used / 1e6:.1f} MB used")]
+    return fine(f"{NAME} storage", f"{account.storage / 1e6:.1f} MB used")
 
 
 def judge_stream(spec: StreamSpec, found: StreamConfig, replicas: int) -> list[Finding]:
@@ -49,15 +50,23 @@ def judge_stream(spec: StreamSpec, found: StreamConfig, replicas: int) -> list[F
     return []
 
 
+def judge_room(spec: StreamSpec, used: int) -> list[Finding]:
+    """Warn of a stream that will soon take nothing more; `used` in bytes."""
+    share = used / spec.max_bytes
+    if spec.when_full is not WhenFull.REFUSE_NEW or share <= FULL:
+        return []
+    return [doubtful(f"{NAME} {spec.name}", f"is {share:.0%} full", "look at TlimStreamFull in docs/runbook.md")]
+
+
 async def _streams(client: Client, replicas: int) -> list[Finding]:
     jetstream, findings = client.jetstream(), []
     for spec in STREAMS:
         try:
-            config = (await jetstream.stream_info(spec.name.value)).config
+            stream = await jetstream.stream_info(spec.name.value)
         except NotFoundError:
             findings.append(wrong(f"{NAME} {spec.name}", "there is no such stream", _PROVISION))
             continue
-        findings += judge_stream(spec, config, replicas)
+        findings += [*judge_stream(spec, stream.config, replicas), *judge_room(spec, stream.state.bytes)]
     missing = []
     for consumer in CONSUMERS:
         try:

@@ -1,0 +1,54 @@
+"""deploy/compose/README.md: what an operator adds by its lines fits what is there."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.images import ROOT
+
+PAGE = (ROOT / "deploy/compose/README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / name).read_text(encoding="utf-8"))
+    return found
+
+
+def shown(key: str) -> dict[str, Any]:
+    """Return the lines of YAML on the page that begin with a key."""
+    (lines,) = re.findall(rf"^```yaml\n({key}:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = yaml.safe_load(lines)
+    return found
+
+
+def test_a_file_of_the_operator_s_takes_the_place_of_prometheus_configuration() -> None:
+    ((name, override),) = shown("services")["services"].items()
+    (mounted,) = override["volumes"]
+    ours = read("compose/observability.yml")["services"][name]
+    source, target, mode = mounted.split(":")
+    assert f"--config.file={target}" in ours["command"]
+    assert mode == "ro"
+    assert not source.startswith("./deploy/"), "an upgrade would replace it"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (scripts/bootstrap prometheus)")
+def test_prometheus_takes_the_copy_with_an_alertmanager(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy/prometheus", tmp_path, dirs_exist_ok=True)
+    with (tmp_path / "prometheus.yml").open("a", encoding="utf-8") as file:
+        yaml.safe_dump(shown("alerting"), file)
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_grafana_in_the_named_network_reaches_prometheus() -> None:
+    (network,) = re.findall(r"--network tlim_(\w+)", PAGE)
+    (source,) = read("grafana/provisioning/datasources/tlim.yml")["datasources"]
+    prometheus = read("compose/observability.yml")["services"]["prometheus"]
+    assert network in prometheus["networks"]
+    assert source["url"] == "http://prometheus:9090"
