@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tlim_runtime.transactions import begun
+
 from message_store.blame import translated
 from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK, Connection
@@ -165,7 +167,7 @@ class Archive(PublicationTables):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Commit on leaving. The lock of the log is held until then, so seqs become visible in their order."""
-        async with translated(), self._connection.transaction():
+        async with translated(), begun(self._connection):
             await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             yield
 
@@ -236,18 +238,10 @@ class Archive(PublicationTables):
 
     @asynccontextmanager
     async def _within(self, limit_ms: int) -> AsyncIterator[None]:
-        """Give the statements of the block this time; what they write is rolled back.
-
-        The rollback brings the former time-out back, also after a statement was cancelled.
-        """
-        async with translated():
-            transaction = self._connection.transaction()
-            await transaction.start()
-            try:
-                await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
-                yield
-            finally:
-                await transaction.rollback()
+        """Give the statements of the block this time; outside of `transaction`, at whose end the time-out would end."""
+        async with translated(), begun(self._connection):
+            await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
+            yield
 
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""

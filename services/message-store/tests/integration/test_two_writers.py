@@ -256,3 +256,22 @@ async def test_a_change_of_a_session_waits_for_a_store_that_publishes_and_does_n
             goes_on.set()
             assert (await first, await second) == ([None], [None])
     assert await world.sql("SELECT published_seq, applied_change FROM publication") == [(2, 1)]
+
+
+async def test_a_connection_that_answers_begin_too_late_is_given_up(
+    new_store: NewStore, accepted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all that follows would be published, and lost with the connection: it would be a part of that BEGIN."""
+    one = await new_store()
+    execute = asyncpg.Connection.execute
+
+    async def late(connection: Connection, query: str, *arguments: Any, **options: Any) -> str:
+        answer = await execute(connection, query, *arguments, **options)
+        if connection is one.connection and query == "BEGIN;":
+            raise TimeoutError
+        return answer
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", late)  # connections have slots: none can be set on one of them
+    with pytest.raises(DatabaseUnavailable):
+        await one.record(accepted("m1"))
+    assert one.connection.is_closed()
