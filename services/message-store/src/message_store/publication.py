@@ -120,7 +120,8 @@ class Publication:
             start = starting_point(noted, newest, before_window)
             if start < noted:  # at once: the stream may refuse a row and take the next one before we end
                 await self._tables.save_published(start, leave=False)
-            await self._tables.save_published(await self._catch_up(start, NO_END), leave=True)
+            reached = await self._catch_up(start, NO_END)
+            await self._tables.save_published(max(noted, reached), leave=True)  # the last seqs may have no rows
 
     async def follow(self, seqs: Sequence[int]) -> None:
         """Wait until whoever has committed before us has published. Call it last in the transaction that drew `seqs`.

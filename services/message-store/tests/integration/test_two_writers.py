@@ -275,3 +275,14 @@ async def test_a_connection_that_answers_begin_too_late_is_given_up(
     with pytest.raises(DatabaseUnavailable):
         await one.record(accepted("m1"))
     assert one.connection.is_closed()
+
+
+async def test_a_comparison_that_finds_nothing_missing_keeps_what_was_noted(
+    world: Any, new_store: NewStore, accepted: Any
+) -> None:
+    """A resend draws a seq that no row has, and its event names the seq before."""
+    one = await new_store()
+    await one.record(accepted("m1"))
+    await one.record(accepted("m1"))
+    await one.publication.restore()
+    assert await world.sql("SELECT published_seq FROM publication") == [(2,)]
