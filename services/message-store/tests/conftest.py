@@ -225,6 +225,9 @@ class FakePublication:
     async def restore(self) -> None:
         self.restored += 1
 
+    def require_certainty(self) -> None:
+        """Nothing was lost."""
+
     async def follow(self, seqs: Sequence[int]) -> None:
         assert not self.seqs
         self.seqs = seqs

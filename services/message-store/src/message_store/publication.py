@@ -123,13 +123,18 @@ class Publication:
             reached = await self._catch_up(start, NO_END)
             await self._tables.save_published(max(noted, reached), leave=True)  # the last seqs may have no rows
 
+    def require_certainty(self) -> None:
+        """Raise BrokerUnavailable when `restore` has to come before anything new; inside `turn`."""
+        if not self._is_certain:
+            raise BrokerUnavailable("something failed on the way: table and stream have to be compared first")
+
     async def follow(self, seqs: Sequence[int]) -> None:
         """Wait until whoever has committed before us has published. Call it last in the transaction that drew `seqs`.
 
         Afterwards nobody else commits until `publish`, so what is committed together is published together. Raises
         DatabaseUnavailable, or BrokerUnavailable when `restore` has to come before.
         """
-        self._require_certainty()
+        self.require_certainty()
         self._seqs = seqs
         self._is_next = await self._tables.follow(seqs[0])
 
@@ -148,14 +153,10 @@ class Publication:
         await self._tables.save_published(last, leave=True)
 
     async def _send(self, events: Sequence[OutEvent]) -> None:
-        self._require_certainty()
+        self.require_certainty()
         for portion in written_out(events, self._broker.max_payload, self._metrics.traces.headers_of):
             await self._broker.publish_batch(portion)
-        self._require_certainty()
-
-    def _require_certainty(self) -> None:
-        if not self._is_certain:
-            raise BrokerUnavailable("something failed on the way: table and stream have to be compared first")
+        self.require_certainty()
 
     async def _catch_up(self, seq: int, before: int) -> int:
         """Publish the rows after `seq` and before `before` from the table; return up to which seq all is published."""

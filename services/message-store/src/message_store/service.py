@@ -94,6 +94,9 @@ class BatchPublication(Protocol):
         After a failure inside, nothing new is published before table and stream have been compared.
         """
 
+    def require_certainty(self) -> None:
+        """Raise BrokerUnavailable when nothing new may be published; inside `turn`."""
+
     async def follow(self, seqs: Sequence[int]) -> None:
         """Wait until everything before `seqs` is published; last in the transaction that drew them."""
 
@@ -186,6 +189,8 @@ class Recorder:
         """
         outcome = Outcome()
         async with self._publication.turn():
+            if items:
+                self._publication.require_certainty()  # otherwise all the work would be rolled back in the end
             with self._slow_remembered(outcome):
                 await self._store_all(items, outcome)
                 await self._tell_slow(outcome)

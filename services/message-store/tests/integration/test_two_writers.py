@@ -286,3 +286,16 @@ async def test_a_comparison_that_finds_nothing_missing_keeps_what_was_noted(
     await one.record(accepted("m1"))
     await one.publication.restore()
     assert await world.sql("SELECT published_seq FROM publication") == [(2,)]
+
+
+async def test_nothing_is_looked_up_or_drawn_for_a_batch_that_must_not_be_published_yet(
+    world: Any, new_store: NewStore, accepted: Any
+) -> None:
+    one = await new_store()
+    await one.record(accepted("m1"))
+    one.publication.doubt()
+    with pytest.raises(BrokerUnavailable):
+        await one.record(accepted("m2"))
+    await one.publication.restore()
+    await one.record(accepted("m3"))
+    assert [row["seq"] for row in await world.rows()] == [1, 2]
