@@ -258,8 +258,17 @@ async def test_a_change_of_a_session_waits_for_a_store_that_publishes_and_does_n
     assert await world.sql("SELECT published_seq, applied_change FROM publication") == [(2, 1)]
 
 
+async def record(store: Store, message: Any) -> None:
+    await store.record(message)
+
+
+async def look_for_files(store: Store, message: Any) -> None:
+    await store.archive.shared_files([(message.envelope.msg_id, message.sender)])
+
+
+@pytest.mark.parametrize("work", [record, look_for_files])
 async def test_a_connection_that_answers_begin_too_late_is_given_up(
-    new_store: NewStore, accepted: Any, monkeypatch: pytest.MonkeyPatch
+    new_store: NewStore, accepted: Any, work: Callable[..., Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise all that follows would be published, and lost with the connection: it would be a part of that BEGIN."""
     one = await new_store()
@@ -273,7 +282,7 @@ async def test_a_connection_that_answers_begin_too_late_is_given_up(
 
     monkeypatch.setattr(asyncpg.Connection, "execute", late)  # connections have slots: none can be set on one of them
     with pytest.raises(DatabaseUnavailable):
-        await one.record(accepted("m1"))
+        await work(one, accepted("m1"))
     assert one.connection.is_closed()
 
 
