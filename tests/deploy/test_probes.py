@@ -1,5 +1,7 @@
 """The probes of what runs on: one that hangs is started anew, and none because another server is away."""
 
+from urllib.parse import urlsplit
+
 from tests.deploy.rendering import DEPLOY, Resource, named
 from tests.deploy.told import SERVICES
 
@@ -45,3 +47,12 @@ def test_an_ejabberd_that_hangs_is_started_anew_but_not_in_a_hurry_and_for_its_o
     assert {one.partition("/")[0] for one in asked} == {"127.0.0.1"}
     # Its answer on 5222 is made without accounts, which may be in PostgreSQL: before TLS it offers nothing else.
     assert "starttls_required: true" in (DEPLOY / "ejabberd/ejabberd.yml").read_text(encoding="utf-8")
+
+
+def test_the_keys_of_tokens_are_reached_while_no_bridge_is_ready(each: list[Resource]) -> None:
+    services = named(each, "Service")
+    for name in SERVICES:
+        (url,) = [one["value"] for one in running(each)[name]["env"] if one["name"] == "TLIM_JWKS_URL"]
+        service = services[str(urlsplit(url).hostname)]["spec"]
+        assert service["selector"] == {"app.kubernetes.io/name": "xmpp-bridge"}
+        assert service["publishNotReadyAddresses"] is True
