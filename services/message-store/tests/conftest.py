@@ -56,7 +56,6 @@ class FakeArchive:
         self.slow_sessions = False
         self.slow_files = False
         self.cancelled = 0
-        self.noted: list[int] = []
         self.change = 0
         self.rosters_read: list[set[str]] = []
         self.sent_read: list[int] = []
@@ -168,9 +167,6 @@ class FakeArchive:
         self.cursors.update(writes.cursors)
         self.recalled += writes.recalled
 
-    async def save_published(self, seq: int) -> None:
-        self.noted.append(seq)
-
     async def has_untold(self) -> bool:
         return bool(self.untold)
 
@@ -216,6 +212,7 @@ class FakePublication:
     """Remembers what was published."""
 
     def __init__(self) -> None:
+        self.seqs: Sequence[int] = ()
         self.seq = 0
         self.events: list[OutEvent] = []
         self.is_broken = False
@@ -228,11 +225,19 @@ class FakePublication:
     async def restore(self) -> None:
         self.restored += 1
 
-    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
+    def require_certainty(self) -> None:
+        """Nothing was lost."""
+
+    async def follow(self, seqs: Sequence[int]) -> None:
+        assert not self.seqs
+        self.seqs = seqs
+
+    async def publish(self, events: Sequence[OutEvent]) -> None:
+        last, self.seqs = self.seqs[-1], ()
         if self.is_broken:
             raise BrokerUnavailable
         self.events += events
-        self.seq = newest
+        self.seq = last
 
 
 class FakeCounters:
@@ -246,7 +251,7 @@ class FakeCounters:
     def stored(self, types: Mapping[str, int]) -> None:
         self.total += sum(types.values())
 
-    def committed(self) -> None:
+    def committed(self, items: Sequence[Item]) -> None:
         """Nothing is counted then."""
 
     def recorded(self, items: Sequence[Item], committed: int, published: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from message_store import service
 from message_store.service import flaw_of
 from structlog.testing import capture_logs
 from tlim_protocol.envelope import read_envelope
@@ -34,7 +35,7 @@ async def test_a_message_that_came_before_is_confirmed_with_its_first_seq_and_no
     await bench.record(accepted(), accepted("m2"))
     await bench.record(accepted())
     assert [(event.seq, event.recipients) for event in bench.stored] == [(1, ["bob"]), (2, ["bob"]), (1, [])]
-    assert bench.publication.seq == 2
+    assert bench.stored[-1].after_seq == 2
     assert bench.counters.total == 2
 
 
@@ -107,10 +108,21 @@ async def test_a_message_on_which_the_rules_fail_stops_no_other(bench: Any, acce
     assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m2", "m3"]
 
 
-async def test_the_published_seq_known_so_far_is_noted_with_each_batch(bench: Any, accepted: Any) -> None:
-    await bench.record(accepted("m1"))
-    await bench.record(accepted("m2"))
-    assert bench.archive.noted == [0, 1]
+async def test_each_transaction_of_a_batch_is_published_before_the_next_one_begins(
+    bench: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_NAMED", 2)
+    published: list[int] = []
+    draw = bench.archive.draw
+
+    async def drawing(count: int) -> Any:
+        published.append(bench.publication.seq)
+        return await draw(count)
+
+    bench.archive.draw = drawing
+    await bench.record(*(accepted(f"m{number}") for number in range(6)))
+    assert published == [0, 2, 4]
+    assert [count for count, _, _ in bench.counters.times] == [2, 2, 2]
 
 
 async def test_files_of_a_message_are_kept_for_the_question_who_shared_them(bench: Any, accepted: Any) -> None:

@@ -35,7 +35,7 @@ async def stored_with_a_question(exporter: InMemorySpanExporter, traceparents: l
     async with tracing.sending():
         with traces.of(batch, read):
             tracing.ask(Rpc.USER_MEET).end()
-            traces.committed()
+            traces.committed(read)
         tracing.ask(Rpc.USER_MEET).end()  # no message is in hand any more
     return list(exporter.get_finished_spans())
 
@@ -72,3 +72,21 @@ async def test_a_question_for_several_messages_links_to_the_storing_of_each(expo
     assert asked.parent is None
     linked = {(link.context.trace_id, link.context.span_id) for link in asked.links}
     assert linked == {ids(span) for span in spans if span.name == "store"}
+
+
+async def test_messages_of_two_transactions_are_stored_and_published_one_after_the_other(
+    exporter: InMemorySpanExporter,
+) -> None:
+    url = {"traces_url": HttpUrl("http://collector:4318/v1/traces")}
+    tracing = OtlpTracing(ServiceSettings.placeholder().model_copy(update=url), "1")
+    read = [arrived("m-0"), arrived("m-1")]
+    batch = [Incoming(subject_in(MsgType.TEXT, "c"), b"", 1, 1, traceparent()) for _ in read]
+    traces = BatchTraces(tracing)
+    async with tracing.sending():
+        with traces.of(batch, read):
+            for one in read:
+                traces.committed([one])
+                traces.published()
+    ended = sorted(exporter.get_finished_spans(), key=lambda span: span.end_time or 0)
+    steps = [(span.name, span.attributes["tlim.msg_id"]) for span in ended[:4] if span.attributes]
+    assert steps == [("store", "m-0"), ("publish", "m-0"), ("store", "m-1"), ("publish", "m-1")]

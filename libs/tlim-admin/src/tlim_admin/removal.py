@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tlim_runtime.transactions import begun
+
 from tlim_admin.backup.objects import key_of, thumbnail_keys_of
 from tlim_admin.backup.tables import Connection
 
@@ -51,7 +53,7 @@ async def old_files(connection: Connection, cutoff: int, after: str, limit: int)
 
 async def remove(connection: Connection, file_ids: Sequence[str]) -> RemovedFiles:
     """Remove files, and the blobs that no other file has; file-api's sweeper removes their objects from S3."""
-    async with connection.transaction():
+    async with begun(connection):
         await connection.execute("SET LOCAL lock_timeout = '30s'")
         blobs = [row["blob_id"] for row in await connection.fetch(_REMOVE, file_ids)]
         await connection.execute(_LOCK, blobs)

@@ -103,7 +103,7 @@ class RejectedMessage(Event):
     reply_to: str
     stanza_id: str
     received_at: int
-    after_seq: int  # the newest seq published before it: so the store finds its place from any last event
+    after_seq: int  # all up to it was published before: so the store finds its place from any last event
     via: str | None = None  # of the AcceptedMessage
 
 

@@ -13,6 +13,7 @@ from tlim_protocol.lenient import read_strict
 
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
+from tlim_runtime.transactions import Connection, begun
 
 STATEMENT_TIMEOUT_MS = 10_000
 """A statement of a request or batch takes milliseconds. One that runs this long waits for a lost lock or has a bad
@@ -86,15 +87,15 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def hot_transaction(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    async def hot_transaction(self) -> AsyncIterator[Connection]:
         """Give the raw asyncpg connection inside BEGIN … COMMIT, for multi-row statements without ORM overhead.
 
         Raises DatabaseUnavailable like `session`.
         """
         async with _translated(), self._connection() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
-            driver = cast("asyncpg.Connection[asyncpg.Record]", raw)  # SQLAlchemy knows it as Any | None
-            async with driver.transaction():
+            driver = cast("Connection", raw)  # SQLAlchemy knows it as Any | None
+            async with begun(driver):
                 yield driver
 
     @asynccontextmanager

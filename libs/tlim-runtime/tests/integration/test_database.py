@@ -2,7 +2,7 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import asyncpg
 import pytest
@@ -17,6 +17,7 @@ from tlim_devstack.waiting import free_port
 from tlim_runtime.database import Database, is_unavailable, session_dependency
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.transactions import Connection
 
 Work = Callable[..., Awaitable[None]]
 
@@ -100,6 +101,32 @@ async def test_any_exception_rolls_back(database: Database, work: Work) -> None:
 async def test_a_hot_transaction_commits_on_success(database: Database) -> None:
     await insert_hot(database)
     assert await names(database) == ["one"]
+
+
+@pytest.mark.parametrize("work", [insert, insert_hot])
+async def test_what_comes_after_a_begin_that_nobody_waited_for_is_committed(
+    database: Database, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL carries it out, and the connection goes back to the pool."""
+    execute = asyncpg.Connection.execute
+    begun = []
+
+    async def given_up(connection: Connection, query: str, *arguments: Any, **options: Any) -> str:
+        answer = await execute(connection, query, *arguments, **options)
+        if query.startswith("BEGIN"):
+            begun.append(query)
+            if len(begun) == 2:  # the pool tries the connection in the first one
+                raise asyncio.CancelledError
+        return answer
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", given_up)
+    with pytest.raises(asyncio.CancelledError):
+        await work(database)
+    monkeypatch.undo()
+    await work(database)
+    beside = Database(database.engine.url.render_as_string(hide_password=False), pool_size=1)
+    assert await names(beside) == ["one"]
+    await beside.close()
 
 
 async def test_a_mistake_in_the_data_is_not_an_outage(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -19,7 +19,6 @@ from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_re
 from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.reports import reporting
 
 from message_store.archive_repository import Archive
@@ -43,8 +42,8 @@ from message_store.upkeep import upkeep
 
 logger = get_logger(__name__)
 
-NOTE_EVERY_S = 1.0
-"""How often the leader saves what is published, even when idle. This also tests its connection."""
+TEST_EVERY_S = 1.0
+"""How often the leader tests its connection, even when idle."""
 
 OWN_POOL = QUESTIONS_POOL + MISSED_AT_ONCE + 4
 """Connections that HTTP readers never use: those for NATS questions, and four for partitions, the search index and
@@ -168,9 +167,9 @@ class Duty:
         )
         self._broker.on_disconnect(publication.doubt)
         await consumer.start()
-        note = partial(_note, publication, connection)
-        notes = Repeated("publication notes", note, NOTE_EVERY_S, at_once=False)
-        notes.start()
+        test = partial(_test, archive, publication, connection)
+        tests = Repeated("tests of the leader's connection", test, TEST_EVERY_S, at_once=False)
+        tests.start()
         look = partial(_catch_up, catch_up, prepare)
         changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
         changes.start()
@@ -179,16 +178,14 @@ class Duty:
         hung = Repeated("services that hang", directory.ask_hung, ASK_HUNG_EVERY_S, at_once=False)
         hung.start()
         try:
-            yield consumer.ping, notes.ping, changes.ping, receipts.ping, hung.ping
+            yield consumer.ping, tests.ping, changes.ping, receipts.ping, hung.ping
         finally:
             self._broker.forget_disconnect(publication.doubt)
             await hung.stop()
             await receipts.stop()
             await changes.stop()
             await (consumer.abort() if connection.is_closed() else consumer.stop())
-            await notes.stop()
-            with suppress(DatabaseUnavailable):
-                await publication.note()
+            await tests.stop()
 
 
 async def _catch_up(catch_up: CatchUp, prepare: Prepare) -> None:
@@ -196,10 +193,11 @@ async def _catch_up(catch_up: CatchUp, prepare: Prepare) -> None:
         await prepare()
 
 
-async def _note(publication: Publication, connection: Connection) -> None:
+async def _test(archive: Archive, publication: Publication, connection: Connection) -> None:
     try:
-        await publication.note()
-    except Exception as error:  # noqa: BLE001 - a connection that cannot save one number is of no use
+        async with publication.turn():  # nobody else may use the connection meanwhile
+            await archive.ping()
+    except Exception as error:  # noqa: BLE001 - a connection that answers nothing is of no use
         logger.warning("the leader's connection failed", reason=str(error) or type(error).__name__)
         connection.terminate()  # gives the lock up; the next term begins on a new connection
 

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
+from tlim_runtime.transactions import begun
 
 from message_store.blame import translated
 from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK, Connection
-from message_store.models import Audience
-from message_store.values import DeliveredRow, LogRow, PendingRead, Place, Roster, Span, Writes
+from message_store.publication_repository import PublicationTables
+from message_store.values import LogRow, PendingRead, Place, Roster, Span, Writes
 
 _FIND_PLACES = """
     SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
@@ -150,25 +150,8 @@ _AUDIT_RECALLS = """
 _RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq = ANY($1::bigint[])"
 _FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
 
-_MESSAGES_AFTER = """
-    SELECT seq, conversation_id, sender, recipient, audience, msg_id, msg_type, is_chat, version, body, msg_time,
-           location, stored_at, recalled_at IS NOT NULL AS is_recalled,
-           CASE audience
-               WHEN $3::smallint THEN ARRAY[recipient]
-               WHEN $4::smallint THEN ARRAY(
-                   SELECT user_id FROM members
-                   WHERE members.conversation_id = messages.conversation_id AND user_id <> sender
-                       AND joined_seq <= messages.seq AND (left_seq IS NULL OR left_seq >= messages.seq)
-                   ORDER BY joined_seq, user_id)
-                   || ARRAY(SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
-               WHEN $5::smallint THEN ARRAY(
-                   SELECT user_id FROM addressees WHERE addressees.seq = messages.seq ORDER BY user_id)
-               ELSE '{}'
-           END AS recipients
-    FROM messages WHERE seq > $1 ORDER BY seq LIMIT $2"""
 
-
-class Archive:
+class Archive(PublicationTables):
     """All statements of the leader, on the connection that holds the leader's lock.
 
     An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
@@ -178,13 +161,13 @@ class Archive:
     """
 
     def __init__(self, connection: Connection, *, keep_recalled_text: bool = False) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._keep_recalled_text = keep_recalled_text
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Commit on leaving. The lock of the log is held until then, so seqs become visible in their order."""
-        async with translated(), self._connection.transaction():
+        async with translated(), begun(self._connection):
             await self._connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
             yield
 
@@ -255,18 +238,10 @@ class Archive:
 
     @asynccontextmanager
     async def _within(self, limit_ms: int) -> AsyncIterator[None]:
-        """Give the statements of the block this time; what they write is rolled back.
-
-        The rollback brings the former time-out back, also after a statement was cancelled.
-        """
-        async with translated():
-            transaction = self._connection.transaction()
-            await transaction.start()
-            try:
-                await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
-                yield
-            finally:
-                await transaction.rollback()
+        """Give the statements of the block this time; outside of `transaction`, at whose end the time-out would end."""
+        async with translated(), begun(self._connection):
+            await self._connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
+            yield
 
     async def write(self, writes: Writes) -> None:
         """Write what a batch changes, inside `transaction`: one statement for each table that it touches."""
@@ -284,6 +259,10 @@ class Archive:
             yield _RECALL, writes.recalled, writes.now
             yield _FORGET_SEARCH, writes.recalled
 
+    async def ping(self) -> None:
+        """Raise DatabaseUnavailable unless the connection works."""
+        await self._fetch("SELECT 1")
+
     async def has_untold(self) -> bool:
         """Tell whether any author is still to be told that a message was read."""
         return bool((await self._fetch("SELECT EXISTS (SELECT FROM untold_reads)"))[0][0])
@@ -292,52 +271,14 @@ class Archive:
         """Take out up to `limit` of what authors are still to be told, oldest messages first; in `transaction`."""
         return [PendingRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
 
-    async def published(self) -> int:
-        """Return the saved seq up to which everything is known to be published; 0: nothing yet."""
-        return int((await self._fetch("SELECT published_seq FROM publication"))[0][0])
-
-    async def save_published(self, seq: int) -> None:
-        """Note that everything up to `seq` is published."""
-        async with translated():
-            await self._connection.execute("UPDATE publication SET published_seq = $1", seq)
-
     async def applied_change(self) -> int:
         """Return the number of session-api's change up to which all changes are applied; 0: none yet."""
         return int((await self._fetch("SELECT applied_change FROM publication"))[0][0])
 
     async def save_applied_change(self, change: int) -> None:
-        """Note that every change of session-api up to `change` is applied."""
+        """Note that every change of session-api up to `change` is applied; only after `follow`."""
         async with translated():
             await self._connection.execute("UPDATE publication SET applied_change = $1", change)
-
-    async def newest_seq(self) -> int:
-        """Return the newest seq in the table; 0: it is empty."""
-        return int((await self._fetch("SELECT coalesce(max(seq), 0) FROM messages"))[0][0])
-
-    async def last_seq_before(self, window_ms: int) -> int:
-        """Return the newest seq that was stored more than `window_ms` before the newest row; 0: there is none.
-
-        Walks back along the primary key, over the rows inside the window only.
-        """
-        statement = """
-            SELECT seq FROM messages
-            WHERE stored_at < (SELECT stored_at FROM messages ORDER BY seq DESC LIMIT 1) - $1::bigint
-            ORDER BY seq DESC LIMIT 1"""
-        rows = await self._fetch(statement, window_ms)
-        return int(rows[0][0]) if rows else 0
-
-    async def messages_after(self, seq: int, limit: int) -> list[DeliveredRow]:
-        """Return up to `limit` rows of the log after `seq`, oldest first, each with all its recipients."""
-        kinds = (Audience.RECIPIENT, Audience.MEMBERS, Audience.ADDRESSEES)
-        found = await self._fetch(_MESSAGES_AFTER, seq, limit, *kinds)
-        return [
-            DeliveredRow(LogRow(*fields)._replace(audience=Audience(fields[4])), is_recalled, recipients)
-            for *fields, is_recalled, recipients in found
-        ]
-
-    async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
-        async with translated(slow=StatementTooSlow):
-            return await self._connection.fetch(statement, *arguments)
 
 
 def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:

@@ -51,9 +51,6 @@ class UntoldTables(Protocol):
     async def write(self, writes: Writes, /) -> None:
         """Write rows of the log."""
 
-    async def save_published(self, seq: int, /) -> None:
-        """Note that everything up to `seq` is published."""
-
 
 class RestorablePublication(BatchPublication, Protocol):
     """How rows are published (publication.Publication)."""
@@ -94,19 +91,20 @@ class Gathering:
             self._is_behind = True
             rows = await self._keep()
             deliveries = [delivery_of(_to_author(row)) for row in rows]
-            told = [delivery for delivery in deliveries if delivery is not None]
-            newest = rows[-1].seq if rows else self._publication.seq
-            await self._publication.publish(told, newest)
+            if rows:
+                await self._publication.publish([delivery for delivery in deliveries if delivery is not None])
             self._is_behind = False
         return True
 
     async def _keep(self) -> list[LogRow]:
         async with self._archive.transaction():
             gathered = gather(await self._archive.take_untold(MAX_TAKEN))
+            if not gathered:
+                return []
             seqs, now = await self._archive.draw(len(gathered)), self._now()
             rows = [_row(seq, one, now) for seq, one in zip(seqs, gathered, strict=True)]
             await self._archive.write(Writes(now, rows=rows))
-            await self._archive.save_published(self._publication.seq)
+            await self._publication.follow(seqs)
         return rows
 
 

@@ -1,4 +1,8 @@
-"""The locks of the log, which are more than one repository's: who leads, and who may draw a seq."""
+"""The locks of the log, which are more than one repository's: who leads, who may draw a seq, and who may publish.
+
+A store takes them in this order. Whoever may wait for the lock of publication holds no row of the table `publication`,
+because whoever has that lock writes there.
+"""
 
 from typing import TypeAlias
 
@@ -7,7 +11,8 @@ import asyncpg
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _LEADER_LOCK = 0x746C_696D_0001  # advisory locks are plain numbers; these begin with "tlim"
-SEQ_LOCK = 0x746C_696D_0002
+SEQ_LOCK = 0x746C_696D_0002  # until the commit
+PUBLICATION_LOCK = 0x746C_696D_0005  # from before the commit until all of it is published
 
 
 async def try_to_lead(connection: Connection) -> bool:

@@ -58,12 +58,13 @@ class StoreMetrics:
         """Note a finished batch."""
         self._batches.observe(size)
 
-    def committed(self) -> None:
-        """Note that the batch in hand is committed now."""
-        self.traces.committed()
+    def committed(self, items: Sequence[Item]) -> None:
+        """Note that what became of these items of the batch in hand is committed now."""
+        self.traces.committed(items)
 
     def recorded(self, items: Sequence[Item], committed: int, published: int) -> None:
-        """Note the times of a batch, in epoch milliseconds."""
+        """Note the times of items that were committed together, in epoch milliseconds."""
+        self.traces.published()
         messages = [item for item in items if isinstance(item, ArrivedMessage)]
         if not messages:
             return

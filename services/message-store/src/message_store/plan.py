@@ -28,7 +28,7 @@ class Plan:
     """Goes through a batch in order; the results are `events`, `writes` and `rosters`.
 
     `seqs`: the rising seqs that it may use, one for each item and one for each session that session-api answered for.
-    `newest`: before the batch, everything up to this seq is published. `now`: epoch milliseconds. `recall_window`: ms
+    `newest`: everything up to this seq is published before the batch. `now`: epoch milliseconds. `recall_window`: ms
     after storing in which a message may be recalled. `read_to_all`: in larger sessions only authors hear who read.
     `doubts` are sessions because of which a message was refused although session-api was not asked about them yet. If
     there are any, the caller throws this plan away and makes a new one with session-api's answers.

@@ -14,11 +14,11 @@ from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 
-from message_store.archive_repository import Archive
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of, receiver_of
 from message_store.pieces import written_out
+from message_store.publication_repository import PublicationTables
 from message_store.stream_end import Newest, newest_in
 from message_store.values import DeliveredRow, LogRow
 
@@ -30,6 +30,8 @@ minutes, and consumers follow within seconds. So older messages have been delive
 
 PAGE = 100
 """Rows read back at a time: few, as a row to a large group names thousands of people."""
+
+NO_END = 2**63 - 1  # the largest seq of all
 
 
 def starting_point(noted: int, newest: Newest, before_window: int) -> int:
@@ -74,25 +76,16 @@ def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) 
 
 
 class Publication:
-    """Keeps TLIM_OUT in step with the table: everything up to `seq` is published."""
+    """Keeps TLIM_OUT in step with the table. One store publishes at a time, in the order of commits."""
 
-    def __init__(self, archive: Archive, broker: Broker, metrics: StoreMetrics) -> None:
-        self._archive = archive
+    def __init__(self, tables: PublicationTables, broker: Broker, metrics: StoreMetrics) -> None:
+        self._tables = tables
         self._broker = broker
         self._metrics = metrics
         self._turn = asyncio.Lock()
         self._is_certain = False
-        self._seq: int | None = None
-
-    @property
-    def seq(self) -> int:
-        """Up to here everything is published, as far as JetStream has kept it.
-
-        Raises BrokerUnavailable before the first `restore`: whoever saved 0 then would have the whole log sent again.
-        """
-        if self._seq is None:
-            raise BrokerUnavailable("table and stream have not been compared yet")
-        return self._seq
+        self._seqs: Sequence[int] = ()
+        self._is_next = False
 
     def doubt(self) -> None:
         """Publish nothing new before `restore`: the stream may have lost its last seconds, or may lack rows."""
@@ -100,16 +93,17 @@ class Publication:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Enter alone: nobody else commits or publishes inside.
+        """Enter alone: nobody else of this process commits or publishes inside.
 
-        After a failure inside, nothing new is published before `restore`: a row may be committed, and what comes next
-        would be published past it.
+        After a failure inside, this store publishes nothing new before `restore`: a row may be committed, and what
+        comes next would be published past it. Other stores may go on.
         """
         async with self._turn:
             try:
                 yield
             except BaseException:
                 self.doubt()
+                await self._tables.leave_publication()
                 raise
 
     async def restore(self) -> None:
@@ -119,46 +113,58 @@ class Publication:
         """
         async with self.turn():
             self._is_certain = True  # set before we look: if the connection breaks meanwhile, it becomes false again
-            if self._seq is None:
-                self._seq = await self._archive.published()
+            await self._tables.enter_publication()
+            noted = await self._tables.published()
             newest = await newest_in(self._broker)
-            before_window = await self._archive.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else self.seq
-            self._seq = starting_point(self.seq, newest, before_window)
-            await self._catch_up()
+            before_window = await self._tables.last_seq_before(LOSS_WINDOW_MS) if newest.is_fresh else noted
+            start = starting_point(noted, newest, before_window)
+            if start < noted:  # at once: the stream may refuse a row and take the next one before we end
+                await self._tables.save_published(start, leave=False)
+            reached = await self._catch_up(start, NO_END)
+            await self._tables.save_published(max(noted, reached), leave=True)  # the last seqs may have no rows
 
-    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
-        """Publish events in order; when all are acknowledged, `seq` is `newest`.
-
-        Call it inside `turn`. Raises BrokerUnavailable: then `restore` has to come before the next batch.
-        """
-        self._metrics.lag(newest - self.seq)
-        await self._send(events)
-        self._seq = newest
-        self._metrics.lag(0)
-
-    async def note(self) -> None:
-        """Save `seq` in the table; raises DatabaseUnavailable.
-
-        Each batch saves it when it is stored, before it is published. So the last batch is not noted yet.
-        """
-        async with self._turn:
-            if self._seq is not None:
-                await self._archive.save_published(self._seq)
-
-    async def _send(self, events: Sequence[OutEvent]) -> None:
-        self._require_certainty()
-        for portion in written_out(events, self._broker.max_payload, self._metrics.traces.headers_of):
-            await self._broker.publish_batch(portion)
-        self._require_certainty()
-
-    def _require_certainty(self) -> None:
+    def require_certainty(self) -> None:
+        """Raise BrokerUnavailable when `restore` has to come before anything new; inside `turn`."""
         if not self._is_certain:
             raise BrokerUnavailable("something failed on the way: table and stream have to be compared first")
 
-    async def _catch_up(self) -> None:
-        while rows := await self._archive.messages_after(self.seq, PAGE):
+    async def follow(self, seqs: Sequence[int]) -> None:
+        """Wait until whoever has committed before us has published. Call it last in the transaction that drew `seqs`.
+
+        Afterwards nobody else commits until `publish`, so what is committed together is published together. Raises
+        DatabaseUnavailable, or BrokerUnavailable when `restore` has to come before.
+        """
+        self.require_certainty()
+        self._seqs = seqs
+        self._is_next = await self._tables.follow(seqs[0])
+
+    async def publish(self, events: Sequence[OutEvent]) -> None:
+        """Publish the events of the transaction in order. When all are acknowledged, note it and let others publish.
+
+        Call it inside `turn`. Raises BrokerUnavailable or DatabaseUnavailable: then `restore` has to come before the
+        next batch.
+        """
+        first, last = self._seqs[0], self._seqs[-1]
+        self._metrics.lag(last - first + 1)
+        if not self._is_next:  # seqs were drawn in vain, or a store has committed, and died before it published
+            await self._catch_up(await self._tables.published(), first)
+        await self._send(events)
+        self._metrics.lag(0)
+        await self._tables.save_published(last, leave=True)
+
+    async def _send(self, events: Sequence[OutEvent]) -> None:
+        self.require_certainty()
+        for portion in written_out(events, self._broker.max_payload, self._metrics.traces.headers_of):
+            await self._broker.publish_batch(portion)
+        self.require_certainty()
+
+    async def _catch_up(self, seq: int, before: int) -> int:
+        """Publish the rows after `seq` and before `before` from the table; return up to which seq all is published."""
+        while rows := await self._tables.messages_after(seq, PAGE, before):
             msg_ids = [found.row.msg_id for found in rows]
             logger.warning("publishing from the table", first_seq=rows[0].row.seq, rows=len(rows), msg_ids=msg_ids)
             deliveries = map(delivery_of, rows)
             await self._send([delivery for delivery in deliveries if delivery is not None])
-            self._seq = rows[-1].row.seq
+            seq = rows[-1].row.seq
+            await self._tables.save_published(seq, leave=False)
+        return seq

@@ -68,9 +68,6 @@ class LogTables(survey.SurveyedTables, Protocol):
     async def save_applied_change(self, change: int, /) -> None:
         """Note that all changes of sessions up to `change` are applied."""
 
-    async def save_published(self, seq: int, /) -> None:
-        """Note that everything up to `seq` is published."""
-
 
 class Counters(Protocol):
     """What is counted (metrics.StoreMetrics)."""
@@ -78,31 +75,33 @@ class Counters(Protocol):
     def stored(self, types: Mapping[str, int], /) -> None:
         """Note newly stored messages: how many of each type."""
 
-    def committed(self) -> None:
-        """Note that the batch in hand is committed now."""
+    def committed(self, items: Sequence[Item], /) -> None:
+        """Note that what became of these items is committed now."""
 
     def recorded(self, items: Sequence[Item], committed: int, published: int, /) -> None:
-        """Note when a batch was committed, and published: epoch milliseconds."""
+        """Note when they were committed, and published: epoch milliseconds."""
 
     def rejected(self, code: ErrorCode) -> None:
         """Note a refused message."""
 
 
 class BatchPublication(Protocol):
-    """How the outcome of a batch is published (publication.Publication)."""
-
-    @property
-    def seq(self) -> int:
-        """Up to here everything is published."""
+    """How the outcome of a transaction is published (publication.Publication)."""
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Hold the lock of publication: no other task commits or publishes inside.
+        """Enter alone: no other task commits or publishes inside.
 
         After a failure inside, nothing new is published before table and stream have been compared.
         """
 
-    async def publish(self, events: Sequence[OutEvent], newest: int) -> None:
-        """Publish events in order; `newest` is then the published seq."""
+    def require_certainty(self) -> None:
+        """Raise BrokerUnavailable when nothing new may be published; inside `turn`."""
+
+    async def follow(self, seqs: Sequence[int]) -> None:
+        """Wait until everything before `seqs` is published; last in the transaction that drew them."""
+
+    async def publish(self, events: Sequence[OutEvent]) -> None:
+        """Publish the events of the transaction in order."""
 
 
 def flaw_of(message: AcceptedMessage) -> str | None:
@@ -146,13 +145,11 @@ def _key_of(message: ArrivedMessage) -> tuple[str, str]:
 
 @dataclass
 class Outcome:
-    """What became of a batch, committed and still to be published."""
+    """What became of a batch so far."""
 
-    newest: int
-    events: list[OutEvent] = field(default_factory=list)
-    stored: Counter[str] = field(default_factory=Counter)  # by type
     reasons: list[str | None] = field(default_factory=list)  # per item: why it can never be stored
     too_slow: int = 0  # statements that were cancelled
+    refused: list[ArrivedMessage] = field(default_factory=list)  # too slow, and their senders are still to be told
     slow: set[tuple[str, str]] = field(default_factory=set)  # sender and msg_id of messages that were too slow
 
 
@@ -184,19 +181,19 @@ class Recorder:
         self._survey = survey.Survey(archive, directory, self._rosters)
 
     async def record(self, items: Sequence[Item]) -> list[str | None]:
-        """Store a batch, publish its outcome; return for each item None, or why it can never be stored.
+        """Store a batch and publish its outcome, usually in one transaction.
 
-        Afterwards each item is committed and its delivery is published, or its sender is told why not. Raises
-        DatabaseUnavailable or BrokerUnavailable when this fails; the same batch may then come again.
+        Return for each item None, or why it can never be stored. Afterwards each item is committed and its delivery is
+        published, or its sender is told why not. Raises DatabaseUnavailable or BrokerUnavailable when this fails; the
+        same batch may then come again.
         """
+        outcome = Outcome()
         async with self._publication.turn():
-            outcome = Outcome(self._publication.seq)
+            if items:
+                self._publication.require_certainty()  # otherwise all the work would be rolled back in the end
             with self._slow_remembered(outcome):
                 await self._store_all(items, outcome)
-            committed = self._now()
-            self._counters.committed()
-            await self._publish(outcome)
-        self._counters.recorded(items, committed, self._now())
+                await self._tell_slow(outcome)
         return outcome.reasons
 
     async def _store_all(self, items: Sequence[Item], outcome: Outcome) -> None:
@@ -209,14 +206,15 @@ class Recorder:
             for portion in portions(list(run), _named_by, MAX_NAMED):
                 await self._store(portion, outcome)
 
-    async def _publish(self, outcome: Outcome) -> None:
-        """Publish and count what is committed and not published yet."""
-        await self._publication.publish(outcome.events, outcome.newest)
-        self._counters.stored(outcome.stored)
-        for event in outcome.events:
+    async def _publish(self, items: Sequence[Item], events: Sequence[OutEvent]) -> None:
+        """Publish what became of these items, which is committed, and count it."""
+        committed = self._now()
+        self._counters.committed(items)
+        await self._publication.publish(events)
+        self._counters.recorded(items, committed, self._now())
+        for event in events:
             if isinstance(event, RejectedMessage):
                 self._counters.rejected(event.code)
-        outcome.events, outcome.stored = [], Counter()
 
     async def applied(self) -> Progress:
         """Return how many changes of sessions are applied; raises DatabaseUnavailable."""
@@ -231,11 +229,15 @@ class Recorder:
         return self._progress
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """Store in one transaction; if an item cannot be stored, or not in time, store by halves until it is alone."""
+        """Store in one transaction, and publish. If an item cannot be stored, or not in time, go on by halves.
+
+        So the next transaction begins when this one is published: `seq` rises in TLIM_OUT, and neighbours of what is
+        slow need not wait until it is found.
+        """
         if not items:
             return
         try:
-            plan = await self._commit(items, outcome.newest)
+            plan = await self._commit(items)
         except ItemRefused as refusal:
             if len(items) == 1:
                 outcome.reasons.append(str(refusal))
@@ -252,12 +254,10 @@ class Recorder:
             else:
                 await self._store_halves(items, outcome)
             return
-        outcome.newest = plan.newest
-        outcome.events += plan.events
-        outcome.stored.update(row.msg_type for row in plan.writes.rows)
+        await self._publish(items, plan.events)
+        self._counters.stored(Counter(row.msg_type for row in plan.writes.rows))
         outcome.reasons += [None] * len(items)
-        if outcome.too_slow:  # what else is slow takes seconds to find; these need not wait for it
-            await self._publish(outcome)
+        await self._tell_slow(outcome)
 
     async def _store_halves(self, items: Sequence[Item], outcome: Outcome) -> None:
         middle = len(items) // 2
@@ -288,51 +288,63 @@ class Recorder:
         return isinstance(item, ArrivedMessage) and _key_of(item) in self._slow
 
     def _refuse_slow(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """Tell senders to send again what the database did not store in time, so that all others need not wait."""
-        error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
         for item in items:
             if isinstance(item, ArrivedMessage):
                 logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id)
-                outcome.events.append(refusal_of(item, error, outcome.newest))
+                outcome.refused.append(item)
                 outcome.reasons.append(None)
 
-    async def _commit(self, items: Sequence[Item], newest: int) -> Plan:
+    async def _tell_slow(self, outcome: Outcome) -> None:
+        """Tell senders to send again what the database did not store in time, so that all others need not wait.
+
+        This comes after something else was stored, or at the end. If the batch is given up, it is stored later.
+        """
+        refused, outcome.refused = outcome.refused, []
+        if refused:
+            error = TlimError(ErrorCode.UNAVAILABLE, "it takes too long to store, try again")
+            async with self._archive.transaction():
+                seqs = await self._archive.draw(1)  # their place in the order of what is published
+                await self._publication.follow(seqs)
+            await self._publish(refused, [refusal_of(item, error, seqs[0] - 1) for item in refused])
+
+    async def _commit(self, items: Sequence[Item]) -> Plan:
         """Survey, plan and write; do all of it again if somebody else has written since the survey."""
         for _ in range(MAX_OUTDATED):
             with suppress(SurveyOutdated):
-                return await self._survey_and_write(items, newest)
-        return await self._survey_and_write(items, newest)
+                return await self._survey_and_write(items)
+        return await self._survey_and_write(items)
 
-    async def _survey_and_write(self, items: Sequence[Item], newest: int) -> Plan:
+    async def _survey_and_write(self, items: Sequence[Item]) -> Plan:
         """Look up and ask before the log is locked, then write.
 
         Session-api is asked, and the plan made again, while a sender would be refused because of a session.
         """
         known = await self._survey.of(items)
-        while (plan := await self._write(items, known, newest)).doubts:
+        while (plan := await self._write(items, known)).doubts:
             known.answers = {**known.answers, **await self._directory.sessions(plan.doubts)}
         return plan
 
-    async def _write(self, items: Sequence[Item], known: Known, newest: int) -> Plan:
+    async def _write(self, items: Sequence[Item], known: Known) -> Plan:
         """Write what the plan says. While it has doubts nothing is written: nobody is asked under the lock."""
         with self._rosters_in_doubt():
             async with self._archive.transaction():
                 seqs = await self._archive.draw(len(items) + len(known.answers))  # an answer may become a notice
-                plan = self._decide(known, seqs, items, newest)
+                plan = self._decide(known, seqs, items)
                 if plan.doubts:
                     return plan
                 await self._archive.write(plan.writes)
-                await self._archive.save_published(self._publication.seq)
                 progress = (await self._applied()).after(plan.changes)
+                await self._publication.follow(seqs)
                 if plan.changes:
                     await self._archive.save_applied_change(progress.floor)
         self._progress = progress
         self._rosters.keep(plan.rosters)
         return plan
 
-    def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item], newest: int) -> Plan:
+    def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item]) -> Plan:
+        before = seqs[0] - 1  # everything up to there is published before this batch
         plan = Plan(
-            known, seqs, newest=newest, now=self._now(), recall_window=self._recall_window,
+            known, seqs, newest=before, now=self._now(), recall_window=self._recall_window,
             read_to_all=self._read_to_all,
         )  # fmt: skip
         try:

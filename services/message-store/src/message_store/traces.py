@@ -41,13 +41,23 @@ class BatchTraces:
             raise
         self._end("")
 
-    def committed(self) -> None:
-        """Note that what is in hand is committed, and is published now."""
+    def committed(self, items: Sequence[Item]) -> None:
+        """Note that these items of the batch are committed, and are published now."""
+        if not self._storing:
+            return
+        keys = {_named_in(item)[0] for item in items}
         for key, span in self._storing:
+            if key in keys:
+                span.end()
+                self._publishing[key] = self._tracing.begin(Stage.PUBLISH, span.traceparent, batch=self._batch)
+                self._publishing[key].note(msg_id=key[1])
+        self._storing = [one for one in self._storing if one[0] not in keys]
+
+    def published(self) -> None:
+        """Note that what is committed so far is published."""
+        for span in self._publishing.values():
             span.end()
-            self._publishing[key] = self._tracing.begin(Stage.PUBLISH, span.traceparent, batch=self._batch)
-            self._publishing[key].note(msg_id=key[1])
-        self._storing = []
+        self._publishing = {}
 
     def headers_of(self, event: OutEvent) -> Headers:
         """Return the headers with which an event belongs to the trace of the message that it comes of."""

@@ -112,7 +112,7 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
         (PartitionKeeper, "ensure", "partitions"),
         (Indexer, "run", "search index"),
         (Trimmer, "trim", "trimming for message-store"),
-        (store, "_note", "publication notes"),
+        (store, "_test", "tests of the leader's connection"),
         (store, "_catch_up", "changes of sessions"),
         (Gathering, "tell", "gathered receipts"),
     ],
@@ -131,7 +131,7 @@ async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_aga
     monkeypatch.setattr(owner, work, done_until_it_dies)
     monkeypatch.setattr(trimming, "INTERVAL_S", 0.01)
     monkeypatch.setattr(upkeep, "LOOK_EVERY_S", 0.01)
-    for interval in ("NOTE_EVERY_S", "CATCH_UP_EVERY_S", "GATHER_EVERY_S"):
+    for interval in ("TEST_EVERY_S", "CATCH_UP_EVERY_S", "GATHER_EVERY_S"):
         monkeypatch.setattr(store, interval, 0.01)
 
     async with world.running() as app:

@@ -63,13 +63,13 @@ async def test_the_short_time_for_files_ends_with_the_question(
     try:
         await connection.execute("SET statement_timeout = '7s'")
         archive = Archive(connection)
-        async with archive.transaction():
-            async with other.transaction():
-                await other.execute("LOCK TABLE message_files IN ACCESS EXCLUSIVE MODE")
-                assert await archive.shared_files([("sticker", "carol")]) is None
-            monkeypatch.setattr(archive_repository, "SHARED_FILES_MS", 60_000)  # for a busy machine
-            assert await archive.shared_files([("sticker", "carol")]) == {}
-            assert await connection.fetchval("SHOW statement_timeout") == "7s"
+        async with other.transaction():
+            await other.execute("LOCK TABLE message_files IN ACCESS EXCLUSIVE MODE")
+            assert await archive.shared_files([("sticker", "carol")]) is None
+        assert await connection.fetchval("SHOW statement_timeout") == "7s"
+        monkeypatch.setattr(archive_repository, "SHARED_FILES_MS", 60_000)  # for a busy machine
+        assert await archive.shared_files([("sticker", "carol")]) == {}
+        assert await connection.fetchval("SHOW statement_timeout") == "7s"
     finally:
         await connection.close()
 

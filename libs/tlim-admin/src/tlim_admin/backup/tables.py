@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias
 
 import asyncpg
+from tlim_runtime.transactions import begun
 
 from tlim_admin.backup.manifest import BackupError, Table, Tables
 
@@ -76,7 +77,7 @@ async def connected(login: OwnerLogin) -> AsyncIterator[Connection]:
 @asynccontextmanager
 async def snapshot(login: OwnerLogin) -> AsyncIterator[tuple[Connection, str]]:
     """Lend a connection that sees the database as it is now, and the snapshot's name for pg_dump."""
-    async with connected(login) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with connected(login) as connection, begun(connection, isolation="repeatable_read", readonly=True):
         yield connection, await connection.fetchval("SELECT pg_export_snapshot()")
 
 

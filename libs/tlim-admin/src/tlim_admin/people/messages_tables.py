@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from tlim_runtime.transactions import begun
+
 from tlim_admin.backup.tables import Connection
 
 SEQ_LOCK = 0x746C_696D_0002  # message_store.locks: the store writes no batch meanwhile, and the index of search neither
@@ -73,7 +75,7 @@ async def empty_messages(connection: Connection, user_id: str, now: int, after: 
     They are the oldest ones behind the seq `after`: emptied ones before it are not read again. The rows stay, and with
     them the order and the seqs of everybody's history.
     """
-    async with connection.transaction():
+    async with begun(connection):
         await connection.execute("SET LOCAL lock_timeout = '30s'")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", SEQ_LOCK)
         seqs = sorted(row["seq"] for row in await connection.fetch(_EMPTY, user_id, now, after, limit))
@@ -88,7 +90,7 @@ async def is_present(connection: Connection, user_id: str) -> bool:
 
 async def forget(connection: Connection, user_id: str) -> None:
     """Remove how far the person has read and taken over, and the texts of recalled messages that were kept."""
-    async with connection.transaction():
+    async with begun(connection):
         for statement in _FORGET:
             await connection.execute(statement, user_id)
 

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from tlim_runtime.transactions import begun
+
 from tlim_admin.backup.tables import Connection
 
 ERASED_NAME = "erased user"
@@ -49,14 +51,14 @@ async def audit(connection: Connection, user_id: str) -> list[dict[str, Any]]:
 
 async def deactivate(connection: Connection, user_id: str, now: int) -> None:
     """Make the person unknown, as DELETE /v1/users does: services refuse their tokens within seconds."""
-    async with connection.transaction():
+    async with begun(connection):
         if await connection.execute(_DEACTIVATE, user_id, now) == "UPDATE 1":
             await note(connection, "user.deactivated", user_id, now, {})
 
 
 async def forget(connection: Connection, user_id: str, now: int, counts: dict[str, int]) -> None:
     """Take the name away, and enter in the audit what was erased: both or neither."""
-    async with connection.transaction():
+    async with begun(connection):
         await connection.execute(_RENAME, user_id, ERASED_NAME)
         for statement in _FORGET:
             await connection.execute(statement, user_id)

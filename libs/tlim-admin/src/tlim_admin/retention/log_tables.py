@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tlim_runtime.transactions import begun
+
 from tlim_admin.backup.tables import Connection
 
 _MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of message_store.locks
@@ -126,14 +128,14 @@ class Log:
 
     async def remove_around(self, after: int, last: int) -> int:
         """Remove what belongs to rows of the log, in one transaction; return the number of these rows."""
-        async with self._connection.transaction():
+        async with begun(self._connection):
             for statement in _REMOVE_AROUND:
                 await self._connection.execute(statement, after, last)
             return await self._rows(after, last)
 
     async def remove(self, after: int, last: int) -> int:
         """Remove rows of the log with what belongs to them, in one transaction; return the number of these rows."""
-        async with self._connection.transaction():
+        async with begun(self._connection):
             for statement in _REMOVE_AROUND:
                 await self._connection.execute(statement, after, last)
             return await self._count("DELETE FROM messages WHERE seq > $1 AND seq <= $2", after, last)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from tlim_runtime.transactions import begun
+
 from tlim_admin.backup.tables import Connection
 
 
@@ -21,7 +23,7 @@ async def progress(connection: Connection) -> IndexProgress:
 
 async def empty_index(connection: Connection) -> None:
     """Remove everything from the index of search. The leader begins to fill it again within a second."""
-    async with connection.transaction():
+    async with begun(connection):
         await connection.execute("SET LOCAL lock_timeout = '5s'")
+        await connection.execute("TRUNCATE search_documents")  # first: whoever waits may not hold the row
         await connection.execute("UPDATE publication SET indexed_seq = 0")
-        await connection.execute("TRUNCATE search_documents")
