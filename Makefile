@@ -152,10 +152,10 @@ e2e-prosody: ## the same stories with Prosody, except those that do not depend o
 	@echo "== end-to-end tests, Prosody"
 	@TLIM_E2E_XMPP=prosody $(PYTEST) $(WAITING) tests/e2e --ignore=tests/e2e/test_openapi.py
 
-e2e-compose: images secrets ## the stories on docker-compose.yml, except those that look behind its doors
+e2e-compose: images secrets ## the stories on docker-compose.yml (STORIES=files), except those that look behind its doors
 	@scripts/bootstrap
 	@echo "== end-to-end tests, containers"
-	@TLIM_E2E_STACK=compose $(PYTEST) --timeout 1200 tests/e2e
+	@TLIM_E2E_STACK=compose $(PYTEST) --timeout 1200 $(or $(STORIES),tests/e2e)
 
 e2e-k8s: ## the stories in the cluster of KUBECONFIG, and more: pods are replaced under load (deploy/k8s/README.md)
 	@scripts/bootstrap
