@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_client.compose import about, group_message
+from tlim_client.failures import RefusedError
 from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Refused
 from tlim_client.xmpp import XmppClient
@@ -103,9 +104,8 @@ async def test_what_is_recalled_before_it_could_be_delivered_is_never_delivered(
 
 
 async def _is_recalled(reader: HttpClient, peer: Person, recalled: Envelope) -> None:
-    async for attempt in AsyncRetrying(
-        stop=stop_after_delay(30), wait=wait_fixed(0.1), retry=retry_if_exception_type(AssertionError), reraise=True
-    ):
+    later = retry_if_exception_type((AssertionError, RefusedError))  # a cluster leads to new pods after a while only
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.1), retry=later, reraise=True):
         with attempt:
             history = await reader.history(peer.user_id, after=0)
             assert [(one["msg_id"], one["recalled"]) for one in history] == [(recalled.msg_id, True)]

@@ -31,9 +31,9 @@ from tests.e2e.clients.full_disk import (
 from tests.e2e.clients.people import People
 from tests.e2e.conftest import IN_CONTAINERS, XMPP
 
-SIZES_MIB = {"postgres": 200, "s3": 1200 if IN_CONTAINERS else 200, "ejabberd": 60}
+SIZES_MIB = {"postgres": 200, "s3": 2200 if IN_CONTAINERS else 200, "ejabberd": 60}
 """What a fresh server needs, and some megabytes in reserve. A minute after its start SeaweedFS makes a first volume
-only where 1 GiB is free. A stack of processes writes to it before."""
+only where 2 GiB are free. A stack of processes writes to it before."""
 
 
 @dataclass(frozen=True)
