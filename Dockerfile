@@ -35,6 +35,7 @@ USER 10001:10001
 # The process of this name is the first one: it gets SIGTERM, and drains.
 ENTRYPOINT ["/opt/tlim/bin/start"]
 # Whether it gets on and is ready. The operator's command serves nothing, and its containers switch this off.
+# Run it with a restart policy: a service whose work is stuck is told to end.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=5m --retries=6 CMD ["/opt/tlim/bin/healthy"]
 ARG SERVICE
 ARG VERSION=dev

@@ -98,7 +98,7 @@ compose-token: ## a token with scope admin, for an hour
 
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
-test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java, clamd, Chromium, Prometheus and a torture
+test: checks unit integration e2e ## lint, types, drift, unit, integration and e2e; CI (.ci/run) adds Prosody, Java, clamd, Chromium, Prometheus, a torture and containers
 	@echo "== all of it passed"
 
 checks: ready # each of them uses one processor, so two run at a time

@@ -28,6 +28,12 @@ def test_what_ci_installs_is_said_where_tests_are_explained(program: str) -> Non
         assert CALLED[program] in text
 
 
+def test_the_containers_of_ci_are_said_where_tests_are_explained() -> None:
+    (of_make,) = re.findall(r"^test:.*## (.*)$", MAKEFILE, re.MULTILINE)
+    for text in (row(".ci/run"), of_make):
+        assert "containers" in text
+
+
 def test_every_variable_that_ci_sets_is_explained() -> None:
     assert set(re.findall(r"^export (\w+)=", CI, re.MULTILINE)) == set(re.findall(r"\b(TLIM_E2E_\w+)=always", PAGE))
 

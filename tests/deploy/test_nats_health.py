@@ -35,14 +35,21 @@ def test_a_server_that_answers_is_healthy(check: _Checked) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_server_that_fails_for_a_minute_is_told_to_end(check: _Checked) -> None:
+def test_a_server_that_was_well_and_fails_for_a_minute_is_told_to_end(check: _Checked) -> None:
+    check(healthy=True)
     outcomes = [check(healthy=False) for _ in range(A_MINUTE)]
     assert {done.returncode for done in outcomes} == {1}
-    assert [done.stdout for done in outcomes] == [""] * (A_MINUTE - 1) + ["kill -TERM 1\n"]
+    assert [done.stdout for done in outcomes[:-1]] == [""] * (A_MINUTE - 1)
+    assert outcomes[-1].stdout == "told to end after 12 failures\nkill -TERM 1\n"
+
+
+def test_a_server_that_still_reads_its_streams_after_its_start_has_ten_minutes(check: _Checked) -> None:
+    outcomes = [check(healthy=False).stdout for _ in range(10 * A_MINUTE)]
+    assert outcomes[:-1] == [""] * (10 * A_MINUTE - 1)
+    assert outcomes[-1].endswith("kill -TERM 1\n")
 
 
 def test_a_server_that_answers_in_between_gets_its_whole_time_again(check: _Checked) -> None:
-    for _ in range(A_MINUTE - 1):
-        check(healthy=False)
-    check(healthy=True)
+    for healthy in (True, *[False] * (A_MINUTE - 1), True):
+        check(healthy=healthy)
     assert check(healthy=False).stdout == ""

@@ -11,6 +11,7 @@ from tlim_client.inbox import Refused, Stored
 from tlim_devstack import disks
 from tlim_devstack.failures import StackError
 from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
@@ -80,7 +81,7 @@ async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
     for message in sent:
         await phone.send_until_stored(message)
     await check_all_arrived(sent, alice, reader, receiver)
-    assert set(cramped_stack.supervisor.states().values()) == {"RUNNING"}
+    wait_until(lambda: set(cramped_stack.supervisor.states().values()) == {"RUNNING"}, "each part", BACK_S)
 
 
 @pytest.mark.parametrize(("knob", "outcome"), [("", pytest.skip.Exception), ("always", pytest.fail.Exception)])

@@ -15,6 +15,7 @@ from tlim_client.http import HttpClient
 from tlim_client.inbox import Delivered, Stored
 from tlim_devstack import disks
 from tlim_devstack.stack import Stack
+from tlim_devstack.waiting import wait_until
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 
@@ -144,7 +145,7 @@ async def test_while_s3_cannot_write_uploads_are_refused_and_what_is_there_is_re
 
     assert await is_taken()
     await _fill_until(disk, is_refused)
-    assert await asyncio.to_thread(unready, stack) == ["file-api"]
+    await asyncio.to_thread(wait_until, lambda: unready(stack) == ["file-api"], "only file-api to be unready")
     assert isinstance(await write(phone, alice.text_to(bob, "meanwhile")), Stored)
     await _all_are_read(client, kept, tmp_path)
 

@@ -85,7 +85,7 @@ class Compose:
         return int(self._inspect(name, "{{.State.Pid}}"))
 
     def is_healthy(self, name: str) -> bool:
-        """Whether the last health check passed. Docker calls a container unhealthy after several that failed."""
+        """Whether Docker calls a container healthy: a check has passed, and not many after it have failed."""
         return self._inspect(name, "{{.State.Health.Status}}") == "healthy"
 
     def stop(self, names: Iterable[str]) -> None:
