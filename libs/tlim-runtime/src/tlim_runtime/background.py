@@ -104,7 +104,7 @@ class Background:
         try:
             await self._work()
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             # Nobody stopped us: the work awaited a future that somebody else has cancelled.
             logger.exception("background work was cancelled by itself", work=self._name)
@@ -252,7 +252,7 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
             task.exception()  # read it, or asyncio logs that it was never retrieved
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Whether the current task was told to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

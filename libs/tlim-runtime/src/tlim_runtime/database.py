@@ -1,5 +1,6 @@
 """PostgreSQL: one engine per process, transactions that commit or roll back at the edge, failures with one name."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from tlim_protocol.lenient import read_strict
 
+from tlim_runtime.background import is_cancelled
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
 from tlim_runtime.transactions import Connection, begun
@@ -185,6 +187,8 @@ async def _translated() -> AsyncIterator[None]:
     try:
         yield
     except _DRIVER_ERRORS as error:
+        if is_cancelled():  # what fails on the way out must not take the place of the cancellation
+            raise asyncio.CancelledError from error
         if is_unavailable(error):
             raise DatabaseUnavailable(str(error).splitlines()[0]) from error
         raise

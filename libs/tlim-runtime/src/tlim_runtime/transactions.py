@@ -1,7 +1,7 @@
 """Transactions on a connection of asyncpg that goes on to be used. It loads without the libraries of a service."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal, TypeAlias
 
 import asyncpg
@@ -27,7 +27,10 @@ async def begun(
     try:
         yield
     except BaseException:
-        with _ended_without_answer(connection):
+        with (
+            suppress(Exception),
+            _ended_without_answer(connection),
+        ):  # or a cancellation would be lost with the connection
             await transaction.rollback()
         raise
     with _ended_without_answer(connection):

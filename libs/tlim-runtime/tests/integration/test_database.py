@@ -98,6 +98,26 @@ async def test_any_exception_rolls_back(database: Database, work: Work) -> None:
     assert await names(database) == []
 
 
+@pytest.mark.parametrize("kind", ["hot_transaction", "session"])
+async def test_work_that_is_cancelled_ends_also_when_its_connection_is_lost(database: Database, kind: str) -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with getattr(database, kind)() as opened:
+            raw = opened if kind == "hot_transaction" else (await (await opened.connection()).get_raw_connection())
+            begun.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                (raw if kind == "hot_transaction" else raw.driver_connection).terminate()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_a_hot_transaction_commits_on_success(database: Database) -> None:
     await insert_hot(database)
     assert await names(database) == ["one"]
