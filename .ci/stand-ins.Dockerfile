@@ -1,5 +1,5 @@
-# The servers of others as their Python wheels bring them, for a machine that reaches no registry of images: .ci/containers.
-# They take the names of the official images, and understand what docker-compose.yml tells those.
+# The servers of others as their Python wheels bring them, for a machine that reaches no registry (.ci/containers). They take
+# the names of the official images, and understand what docker-compose.yml tells those.
 ARG BASE
 FROM ${BASE} AS base
 RUN ln -s busybox /usr/bin/wget && echo 'tlim:x:10001:10001::/tmp:/bin/sh' >>/etc/passwd
