@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from tests.deploy.images import ROOT
+from tests.deploy.pages import shown
 
-PAGE = (ROOT / "deploy/compose/README.md").read_text(encoding="utf-8")
+README = ROOT / "deploy/compose/README.md"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -19,15 +20,8 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def shown(key: str) -> dict[str, Any]:
-    """Return the lines of YAML on the page that begin with a key."""
-    (lines,) = re.findall(rf"^```yaml\n({key}:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    found: dict[str, Any] = yaml.safe_load(lines)
-    return found
-
-
 def test_a_file_of_the_operator_s_takes_the_place_of_prometheus_configuration() -> None:
-    ((name, override),) = shown("services")["services"].items()
+    ((name, override),) = shown(README, "services").items()
     (mounted,) = override["volumes"]
     ours = read("compose/observability.yml")["services"][name]
     source, target, mode = mounted.split(":")
@@ -40,14 +34,14 @@ def test_a_file_of_the_operator_s_takes_the_place_of_prometheus_configuration() 
 def test_prometheus_takes_the_copy_with_an_alertmanager(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "deploy/prometheus", tmp_path, dirs_exist_ok=True)
     with (tmp_path / "prometheus.yml").open("a", encoding="utf-8") as file:
-        yaml.safe_dump(shown("alerting"), file)
+        yaml.safe_dump({"alerting": shown(README, "alerting")}, file)
     command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_grafana_in_the_named_network_reaches_prometheus() -> None:
-    (network,) = re.findall(r"--network tlim_(\w+)", PAGE)
+    (network,) = re.findall(r"--network tlim_(\w+)", README.read_text(encoding="utf-8"))
     (source,) = read("grafana/provisioning/datasources/tlim.yml")["datasources"]
     prometheus = read("compose/observability.yml")["services"]["prometheus"]
     assert network in prometheus["networks"]

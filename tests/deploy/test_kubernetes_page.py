@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.deploy.pages import shown
 from tests.deploy.rendering import DEPLOY, Resource, addresses, containers, named, pods
 from tests.deploy.told import SERVICES, SETTINGS, assert_all_is_read
 
-PAGE = (DEPLOY / "k8s/README.md").read_text(encoding="utf-8")
+README = DEPLOY / "k8s/README.md"
+PAGE = README.read_text(encoding="utf-8")
 
 
 def test_kubectl_leads_to_every_port_of_the_doors(local: list[Resource]) -> None:
@@ -29,8 +31,7 @@ def test_what_asks_for_a_token_is_the_same_on_every_page(local: list[Resource]) 
 
 
 def as_the_page_says(_overlay: Path, kustomization: Resource) -> None:
-    (lines,) = re.findall(r"^```yaml\n(patches:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    kustomization["patches"] = [*kustomization.get("patches", []), *yaml.safe_load(lines)["patches"]]
+    kustomization["patches"] = [*kustomization.get("patches", []), *shown(README, "patches")]
 
 
 @pytest.mark.parametrize("overlay", ["local", "production"])

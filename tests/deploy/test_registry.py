@@ -1,18 +1,14 @@
 """A cluster without a way to the registries of others: the lines of deploy/k8s/README.md, added to an overlay."""
 
-import re
 from pathlib import Path
 
-import yaml
-
 from tests.deploy.images import locked_images
+from tests.deploy.pages import shown
 from tests.deploy.rendering import DEPLOY, Resource, containers, pods, rendered
 
 
 def as_the_page_says(_overlay: Path, kustomization: Resource) -> None:
-    page = (DEPLOY / "k8s/README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"^```yaml\n(images:\n.*?)^```", page, re.MULTILINE | re.DOTALL)
-    kustomization["images"] += yaml.safe_load(lines)["images"]
+    kustomization["images"] += shown(DEPLOY / "k8s/README.md", "images")
 
 
 def test_every_image_of_others_comes_from_it_with_the_digest_of_the_lock(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import re
 
-import yaml
-
 from tests.deploy.compose_file import CONTAINERS
 from tests.deploy.images import ROOT
+from tests.deploy.pages import shown
 from tests.deploy.told import SERVICES
 
-PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+OPERATIONS = ROOT / "docs/operations.md"
+PAGE = OPERATIONS.read_text(encoding="utf-8")
 PARTS = {
     "the four services, once each": SERVICES,
     "PostgreSQL": ("postgres",),
@@ -34,8 +34,7 @@ def test_the_limits_of_the_page_are_those_of_compose() -> None:
 
 
 def test_a_limit_that_is_raised_as_the_page_says_leaves_go_as_much_as_before() -> None:
-    (lines,) = re.findall(r"^```yaml\n(services:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    for name, raised in yaml.safe_load(lines)["services"].items():
+    for name, raised in shown(OPERATIONS, "services").items():
         limit, before = gibibytes(raised["mem_limit"]), CONTAINERS[name]
         assert limit > gibibytes(before["mem_limit"])
         told = before.get("environment", {}).keys() & {"GOMEMLIMIT"}
