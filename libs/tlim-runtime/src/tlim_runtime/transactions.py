@@ -27,10 +27,8 @@ async def begun(
     try:
         yield
     except BaseException:
-        with (
-            suppress(Exception),
-            _ended_without_answer(connection),
-        ):  # or a cancellation would be lost with the connection
+        # What fails on the way out must not take the place of a cancellation.
+        with suppress(Exception), _ended_without_answer(connection):
             await transaction.rollback()
         raise
     with _ended_without_answer(connection):

@@ -2,7 +2,7 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import asyncpg
 import pytest
@@ -98,18 +98,28 @@ async def test_any_exception_rolls_back(database: Database, work: Work) -> None:
     assert await names(database) == []
 
 
+async def driver_of(opened: Any) -> Connection:
+    raw = opened if isinstance(opened, asyncpg.Connection) else await (await opened.connection()).get_raw_connection()
+    return cast("Connection", getattr(raw, "driver_connection", raw))
+
+
+@pytest.mark.parametrize("is_asked_once_more", [False, True])
 @pytest.mark.parametrize("kind", ["hot_transaction", "session"])
-async def test_work_that_is_cancelled_ends_also_when_its_connection_is_lost(database: Database, kind: str) -> None:
+async def test_work_that_is_cancelled_ends_also_when_its_connection_is_lost(
+    database: Database, kind: str, is_asked_once_more: bool
+) -> None:
     begun = asyncio.Event()
 
     async def work() -> None:
         async with getattr(database, kind)() as opened:
-            raw = opened if kind == "hot_transaction" else (await (await opened.connection()).get_raw_connection())
+            connection = await driver_of(opened)
             begun.set()
             try:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()
             finally:
-                (raw if kind == "hot_transaction" else raw.driver_connection).terminate()
+                connection.terminate()
+                if is_asked_once_more:
+                    await connection.execute("SELECT 1")
 
     task = asyncio.create_task(work())
     await begun.wait()

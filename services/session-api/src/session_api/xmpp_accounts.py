@@ -93,9 +93,8 @@ class XmppAccounts:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(AT_ONCE, len(passwords))):
                     group.create_task(work())
-        except (
-            ExceptionGroup
-        ) as failures:  # no `except*`: Python before 3.11.4 puts what that raises into a group again
+        except ExceptionGroup as failures:
+            # Not `except*`: Python before 3.11.4 puts what that raises into a group again.
             unavailable, others = failures.split(Unavailable)
             if unavailable is None or others is not None:
                 raise
