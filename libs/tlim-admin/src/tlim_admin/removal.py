@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tlim_runtime.transactions import begun
+from tlim_runtime.transactions import Connection, begun
 
 from tlim_admin.backup.objects import key_of, thumbnail_keys_of
-from tlim_admin.backup.tables import Connection
 
 _OLD = """
     SELECT file_id, size FROM files WHERE stored_at < to_timestamp($1::float8 / 1000) AND file_id > $2

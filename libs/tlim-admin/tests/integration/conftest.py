@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from tlim_admin.backup.tables import Connection, OwnerLogin
+from tlim_admin.backup.tables import OwnerLogin
 from tlim_admin.databases import DATABASE_SERVICES
 from tlim_admin.settings import S3Settings
 from tlim_devstack.pytest_plugin import S3Bucket
+from tlim_runtime.transactions import Connection
 
 
 @dataclass(frozen=True)

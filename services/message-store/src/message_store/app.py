@@ -20,13 +20,13 @@ from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.reports import reporting
+from tlim_runtime.transactions import Connection
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
 from message_store.directory import ASK_HUNG_EVERY_S, ServiceDirectory
 from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership, Role
-from message_store.locks import Connection
 from message_store.mailbox.subscribers import MISSED_AT_ONCE, live_responder, missed_responder, note_responder
 from message_store.metrics import StoreMetrics
 from message_store.operate import endpoints as operations

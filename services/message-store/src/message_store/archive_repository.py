@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tlim_runtime.transactions import begun
+from tlim_runtime.transactions import Connection, begun
 
 from message_store.blame import translated
 from message_store.errors import StatementTooSlow
-from message_store.locks import SEQ_LOCK, Connection
+from message_store.locks import SEQ_LOCK
 from message_store.publication_repository import PublicationTables
 from message_store.values import LogRow, PendingRead, Place, Roster, Span, Writes
 

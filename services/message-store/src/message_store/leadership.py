@@ -13,8 +13,9 @@ from tlim_runtime.driver_urls import driver_url
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 from tlim_runtime.pulse import waiting
+from tlim_runtime.transactions import Connection
 
-from message_store.locks import Connection, try_to_lead
+from message_store.locks import try_to_lead
 
 logger = get_logger(__name__)
 

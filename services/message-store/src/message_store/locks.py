@@ -4,11 +4,7 @@ A store takes them in this order. Whoever may wait for the lock of publication h
 because whoever has that lock writes there.
 """
 
-from typing import TypeAlias
-
-import asyncpg
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tlim_runtime.transactions import Connection
 
 _LEADER_LOCK = 0x746C_696D_0001  # advisory locks are plain numbers; these begin with "tlim"
 SEQ_LOCK = 0x746C_696D_0002  # until the commit

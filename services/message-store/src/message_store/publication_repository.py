@@ -4,10 +4,11 @@ from contextlib import suppress
 
 import asyncpg
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.transactions import Connection
 
 from message_store.blame import translated
 from message_store.errors import StatementTooSlow
-from message_store.locks import PUBLICATION_LOCK, Connection
+from message_store.locks import PUBLICATION_LOCK
 from message_store.models import Audience
 from message_store.values import DeliveredRow, LogRow
 

@@ -10,11 +10,11 @@ from message_store import app as store
 from message_store import upkeep
 from message_store.gathering import Gathering
 from message_store.leadership import Leadership, Role
-from message_store.locks import Connection
 from message_store.search.indexer import Indexer
 from message_store.upkeep import PartitionKeeper
 from tlim_runtime import trimming
 from tlim_runtime.background import Background, running
+from tlim_runtime.transactions import Connection
 from tlim_runtime.trimming import Trimmer
 
 LEADER = (

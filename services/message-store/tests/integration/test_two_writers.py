@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 from message_store.archive_repository import Archive
 from message_store.directory import ServiceDirectory
-from message_store.locks import Connection
 from message_store.metrics import StoreMetrics
 from message_store.publication import Publication
 from message_store.service import Recorder
@@ -24,6 +23,7 @@ from tlim_runtime.background import beside
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, DatabaseUnavailable
+from tlim_runtime.transactions import Connection
 
 NOW = 1_700_000_000_000
 

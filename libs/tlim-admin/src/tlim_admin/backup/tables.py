@@ -2,14 +2,12 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import asyncpg
-from tlim_runtime.transactions import begun
+from tlim_runtime.transactions import Connection, begun
 
 from tlim_admin.backup.manifest import BackupError, Table, Tables
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _TABLES = """
     SELECT relname FROM pg_class

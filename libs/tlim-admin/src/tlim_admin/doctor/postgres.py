@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
+from tlim_runtime.transactions import Connection
 
 from tlim_admin.backup import dumps
 from tlim_admin.backup.manifest import BackupError
-from tlim_admin.backup.tables import Connection, OwnerLogin, connected
+from tlim_admin.backup.tables import OwnerLogin, connected
 from tlim_admin.databases import DATABASE_SERVICES
 from tlim_admin.doctor.clocks import judge_clock
 from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong

@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tlim_runtime.transactions import Connection
+
 from tlim_admin import removal
 from tlim_admin.backup.accounts import Accounts
 from tlim_admin.backup.manifest import BackupError
-from tlim_admin.backup.tables import Connection, OwnerLogin, connected
+from tlim_admin.backup.tables import OwnerLogin, connected
 from tlim_admin.people import files_tables, messages_tables, sessions_tables
 from tlim_admin.progress import Bar, Steps
 

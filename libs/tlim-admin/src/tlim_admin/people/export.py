@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+from tlim_runtime.transactions import Connection
 
 from tlim_admin.backup.accounts import Accounts
 from tlim_admin.backup.manifest import NAME, BackupError, BackupPart, measure
 from tlim_admin.backup.objects import Bucket, check_digest, key_of, together
-from tlim_admin.backup.tables import Connection, NeededBlob, OwnerLogin, connected, snapshot
+from tlim_admin.backup.tables import NeededBlob, OwnerLogin, connected, snapshot
 from tlim_admin.drafts import drafted
 from tlim_admin.people import files_tables, messages_tables, sessions_tables
 from tlim_admin.progress import Steps

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection
 
 _FILES = """
     SELECT file_id, name, media_type, files.size, files.stored_at, sha256, blob_id, scan <> 'infected' AS has_bytes

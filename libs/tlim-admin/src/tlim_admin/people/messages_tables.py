@@ -3,9 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from tlim_runtime.transactions import begun
-
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection, begun
 
 SEQ_LOCK = 0x746C_696D_0002  # message_store.locks: the store writes no batch meanwhile, and the index of search neither
 

@@ -3,9 +3,7 @@
 import json
 from typing import Any
 
-from tlim_runtime.transactions import begun
-
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection, begun
 
 ERASED_NAME = "erased user"
 """The name that others see from then on."""

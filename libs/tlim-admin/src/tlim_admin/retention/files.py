@@ -1,6 +1,7 @@
 """The rules of retention for files: a file goes when it is old, and no message that is kept carries it."""
 
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection
+
 from tlim_admin.removal import RemovedFiles, forget_notes, old_files, old_notes, remove
 from tlim_admin.retention.log_tables import carried_after
 from tlim_admin.retention.messages import Tell

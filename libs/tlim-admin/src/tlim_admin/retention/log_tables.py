@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tlim_runtime.transactions import begun
-
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection, begun
 
 _MAINTENANCE_LOCK = 0x746C_696D_0003  # beside those of message_store.locks
 

@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-from tlim_runtime.transactions import begun
-
-from tlim_admin.backup.tables import Connection
+from tlim_runtime.transactions import Connection, begun
 
 
 class IndexProgress(NamedTuple):

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+from tlim_runtime.transactions import Connection
+
 from tlim_admin.backup.manifest import BackupError
-from tlim_admin.backup.tables import Connection
 from tlim_admin.doctor.services import not_ready
 from tlim_admin.http import ask
 from tlim_admin.progress import Bar
