@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -149,24 +150,40 @@ async def test_known_keys_serve_on_while_the_issuer_is_away(
     assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 
-async def test_keys_are_fetched_over_http(issuer: Issuer) -> None:
+@asynccontextmanager
+async def serving_keys(issuer: Issuer, *, refused: int = 0) -> AsyncIterator[str]:
+    """Serve the issuer's keys over HTTP, after so many connections that get no answer; yield the URL."""
     document = json.dumps(await issuer.jwks()).encode()
+    connections = itertools.count(1)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        if next(connections) <= refused:
+            writer.transport.abort()
+            return
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + document)
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    verifier = TokenVerifier(http_jwks(f"http://{host}:{port}/keys"), "tlim", "tlim")
-    assert (await verifier.verify(issuer.token())).user_id == "alice"
-    server.close()
-    away = TokenVerifier(http_jwks(f"http://{host}:{port}/keys"), "tlim", "tlim")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}/keys"
+
+
+async def test_keys_are_fetched_over_http(issuer: Issuer) -> None:
+    async with serving_keys(issuer) as url:
+        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        assert (await verifier.verify(issuer.token())).user_id == "alice"
+    away = TokenVerifier(http_jwks(url), "tlim", "tlim")
     with pytest.raises(TlimError) as refused:
         await away.verify(issuer.token())
     assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_one_of_several_servers_that_refuses_does_not_keep_the_keys_away(issuer: Issuer) -> None:
+    async with serving_keys(issuer, refused=1) as url:
+        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 
 @asynccontextmanager

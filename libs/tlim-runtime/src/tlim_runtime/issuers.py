@@ -31,6 +31,10 @@ KEYS_AGE_S = 3600.0
 long by default."""
 
 _FETCH_TIMEOUT_S = 3.0
+_CONNECTIONS = 3
+"""Behind a name can be several servers. When one refuses, because it has just started or ends, the next connection may
+lead to another."""
+
 _MAX_JWKS_BYTES = 1024 * 1024
 
 
@@ -47,8 +51,17 @@ def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
             keys: Mapping[str, Any] = json.loads(_read_in_time(answer))
         return keys
 
+    def fetch_from_one_of_them() -> Mapping[str, Any]:
+        for _ in range(_CONNECTIONS - 1):
+            try:
+                return fetch()
+            except OSError as error:  # URLError is one, and has the socket's own as its reason
+                if not isinstance(getattr(error, "reason", error), ConnectionError):
+                    raise
+        return fetch()
+
     async def fetch_in_thread() -> Mapping[str, Any]:
-        return await asyncio.to_thread(fetch)
+        return await asyncio.to_thread(fetch_from_one_of_them)
 
     return fetch_in_thread
 
