@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tlim_admin import dashboard
 from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_runtime.health import PROBES
 from tlim_runtime.metrics_page import described
 
 from tests.deploy.images import ROOT
@@ -49,6 +50,13 @@ def test_an_alert_asks_for_metrics_that_exist_and_has_its_entry_in_the_runbook(a
 @pytest.mark.parametrize("expression", dashboard.expressions())
 def test_the_dashboard_asks_for_metrics_that_exist(expression: str) -> None:
     assert_all_exist(expression)
+
+
+@pytest.mark.parametrize("expression", [*(rule["expr"] for rule in RULES.values()), *dashboard.expressions()])
+def test_no_probe_counts_as_a_request_of_somebody(expression: str) -> None:
+    asked = re.findall(r"tlim_http_request_duration_seconds_\w+(.*?)\[", expression)
+    left_out = [set(routes.split("|")) for routes in re.findall(r'route!~"([^"]*)"', expression)]
+    assert left_out == [PROBES] * len(asked)
 
 
 def test_the_dashboard_shows_every_message_stage_and_is_valid_for_grafana() -> None:

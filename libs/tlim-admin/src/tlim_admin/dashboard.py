@@ -5,9 +5,13 @@ import sys
 from typing import Any, NamedTuple
 
 from tlim_protocol.docs import write_or_check
+from tlim_runtime.health import PROBES
 
 _WIDTH, _HEIGHT, _COLUMNS = 8, 8, 3
-_FAILED = '{status=~"5.."}'
+_OF_PEOPLE = f'route!~"{"|".join(sorted(PROBES))}"'
+"""Requests that are no probes. Probes are the most where few people ask, and fail while an instance is not ready."""
+
+_FAILED = ', status=~"5.."'
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
@@ -19,15 +23,14 @@ class Panel(NamedTuple):
     lines: tuple[tuple[str, str], ...]
 
 
-def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
+def _quantiles(metric: str, by: str = "", some: str = "") -> tuple[tuple[str, str], ...]:
     groups, name = ("le", "") if not by else (f"le, {by}", f"{{{{{by}}}}} ")
-    return tuple(
-        (f"histogram_quantile({q}, sum by ({groups}) (rate({metric}_bucket[$__rate_interval])))", f"{name}p{q[2:]}")
-        for q in ("0.50", "0.99")
-    )
+    rate = f"rate({metric}_bucket{some}[$__rate_interval])"
+    return tuple((f"histogram_quantile({q}, sum by ({groups}) ({rate}))", f"{name}p{q[2:]}") for q in ("0.50", "0.99"))
 
 
-def _requests(some: str = "") -> str:
+def _requests(more: str = "") -> str:
+    some = f"{{{_OF_PEOPLE}{more}}}"
     return f"sum by (service) (rate(tlim_http_request_duration_seconds_count{some}[$__rate_interval]))"
 
 
@@ -52,7 +55,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 (f"{_requests(_FAILED)} / {_requests()}", "{{service}}"),
             ),
         ),
-        Panel("HTTP requests, duration", "s", _quantiles("tlim_http_request_duration_seconds", "service")),
+        Panel(
+            "HTTP requests, duration",
+            "s",
+            _quantiles("tlim_http_request_duration_seconds", "service", f"{{{_OF_PEOPLE}}}"),
+        ),
     ),
     "What waits": (
         Panel("Consumer lag", "short", (("max by (consumer) (tlim_consumer_lag_messages)", "{{consumer}}"),)),
