@@ -124,16 +124,19 @@ class Duty:
     async def lead(self, connection: Connection) -> AsyncIterator[None]:
         """Store, and look after what has been stored, while entered."""
         span = self._settings.partition_span
-        async with (
-            upkeep(self._database, self._metrics, span) as kept,
-            counting(self._database, self._broker, self._metrics) as counted,
-            self._storing(connection) as stored,
-        ):
-            self._pings = (*kept, *counted, *stored)
-            try:
-                yield
-            finally:
-                self._pings = ()
+        try:
+            async with (
+                upkeep(self._database, self._metrics, span) as kept,
+                counting(self._database, self._broker, self._metrics) as counted,
+                self._storing(connection) as stored,
+            ):
+                self._pings = (*kept, *counted, *stored)
+                try:
+                    yield
+                finally:
+                    self._pings = ()
+        finally:
+            self._metrics.resigned()  # when nothing of the above can count once more
 
     @asynccontextmanager
     async def _storing(self, connection: Connection) -> AsyncIterator[Sequence[Ping]]:

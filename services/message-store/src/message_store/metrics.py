@@ -103,9 +103,11 @@ class StoreMetrics:
             self._streams[what].labels(name).set(value)
 
     def resigned(self) -> None:
-        """Forget the streams: another instance counts them now."""
+        """Forget what only the leader counts: another instance counts it now."""
         for gauge in self._streams.values():
             gauge.clear()
+        for number in (self._lag, self._unindexed, self._drift):
+            number.set(0)
 
     def kept(self, size: int, mailboxes: int) -> None:
         """Note the size of the database in bytes, and how many mailboxes there are."""

@@ -5,15 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from message_store import app as store
 from message_store import upkeep
+from message_store.app import Duty
 from message_store.gathering import Gathering
 from message_store.leadership import Leadership, Role
+from message_store.metrics import StoreMetrics
 from message_store.search.indexer import Indexer
 from message_store.upkeep import PartitionKeeper
 from tlim_runtime import trimming
 from tlim_runtime.background import Background, running
+from tlim_runtime.database import Database
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.transactions import Connection
 from tlim_runtime.trimming import Trimmer
 
@@ -51,6 +56,39 @@ async def test_the_leader_compiles_no_statement_as_the_pool_compiles_none(world:
     election = Background("leadership", Leadership(world.database_url, lead, 0.05, lambda _: None).run)
     async with running(election):
         assert await told.get() == "off"
+
+
+async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_leader_knows(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(self: Indexer) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._metrics.unindexed(9)
+
+    monkeypatch.setattr(Indexer, "run", run)
+    metrics, database = Metrics(), Database(world.database_url)
+    duty = Duty(world.settings(), await world.connect("message-store"), database, metrics)
+    connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+
+    async def term() -> None:
+        numbers = StoreMetrics(metrics)
+        async with duty.lead(connection):
+            numbers.lag(7)
+            numbers.drift(3)
+            numbers.stream("TLIM_IN", 1, 2, 3)
+            raise RuntimeError("the term fails")
+
+    with pytest.raises(RuntimeError, match="the term fails"):
+        await term()
+    value = metrics.registry.get_sample_value
+    assert value("tlim_message_store_publication_lag_messages") == 0
+    assert value("tlim_message_store_search_lag_messages") == 0
+    assert value("tlim_unread_drift") == 0
+    assert value("tlim_stream_bytes", {"stream": "TLIM_IN"}) is None
+    await connection.close()
+    await database.close()
 
 
 async def test_a_standby_takes_over_when_the_leader_stops(world: Any, accepted: Any, eventually: Any) -> None:

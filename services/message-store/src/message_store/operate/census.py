@@ -89,4 +89,3 @@ async def counting(database: Database, broker: Broker, metrics: StoreMetrics) ->
     tables = Repeated("count of rows", census.look_at_tables, SIZES_EVERY_S)
     async with running(streams), running(tables):
         yield streams.ping, tables.ping
-    metrics.resigned()
