@@ -1,6 +1,7 @@
 """What is counted for operators agrees with the tables, and a difference in unread messages would be told."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,8 +58,21 @@ async def test_unread_messages_behind_more_than_the_list_looks_at_are_no_drift(
         assert [await drift_of(*both, person) for person in ("alice", "bob")] == [0, 0]
 
 
+async def test_the_plain_count_stops_where_it_is_told_to(world: Any, accepted: Any, database: Database) -> None:
+    async with world.running():
+        await world.send(*(accepted(f"m{number}") for number in range(5)))
+        await world.settled(5)
+    async with database.snapshot() as session:
+        unread = partial(CensusRepository(session).unread, "bob", "u:alice:bob", 0)
+        assert [await unread(look_at=9, at_most=most) for most in (3, 9)] == [3, 5]
+        assert await unread(look_at=4, at_most=9) == 4
+
+
 class OneConversation:
-    """A list in which bob has two unread messages."""
+    """A list in which bob has so many unread messages."""
+
+    def __init__(self, unread: int = 2) -> None:
+        self._unread = unread
 
     async def newest_seq(self) -> int:
         return 3
@@ -67,7 +81,7 @@ class OneConversation:
         self, user_id: str, before: int, limit: int, *, count_to: int, look_at: int
     ) -> tuple[Sequence[Entry], bool]:
         assert (user_id, count_to < look_at, before > limit) == ("bob", True, True)
-        return [Entry("u:alice:bob", None, None, None, place=3, read_seq=1, unread=2, last_seq=3)], False
+        return [Entry("u:alice:bob", None, None, None, place=3, read_seq=1, unread=self._unread, last_seq=3)], False
 
     async def messages(self, seqs: Sequence[int]) -> dict[int, Message]:
         assert not seqs
@@ -78,10 +92,15 @@ class Plain:
     def __init__(self, unread: int) -> None:
         self._unread = unread
 
-    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int) -> int:
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int, at_most: int) -> int:
         assert (user_id, conversation_id, read_seq, look_at) == ("bob", "u:alice:bob", 1, UNREAD_LOOKED_AT)
-        return self._unread
+        return min(self._unread, at_most)
 
 
 async def test_a_list_that_counts_otherwise_is_a_drift() -> None:
     assert [await drift_of(Plain(unread), OneConversation(), "bob") for unread in (2, 1, 5)] == [0, 1, 3]
+
+
+@pytest.mark.parametrize(("listed", "plain", "differs"), [(500, 3, True), (3, 500, True), (500, 700, False)])
+async def test_a_list_with_many_unread_messages_is_compared_as_well(listed: int, plain: int, differs: bool) -> None:
+    assert (await drift_of(Plain(plain), OneConversation(listed), "bob") > 0) is differs

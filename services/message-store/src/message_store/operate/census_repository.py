@@ -24,13 +24,15 @@ _SOME_PEOPLE = text("""
 # newest messages as the list does: older ones are unread, but the list does not count them.
 _UNREAD = text("""
     SELECT count(*) FROM (
-        SELECT sender, recalled_at FROM messages
-        WHERE conversation_id = :conversation_id AND is_chat AND seq > :read_seq
-            AND EXISTS (SELECT FROM members
-                        WHERE members.conversation_id = messages.conversation_id AND members.user_id = :user_id
-                            AND messages.seq BETWEEN joined_seq AND coalesce(left_seq, 9223372036854775807))
-        ORDER BY seq DESC LIMIT :look_at) AS looked_at
-    WHERE sender <> :user_id AND recalled_at IS NULL""")
+        SELECT FROM (
+            SELECT sender, recalled_at FROM messages
+            WHERE conversation_id = :conversation_id AND is_chat AND seq > :read_seq
+                AND EXISTS (SELECT FROM members
+                            WHERE members.conversation_id = messages.conversation_id AND members.user_id = :user_id
+                                AND messages.seq BETWEEN joined_seq AND coalesce(left_seq, 9223372036854775807))
+            ORDER BY seq DESC LIMIT :look_at) AS looked_at
+        WHERE sender <> :user_id AND recalled_at IS NULL
+        LIMIT :at_most) AS counted""")
 
 
 class CensusRepository:
@@ -47,7 +49,13 @@ class CensusRepository:
         """Return up to so many people who have sent or got messages at a random place of the log."""
         return list(await self._session.scalars(_SOME_PEOPLE, {"people": people}))
 
-    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int) -> int:
-        """Count a person's unread messages behind their read cursor, among the newest `look_at` of a conversation."""
-        asked = {"user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq, "look_at": look_at}
+    async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int, at_most: int) -> int:
+        """Count a person's unread messages behind their read cursor, among the newest `look_at` of a conversation.
+
+        Counting stops at `at_most`.
+        """
+        asked = {
+            "user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq, "look_at": look_at,
+            "at_most": at_most,
+        }  # fmt: skip
         return int(await self._session.scalar(_UNREAD, asked) or 0)
