@@ -68,6 +68,21 @@ async def test_the_plain_count_stops_where_it_is_told_to(world: Any, accepted: A
         assert await unread(look_at=4, at_most=9) == 4
 
 
+async def test_people_who_only_read_are_looked_at_as_well(
+    world: Any, accepted: Any, session_event: Any, database: Database
+) -> None:
+    async with world.running():
+        await world.announce(session_event("g1", 1, "alice", "bob", "carol"))
+        body = [{"session_id": "g1", "text": "to the group"}]
+        await world.send(
+            *(accepted(f"m{number}", to=None, msg_type=MsgType.GROUP_TEXT, body=body) for number in range(5))
+        )
+        await world.settled(6)
+    async with database.snapshot() as session:
+        chosen = [await CensusRepository(session).some_people(3) for _ in range(100)]
+    assert {person for people in chosen for person in people} == {"alice", "bob", "carol"}
+
+
 class OneConversation:
     """A list in which bob has so many unread messages."""
 

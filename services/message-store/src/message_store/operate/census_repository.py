@@ -13,12 +13,15 @@ _MAILBOXES = text("""
 
 _EXACT, _AT_MOST = 10_000, 100_000
 
+# A random member, and not the sender: many people of a group only read.
 _SOME_PEOPLE = text("""
-    SELECT DISTINCT coalesce(recipient, sender) FROM (
-        SELECT recipient, sender FROM messages
+    SELECT DISTINCT user_id FROM (
+        SELECT conversation_id FROM messages
         WHERE seq >= (SELECT (random() * coalesce(max(seq), 0))::bigint FROM messages)
         ORDER BY seq LIMIT :people) AS chosen
-    WHERE coalesce(recipient, sender) <> ''""")
+    CROSS JOIN LATERAL (
+        SELECT user_id FROM members WHERE members.conversation_id = chosen.conversation_id
+        ORDER BY random() LIMIT 1) AS member""")
 
 # The plain way: each message of the conversation on its own, without the list's spans. It looks at as many of the
 # newest messages as the list does: older ones are unread, but the list does not count them.
@@ -46,7 +49,7 @@ class CensusRepository:
         return int(await self._session.scalar(_MAILBOXES, {"exact": _EXACT, "at_most": _AT_MOST}) or 0)
 
     async def some_people(self, people: int) -> Sequence[str]:
-        """Return up to so many people who have sent or got messages at a random place of the log."""
+        """Return up to so many people of the conversations at a random place of the log."""
         return list(await self._session.scalars(_SOME_PEOPLE, {"people": people}))
 
     async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int, at_most: int) -> int:
