@@ -3,6 +3,7 @@
 The page and its door are message-store's; what it shows is made up here, so that it has all that can go wrong.
 """
 
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -54,6 +55,7 @@ class MadeUp:
     def __init__(self) -> None:
         self.looks = 0
         self.letters = [7, 5]
+        self.silent = 0  # the look in which the leading store does not answer
         self.sent_again: list[tuple[int, str]] = []
         self.started_at = now() - 3 * 3_600_000
 
@@ -67,7 +69,7 @@ class MadeUp:
 
     async def snapshot(self) -> Snapshot:
         self.looks += 1
-        texts = self.looks * 84.0
+        texts = 1_000_000 + self.looks * 84.0
         store = [
             Sample(name="tlim_message_store_leading", labels={}, value=1),
             Sample(name="tlim_message_store_stored_total", labels={"msg_type": "MTT-000"}, value=texts),
@@ -94,7 +96,7 @@ class MadeUp:
         standby = [Sample(name="tlim_message_store_leading", labels={}, value=0)]
         reports = [
             self._report("file-api", 1, []),
-            self._report("message-store", 1, store),
+            *([self._report("message-store", 1, store)] if self.looks != self.silent else []),
             self._report("message-store", 2, standby, EVIL),
             self._report("xmpp-bridge", 1, bridge),
         ]
@@ -213,6 +215,24 @@ async def test_the_page_shows_a_system_by_itself_and_nothing_in_it_can_run(page:
     assert await page.run("document.title") == "tlim · operations"
     assert await page.run("document.images.length") == 0
     assert page.troubles == []
+
+
+async def test_an_instance_that_was_silent_once_has_not_done_the_work_of_its_life_at_once(
+    page: Page, system: MadeUp
+) -> None:
+    system.silent = 3
+    await log_in(page, token())
+
+    async def looked_on() -> None:
+        assert len(await page.run("rates")) > system.silent
+
+    await page.eventually(looked_on)
+    assert 0 < max(await page.run("rates")) < 84 * 1.5
+    counted = {"name": "tlim_x_total", "labels": {"kind": "one"}, "value": 7}
+    for started_at, grown in ((400, []), (600, [["one", 7]])):
+        after = {"reports": [{"instance": "new", "started_at": started_at, "samples": [counted]}]}
+        asked = f"[...growth({{at: 500, reports: []}}, {json.dumps(after)}, 'tlim_x_total', {{}}, 'kind')]"
+        assert await page.run(asked) == grown
 
 
 async def test_nobody_can_send_a_token_off_before_the_script_is_there(page: Page, address: str) -> None:

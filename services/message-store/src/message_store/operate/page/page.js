@@ -110,13 +110,16 @@ function* samples(snapshot, name, labels = {}) {
 const total = (snapshot, name, labels) => [...samples(snapshot, name, labels)].reduce((sum, one) => sum + one.value, 0);
 const largest = (snapshot, name, labels) => Math.max(0, ...[...samples(snapshot, name, labels)].map((one) => one.value));
 
-// How much counters have grown, instance by instance: one that was started anew began at 0 again.
+// How much counters have grown, instance by instance: one that was started anew began at 0 again. One that gave no answer
+// the first time is left out: else all that it counted before would have happened now.
 function growth(from, to, name, labels, key) {
+  const known = new Set(from.reports.map((report) => report.instance));
   const before = new Map();
   const id = (one) => one.report.instance + "|" + JSON.stringify(one.labels);
   for (const one of samples(from, name, labels)) before.set(id(one), one.value);
   const grown = new Map();
   for (const one of samples(to, name, labels)) {
+    if (!known.has(one.report.instance) && one.report.started_at < from.at) continue;
     const more = one.value - (before.get(id(one)) ?? 0);
     grown.set(one.labels[key], (grown.get(one.labels[key]) ?? 0) + Math.max(0, more));
   }
