@@ -1,4 +1,4 @@
-"""Prometheus' rules and Grafana's dashboard ask for metrics that exist; each alert is tested and explained."""
+"""Prometheus' rules, Grafana's dashboard and the operations page ask for what exists; each alert is explained."""
 
 import json
 import re
@@ -10,8 +10,12 @@ import pytest
 import yaml
 from tlim_admin import dashboard
 from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.streams import CONSUMERS, StreamName
 from tlim_runtime.health import PROBES
+from tlim_runtime.measures import OutboxMetrics
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.metrics_page import described
+from tlim_runtime.tracing import Stage
 
 from tests.deploy.images import ROOT
 from tests.deploy.told import SERVICES
@@ -27,8 +31,40 @@ METRICS = {
     name: one for name, (one, _) in described(["session_api", "file_api", "message_store", "xmpp_bridge"]).items()
 }
 PROMETHEUS_OWN = {"up", "process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"}
+EXPRESSIONS = [*(rule["expr"] for rule in RULES.values()), *dashboard.expressions()]
+PAGE = (ROOT / "services/message-store/src/message_store/operate/page/page.js").read_text(encoding="utf-8")
 _NAMES = re.compile(r"\b(?:tlim|process)_[a-z_]+\b|\bup\b")
 _PARTS = re.compile(r"(tlim_[a-z_]+)_(?:bucket|count|sum)")
+_SELECTORS = re.compile(r"\b([a-z_]+)\{([^}]*)\}")
+_MATCHERS = re.compile(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"')
+
+
+def states_of_an_outbox() -> set[str]:
+    metrics = Metrics()
+    OutboxMetrics(metrics).note(1, 1)
+    families = [family for family in metrics.registry.collect() if family.name == "tlim_outbox_rows"]
+    return {sample.labels["state"] for family in families for sample in family.samples}
+
+
+LABELS_OF_TARGETS = {"job", "service", "instance"}
+VALUES = {
+    "job": {yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]["job_name"]},
+    "service": set(SERVICES),
+    "consumer": {spec.durable for spec in CONSUMERS},
+    "stream": set(StreamName) - {StreamName.LEASES},
+    "state": states_of_an_outbox(),
+    "route": PROBES,
+    "status": {"500", "503"},
+}
+"""What a label can say. A label that is asked for by its value has to be here."""
+
+
+def assert_it_can_be(metric: str, label: str, pattern: str) -> None:
+    part = _PARTS.fullmatch(metric)
+    own = set() if metric in PROMETHEUS_OWN else METRICS[metric if part is None else part[1]].labels
+    assert label in {*LABELS_OF_TARGETS, *own}, f"{metric} has no {label}"
+    for value in pattern.split("|"):
+        assert any(re.fullmatch(value, known) for known in VALUES[label]), f"{label} is never {value}"
 
 
 def assert_all_exist(expression: str) -> None:
@@ -52,7 +88,30 @@ def test_the_dashboard_asks_for_metrics_that_exist(expression: str) -> None:
     assert_all_exist(expression)
 
 
-@pytest.mark.parametrize("expression", [*(rule["expr"] for rule in RULES.values()), *dashboard.expressions()])
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_a_value_that_is_asked_for_is_one_that_its_label_can_have(expression: str) -> None:
+    for metric, matchers in _SELECTORS.findall(expression):
+        for label, pattern in _MATCHERS.findall(matchers):
+            assert_it_can_be(metric, label, pattern)
+
+
+def test_the_operations_page_asks_for_metrics_and_values_that_exist() -> None:
+    of_durations = set(re.findall(r'\bof\("(tlim_\w+)"', PAGE))
+    for name in re.findall(r'"(tlim_[a-z]+_\w+)"', PAGE):
+        assert METRICS[name].kind == "histogram" if name in of_durations else METRICS[name].kind != "histogram", name
+    chosen = re.findall(r'"(tlim_\w+)", \{ (\w+): "([^"]+)" \}', PAGE)
+    assert len(chosen) == len(re.findall(r'\{ \w+: "[^"]+" \}\)', PAGE)), "a choice that is written otherwise"
+    for metric, label, value in chosen:
+        assert_it_can_be(metric, label, value)
+    for value in re.findall(r'labels\.consumer [!=]== "([^"]+)"', PAGE):
+        assert_it_can_be("tlim_consumer_lag_messages", "consumer", value)
+    assert set(re.findall(r'report\.service [!=]== "([^"]+)"', PAGE)) <= VALUES["service"]
+    stages = re.search(r"const STAGES = (\[.*\]);", PAGE)
+    assert stages is not None
+    assert json.loads(stages[1]) == list(Stage)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_no_probe_counts_as_a_request_of_somebody(expression: str) -> None:
     asked = re.findall(r"tlim_http_request_duration_seconds_\w+(.*?)\[", expression)
     left_out = [set(routes.split("|")) for routes in re.findall(r'route!~"([^"]*)"', expression)]
