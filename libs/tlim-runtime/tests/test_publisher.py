@@ -1,10 +1,11 @@
-"""A message whose time is over is not sent, although nobody has been told so yet: the process has hung."""
+"""A message whose time is over is not sent: the process has hung. One that NATS cannot carry stops no other."""
 
 import asyncio
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.publisher import Publisher
 
@@ -21,4 +22,18 @@ async def test_what_waited_while_the_process_hung_is_not_sent_any_more(monkeypat
     with pytest.raises(BrokerUnavailable):
         await answer
     client.publish.assert_not_called()
+    await publisher.stop()
+
+
+async def test_a_message_that_cannot_be_sent_is_logged_with_its_trace() -> None:
+    client: Any = MagicMock(
+        is_connected=True, max_payload=1_000, publish=AsyncMock(side_effect=ValueError("a bad subject")),
+        subscribe=AsyncMock(),
+    )  # fmt: skip
+    publisher = Publisher(max_pending=10, ack_timeout=5)
+    await publisher.start(client)
+    traceparent = f"00-{'4b' * 16}-{'0a' * 8}-01"
+    with capture_logs() as lines, pytest.raises(ValueError, match="a bad subject"):
+        await publisher.publish("tlim.in.x", b'{"msg_id": "m1"}', "id", {"traceparent": traceparent})
+    assert [(line["msg_id"], line["trace_id"]) for line in lines] == [("m1", "4b" * 16)]
     await publisher.stop()

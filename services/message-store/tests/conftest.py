@@ -311,6 +311,7 @@ def accepted_message(
     """A message as the bridge accepts it, by default from alice to bob."""
     received_at = envelope.pop("received_at", NOW - 5)
     arrived_at = envelope.pop("arrived_at", NOW - 5)
+    traceparent = envelope.pop("traceparent", None)
     fields: dict[str, Any] = {
         "msg_from": sender, "msg_to": "bob" if sender == "alice" else "alice", "msg_time": "1",
         "body": [dict(REGISTRY[msg_type].example)],
@@ -322,6 +323,7 @@ def accepted_message(
         location="web",
         received_at=received_at,
         arrived_at=arrived_at,
+        traceparent=traceparent,
         envelope=Envelope(msg_id=msg_id, msg_type=msg_type, **{**fields, **envelope}),
     )
 

@@ -101,8 +101,10 @@ async def test_a_message_on_which_the_rules_fail_stops_no_other(bench: Any, acce
     await bench.record(accepted("m1"))
     bench.archive.rows[0] = bench.archive.rows[0]._replace(body='["no end')
     with capture_logs() as lines:
-        reasons = await bench.record(accepted("m2"), accepted("m1"), accepted("m3"))
+        traced = accepted("m1", traceparent=f"00-{'4b' * 16}-{'0a' * 8}-01")
+        reasons = await bench.record(accepted("m2"), traced, accepted("m3"))
     assert (reasons[0], reasons[2]) == (None, None)
+    assert [line["trace_ids"] for line in lines] == [["4b" * 16]] * 3
     assert [line["msg_ids"] for line in lines] == [["m2", "m1", "m3"], ["m1", "m3"], ["m1"]]
     assert reasons[1].startswith("the rules fail on it")
     assert [event.envelope.msg_id for event in bench.stored] == ["m1", "m2", "m3"]

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from message_store.service import MAX_TOO_SLOW
+from structlog.contextvars import bound_contextvars
+from structlog.testing import capture_logs
 from tlim_protocol.errors import ErrorCode
 from tlim_runtime.outages import DatabaseUnavailable
 
@@ -19,6 +21,14 @@ async def test_a_message_that_takes_too_long_is_refused_and_its_neighbours_are_s
     assert (told.code, told.msg_id, told.reply_to) == (ErrorCode.UNAVAILABLE, "m2", "alice@im.example/web")
     assert told.after_seq == bench.stored[-1].seq
     assert bench.counters.codes == [ErrorCode.UNAVAILABLE]
+
+
+async def test_a_message_that_takes_too_long_is_logged_with_its_own_trace(bench: Any, accepted: Any) -> None:
+    bench.archive.slow.add("m1")
+    with capture_logs() as lines, bound_contextvars(trace_id="of the batch"):
+        await bench.record(accepted("m1", traceparent=f"00-{'4b' * 16}-{'0a' * 8}-01"), accepted("m2"))
+    (line,) = lines
+    assert (line["event"], line["msg_id"], line["trace_id"]) == ("too slow to be stored", "m1", "4b" * 16)
 
 
 async def test_a_slow_message_that_comes_again_at_once_costs_nothing(bench: Any, accepted: Any) -> None:

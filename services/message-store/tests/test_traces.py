@@ -3,6 +3,7 @@
 import secrets
 
 import pytest
+from message_store.subscribers import read_item
 from message_store.traces import BatchTraces
 from message_store.values import ArrivedMessage
 from opentelemetry.sdk.trace import ReadableSpan
@@ -49,6 +50,13 @@ def arrived(msg_id: str) -> ArrivedMessage:
 
 def traceparent() -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def test_a_message_is_read_with_its_trace() -> None:
+    before = traceparent()
+    read = read_item(Incoming(subject_in(MsgType.TEXT, "c"), arrived("m-1").to_bytes(), 1, 1, before))
+    assert isinstance(read, ArrivedMessage)
+    assert read.traceparent == before
 
 
 def ids(span: ReadableSpan) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage
@@ -110,9 +111,11 @@ async def test_what_no_bridge_waits_for_is_not_brought_anywhere(bridges: Bridges
 
 async def test_without_nats_an_answer_is_lost_and_the_next_one_is_not(bridges: Bridges) -> None:
     bridges.bus.is_up = False
-    bridges.here.take(stored("a", via="there", reply_to="/a"))
-    await bridges.bus.failed.wait()
-    bridges.bus.is_up = True
-    bridges.here.take(stored("b", via="there", reply_to="/b"))
-    heard = await bridges.brought()
+    with capture_logs() as lines:
+        bridges.here.take(stored("a", via="there", reply_to="/a"), f"00-{'4b' * 16}-{'0a' * 8}-01")
+        await bridges.bus.failed.wait()
+        bridges.bus.is_up = True
+        bridges.here.take(stored("b", via="there", reply_to="/b"))
+        heard = await bridges.brought()
+    assert [(line["msg_id"], line["trace_id"]) for line in lines] == [("a", "4b" * 16)]
     assert heard.reply_to == "/b"

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.subjects import in_message_id
+from tlim_runtime.logging import NAMED_IN_LOG
 from xmpp_bridge import service
 from xmpp_bridge.service import BYTES_AT_ONCE, MAX_BYTES_IN_FLIGHT
 from xmpp_bridge.translate import read_arrival
@@ -145,12 +146,20 @@ async def test_a_lost_connection_drops_what_waits(entrance: Any) -> None:
     take_large(entrance, 1, 2, 3)
     with capture_logs() as lines:
         entrance.intake.connection_lost()
-    assert [line["messages"] for line in lines] == [2]
+    assert [(line["messages"], line["msg_ids"]) for line in lines] == [(2, ["m2", "m3"])]
     await turns()
     take_large(entrance, 4)
     assert [one.message_id for one in entrance.published] == [in_message_id("alice", f"m{n}") for n in (1, 4)]
     acknowledge(entrance)
     await entrance.intake.drained()
+
+
+async def test_of_many_messages_that_are_dropped_the_first_are_named(entrance: Any) -> None:
+    take_large(entrance, *range(30))
+    with capture_logs() as lines:
+        entrance.intake.connection_lost()
+    (line,) = lines
+    assert (line["messages"], len(line["msg_ids"])) == (29, NAMED_IN_LOG)
 
 
 async def test_a_bridge_that_leaves_stores_what_waits_though_its_connection_ends(entrance: Any) -> None:

@@ -26,7 +26,7 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.pull import MAX_BYTES, PullError, PullSession, Weigh
 from tlim_runtime.pulse import beat, waiting
-from tlim_runtime.tracing import headers_with, trace_of
+from tlim_runtime.tracing import headers_with, trace_of, traces_of
 from tlim_runtime.trimming import Trimmer
 
 logger = get_logger(__name__)
@@ -216,8 +216,9 @@ class BatchConsumer:
             except (PullError, Unavailable) as error:
                 self._note_failure(str(error))
             except Exception as error:  # any failure of a handler is transient: nothing may be lost
-                msg_ids = [msg_id_in(delivery.data) for delivery in self._in_hand[:NAMED_IN_LOG]]
-                logger.exception("the handler of a batch failed", durable=self._spec.durable, msg_ids=msg_ids)
+                first = self._in_hand[:NAMED_IN_LOG]
+                msg_ids, traces = [msg_id_in(one.data) for one in first], traces_of(one.traceparent for one in first)
+                logger.exception("the handler of a batch failed", durable=self._spec.durable, msg_ids=msg_ids, **traces)
                 self._note_failure(f"{type(error).__name__}: {error}")
             await self._back_off()
 

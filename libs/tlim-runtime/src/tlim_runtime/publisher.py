@@ -15,6 +15,7 @@ from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.pulse import beat, waiting
+from tlim_runtime.tracing import TRACEPARENT, trace_of
 
 logger = get_logger(__name__)
 
@@ -148,7 +149,8 @@ class Publisher:
             except (nats.errors.Error, OSError) as error:
                 self._fail(token, BrokerUnavailable(str(error) or type(error).__name__))
             except Exception as error:  # a subject or id that NATS cannot carry: fail this message, serve the others
-                logger.exception("a message could not be sent", subject=subject, msg_id=msg_id_in(payload))
+                trace = trace_of(headers.get(TRACEPARENT))
+                logger.exception("a message could not be sent", subject=subject, msg_id=msg_id_in(payload), **trace)
                 self._fail(token, error)
 
     async def _next(self) -> _Queued:

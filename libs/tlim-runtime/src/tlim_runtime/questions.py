@@ -44,7 +44,8 @@ async def respond(tracing: Tracing, handler: Responder, message: Msg) -> None:
         with continued(tracing.answer(message.subject, traceparent)):
             answer = await handler(message.data)
     except Unavailable as error:
-        logger.warning("a request could not be answered now", subject=message.subject, reason=str(error))
+        trace = trace_of(traceparent)
+        logger.warning("a request could not be answered now", subject=message.subject, reason=str(error), **trace)
         answer, message.headers = b"", {_ERROR_HEADER: type(error).__name__}
     except Exception as error:
         logger.exception("a request could not be answered", subject=message.subject, **trace_of(traceparent))

@@ -167,3 +167,9 @@ def headers_with(traceparent: str | None) -> Headers:
 def trace_of(traceparent: str | None) -> dict[str, str]:
     """Return what a line of the log says of a trace: its `trace_id`; nothing without a trace."""
     return {} if traceparent is None else {"trace_id": traceparent.split("-")[1]}
+
+
+def traces_of(traceparents: Iterable[str | None]) -> dict[str, list[str]]:
+    """Return what a line of the log says of several traces: their `trace_ids`; nothing without a trace."""
+    trace_ids = [trace_id for traceparent in traceparents for trace_id in trace_of(traceparent).values()]
+    return {"trace_ids": trace_ids} if trace_ids else {}

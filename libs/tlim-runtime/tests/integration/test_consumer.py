@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_devstack.streams import newest
 from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.registry import MsgType
@@ -15,6 +16,7 @@ from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.tracing import TRACEPARENT
 
 SUBJECT = subject_in(MsgType.TEXT, "u:alice:bob")
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -298,6 +300,27 @@ async def test_a_failing_prepare_is_reported_and_repeated(broker: Broker, eventu
         await consumer.ping()
     await eventually(lambda: consumer.healthy, "it runs at last")
     await consumer.stop()
+
+
+async def test_a_batch_on_which_the_handler_fails_is_logged_with_its_messages_and_their_traces(
+    broker: Broker, eventually: Eventually
+) -> None:
+    mistakes = [RuntimeError("a mistake of ours")]
+
+    async def handle(batch: Sequence[Incoming]) -> Sequence[Verdict]:
+        if mistakes:
+            raise mistakes.pop()
+        return [DONE for _ in batch]
+
+    headers = {TRACEPARENT: f"00-{'4b' * 16}-{'0a' * 8}-01"}
+    await broker.publish(SUBJECT, b'{"msg_id": "m1"}', "id-1", headers)
+    consumer = BatchConsumer(broker, STORE_INBOX, handle)
+    with capture_logs() as lines:
+        await consumer.start()
+        await eventually(lambda: not mistakes and consumer.healthy, "the batch passed")
+    await consumer.stop()
+    (line,) = (line for line in lines if line["event"] == "the handler of a batch failed")
+    assert (line["msg_ids"], line["trace_ids"]) == (["m1"], ["4b" * 16])
 
 
 @pytest.mark.parametrize("verdicts", [0, 2])

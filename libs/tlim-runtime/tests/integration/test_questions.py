@@ -11,11 +11,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from pydantic import HttpUrl
 from structlog.contextvars import get_contextvars
+from structlog.testing import capture_logs
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
 from tlim_runtime import otlp
 from tlim_runtime.broker import Broker, BrokerUnavailable
 from tlim_runtime.otlp import OtlpTracing
+from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.tracing import CURRENT, in_hand, trace_of
 
@@ -132,6 +134,18 @@ async def test_jetstream_is_no_service_and_is_told_of_no_trace(services: TwoServ
     with in_hand([traceparent()]):
         await services.asker.api("INFO")
     assert await services.spans() == []
+
+
+async def test_a_question_that_cannot_be_answered_now_is_logged_with_its_trace(services: TwoServices) -> None:
+    async def fail(_data: bytes) -> bytes:
+        raise DatabaseUnavailable("the database is away")
+
+    await services.other.respond(SUBJECT, fail, queue="tests")
+    before = traceparent()
+    with capture_logs() as lines, in_hand([before]), pytest.raises(BrokerUnavailable, match="DatabaseUnavailable"):
+        await services.asker.request(SUBJECT, b"", timeout_s=20)
+    (line,) = lines
+    assert (line["subject"], line["trace_id"]) == (SUBJECT, trace_of(before)["trace_id"])
 
 
 async def test_both_ends_of_a_question_that_failed_say_why(services: TwoServices) -> None:

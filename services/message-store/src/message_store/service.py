@@ -16,6 +16,7 @@ from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.registry import REGISTRY
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.outages import Unavailable
+from tlim_runtime.tracing import trace_of, traces_of
 
 from message_store import survey
 from message_store.catch_up import Progress
@@ -290,7 +291,9 @@ class Recorder:
     def _refuse_slow(self, items: Sequence[Item], outcome: Outcome) -> None:
         for item in items:
             if isinstance(item, ArrivedMessage):
-                logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id)
+                # the trace of the message, and not of the batch
+                trace = trace_of(item.traceparent)
+                logger.warning("too slow to be stored", sender=item.sender, msg_id=item.envelope.msg_id, **trace)
                 outcome.refused.append(item)
                 outcome.reasons.append(None)
 
@@ -350,8 +353,9 @@ class Recorder:
         try:
             plan.run(items)
         except Exception as error:  # a mistake of ours: the same batch would fail for ever, and all others behind it
-            msg_ids = [item.envelope.msg_id for item in items if isinstance(item, ArrivedMessage)]
-            logger.exception("the rules fail on a batch", items=len(items), msg_ids=msg_ids[:NAMED_IN_LOG])
+            first = [item for item in items if isinstance(item, ArrivedMessage)][:NAMED_IN_LOG]
+            msg_ids, traces = [one.envelope.msg_id for one in first], traces_of(one.traceparent for one in first)
+            logger.exception("the rules fail on a batch", items=len(items), msg_ids=msg_ids, **traces)
             raise ItemRefused(f"the rules fail on it: {type(error).__name__}") from error
         return plan
 

@@ -53,7 +53,7 @@ def read_item(item: Incoming) -> Item | Poison:
     if type_in(item.subject) in SESSION_TYPES:
         return read_session_event(item.data)
     message = read_accepted(item.data)
-    return message if isinstance(message, Poison) else ArrivedMessage.of(message, item.received_at)
+    return message if isinstance(message, Poison) else ArrivedMessage.of(message, item.received_at, item.traceparent)
 
 
 def read_session_event(data: bytes) -> SessionEvent | Poison:

@@ -17,6 +17,7 @@ from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.pulse import waiting
+from tlim_runtime.tracing import trace_of
 
 from xmpp_bridge.metrics import msg_id_of
 from xmpp_bridge.translate import NO_JID
@@ -41,7 +42,7 @@ class Answers:
         self._broker = broker
         self._me = instance
         self._heard = heard
-        self._waiting: asyncio.Queue[OutEvent] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[tuple[OutEvent, str | None]] = asyncio.Queue(MOST_WAITING)
         self._sending = Background("answers to other bridges", self._send)
 
     async def start(self) -> None:
@@ -53,24 +54,28 @@ class Answers:
         """Stop."""
         await self._sending.stop()
 
-    def take(self, event: OutEvent) -> None:
-        """Hand on a decision of the store. The same one may come again."""
+    def take(self, event: OutEvent, traceparent: str | None = None) -> None:
+        """Hand on a decision of the store, which came with this traceparent. The same one may come again."""
         if event.via in {None, self._me}:
             self._heard(event)
         elif is_awaited(event) and not self._waiting.full():
-            self._waiting.put_nowait(event)
+            self._waiting.put_nowait((event, traceparent))
 
     async def _send(self) -> None:
         while True:
             with waiting():
-                event = await self._waiting.get()
+                event, traceparent = await self._waiting.get()
             if isinstance(event, StoredMessage):
                 event = event.model_copy(update={"recipients": []})  # thousands, and `reach` says how many
             try:
                 await self._broker.send(subject_answer(event.via or ""), event.to_bytes())
             except Unavailable as error:
                 logger.warning(
-                    "an answer to another bridge is lost", via=event.via, msg_id=msg_id_of(event), reason=str(error)
+                    "an answer to another bridge is lost",
+                    via=event.via,
+                    msg_id=msg_id_of(event),
+                    reason=str(error),
+                    **trace_of(traceparent),
                 )
 
     def _receive(self, subject: str, payload: bytes) -> None:

@@ -17,7 +17,7 @@ from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
-from tlim_runtime.logging import get_logger
+from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.tracing import Headers, Stage, TraceSpan, trace_of
@@ -152,8 +152,10 @@ class MessageIntake:
             self._look_at_door()
 
     def _drop(self, reason: str) -> None:
-        logger.warning("messages were dropped", reason=reason, messages=len(self._unread))
+        dropped = list(self._unread)
         self._unread.clear()
+        msg_ids = [self._msg_id_of(unread.stanza) for unread in dropped[:NAMED_IN_LOG]]  # their traces have not begun
+        logger.warning("messages were dropped", reason=reason, messages=len(dropped), msg_ids=msg_ids)
 
     def _read(self) -> None:
         """Take over what waits: as much as this turn of the event loop may."""
@@ -226,15 +228,18 @@ class MessageIntake:
         """Log once that a message came in a way that TLIM_ACCEPT does not name: the setting may be wrong."""
         if self._is_warned:
             return
-        arrival = read_arrival(stanza, self._addresses, Accept.BOTH)
-        if arrival is not None:
+        if read_arrival(stanza, self._addresses, Accept.BOTH) is not None:
             self._is_warned = True
             logger.warning(
                 "a tlim message came in a way that TLIM_ACCEPT does not name; such are ignored, and not logged again",
                 accept=self._believed.value,
                 sender=stanza.get("from"),
-                msg_id=msg_id_in(arrival.text or ""),
+                msg_id=self._msg_id_of(stanza),
             )
+
+    def _msg_id_of(self, stanza: Element) -> str | None:
+        arrival = read_arrival(stanza, self._addresses, Accept.BOTH)
+        return None if arrival is None else msg_id_in(arrival.text or "")
 
     def _accept(self, arrival: Arrival, received_at: int) -> tuple[AcceptedMessage, bytes]:
         """Count the message and return it, and as it travels. A refused one counts too: nonsense must have a bound."""

@@ -74,7 +74,7 @@ class OutboxSubscriber:
         culprits: Culprits,
         consumer: str,
         slots: asyncio.Semaphore,
-        heard: Callable[[OutEvent], None] = lambda _event: None,
+        heard: Callable[[OutEvent, str | None], None] = lambda _event, _traceparent: None,
     ) -> None:
         self._component = component
         self._addresses = addresses
@@ -141,7 +141,7 @@ class OutboxSubscriber:
                 poison[incoming.stream_seq] = event
                 continue
             events.append((incoming, event))
-            self._heard(event)
+            self._heard(event, incoming.traceparent)
         await self._lane.room(sum(incoming.weight for incoming in batch))
         with self._metrics.batch_seconds.time():
             events = await self._without_recalled(events)  # whoever waits for the turn must not wait for message-store

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import SeqsAnswer, SeqsQuestion, StoredMessage
+from tlim_protocol.events import OutEvent, SeqsAnswer, SeqsQuestion, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import subject_out
 from tlim_runtime.consumer import Incoming, Later, Verdict
@@ -106,6 +106,7 @@ Verdicts = Sequence[Verdict | Later]
 class Bridge:
     def __init__(self, slots: asyncio.Semaphore | None = None) -> None:
         self.server, self.presence, self.recalls = Server(), Presence(), Recalls()
+        self.heard: list[tuple[OutEvent, str | None]] = []
         self.outbox = OutboxSubscriber(
             self.server,
             ADDRESSES,
@@ -116,6 +117,7 @@ class Bridge:
             culprits=Culprits(),
             consumer="xmpp-bridge",
             slots=slots or asyncio.Semaphore(PORTIONS_AT_ONCE),
+            heard=lambda event, traceparent: self.heard.append((event, traceparent)),
         )
         self.place = 0
 

@@ -42,6 +42,14 @@ async def test_its_sender_is_answered_at_once_and_other_conversations_overtake_i
     assert await bridge.ended(first) == [DONE]
 
 
+async def test_a_decision_of_the_store_is_handed_on_with_its_trace(bridge: Any) -> None:
+    bridge.server.open()
+    (incoming,) = bridge.batch(bridge.message(1, "small"))
+    traceparent = f"00-{'4b' * 16}-{'0a' * 8}-01"
+    await bridge.outbox.handle([replace(incoming, traceparent=traceparent)])
+    assert bridge.heard == [(bridge.message(1, "small"), traceparent)]
+
+
 async def test_a_mistake_in_a_portion_is_logged_with_the_message_and_its_trace(bridge: Any) -> None:
     bridge.server.open()
     bridge.server.is_mistaken = True
