@@ -1,10 +1,16 @@
 """docs/operations.md: what a backup leaves out, and what a pooler has to know, are as the code has them."""
 
+import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 import yaml
+from message_store.leadership import Leadership
+from tlim_runtime import migrations
+from tlim_runtime.database import Database
 
 from tests.deploy.images import ROOT
 
@@ -43,3 +49,29 @@ def test_the_page_dumps_every_table_of_a_module_that_keeps_something() -> None:
 def test_the_tables_that_the_page_dumps_are_in_the_schema_that_the_job_loads() -> None:
     assert f'"{SCHEMA}"' in (ROOT / "deploy/ejabberd/tlim_tables.erl").read_text(encoding="utf-8")
     assert dumped() <= set(re.findall(r"^CREATE TABLE (\w+) \(", SCHEMA.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+class Told(BaseException):
+    """Ends an attempt to connect; nothing tries again after it."""
+
+
+async def test_a_pooler_that_ignores_what_the_page_names_lets_services_and_migrations_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: set[str] = set()
+
+    async def connect(*_: object, server_settings: dict[str, str], **__: object) -> Any:
+        sent.update(server_settings)
+        raise Told
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    url = "postgresql+asyncpg://role:password@127.0.0.1:1/name"
+    with pytest.raises(Told):
+        await Database(url).ping()
+    with pytest.raises(Told):
+        await Leadership(url, lambda _: pytest.fail("leads"), 0.1, lambda _: None).run()
+    with pytest.raises(Told):
+        await asyncio.to_thread(migrations.upgrade, "session_api", url)
+
+    (ignored,) = re.findall(r"^ignore_startup_parameters = (\S+)$", PAGE, re.MULTILINE)
+    assert set(ignored.split(",")) == sent - {"timezone", "application_name"}
