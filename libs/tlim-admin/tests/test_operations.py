@@ -4,11 +4,13 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
 
 import pytest
 from tlim_admin.__main__ import app
+from tlim_admin.operations import commands
 from tlim_admin.settings import DoctorSettings
 from tlim_runtime.settings import load_settings
 from typer.testing import CliRunner
@@ -102,6 +104,12 @@ def test_a_refused_letter_keeps_none_of_the_others_back_and_is_named() -> None:
 
 def test_the_way_of_a_message_is_shown() -> None:
     assert run("trace", "m/1") == "in the log: seq 7\n1970-01-01 00:00:00.000  xmpp-bridge a: received\n"
+
+
+def test_the_way_of_a_message_is_asked_for_in_a_step(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "steps", lambda: nullcontext(recorded))
+    run("trace", "m1")
+    assert recorded.names == ["asking"]
 
 
 def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

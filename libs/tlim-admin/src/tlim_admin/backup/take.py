@@ -47,7 +47,7 @@ async def take(
 
     Everything is written to a folder beside it, which gets the name at the end.
     """
-    with drafted(folder) as draft:
+    with drafted(folder, steps) as draft:
         return await _write(draft, logins, bucket, accounts, steps)
 
 

@@ -20,7 +20,7 @@ def trace_command(
     msg_id: Annotated[str, typer.Argument(help="the msg_id of the message")], as_json: AsJson = False
 ) -> None:
     """Show the way of a message through the services, with times. Exits with 1 if nobody knows it."""
-    with one_line():
+    with one_line(), steps() as shown, shown.step("asking"):
         found = _operations().message(msg_id)
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
