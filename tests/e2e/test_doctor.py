@@ -30,7 +30,13 @@ def test_the_doctor_finds_a_running_system_sound(operator: Operator) -> None:
     states = {name: finding["state"] for name, finding in findings.items()}
     assert states.pop("gateway TLS") == "warning"  # the stories speak HTTP
     assert set(states.values()) == {"ok"}, [one for one in findings.values() if one["state"] != "ok"]
-    assert {"PostgreSQL locks", "S3 public address", "NATS streams", "XMPP certificate", "XMPP accounts"} <= set(states)
+    assert {
+        "PostgreSQL locks message_store",
+        "S3 public address",
+        "NATS streams",
+        "XMPP certificate",
+        "XMPP accounts",
+    } <= set(states)
 
 
 def test_the_doctor_names_what_is_wrong_and_what_to_change(operator: Operator) -> None:

@@ -1,16 +1,22 @@
 """The rules of the doctor: clocks, certificates, and locks behind a pooler."""
 
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from tlim_admin import secret_files
+from tlim_admin.backup import dumps
+from tlim_admin.backup.commands import logins
+from tlim_admin.backup.tables import OwnerLogin
 from tlim_admin.certificates import new_pair
+from tlim_admin.doctor import postgres
 from tlim_admin.doctor.certificates import SOON_DAYS, https, judge
 from tlim_admin.doctor.clocks import judge_clock
 from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, run, run_all, wrong
@@ -19,6 +25,7 @@ from tlim_admin.doctor.postgres import locks_last
 from tlim_admin.doctor.services import not_ready
 from tlim_admin.doctor.streams import judge_room, judge_stream
 from tlim_admin.http import Answer
+from tlim_admin.settings import PostgresSettings
 from tlim_protocol.streams import STREAMS, StreamSpec, WhenFull
 from tlim_runtime.provision import stream_config
 
@@ -92,6 +99,46 @@ def test_locks_that_a_pooler_breaks_are_wrong() -> None:
     assert locks_last("session_api", is_held=True, others_are_refused=True).state is State.OK
     assert locks_last("session_api", is_held=True, others_are_refused=False).state is State.WRONG
     assert "pooling" in locks_last("session_api", is_held=False, others_are_refused=True).advice
+
+
+class Pooled:
+    """A connection to a database; a pooler hands on those of message_store, so that a lock keeps nobody away."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    async def execute(self, *_: object) -> None: ...
+
+    async def fetch(self, *_: object) -> list[object]:
+        return []
+
+    async def fetchval(self, statement: str, *_: object) -> object:
+        if "pg_try_advisory_lock" in statement:
+            return self._service == "message_store"
+        return 500 if "current_setting" in statement or "clock" in statement else "pg_locks" in statement
+
+    def get_server_version(self) -> SimpleNamespace:
+        return SimpleNamespace(major=18)
+
+
+async def test_locks_are_tried_in_each_database_whose_service_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def pooled(login: OwnerLogin) -> AsyncIterator[Pooled]:
+        yield Pooled(login.service)
+
+    async def probe(_: OwnerLogin) -> None: ...
+
+    monkeypatch.setattr(postgres, "connected", pooled)
+    monkeypatch.setattr(dumps, "probe", probe)
+    secret_files.write_missing(tmp_path, "chat.example.org", os.getuid())
+    settings = PostgresSettings(postgres_url="postgresql://pooler:6432")
+
+    findings = await postgres.look(settings, tmp_path, logins(settings, tmp_path))
+
+    states = {one.name: one.state for one in findings if "locks" in one.name}
+    assert states == {"PostgreSQL locks session_api": State.OK, "PostgreSQL locks message_store": State.WRONG}
 
 
 def test_a_stream_with_fewer_copies_than_this_deployment_keeps_is_wrong() -> None:

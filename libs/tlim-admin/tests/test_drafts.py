@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tlim_admin.drafts import drafted
+from tlim_admin.progress import steps
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_a_folder_is_flushed_with_all_that_is_in_it_before_it_gets_its_name(tmp_path: Path, flushed: list[str]) -> None:
-    with drafted(tmp_path / "backup") as draft:
+    with steps() as shown, drafted(tmp_path / "backup", shown) as draft:
         (draft / "objects" / "ab").mkdir(parents=True)
         (draft / "objects" / "ab" / "one").touch()
         (draft / "manifest.json").touch()
@@ -35,7 +36,7 @@ def test_a_folder_is_flushed_with_all_that_is_in_it_before_it_gets_its_name(tmp_
 
 
 def test_of_an_archive_only_the_archive_is_flushed(tmp_path: Path, flushed: list[str]) -> None:
-    with drafted(tmp_path / "alice.zip") as draft:
+    with steps() as shown, drafted(tmp_path / "alice.zip", shown) as draft:
         (draft / "profile.jsonl").touch()
 
     assert flushed == ["alice.zip.partial/content.zip", "."]

@@ -1,13 +1,18 @@
 """The commands that ask the page of operations, against a small server of the same addresses."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
 
 import pytest
 from tlim_admin.__main__ import app
+from tlim_admin.operations import commands
+from tlim_admin.settings import DoctorSettings
+from tlim_runtime.settings import load_settings
 from typer.testing import CliRunner
 
 TOKEN = "a-token-of-scope-admin-that-is-long-enough"
@@ -18,6 +23,7 @@ class Page(BaseHTTPRequestHandler):
     """One dead letter a page, one message, and what was published again."""
 
     redriven: ClassVar[list[str]] = []
+    refused: ClassVar[set[str]] = set()
 
     def do_GET(self) -> None:
         is_second = "before=9" in self.path
@@ -31,13 +37,22 @@ class Page(BaseHTTPRequestHandler):
         self._answer(documents[self.path.split("/")[3].partition("?")[0]])
 
     def do_POST(self) -> None:
-        self.redriven.append(self.path)
-        self._answer({})
+        if self.path.split("/")[4] in self.refused:
+            self._send(409, b'{"detail": "no stream takes it"}')
+        else:
+            self.redriven.append(self.path)
+            self._answer({})
 
     def _answer(self, document: dict[str, Any]) -> None:
-        is_admin = self.headers["Authorization"] == f"Bearer {TOKEN}"
-        body = json.dumps(document if is_admin else {"detail": "no token"}).encode()
-        self.send_response(200 if is_admin else 401)
+        if self.path.endswith("/html"):
+            self._send(200, b"<html>Sign in</html>")
+        elif self.headers["Authorization"] == f"Bearer {TOKEN}":
+            self._send(200, json.dumps(document).encode())
+        else:
+            self._send(401, b'{"detail": "no token"}')
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -48,6 +63,7 @@ class Page(BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Page.redriven.clear()
+    Page.refused.clear()
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -74,10 +90,45 @@ def test_all_of_them_are_published_again_oldest_first() -> None:
     assert Page.redriven == [f"/v1/operations/dead-letters/{seq}/redrive" for seq in (4, 9)]
 
 
+def test_a_refused_letter_keeps_none_of_the_others_back_and_is_named() -> None:
+    Page.refused.add("4")
+    ran = CliRunner().invoke(app, ["redrive", "--all"])
+    refusal = "the gateway answers 409: no stream takes it"
+    assert (ran.exit_code, ran.stdout) == (1, f"published again: 1\nfailed: 4: {refusal}\n")
+    assert Page.redriven == ["/v1/operations/dead-letters/9/redrive"]
+
+    ran = CliRunner().invoke(app, ["redrive", "4", "9", "--json"])
+    document = json.loads(ran.stdout)
+    assert (ran.exit_code, document["redriven"], document["failed"]) == (1, [9], [{"seq": 4, "reason": refusal}])
+
+
 def test_the_way_of_a_message_is_shown() -> None:
     assert run("trace", "m/1") == "in the log: seq 7\n1970-01-01 00:00:00.000  xmpp-bridge a: received\n"
+
+
+def test_the_way_of_a_message_is_asked_for_in_a_step(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "steps", lambda: nullcontext(recorded))
+    run("trace", "m1")
+    assert recorded.names == ["asking"]
 
 
 def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLIM_ADMIN_TOKEN", "another-token-that-is-long-enough-to-be-read")
     assert run("trace", "m1") == "tlim-admin: the gateway answers 401: no token\n"
+
+
+def test_a_page_for_people_in_the_place_of_the_gateway_is_one_line() -> None:
+    url = f"{os.environ['TLIM_GATEWAY']}/v1/operations/messages/html"
+    assert run("trace", "html") == f"tlim-admin: {url} gives no JSON: is it the gateway?\n"
+
+
+def test_an_address_without_its_scheme_is_refused_before_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("GATEWAY", "S3_ENDPOINT_URL", "S3_PUBLIC_URL", "XMPP_ADMIN_URL", "JWKS_URL"):
+        monkeypatch.setenv(f"TLIM_{name}", "chat.example.org")
+    told = "must begin with http:// or https://"
+    assert run("trace", "m1") == f"TLIM_GATEWAY: Value error, {told}\n"
+    with pytest.raises(SystemExit):
+        load_settings(DoctorSettings)
+    assert capsys.readouterr().err.count(told) == 5

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tlim_admin.backup.manifest import BackupError
 from tlim_admin.backup.objects import together
+from tlim_admin.progress import Steps
 
 
 @contextmanager
-def drafted(target: Path) -> Iterator[Path]:
+def drafted(target: Path, steps: Steps) -> Iterator[Path]:
     """Lend an empty folder beside `target`, which becomes `target` at the end; a name in .zip gets an archive of it.
 
     Only its owner may read it. Raises BackupError if `target` exists. If the block fails, nothing is left.
@@ -25,12 +26,12 @@ def drafted(target: Path) -> Iterator[Path]:
         raise BackupError(f"{draft} is there: another run writes it, or was killed; then remove it") from None
     try:
         yield draft
-        _finish(draft, target)
+        _finish(draft, target, steps)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _finish(draft: Path, target: Path) -> None:
+def _finish(draft: Path, target: Path, steps: Steps) -> None:
     whole = draft
     if target.suffix == ".zip":
         inner = draft / "content"  # so that a failure leaves nothing
@@ -39,12 +40,14 @@ def _finish(draft: Path, target: Path) -> None:
         inner.mkdir()
         for name in names:
             name.rename(inner / name.name)
-        shutil.make_archive(str(inner), "zip", inner)
+        with steps.step("packing the archive"):
+            shutil.make_archive(str(inner), "zip", inner)
         whole.chmod(0o600)
-    for _ in together(_flush, [whole, *whole.rglob("*")]):  # all of it is on the disk before it looks whole
-        pass
-    whole.rename(target)
-    _flush(target.parent)
+    with steps.step("bringing it to the disk"):
+        for _ in together(_flush, [whole, *whole.rglob("*")]):  # all of it is on the disk before it looks whole
+            pass
+        whole.rename(target)
+        _flush(target.parent)
 
 
 def _flush(path: Path) -> None:

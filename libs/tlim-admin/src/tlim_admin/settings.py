@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from tlim_runtime.provision import ProvisionSettings
 from tlim_runtime.settings import EnvironmentSettings
 
@@ -13,10 +13,19 @@ from tlim_admin.object_store import FILES_BUCKET, REGION
 _SERVER = re.compile(r"postgres(?:ql)?://(?P<where>[^@/?]+)/?(?P<options>\?.*)?")
 
 
+def _over_http(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return address
+
+
+HttpAddress = Annotated[str, AfterValidator(_over_http)]
+
+
 class S3Settings(EnvironmentSettings):
     """Where S3 is, and the key that the command uses."""
 
-    s3_endpoint_url: str
+    s3_endpoint_url: HttpAddress
     """Where S3 is, for the services."""
     s3_bucket: str = FILES_BUCKET
     """The bucket of files."""
@@ -57,7 +66,7 @@ class PostgresSettings(EnvironmentSettings):
 class AccountsSettings(EnvironmentSettings):
     """The API of ejabberd and its secret, as session-api has them. Without these the accounts are kept elsewhere."""
 
-    xmpp_admin_url: str | None = None
+    xmpp_admin_url: HttpAddress | None = None
     """The API of ejabberd, as session-api has it."""
     xmpp_admin_token: SecretStr | None = None
     """The secret of that API."""
@@ -91,7 +100,7 @@ class ReplaySettings(ProvisionSettings):
 class OperationsSettings(EnvironmentSettings):
     """The gateway, and a token with scope `admin`."""
 
-    gateway: str
+    gateway: HttpAddress
     """The address of the gateway, such as `https://chat.example.org`."""
     admin_token: SecretStr
     """A token with scope `admin`: `make compose-token`, or one of your identity provider."""
@@ -100,7 +109,7 @@ class OperationsSettings(EnvironmentSettings):
 class DoctorSettings(BackupSettings):
     """Where everything is. What is not named is not looked at; the services as in the gateway's environment."""
 
-    s3_public_url: str | None = None
+    s3_public_url: HttpAddress | None = None
     """The address of S3 that people get."""
     s3_public_via: str | None = None
     """Who answers at that address, host:port, if it is one of loopback: a container has a loopback of its own."""
@@ -112,7 +121,7 @@ class DoctorSettings(BackupSettings):
     """The password of that user."""
     nats_replicas: int = Field(default=1, ge=1, le=5)
     """On how many nodes of NATS each message has to be, as the provisioning has it."""
-    jwks_url: str | None = None
+    jwks_url: HttpAddress | None = None
     """Where the public keys of tokens are."""
     xmpp_host: str | None = None
     """The host of the port for XMPP clients."""
@@ -120,7 +129,7 @@ class DoctorSettings(BackupSettings):
     """The port for XMPP clients."""
     xmpp_ca_file: Path | None = None
     """The authority that signed the certificate; without it, those of the system."""
-    gateway: str | None = None
+    gateway: HttpAddress | None = None
     """The address of the gateway, such as `https://chat.example.org`."""
     session_api: str | None = None
     """The instances of session-api, `host:port` with blanks between."""

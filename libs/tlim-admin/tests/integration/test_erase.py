@@ -203,8 +203,8 @@ async def test_a_message_that_is_stored_after_the_account_was_closed_is_emptied_
 
 
 async def test_somebody_unknown_is_refused(data: Any) -> None:
-    with pytest.raises(BackupError, match="no user carol"):
-        await plan("carol", data.logins)
+    with steps() as shown, pytest.raises(BackupError, match="no user carol"):
+        await plan("carol", data.logins, shown)
 
 
 async def test_nothing_is_lost_to_a_person_who_is_still_counted_as_present(

@@ -1,11 +1,16 @@
-"""Examples for an OpenAPI document: a whole body for each JSON request and answer, made of examples of its fields."""
+"""Examples for an OpenAPI document: a whole body for each request and answer, made of examples of its fields."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
+from tlim_protocol.errors import ErrorCode
 from tlim_protocol.examples import EXAMPLES, IN
+
+from tlim_runtime.errors import PROBLEM_JSON, problem
 
 Schema = Mapping[str, Any]
 
@@ -19,20 +24,46 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 _PLAIN: Mapping[str, JsonValue] = {"boolean": False, "integer": 0, "object": {}}
 
 
+_CODES: Mapping[int, ErrorCode] = {
+    401: ErrorCode.NOT_ALLOWED,
+    413: ErrorCode.FIELD_INVALID,
+    422: ErrorCode.FIELD_INVALID,
+}
+"""The code of a refusal whose description names none."""
+
+
 def add_examples(document: dict[str, Any]) -> None:
-    """Give each JSON body of requests and of good answers an example; LookupError names a field that has none."""
+    """Give each body of requests and answers an example, except bytes; LookupError names a field that has none."""
     schemas = document["components"]["schemas"]
     for path in document.get("paths", {}).values():
         for operation in path.values():
             for media in _bodies(operation):
                 if not {"example", "examples"} & media.keys():
                     media["example"] = example_of(media["schema"], schemas)
+            for status, answer in operation["responses"].items():
+                if PROBLEM_JSON in answer.get("content", {}):
+                    _refer_to_problem(document, status, answer)
 
 
 def _bodies(operation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     answers = (one for status, one in operation["responses"].items() if status.startswith("2"))
     for body in (operation.get("requestBody", {}), *answers):
-        yield from (media for kind, media in body.get("content", {}).items() if kind.startswith("application/json"))
+        yield from (media for media in body.get("content", {}).values() if not is_bytes(media["schema"]))
+
+
+def is_bytes(schema: Schema) -> bool:
+    """Return whether a body is bytes, or a form with bytes: no text shows them."""
+    return any(one.get("format") == "binary" for one in (schema, *schema.get("properties", {}).values()))
+
+
+def _refer_to_problem(document: dict[str, Any], status: str, answer: dict[str, Any]) -> None:
+    """Let an answer name an example of its refusal, which stands once in the document: hundreds have the same."""
+    named = re.search(r"`(error-\d+)`", answer["description"])
+    code = ErrorCode(named[1]) if named else _CODES.get(int(status))
+    name = f"{status}-{code.value}" if code else status
+    shown = problem(int(status), str(EXAMPLES["detail"][0]), code=code)
+    document["components"].setdefault("examples", {})[name] = {"value": json.loads(bytes(shown.body))}
+    answer["content"][PROBLEM_JSON]["examples"] = {"refusal": {"$ref": f"#/components/examples/{name}"}}
 
 
 def example_of(schema: Schema, schemas: Mapping[str, Schema], name: str = "") -> JsonValue:

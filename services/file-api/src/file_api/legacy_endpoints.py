@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from python_multipart.multipart import parse_options_header
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.examples import EXAMPLES
 from tlim_runtime.errors import LegacyRoute, problem_responses
 
 from file_api.dependencies import AdmissionDep, DownloadsDep, FilesDep, LegacyUserDep, ReadableDep
@@ -29,7 +30,7 @@ _UPLOADED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file id, or a refusal, which is always JSON",
         "content": {
-            "text/plain": {"schema": {"type": "string"}},
+            "text/plain": {"schema": {"type": "string"}, "example": EXAMPLES["file_id"][0]},
             "application/json": {"schema": {"anyOf": [LegacyFileId.model_json_schema(mode="serialization"), _REFUSAL]}},
         },
     },

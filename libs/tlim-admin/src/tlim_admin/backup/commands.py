@@ -14,7 +14,7 @@ from tlim_admin.backup.accounts import Accounts
 from tlim_admin.backup.manifest import Manifest
 from tlim_admin.backup.restore import read_whole, restore
 from tlim_admin.backup.tables import OwnerLogin
-from tlim_admin.backup.take import take
+from tlim_admin.backup.take import note, take
 from tlim_admin.databases import DATABASE_SERVICES, owner_of
 from tlim_admin.failures import one_line
 from tlim_admin.printed import AsJson
@@ -37,8 +37,12 @@ def backup_command(folder: Folder, secrets: Secrets = IN_CONTAINERS, as_json: As
     """Write a backup of the running system into a new folder: databases, bytes of files, XMPP accounts."""
     settings = load_settings(BackupSettings)
     with one_line(), objects.opened(settings) as bucket, steps() as shown:
-        made = asyncio.run(take(folder, logins(settings, secrets), bucket, Accounts.of(settings), shown))
+        owners = logins(settings, secrets)
+        made = asyncio.run(take(folder, owners, bucket, Accounts.of(settings), shown))
+        reason = asyncio.run(note(owners["session_api"], made, shown))
     _tell(made, f"written: {folder}", as_json=as_json)
+    if reason:
+        typer.echo(f"not entered in the audit: {reason}", err=True)
 
 
 def restore_command(folder: Folder, secrets: Secrets = IN_CONTAINERS, as_json: AsJson = False) -> None:

@@ -69,7 +69,8 @@ def _check_accounts(folder: Path, accounts: Accounts | None, whole: Manifest) ->
 
 
 def _put_objects(folder: Path, bucket: Bucket, whole: Manifest, steps: Steps) -> None:
-    there = bucket.sizes()
+    with steps.step("listing the objects"):
+        there = bucket.sizes()
     missing = [key for key in objects.keys_in(whole.parts) if there.get(key) != whole.parts[objects.path_of(key)].size]
 
     def put(key: str) -> None:

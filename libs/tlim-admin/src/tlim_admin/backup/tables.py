@@ -13,6 +13,11 @@ _TABLES = """
     SELECT relname FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname"""
 
+# The text of a row depends on these.
+_SETTINGS = """
+    SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO';
+    SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"""
+
 # A row as text, in the order of its columns, hashed to 64 bits. The sum does not depend on the order of the rows.
 _CONTENT = """
     SELECT count(*), coalesce(sum(('x' || left(md5(t::text), 16))::bit(64)::bigint::numeric), 0)::text
@@ -55,13 +60,8 @@ class OwnerLogin(NamedTuple):
 async def connected(login: OwnerLogin) -> AsyncIterator[Connection]:
     """Lend a connection. Raises BackupError when PostgreSQL refuses it or a statement."""
     try:
-        connection = await asyncpg.connect(
-            login.url,
-            password=login.password,
-            timeout=10,
-            # the text of a row depends on these
-            server_settings={"timezone": "UTC", "datestyle": "ISO", "bytea_output": "hex", "extra_float_digits": "1"},
-        )
+        # without server_settings: PgBouncer refuses those that it does not know
+        connection = await asyncpg.connect(login.url, password=login.password, timeout=10)
     except (asyncpg.PostgresError, OSError, TimeoutError) as error:
         raise BackupError(f"PostgreSQL, {login.service}: {error or type(error).__name__}") from error
     try:
@@ -81,12 +81,13 @@ async def snapshot(login: OwnerLogin) -> AsyncIterator[tuple[Connection, str]]:
 
 async def content(connection: Connection) -> Tables:
     """Return what is in each table. The rows are read once."""
-    names = [row["relname"] for row in await connection.fetch(_TABLES)]
     tables = {}
-    for name in names:
-        quoted = name.replace('"', '""')
-        rows, digest = await connection.fetchrow(_CONTENT.format(table=f'"{quoted}"')) or (0, "0")
-        tables[name] = Table(rows=rows, digest=digest)
+    async with begun(connection):
+        await connection.execute(_SETTINGS)
+        for name in [row["relname"] for row in await connection.fetch(_TABLES)]:
+            quoted = name.replace('"', '""')
+            rows, digest = await connection.fetchrow(_CONTENT.format(table=f'"{quoted}"')) or (0, "0")
+            tables[name] = Table(rows=rows, digest=digest)
     return tables
 
 

@@ -7,6 +7,7 @@ dumped once more, until every row has its bytes.
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tlim_admin.backup import dumps, objects, tables
 from tlim_admin.backup.accounts import Accounts, line_of
-from tlim_admin.backup.manifest import ACCOUNTS, NAME, BackupPart, Manifest, Tables, dump_of, measure
+from tlim_admin.backup.manifest import ACCOUNTS, NAME, BackupError, BackupPart, Manifest, Tables, dump_of, measure
 from tlim_admin.backup.objects import Bucket
 from tlim_admin.backup.tables import NeededBlob, OwnerLogin
 from tlim_admin.drafts import drafted
@@ -23,6 +24,10 @@ from tlim_admin.progress import Steps
 ORDER = ("message_store", "session_api", "file_api")
 """What refers to others comes first."""
 
+NOTE_FOR_S = 60.0
+"""PostgreSQL starts again within a minute."""
+
+_AGAIN_S = 2.0
 
 Dumped = tuple[Tables, Mapping[str, NeededBlob]]
 
@@ -42,18 +47,29 @@ async def take(
 
     Everything is written to a folder beside it, which gets the name at the end.
     """
-    with drafted(folder) as draft:
-        manifest = await _write(draft, logins, bucket, accounts, steps)
-    await _note(logins["session_api"], manifest)
-    return manifest
+    with drafted(folder, steps) as draft:
+        return await _write(draft, logins, bucket, accounts, steps)
 
 
-async def _note(login: OwnerLogin, manifest: Manifest) -> None:
-    """Let the operators see in the audit, and by a metric, when the last backup was made."""
+async def note(login: OwnerLogin, manifest: Manifest, steps: Steps) -> str:
+    """Let the operators see in the audit, and by a metric, when the last backup was made.
+
+    It is tried for up to NOTE_FOR_S. Returns why it failed, or an empty text: the backup is complete all the same.
+    """
     detail = {"objects": manifest.objects, "object_bytes": manifest.object_bytes, "accounts": manifest.accounts}
     at = int(manifest.made_at.timestamp() * 1000)
-    async with tables.connected(login) as connection:
-        await tables.note_backup(connection, at, json.dumps(detail))
+    last = time.monotonic() + NOTE_FOR_S
+    with steps.step("entering it in the audit"):
+        while True:
+            try:
+                async with tables.connected(login) as connection:
+                    await tables.note_backup(connection, at, json.dumps(detail))
+            except (BackupError, OSError) as error:
+                if time.monotonic() >= last:
+                    return str(error)
+            else:
+                return ""
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def _write(

@@ -53,7 +53,8 @@ async def stores(
     if accept_lost:
         counts["lost files accepted"] = len(lost)
     if accounts is not None:
-        counts["accounts"] = await asyncio.to_thread(lambda: sum(1 for _ in accounts.all()))
+        with steps.step("counting the accounts"):
+            counts["accounts"] = await asyncio.to_thread(lambda: sum(1 for _ in accounts.all()))
     return Verdict(counts, findings)
 
 
@@ -92,13 +93,19 @@ async def against(
         findings += [f"table {name} of {service} is not that of the backup" for name in sorted(other)]
     findings += await asyncio.to_thread(_bytes_against, expected, bucket, steps)
     if accounts is not None and expected.accounts is not None:
-        digest = hashlib.sha256()
-        for account in accounts.all():
-            digest.update(line_of(account).encode())
-        if digest.hexdigest() != expected.parts[ACCOUNTS].sha256:
+        with steps.step("reading the accounts"):
+            digest = await asyncio.to_thread(_digest, accounts)
+        if digest != expected.parts[ACCOUNTS].sha256:
             findings.append("the accounts are not those of the backup")
     rows = sum(table.rows for content in expected.databases.values() for table in content.values())
     return Verdict({"rows": rows, "objects": expected.objects, "accounts": expected.accounts or 0}, findings)
+
+
+def _digest(accounts: Accounts) -> str:
+    digest = hashlib.sha256()
+    for account in accounts.all():
+        digest.update(line_of(account).encode())
+    return digest.hexdigest()
 
 
 def _objects(blobs: Mapping[str, NeededBlob], bucket: Bucket, steps: Steps, read_bytes: bool) -> dict[str, str]:
@@ -141,7 +148,8 @@ async def _sessions(logins: Mapping[str, OwnerLogin], steps: Steps) -> tuple[int
 
 
 def _bytes_against(expected: manifest.Manifest, bucket: Bucket, steps: Steps) -> list[str]:
-    there = bucket.sizes()
+    with steps.step("listing the objects"):
+        there = bucket.sizes()
     keys = objects.keys_in(expected.parts)
     findings = [f"{key} is not in S3" for key in keys if key not in there]
     findings += [

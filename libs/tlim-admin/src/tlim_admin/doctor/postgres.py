@@ -22,6 +22,9 @@ NEEDED_CONNECTIONS = 120
 """Two processes of each of the three services, which have 16, 13 and 21, two nodes of ejabberd with five each, and ten
 for migrations and people."""
 
+LOCKING = ("session_api", "message_store")
+"""Imports of session-api and the election of message-store need locks that last as long as a connection."""
+
 _PROBE_LOCK = 0x746C_696D_00FF  # beside those of message-store and maintenance
 
 _SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -36,6 +39,7 @@ async def look(settings: PostgresSettings, secrets: Path, logins: Mapping[str, O
         async with connected(logins[service]) as owner, connected(role) as one, connected(role) as other:
             if service == DATABASE_SERVICES[0]:
                 findings += await _server(one)
+            if service in LOCKING:
                 findings.append(locks_last(service, await _holds(one), await _is_refused(other)))
             findings.append(await _tables(service, owner))
             findings.append(await _rights(service, one))
@@ -46,9 +50,9 @@ async def look(settings: PostgresSettings, secrets: Path, logins: Mapping[str, O
 def locks_last(service: str, is_held: bool, others_are_refused: bool) -> Finding:
     """Judge the locks that last as long as a connection. A pooler that changes connections breaks them."""
     if is_held and others_are_refused:
-        return fine(f"{NAME} locks", "a lock lasts as long as its connection")
+        return fine(f"{NAME} locks {service}", "a lock lasts as long as its connection")
     advice = "a pooler hands connections on: use session pooling, or connect to PostgreSQL itself"
-    return wrong(f"{NAME} locks", f"{service}: a lock of a connection does not keep others away", advice)
+    return wrong(f"{NAME} locks {service}", "a lock of a connection does not keep others away", advice)
 
 
 async def _holds(connection: Connection) -> bool:

@@ -41,7 +41,10 @@ class Operations:
         answer = Answer(f"{self._url}{path}", {**self._headers, **kind}, body)
         if answer.status != 200:
             raise BackupError(f"the gateway answers {answer.status}: {_detail(answer.body)}")
-        return json.loads(answer.body)
+        try:
+            return json.loads(answer.body)
+        except ValueError:
+            raise BackupError(f"{self._url}{path} gives no JSON: is it the gateway?") from None
 
 
 def _detail(body: bytes) -> str:

@@ -1,12 +1,14 @@
 """The commands `trace` and `redrive`."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from tlim_runtime.settings import load_settings
 
+from tlim_admin.backup.manifest import BackupError
 from tlim_admin.failures import one_line
 from tlim_admin.operations.api import Operations
 from tlim_admin.printed import AsJson
@@ -18,7 +20,7 @@ def trace_command(
     msg_id: Annotated[str, typer.Argument(help="the msg_id of the message")], as_json: AsJson = False
 ) -> None:
     """Show the way of a message through the services, with times. Exits with 1 if nobody knows it."""
-    with one_line():
+    with one_line(), steps() as shown, shown.step("asking"):
         found = _operations().message(msg_id)
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
@@ -42,16 +44,34 @@ def redrive_command(
         operations = _operations()
         letters = list(operations.dead_letters()) if everything or not seqs else []
         chosen = seqs or ([letter["seq"] for letter in letters] if everything else [])
-        for seq in shown.each("publishing again", sorted(chosen), len(chosen)):
-            operations.redrive(seq)
+        redriven, failed = _redrive(operations, shown.each("publishing again", sorted(chosen), len(chosen)))
     if as_json:
-        typer.echo(json.dumps({"dead_letters": letters, "redriven": sorted(chosen)}, ensure_ascii=False))
+        refused = [{"seq": seq, "reason": reason} for seq, reason in failed.items()]
+        document = {"dead_letters": letters, "redriven": redriven, "failed": refused}
+        typer.echo(json.dumps(document, ensure_ascii=False))
     elif chosen:
-        typer.echo(f"published again: {len(chosen)}")
+        typer.echo(f"published again: {len(redriven)}")
+        for seq, reason in failed.items():
+            typer.echo(f"failed: {seq}: {reason}")
     else:
         for letter in letters:
             typer.echo(f"{letter['seq']}  {_time(letter['at'])}  {letter['subject']}  {letter['reason']}")
         typer.echo(f"dead letters: {len(letters)}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _redrive(operations: Operations, seqs: Iterable[int]) -> tuple[list[int], dict[int, str]]:
+    """Publish all that can be; return which were, and why the others were not."""
+    redriven, failed = [], {}
+    for seq in seqs:
+        try:
+            operations.redrive(seq)
+        except (BackupError, OSError) as error:
+            failed[seq] = str(error)
+        else:
+            redriven.append(seq)
+    return redriven, failed
 
 
 def _operations() -> Operations:

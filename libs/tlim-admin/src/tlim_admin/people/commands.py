@@ -58,7 +58,7 @@ def erase_command(
         user_id = _user_id(user)
         owners = logins(settings, secrets)
         if not yes:
-            there = asyncio.run(plan(user_id, owners))
+            there = asyncio.run(plan(user_id, owners, shown))
             what = f"{there.messages:,} messages and {there.files:,} files of {user_id}"
             raise BackupError(f"{what} would be erased, and the account closed for ever: add --yes")
         done = asyncio.run(erase(user_id, owners, Accounts.of(settings), shown))

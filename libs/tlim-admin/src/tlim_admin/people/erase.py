@@ -39,18 +39,19 @@ class Erasure(NamedTuple):
     kept_files: int = 0
 
 
-async def plan(user_id: str, logins: Mapping[str, OwnerLogin]) -> Erasure:
+async def plan(user_id: str, logins: Mapping[str, OwnerLogin], steps: Steps) -> Erasure:
     """Return what there is to erase. Raises BackupError for a person who is not in the directory."""
     async with connected(logins["session_api"]) as sessions:
         if await sessions_tables.profile(sessions, user_id) is None:
             raise BackupError(f"the directory has no user {user_id}")
-    async with connected(logins["message_store"]) as store, connected(logins["file_api"]) as files:
-        return Erasure(await messages_tables.written(store, user_id), await files_tables.count(files, user_id))
+    with steps.step("counting messages and files"):
+        async with connected(logins["message_store"]) as store, connected(logins["file_api"]) as files:
+            return Erasure(await messages_tables.written(store, user_id), await files_tables.count(files, user_id))
 
 
 async def erase(user_id: str, logins: Mapping[str, OwnerLogin], accounts: Accounts | None, steps: Steps) -> Erasure:
     """Erase a person, and return what this run has erased. Raises BackupError."""
-    expected = await plan(user_id, logins)
+    expected = await plan(user_id, logins, steps)
     with steps.step("closing the account"):
         async with connected(logins["session_api"]) as sessions:
             await sessions_tables.deactivate(sessions, user_id, _now())

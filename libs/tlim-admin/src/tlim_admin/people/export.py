@@ -47,16 +47,13 @@ class Stores(NamedTuple):
 
 async def export(user_id: str, target: Path, stores: Stores, steps: Steps) -> ExportManifest:
     """Write an export into `target`, which must not exist. Raises BackupError, and leaves nothing then."""
-    with drafted(target) as draft:
+    with drafted(target, steps) as draft:
         counts, lost = await _write(draft, user_id, stores, steps)
         names = sorted(str(file.relative_to(draft)) for file in draft.rglob("*") if file.is_file())
-        made = ExportManifest(
-            user_id=user_id,
-            made_at=datetime.now(UTC),
-            counts=counts,
-            lost=lost,
-            parts={name: await asyncio.to_thread(measure, draft / name) for name in names},
-        )
+        with steps.step("reading the files once more"):
+            parts = {name: await asyncio.to_thread(measure, draft / name) for name in names}
+        now = datetime.now(UTC)
+        made = ExportManifest(user_id=user_id, made_at=now, counts=counts, lost=lost, parts=parts)
         (draft / NAME).write_text(made.model_dump_json(indent=1), encoding="utf-8")
     async with connected(stores.logins["session_api"]) as sessions:
         await sessions_tables.note(sessions, "user.exported", user_id, time.time_ns() // 1_000_000, counts)

@@ -76,11 +76,15 @@ async def retain(kept: Kept, owners: Mapping[str, OwnerLogin], shown: Steps, *, 
         with shown.bar("removing messages") as bar:
             removed = await remove_messages(log, cutoff, bar.at)
         recalls = 0 if kept.recalls is None else now - kept.recalls * DAY_MS
-        entries = await recalls_before(store, recalls) if rehearsal else (await remove_recalls(log, recalls)).recalls
+        with shown.step("removing recalls"):
+            entries = (
+                await recalls_before(store, recalls) if rehearsal else (await remove_recalls(log, recalls)).recalls
+            )
         with shown.bar("removing files") as bar:
             gone = await remove_files(files, store, cutoff, removed.last, bar.at, rehearsal=rehearsal)
         if not rehearsal:
-            await forget_removed(files, store, cutoff, removed.last)
+            with shown.step("forgetting removed files"):
+                await forget_removed(files, store, cutoff, removed.last)
     return Retained(cutoff, removed.rows, removed.partitions, entries, gone.files, gone.bytes, rehearsal)
 
 
