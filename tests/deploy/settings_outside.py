@@ -39,8 +39,8 @@ GATEWAY = Outside(
 
 CONTAINERS = Outside(
     "containers",
-    "docker-compose.yml and its overrides read them from the environment or from `.env`, and `scripts/images` from the "
-    "environment alone. The last two stand in the manifests, and have no `TLIM_`.",
+    "docker-compose.yml and its overrides, and `scripts/images`, read them from the environment or from `.env`. The last two "
+    "stand in the manifests, and have no `TLIM_`.",
     {
         "TLIM_BIND": "The address of the published ports. Any other than loopback needs `tls.yml`, or a proxy with TLS "
         "in `TLIM_TRUSTED_PROXIES`.",
