@@ -61,3 +61,13 @@ def test_plain_http_is_served_to_loopback_or_a_named_proxy_only(
     assert ran.exit_code == refused
     assert len(ran.stderr.splitlines()) == refused
     assert ("TLIM_BIND" in ran.stderr) is refused
+
+
+def test_a_certificate_for_another_domain_is_told_in_one_line(tmp_path: Path) -> None:
+    secret_files.write_missing(tmp_path, "chat.example.org", 10_001)
+
+    ran = CliRunner().invoke(app, ["check-secrets", str(tmp_path), "--domain=im.example.com"])
+
+    assert ran.exit_code == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert "xmpp.pem is for chat.example.org, ejabberd, gateway, localhost, and TLIM_XMPP_DOMAIN" in ran.stderr

@@ -52,14 +52,15 @@ def secrets(
 @app.command()
 def check_secrets(
     folder: SecretsFolder,
+    domain: Annotated[str | None, typer.Option(help="the XMPP domain, which the certificate must name")] = None,
     plain_http_at: Annotated[str | None, typer.Option(help="where the gateway serves plain HTTP, if it does")] = None,
     proxies: Annotated[str, typer.Option(help="the trusted proxies before it, which speak TLS with people")] = "",
 ) -> None:
-    """Check that all secrets are there, hard to guess, and not sent over plain HTTP; and that the derived files fit."""
+    """Check that all secrets are there, hard to guess, and not sent over plain HTTP; and that the other files fit."""
     with one_line():
         if plain_http_at is not None:
             plain_http.check(plain_http_at, proxies)
-        secret_files.check(folder)
+        secret_files.check(folder, domain)
 
 
 @app.command("databases")
