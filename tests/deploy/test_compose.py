@@ -99,7 +99,7 @@ def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
 
 def test_a_service_sees_all_of_the_operators_settings_so_a_mistyped_name_stops_it() -> None:
     seeing = {name: one["env_file"] for name, one in CONTAINERS.items() if "env_file" in one}
-    assert seeing == {name: [{"path": ".env", "required": False}] for name in SERVICES}
+    assert seeing == {name: [{"path": ".env", "required": False}] for name in (*SERVICES, "prepare")}
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:

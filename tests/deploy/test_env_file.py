@@ -1,15 +1,32 @@
-"""A line of .env reaches the scripts as it reaches Compose."""
+"""A line of .env reaches the scripts as it reaches Compose, and has an effect or is refused."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from tlim_admin.env_file import INSTEAD
+from tlim_runtime.secret_values import is_secret
 
+from tests.deploy.compose_file import CONTAINERS
 from tests.deploy.images import ROOT
+from tests.deploy.settings_outside import CONTAINERS as OF_CONTAINERS
+from tests.deploy.settings_outside import GATEWAY
+from tests.deploy.settings_page import COMMANDS
+from tests.deploy.told import SERVICES, SETTINGS
 
 LINES = "TLIM_IMAGES=registry.example.com/tlim\nTLIM_VERSION=1.2\nTLIM_XMPP_DOMAIN=chat.example.org\n"
+READERS = {
+    **{(name, name): SETTINGS[name] for name in SERVICES},
+    **{
+        (table, {"bucket": "bucket", "provision": "streams"}.get(table, "admin")): one
+        for table, one in COMMANDS.items()
+    },
+}
+"""A table of docs/settings.md, the container that reads its settings → these."""
+OF_ITS_OWN = {("bucket", "TLIM_S3_ACCESS_KEY")}  # the administrator's key
 
 
 @pytest.fixture
@@ -79,3 +96,44 @@ def test_a_value_that_compose_would_change_is_refused(clone: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         told(clone, "TLIM_XMPP_DOMAIN=chat.${PLACE}\n", "scripts/secrets")
     assert not (clone / "docker.log").exists()
+
+
+def interpolated(text: str) -> set[str]:
+    """Return the settings whose values Compose puts into a text."""
+    return set(re.findall(r"\$\{(TLIM_\w+)", text))
+
+
+def reach(table: str, container: str) -> dict[str, bool]:
+    """Return whether a line of .env reaches the container: for each name of the table."""
+    environment = CONTAINERS[container].get("environment", {})
+    reached = {}
+    for field, what in READERS[table, container].model_fields.items():
+        name = f"TLIM_{field}".upper()
+        names = (name, f"{name}_FILE") if is_secret(what) else (name,)
+        told = [str(environment[one]) for one in names if one in environment]
+        reached[name] = name in interpolated("".join(told)) if told else "env_file" in CONTAINERS[container]
+    return reached
+
+
+@pytest.mark.parametrize(("table", "container"), READERS)
+def test_each_setting_of_the_page_reaches_its_reader_or_is_refused(table: str, container: str) -> None:
+    lost = {name for name, reached in reach(table, container).items() if not reached} - INSTEAD.keys()
+    assert {(container, name) for name in lost} <= OF_ITS_OWN
+
+
+def test_each_setting_of_the_gateway_and_of_containers_is_read_from_the_file_or_is_refused() -> None:
+    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy/compose").glob("*.yml")]
+    read = interpolated("".join(file.read_text(encoding="utf-8") for file in files))
+    read |= set(re.findall(r"TLIM_\w+", (ROOT / "scripts/settings").read_text(encoding="utf-8")))
+    names = {name for name in {**GATEWAY.meanings, **OF_CONTAINERS.meanings} if name.startswith("TLIM_")}
+    assert names - INSTEAD.keys() <= read
+
+
+def test_what_docker_compose_yml_says_itself_is_refused_and_nothing_that_reaches_somebody() -> None:
+    used = interpolated((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    environments = [one.get("environment", {}) for name, one in CONTAINERS.items() if name != "gateway"]
+    fixed = {name for told in environments for name in told if name.startswith("TLIM_")} - used
+    assert fixed <= INSTEAD.keys()
+    reached = {name for reader in READERS for name, is_reached in reach(*reader).items() if is_reached}
+    assert reached.isdisjoint(INSTEAD)
+    assert used.isdisjoint(INSTEAD)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tlim_admin.env_file import INSTEAD
 from tlim_runtime import variables
 
 from tests.deploy.compose_file import CONTAINERS, SETTINGS
@@ -56,9 +57,18 @@ def test_what_an_override_tells_a_container_is_what_it_reads(file: Path) -> None
         told = {one for one in container.get("environment", {}) if one.startswith("TLIM_")}
         if name == "gateway":
             assert_the_gateway_reads(told)
+        elif name == "prepare":
+            assert told <= INSTEAD.keys()
         elif told:
             fields = {f"TLIM_{field}".upper() for field in SETTINGS[name].model_fields}
             assert told <= fields | {f"{field}_FILE" for field in fields}, name
+
+
+@pytest.mark.parametrize("file", OVERRIDES, ids=lambda path: path.stem)
+def test_a_setting_that_has_an_effect_with_an_override_only_does_not_stop_the_start_there(file: Path) -> None:
+    read = set(re.findall(r"\$\{(TLIM_\w+)", file.read_text(encoding="utf-8")))
+    told = containers(file).get("prepare", {}).get("environment", {})
+    assert told == dict.fromkeys(read & INSTEAD.keys(), "")
 
 
 @pytest.mark.parametrize("file", OVERRIDES, ids=lambda path: path.stem)

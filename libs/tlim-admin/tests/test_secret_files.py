@@ -156,7 +156,7 @@ def test_a_certificate_for_another_domain_stops_the_start(secrets: Path, domain:
 def test_a_file_without_a_certificate_stops_the_start(secrets: Path) -> None:
     (secrets / CERTIFICATE).unlink()
     (secrets / CERTIFICATE).write_text("a note")
-    with pytest.raises(SecretError, match="xmpp.pem has no certificate"):
+    with pytest.raises(SecretError, match=r"xmpp\.pem has no certificate"):
         check(secrets, DOMAIN)
 
 

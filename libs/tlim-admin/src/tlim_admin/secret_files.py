@@ -125,8 +125,8 @@ def _check_names(certificate: Path, domain: str) -> None:
         raise SecretError(f"{certificate.name} has no certificate") from None
     if not is_named(domain, names):
         raise SecretError(
-            f"{certificate.name} is for {', '.join(names) or 'no name'}, and TLIM_XMPP_DOMAIN is {domain}: put one for this "
-            f"domain there, or remove {certificate.name} and {AUTHORITY} and run make secrets"
+            f"{certificate.name} is for {', '.join(names) or 'no name'}, and TLIM_XMPP_DOMAIN is {domain}: put one "
+            f"for this domain there, or remove {certificate.name} and {AUTHORITY} and run make secrets"
         )
 
 
