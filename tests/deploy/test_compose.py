@@ -8,7 +8,7 @@ from tlim_admin import secret_files
 from tlim_admin.object_store import FILES_BUCKET
 from tlim_runtime import variables
 
-from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
+from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT, interpolate
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
@@ -73,6 +73,18 @@ def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() ->
     published = {name: container["ports"] for name, container in CONTAINERS.items() if "ports" in container}
     assert {name: {int(port.rpartition(":")[2]) for port in ports} for name, ports in published.items()} == DOORS
     assert all(port.startswith("${TLIM_BIND:-127.0.0.1}:") for ports in published.values() for port in ports)
+
+
+@pytest.mark.parametrize("given", [{}, {"TLIM_PORT_FILES": "19091"}])
+@pytest.mark.parametrize(("file", "scheme"), [("docker-compose.yml", "http"), ("deploy/compose/tls.yml", "https")])
+def test_signed_addresses_lead_to_the_port_that_is_published(file: str, scheme: str, given: dict[str, str]) -> None:
+    (published,) = (one for one in CONTAINERS["gateway"]["ports"] if one.endswith(":9091"))
+    address, port, _ = interpolate(published, given).split(":")
+    containers = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    for name in ("file-api", "admin"):
+        signed = containers[name]["environment"]["TLIM_S3_PUBLIC_URL"]
+        assert interpolate(signed, given) == f"{scheme}://{address}:{port}"
+        assert interpolate(signed, given | {"TLIM_S3_PUBLIC_URL": "https://files.example"}) == "https://files.example"
 
 
 def test_the_start_fails_if_people_would_be_served_plain_http() -> None:
