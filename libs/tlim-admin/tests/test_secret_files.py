@@ -130,7 +130,7 @@ def test_derived_files_follow_a_changed_secret(secrets: Path) -> None:
     check(secrets)
 
 
-@pytest.mark.parametrize("value", ["", "changeme", "x" * 64])
+@pytest.mark.parametrize("value", ["", "changeme", "x" * 64, "-".join(["change-me"] * 4), "yourpassword" * 3])
 def test_a_value_that_is_easy_to_guess_stops_the_start(secrets: Path, value: str) -> None:
     (secrets / "component").unlink()
     (secrets / "component").write_text(value)

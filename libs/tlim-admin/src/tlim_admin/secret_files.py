@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tlim_protocol.streams import PERMISSIONS
+from tlim_runtime.secret_values import problem_of
 
 from tlim_admin.certificates import is_named, is_ours, names_in, new_pair
 from tlim_admin.databases import XMPP, roles
@@ -134,7 +135,11 @@ def weak(directory: Path) -> list[str]:
     """Return the names of those secrets in the folder that are easy to guess. Not all need to be there."""
     names = [name for name in (*random_names(), XMPP_DATABASE) if (directory / name).exists()]
     values = {name: _read(directory / name) for name in names}
-    return [name for name, value in values.items() if len(value) < SHORTEST or len(set(value)) < SHORTEST // 4]
+    return [name for name, value in values.items() if _is_weak(value)]
+
+
+def _is_weak(value: str) -> bool:
+    return len(value) < SHORTEST or len(set(value)) < SHORTEST // 4 or problem_of(value) is not None
 
 
 def role_passwords(directory: Path) -> dict[str, str]:
