@@ -44,7 +44,7 @@ CONTAINERS = Outside(
     "last two stand in the manifests, and have no `TLIM_`.",
     {
         "TLIM_BIND": "The address of the published ports. Any other than loopback needs `tls.yml`, or a proxy with TLS "
-        "in `TLIM_TRUSTED_PROXIES`.",
+        "in `TLIM_TRUSTED_PROXIES`; all of them at once (`0.0.0.0`) need `tls.yml`.",
         "TLIM_CERTIFICATE_FILE": "With `tls.yml`: the gateway's certificate with chain and key, a file of the host.",
         "TLIM_IMAGES": "What the names of our images begin with, such as `registry.example.com/tlim`.",
         "TLIM_PORT_FILES": "The published port of signed addresses.",
