@@ -40,6 +40,13 @@ def test_prometheus_takes_the_copy_with_an_alertmanager(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "deploy/compose").glob("*.yml")), ids=lambda path: path.stem)
+def test_the_page_says_of_each_override_whether_it_has_run(file: Path) -> None:
+    _, _, said = README.read_text(encoding="utf-8").partition("## What has run, and where")
+    ran, _, not_run = said.partition("\nNot run: ")
+    assert (f"`{file.name}`" in ran) is not (f"`{file.name}`" in not_run)
+
+
 def test_a_grafana_in_the_named_network_reaches_prometheus() -> None:
     (network,) = re.findall(r"--network tlim_(\w+)", README.read_text(encoding="utf-8"))
     (source,) = read("grafana/provisioning/datasources/tlim.yml")["datasources"]
