@@ -8,7 +8,7 @@ from tlim_admin import secret_files
 from tlim_admin.object_store import FILES_BUCKET
 from tlim_runtime import variables
 
-from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT, interpolate
+from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT, interpolate, with_those_of_overrides
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
@@ -20,13 +20,14 @@ JOBS = {
     "admin",
     *(name for name in SETTINGS if name.startswith("migrate-")),
 }
+ALL = with_those_of_overrides()
 DOORS = {"gateway": {9090, 9091}, "ejabberd": {5222, 5280}}
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_container_is_closed_and_bounded(name: str) -> None:
-    container = CONTAINERS[name]
-    assert container["user"] == "10001:10001"
+    container = ALL[name]
+    assert container["user"] == {"prometheus": "65534:65534"}.get(name, "10001:10001")
     assert container["read_only"] is True
     assert container["cap_drop"] == ["ALL"]
     assert set(container.get("cap_add", [])) <= ({"NET_BIND_SERVICE"} if name == "gateway" else set())
@@ -45,13 +46,14 @@ def test_the_bucket_is_made_with_the_key_that_may() -> None:
     assert CONTAINERS["bucket"]["environment"]["TLIM_S3_ACCESS_KEY"] == access_key
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_job_ends_and_all_others_come_back_and_have_a_health_check(name: str) -> None:
-    container = CONTAINERS[name]
+    container = ALL[name]
     if name in JOBS:
         assert container["restart"] == "no"
     else:
         assert container["restart"] == "unless-stopped"
+        assert container["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
         ours = container["image"].startswith("${TLIM_IMAGES")  # their images have one
         assert ours or container["healthcheck"]["test"][0] == "CMD"
 

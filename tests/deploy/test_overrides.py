@@ -4,37 +4,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from tlim_admin.env_file import INSTEAD
 from tlim_runtime import variables
 
-from tests.deploy.compose_file import CONTAINERS, SETTINGS
+from tests.deploy.compose_file import CONTAINERS, OVERRIDES, SETTINGS, containers
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import assert_the_gateway_reads
-
-OVERRIDES = sorted((ROOT / "deploy/compose").glob("*.yml"))
-
-
-class Loader(yaml.SafeLoader):
-    """Reads the tags of Compose, `!reset` and `!override`, as if they were not there."""
-
-
-def _untagged(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
-
-
-Loader.add_multi_constructor("!", _untagged)
-
-
-def containers(file: Path) -> dict[str, dict[str, Any]]:
-    """Return what a file says about each container; nothing about one that it takes away."""
-    read = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506
-    return {name: what or {} for name, what in read["services"].items()}
 
 
 def images_of_others(file: Path) -> dict[str, str]:
@@ -97,6 +74,7 @@ def test_the_page_says_behind_which_overrides_one_stands_that_takes_a_container_
 def test_with_https_the_gateway_may_be_at_any_address() -> None:
     changed = containers(ROOT / "deploy/compose/tls.yml")
     assert changed["gateway"]["environment"]["TLIM_GATEWAY_SCHEME"] == "https"
+    assert changed["gateway"]["healthcheck"]["test"][-1] == "https://127.0.0.1:9090/healthz"
     plain = ("--plain-http-at=", "--proxies=")
     without = [one for one in CONTAINERS["prepare"]["command"] if not one.startswith(plain)]
     assert changed["prepare"]["command"] == without
