@@ -60,6 +60,10 @@ def test_what_the_stack_and_the_client_read_is_known() -> None:
     assert of_stack | variables.CLIENT <= read
 
 
+def test_the_names_of_our_keys_of_s3_are_taken() -> None:
+    assert {name for name in ACCESS_KEYS if problem_of(name)} == set()
+
+
 def test_no_secret_of_a_page_or_template_would_be_accepted() -> None:
     folders = [ROOT / name for name in ("deploy", "docs", "libs", "services")]
     files = [*ROOT.glob("*.*"), *(file for folder in folders for file in folder.rglob("*") if file.suffix != ".py")]

@@ -23,7 +23,8 @@ GATEWAY = Outside(
         "TLIM_CERTIFICATE_KEY_FILE": "Its key; it may be in the same file.",
         "TLIM_CORS_ORIGINS": "The same list as that of the services.",
         "TLIM_FILE_API": "The address of file-api.",
-        "TLIM_GATEWAY_SCHEME": "`http` or `https`. With `https` both doors speak TLS only.",
+        "TLIM_GATEWAY_SCHEME": "`http` or `https`. With `https` both doors speak TLS only. `tls.yml` "
+        "sets it in compose, and `components/https` in Kubernetes.",
         "TLIM_MESSAGE_STORE": "The address of message-store.",
         "TLIM_PAGES": "The folder with `openapi.json`.",
         "TLIM_PORT_FILES": "The port of signed addresses, which lead to S3.",
@@ -39,11 +40,11 @@ GATEWAY = Outside(
 
 CONTAINERS = Outside(
     "containers",
-    "docker-compose.yml and its overrides read them from the environment or from `.env`, and `scripts/images` from the "
-    "environment alone. The last two stand in the manifests, and have no `TLIM_`.",
+    "docker-compose.yml and its overrides, and `scripts/images`, read them from the environment or from `.env`. The "
+    "last two stand in the manifests, and have no `TLIM_`.",
     {
         "TLIM_BIND": "The address of the published ports. Any other than loopback needs `tls.yml`, or a proxy with TLS "
-        "in `TLIM_TRUSTED_PROXIES`.",
+        "in `TLIM_TRUSTED_PROXIES`; all of them at once (`0.0.0.0`) need `tls.yml`.",
         "TLIM_CERTIFICATE_FILE": "With `tls.yml`: the gateway's certificate with chain and key, a file of the host.",
         "TLIM_IMAGES": "What the names of our images begin with, such as `registry.example.com/tlim`.",
         "TLIM_PORT_FILES": "The published port of signed addresses.",

@@ -40,8 +40,8 @@ HEADER = """# Settings
 Generated from the settings classes by `make docs`. A duration is written as in ISO 8601 (`PT30S`, `P365D`),
 a list as JSON, a rate as `120/minute`. A mistyped name that begins with `TLIM_` stops the start.
 
-In compose they stand in the file `.env`. In Kubernetes the overlay adds them
-([deploy/k8s](../deploy/k8s/README.md#another-setting)). What `make run` reads besides is in
+In compose they stand in the file `.env`; one that has no effect there stops the start. In Kubernetes the overlay adds
+them ([deploy/k8s](../deploy/k8s/README.md#another-setting)). What `make run` reads besides is in
 [tlim-devstack](../libs/tlim-devstack/README.md), and what the command `tlim` reads is in its `--help`.
 
 Those marked with a key are secrets: instead of the value, `TLIM_NAME_FILE` can name a file that holds it.

@@ -8,7 +8,7 @@ from tlim_admin import secret_files
 from tlim_admin.object_store import FILES_BUCKET
 from tlim_runtime import variables
 
-from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT
+from tests.deploy.compose_file import COMPOSE, CONTAINERS, SETTINGS, TEXT, interpolate, with_those_of_overrides
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import SERVICES, assert_all_is_read, assert_the_gateway_reads
 
@@ -20,13 +20,14 @@ JOBS = {
     "admin",
     *(name for name in SETTINGS if name.startswith("migrate-")),
 }
+ALL = with_those_of_overrides()
 DOORS = {"gateway": {9090, 9091}, "ejabberd": {5222, 5280}}
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_container_is_closed_and_bounded(name: str) -> None:
-    container = CONTAINERS[name]
-    assert container["user"] == "10001:10001"
+    container = ALL[name]
+    assert container["user"] == {"prometheus": "65534:65534"}.get(name, "10001:10001")
     assert container["read_only"] is True
     assert container["cap_drop"] == ["ALL"]
     assert set(container.get("cap_add", [])) <= ({"NET_BIND_SERVICE"} if name == "gateway" else set())
@@ -45,13 +46,14 @@ def test_the_bucket_is_made_with_the_key_that_may() -> None:
     assert CONTAINERS["bucket"]["environment"]["TLIM_S3_ACCESS_KEY"] == access_key
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_job_ends_and_all_others_come_back_and_have_a_health_check(name: str) -> None:
-    container = CONTAINERS[name]
+    container = ALL[name]
     if name in JOBS:
         assert container["restart"] == "no"
     else:
         assert container["restart"] == "unless-stopped"
+        assert container["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
         ours = container["image"].startswith("${TLIM_IMAGES")  # their images have one
         assert ours or container["healthcheck"]["test"][0] == "CMD"
 
@@ -75,9 +77,26 @@ def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() ->
     assert all(port.startswith("${TLIM_BIND:-127.0.0.1}:") for ports in published.values() for port in ports)
 
 
+@pytest.mark.parametrize("given", [{}, {"TLIM_PORT_FILES": "19091"}])
+@pytest.mark.parametrize(("file", "scheme"), [("docker-compose.yml", "http"), ("deploy/compose/tls.yml", "https")])
+def test_signed_addresses_lead_to_the_port_that_is_published(file: str, scheme: str, given: dict[str, str]) -> None:
+    (published,) = (one for one in CONTAINERS["gateway"]["ports"] if one.endswith(":9091"))
+    address, port, _ = interpolate(published, given).split(":")
+    containers = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"]
+    for name in ("file-api", "admin"):
+        signed = containers[name]["environment"]["TLIM_S3_PUBLIC_URL"]
+        assert interpolate(signed, given) == f"{scheme}://{address}:{port}"
+        assert interpolate(signed, given | {"TLIM_S3_PUBLIC_URL": "https://files.example"}) == "https://files.example"
+
+
 def test_the_start_fails_if_people_would_be_served_plain_http() -> None:
-    told = ["--plain-http-at=${TLIM_BIND:-127.0.0.1}", "--proxies=${TLIM_TRUSTED_PROXIES:-}"]
-    assert CONTAINERS["prepare"]["command"] == ["check-secrets", "/run/secrets", *told]
+    told = {"--plain-http-at=${TLIM_BIND:-127.0.0.1}", "--proxies=${TLIM_TRUSTED_PROXIES:-}"}
+    assert told <= set(CONTAINERS["prepare"]["command"])
+
+
+def test_the_start_fails_if_the_certificate_is_for_another_domain_than_that_of_the_accounts() -> None:
+    domain = CONTAINERS["xmpp-bridge"]["environment"]["TLIM_XMPP_DOMAIN"]
+    assert f"--domain={domain}" in CONTAINERS["prepare"]["command"]
 
 
 def test_the_network_of_the_record_has_no_way_out() -> None:
@@ -94,7 +113,7 @@ def test_what_our_processes_are_told_is_what_they_read(name: str) -> None:
 
 def test_a_service_sees_all_of_the_operators_settings_so_a_mistyped_name_stops_it() -> None:
     seeing = {name: one["env_file"] for name, one in CONTAINERS.items() if "env_file" in one}
-    assert seeing == {name: [{"path": ".env", "required": False}] for name in SERVICES}
+    assert seeing == {name: [{"path": ".env", "required": False}] for name in (*SERVICES, "prepare")}
 
 
 def test_what_the_gateway_is_told_is_in_its_configuration() -> None:

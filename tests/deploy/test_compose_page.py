@@ -1,5 +1,6 @@
 """deploy/compose/README.md: what an operator adds by its lines fits what is there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.images import ROOT
-from tests.deploy.pages import shown
+from tests.deploy.pages import shown, to_type
 
 README = ROOT / "deploy/compose/README.md"
 
@@ -38,6 +39,21 @@ def test_prometheus_takes_the_copy_with_an_alertmanager(tmp_path: Path) -> None:
     command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "deploy/compose").glob("*.yml")), ids=lambda path: path.stem)
+def test_the_page_says_of_each_override_whether_it_has_run(file: Path) -> None:
+    _, _, said = README.read_text(encoding="utf-8").partition("## What has run, and where")
+    ran, _, not_run = said.partition("\nNot run: ")
+    assert (f"`{file.name}`" in ran) is not (f"`{file.name}`" in not_run)
+
+
+def test_the_lines_of_the_first_message_ask_what_the_gateway_answers() -> None:
+    described = json.loads((ROOT / "deploy/caddy/openapi.json").read_text(encoding="utf-8"))["paths"]
+    lines = to_type(README, "A first message")
+    asked = re.findall(r"localhost:9090(/\S+)", lines)
+    assert asked == ["/v1/users/import", "/v1/messages", "/v1/tokens", "/v1/conversations/system/messages"]
+    assert {one.replace("/system/", "/{conversation}/") for one in asked} <= described.keys()
 
 
 def test_a_grafana_in_the_named_network_reaches_prometheus() -> None:

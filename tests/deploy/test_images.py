@@ -63,8 +63,8 @@ def test_files_in_an_image_have_the_same_time_whatever_commit_it_is_built_from(t
     docker.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n')
     docker.chmod(0o755)
     elsewhere = tmp_path / "no-repository"
-    for part in ("scripts/images", "deploy/images.lock"):
-        (elsewhere / part).parent.mkdir(parents=True)
+    for part in ("scripts/images", "scripts/settings", "deploy/images.lock"):
+        (elsewhere / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, elsewhere / part)
     environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     for place in (ROOT, elsewhere):
@@ -84,9 +84,8 @@ def test_secrets_of_an_overlay_belong_to_whoever_makes_them(tmp_path: Path, of_a
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\necho "$@" >>"$0.log"\n')
     docker.chmod(0o755)
+    shutil.copytree(ROOT / "scripts", tmp_path / "repository/scripts")
     script = tmp_path / "repository/scripts/secrets"
-    script.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/secrets", script)
 
     folder = tmp_path / ("overlay/secrets" if of_an_overlay else "repository/secrets")
     arguments = ["overlay/secrets"] if of_an_overlay else []

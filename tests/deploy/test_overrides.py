@@ -4,36 +4,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from tlim_admin.env_file import INSTEAD
 from tlim_runtime import variables
 
-from tests.deploy.compose_file import CONTAINERS, SETTINGS
+from tests.deploy.compose_file import CONTAINERS, OVERRIDES, SETTINGS, containers
 from tests.deploy.images import ROOT, locked_images
 from tests.deploy.told import assert_the_gateway_reads
-
-OVERRIDES = sorted((ROOT / "deploy/compose").glob("*.yml"))
-
-
-class Loader(yaml.SafeLoader):
-    """Reads the tags of Compose, `!reset` and `!override`, as if they were not there."""
-
-
-def _untagged(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
-
-
-Loader.add_multi_constructor("!", _untagged)
-
-
-def containers(file: Path) -> dict[str, dict[str, Any]]:
-    """Return what a file says about each container; nothing about one that it takes away."""
-    read = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506
-    return {name: what or {} for name, what in read["services"].items()}
 
 
 def images_of_others(file: Path) -> dict[str, str]:
@@ -56,9 +34,18 @@ def test_what_an_override_tells_a_container_is_what_it_reads(file: Path) -> None
         told = {one for one in container.get("environment", {}) if one.startswith("TLIM_")}
         if name == "gateway":
             assert_the_gateway_reads(told)
+        elif name == "prepare":
+            assert told <= INSTEAD.keys()
         elif told:
             fields = {f"TLIM_{field}".upper() for field in SETTINGS[name].model_fields}
             assert told <= fields | {f"{field}_FILE" for field in fields}, name
+
+
+@pytest.mark.parametrize("file", OVERRIDES, ids=lambda path: path.stem)
+def test_a_setting_that_has_an_effect_with_an_override_only_does_not_stop_the_start_there(file: Path) -> None:
+    read = set(re.findall(r"\$\{(TLIM_\w+)", file.read_text(encoding="utf-8")))
+    told = containers(file).get("prepare", {}).get("environment", {})
+    assert told == dict.fromkeys(read & INSTEAD.keys(), "")
 
 
 @pytest.mark.parametrize("file", OVERRIDES, ids=lambda path: path.stem)
@@ -87,7 +74,10 @@ def test_the_page_says_behind_which_overrides_one_stands_that_takes_a_container_
 def test_with_https_the_gateway_may_be_at_any_address() -> None:
     changed = containers(ROOT / "deploy/compose/tls.yml")
     assert changed["gateway"]["environment"]["TLIM_GATEWAY_SCHEME"] == "https"
-    assert changed["prepare"]["command"] == ["check-secrets", "/run/secrets"]
+    assert changed["gateway"]["healthcheck"]["test"][-1] == "https://127.0.0.1:9090/healthz"
+    plain = ("--plain-http-at=", "--proxies=")
+    without = [one for one in CONTAINERS["prepare"]["command"] if not one.startswith(plain)]
+    assert changed["prepare"]["command"] == without
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The doctor at a gateway that speaks TLS: it trusts whom clients trust."""
 
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,17 @@ def gateway(tmp_path: Path) -> Iterator[str]:
         answering.join()
 
 
+@pytest.fixture
+def plain_gateway() -> Iterator[str]:
+    """A gateway that speaks plain HTTP."""
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        answering.start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+        answering.join()
+
+
 async def test_a_gateway_with_a_certificate_of_our_own_authority_is_sound(gateway: str, tmp_path: Path) -> None:
     findings = await services.gateway(gateway, tmp_path / "authority.pem")
     assert {finding.state for finding in findings} == {State.OK}
@@ -59,6 +71,14 @@ async def test_a_gateway_with_a_certificate_of_an_authority_of_the_system_is_sou
 async def test_a_gateway_with_a_certificate_that_nobody_trusts_is_not(gateway: str) -> None:
     with pytest.raises(OSError, match="certificate verify failed"):
         await services.gateway(gateway, None)
+
+
+async def test_a_gateway_without_tls_is_told_of_the_files_that_add_it(plain_gateway: str) -> None:
+    (finding,) = [one for one in await services.gateway(plain_gateway, None) if one.state is State.WARNING]
+    root = Path(__file__).parents[3]
+    named = re.findall(r"[\w-]+/[\w./-]+", finding.advice)
+    assert named
+    assert all((root / one).exists() or (root / "deploy/k8s" / one).exists() for one in named)
 
 
 async def test_an_address_of_files_with_a_certificate_of_our_own_authority_is_sound(

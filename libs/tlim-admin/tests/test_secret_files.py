@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from tlim_admin.certificates import new_pair
 from tlim_admin.secret_files import (
     AUTHORITY,
     CERTIFICATE,
@@ -129,12 +130,34 @@ def test_derived_files_follow_a_changed_secret(secrets: Path) -> None:
     check(secrets)
 
 
-@pytest.mark.parametrize("value", ["", "changeme", "x" * 64])
+@pytest.mark.parametrize("value", ["", "changeme", "x" * 64, "-".join(["change-me"] * 4), "yourpassword" * 3])
 def test_a_value_that_is_easy_to_guess_stops_the_start(secrets: Path, value: str) -> None:
     (secrets / "component").unlink()
     (secrets / "component").write_text(value)
     with pytest.raises(SecretError, match="component is too easy to guess"):
         check(secrets)
+
+
+@pytest.mark.parametrize("domain", [DOMAIN, DOMAIN.upper(), "im.example.com"])
+def test_a_certificate_that_names_the_domain_is_taken(secrets: Path, domain: str) -> None:
+    (secrets / CERTIFICATE).unlink()
+    (secrets / CERTIFICATE).write_text(new_pair(DOMAIN, also=["*.example.com"])[1])
+    check(secrets, domain)
+
+
+@pytest.mark.parametrize("domain", ["example.com", "a.im.example.com", "other.example.org", "org"])
+def test_a_certificate_for_another_domain_stops_the_start(secrets: Path, domain: str) -> None:
+    (secrets / CERTIFICATE).unlink()
+    (secrets / CERTIFICATE).write_text(new_pair(DOMAIN, also=["*.example.com"])[1])
+    with pytest.raises(SecretError, match=rf"xmpp.pem is for {DOMAIN}, .*, and TLIM_XMPP_DOMAIN is {domain}:"):
+        check(secrets, domain)
+
+
+def test_a_file_without_a_certificate_stops_the_start(secrets: Path) -> None:
+    (secrets / CERTIFICATE).unlink()
+    (secrets / CERTIFICATE).write_text("a note")
+    with pytest.raises(SecretError, match=r"xmpp\.pem has no certificate"):
+        check(secrets, DOMAIN)
 
 
 def test_a_missing_secret_stops_the_start(secrets: Path) -> None:

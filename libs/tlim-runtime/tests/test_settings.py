@@ -8,6 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, HttpUrl, SecretStr
 from sqlalchemy import make_url
+from tlim_runtime.secret_values import problem_of
 from tlim_runtime.settings import DatabaseSettings, ServiceSettings, load_settings
 
 
@@ -118,12 +119,21 @@ def test_variables_of_other_parts_and_of_kubernetes_stop_nothing(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "value", ["changeme", "Change-Me!", "unset", "secret123", "<password>", "${PASSWORD}", "…", "xxxx"]
+    "value",
+    [
+        *("changeme", "Change-Me!", "unset", "secret123", "<password>", "${PASSWORD}", "…", "xxxx"),
+        *("change-me-change-me-change-me-change-me", "yourpassword-yourpassword", "Admin1_Secret2"),
+    ],
 )
 def test_a_secret_of_an_example_stops_the_start(lines: Lines, value: str) -> None:
     url = f"postgresql+asyncpg://sample:{value}@127.0.0.1/sample"
     found = lines(TLIM_KEY=value, TLIM_DATABASE_URL=url)
     assert [line.split(" is an example")[0] for line in found] == ["TLIM_DATABASE_URL:", "TLIM_KEY:"]
+
+
+@pytest.mark.parametrize("value", ["password-of-a-mouse", "12test", "0af7" * 12])
+def test_a_secret_with_more_than_words_of_examples_is_taken(value: str) -> None:
+    assert problem_of(value) is None
 
 
 def test_an_empty_secret_stops_the_start(lines: Lines) -> None:

@@ -119,6 +119,10 @@ class Compose:
     def logs(self, name: str) -> str:
         return self.run("logs", "--no-color", "--no-log-prefix", name)
 
+    def typed(self, lines: str) -> str:
+        """Type lines into a shell in the project's folder, and return what they printed."""
+        return printed_by("sh", "-euc", lines, env=self._environment)
+
     def execute(self, name: str, *command: str) -> str:
         return self.run("exec", "-T", name, *command)
 
@@ -267,6 +271,10 @@ class ComposeStack(DoorsStack):
     def lose(self, server: str) -> None:
         """Have a server lose all its data."""
         self._compose.empty(server, VOLUMES[server])
+
+    def typed(self, lines: str) -> str:
+        """Type the lines of a page, for the port at which this gateway is, and return what they printed."""
+        return self._compose.typed(lines.replace("localhost:9090", f"127.0.0.1:{self.ports.gateway}"))
 
     def operate(self, *arguments: str) -> str:
         """Run the operator's command and return what it printed; StackError with its last line if it fails."""

@@ -1,6 +1,7 @@
 """The operator's command: `tlim-admin`, or `python -m tlim_admin`."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from tlim_runtime.driver_urls import driver_url
 from tlim_runtime.logging import log_to_stderr
 from tlim_runtime.settings import DatabaseLogin, load_settings
 
-from tlim_admin import databases, object_store, plain_http, secret_files
+from tlim_admin import databases, env_file, object_store, plain_http, secret_files
 from tlim_admin.backup.commands import backup_command, restore_command, verify_command
 from tlim_admin.doctor.commands import doctor_command
 from tlim_admin.failures import one_line
@@ -52,14 +53,18 @@ def secrets(
 @app.command()
 def check_secrets(
     folder: SecretsFolder,
+    in_compose: Annotated[bool, typer.Option("--in-compose", help="no setting of .env may be without effect")] = False,
+    domain: Annotated[str | None, typer.Option(help="the XMPP domain, which the certificate must name")] = None,
     plain_http_at: Annotated[str | None, typer.Option(help="where the gateway serves plain HTTP, if it does")] = None,
     proxies: Annotated[str, typer.Option(help="the trusted proxies before it, which speak TLS with people")] = "",
 ) -> None:
-    """Check that all secrets are there, hard to guess, and not sent over plain HTTP; and that the derived files fit."""
+    """Check that all secrets are there, hard to guess, and not sent over plain HTTP; and that the other files fit."""
     with one_line():
+        if in_compose:
+            env_file.check(os.environ)
         if plain_http_at is not None:
             plain_http.check(plain_http_at, proxies)
-        secret_files.check(folder)
+        secret_files.check(folder, domain)
 
 
 @app.command("databases")

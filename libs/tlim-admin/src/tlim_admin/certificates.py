@@ -40,6 +40,21 @@ def is_ours(authority: bytes) -> bool:
     return subject == x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, AUTHORITY)])
 
 
+def names_in(certificate: bytes) -> list[str]:
+    """Return the DNS names for which the first certificate of this PEM is valid; raises ValueError if there is none."""
+    try:
+        extension = x509.load_pem_x509_certificate(certificate).extensions
+        return extension.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        return []
+
+
+def is_named(domain: str, names: Iterable[str]) -> bool:
+    """Whether one of a certificate's names is this domain; `*` stands for the first label (RFC 6125, section 6.4.3)."""
+    wanted = domain.lower()
+    return bool({wanted, f"*.{wanted.partition('.')[2]}"} & {name.lower() for name in names})
+
+
 def _builder(subject: str, issuer: str, key: EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (

@@ -8,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tlim_admin.backup.manifest import BackupError
 from tlim_admin.databases import DatabasesError
+from tlim_admin.env_file import EnvFileError
 from tlim_admin.plain_http import PlainHttpError
 from tlim_admin.secret_files import SecretError
 
@@ -19,6 +20,7 @@ def one_line() -> Iterator[None]:
         yield
     except (
         SecretError,
+        EnvFileError,
         PlainHttpError,
         DatabasesError,
         BackupError,

@@ -12,8 +12,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tlim_protocol.streams import PERMISSIONS
+from tlim_runtime.secret_values import problem_of
 
-from tlim_admin.certificates import is_ours, new_pair
+from tlim_admin.certificates import is_named, is_ours, names_in, new_pair
 from tlim_admin.databases import XMPP, roles
 from tlim_admin.nats_users import users_document
 from tlim_admin.object_store import ADMIN_ACTIONS, FILES_BUCKET, S3Key, actions_on, identities_document
@@ -101,8 +102,11 @@ def derived(values: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def check(directory: Path) -> None:
-    """Raise SecretError if a secret is missing or weak, or if a derived file is out of date."""
+def check(directory: Path, domain: str | None = None) -> None:
+    """Raise SecretError if a secret is missing or weak, or if a derived file is out of date.
+
+    With a domain also if the certificate is for another one: nobody could log in, and all servers would be healthy.
+    """
     values = _values(directory)
     for name in weak(directory):
         raise SecretError(f"{name} is too easy to guess: it needs {SHORTEST} random characters")
@@ -111,13 +115,31 @@ def check(directory: Path) -> None:
     for name, text in derived(values).items():
         if _read(directory / name) != text.strip():
             raise SecretError(f"{name} is not what the other secrets say: run make secrets")
+    if domain is not None:
+        _check_names(directory / CERTIFICATE, domain)
+
+
+def _check_names(certificate: Path, domain: str) -> None:
+    try:
+        names = names_in(certificate.read_bytes())
+    except ValueError:
+        raise SecretError(f"{certificate.name} has no certificate") from None
+    if not is_named(domain, names):
+        raise SecretError(
+            f"{certificate.name} is for {', '.join(names) or 'no name'}, and TLIM_XMPP_DOMAIN is {domain}: put one "
+            f"for this domain there, or remove {certificate.name} and {AUTHORITY} and run make secrets"
+        )
 
 
 def weak(directory: Path) -> list[str]:
     """Return the names of those secrets in the folder that are easy to guess. Not all need to be there."""
     names = [name for name in (*random_names(), XMPP_DATABASE) if (directory / name).exists()]
     values = {name: _read(directory / name) for name in names}
-    return [name for name, value in values.items() if len(value) < SHORTEST or len(set(value)) < SHORTEST // 4]
+    return [name for name, value in values.items() if _is_weak(value)]
+
+
+def _is_weak(value: str) -> bool:
+    return len(value) < SHORTEST or len(set(value)) < SHORTEST // 4 or problem_of(value) is not None
 
 
 def role_passwords(directory: Path) -> dict[str, str]:

@@ -47,7 +47,9 @@ async def gateway(url: str, authority: Path | None) -> list[Finding]:
         theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
         findings.append(judge_clock("gateway", theirs, answer.before, answer.after, exact_s=1.0))
     if not url.startswith("https:"):
-        advice = "set TLIM_GATEWAY_SCHEME=https, unless something before the gateway speaks TLS with people"
+        advice = (
+            "add deploy/compose/tls.yml, in Kubernetes components/https, unless something before the gateway speaks TLS"
+        )
         findings.append(doubtful("gateway TLS", "HTTP", advice))
     return findings
 
