@@ -170,3 +170,17 @@ def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authori
     assert "/etc/postgres" in {one["mountPath"] for one in container["volumeMounts"]}
     (chosen,) = named(resources, "NetworkPolicy")["external-postgres"]["spec"]["podSelector"]["matchExpressions"]
     assert "databases" in chosen["values"]
+
+
+def test_files_of_a_large_volume_get_their_group_once_and_not_at_each_start(
+    render: Callable[..., list[Resource]],
+) -> None:
+    for overlay, components in (("local", ()), ("production", ("backup-volume", "backup-schedule"))):
+        resources = render(overlay, components)
+        claiming = {name for name, pod in pods(resources) if any("persistentVolumeClaim" in v for v in pod["volumes"])}
+        claiming |= {name for name, one in named(resources, "StatefulSet").items()
+                     if "volumeClaimTemplates" in one["spec"]}  # fmt: skip
+        assert claiming
+        for name, pod in pods(resources):
+            if name in claiming:
+                assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
