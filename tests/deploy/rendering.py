@@ -36,7 +36,8 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: E
     if components or edit:
         file = overlays / overlay / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
-        kustomization["components"] += [f"../../components/{one}" for one in components]
+        if components:
+            kustomization["components"] += [f"../../components/{one}" for one in components]
         if edit:
             edit(file.parent, kustomization)
         file.write_text(yaml.safe_dump(kustomization), encoding="utf-8")

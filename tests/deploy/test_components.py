@@ -184,3 +184,25 @@ def test_files_of_a_large_volume_get_their_group_once_and_not_at_each_start(
         for name, pod in pods(resources):
             if name in claiming:
                 assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
+
+
+def test_one_node_has_a_volume_and_a_folder_for_each_claim(render: Callable[..., list[Resource]]) -> None:
+    def with_backups(one_node: Path, _kustomization: Resource) -> None:
+        file = one_node.parent / "local/kustomization.yaml"
+        local = yaml.safe_load(file.read_text(encoding="utf-8"))
+        local["components"].append("../../components/backup-volume")
+        file.write_text(yaml.safe_dump(local), encoding="utf-8")
+
+    resources = render("one-node", (), with_backups)
+
+    claims = {name: one["spec"] for name, one in named(resources, "PersistentVolumeClaim").items()}
+    for name, one in named(resources, "StatefulSet").items():
+        for claim in one["spec"].get("volumeClaimTemplates", ()):
+            claims |= {f"{claim['metadata']['name']}-{name}-{n}": claim["spec"] for n in range(one["spec"]["replicas"])}
+    volumes = {one["spec"]["claimRef"]["name"]: one["spec"] for one in named(resources, "PersistentVolume").values()}
+    assert {name: one["resources"]["requests"] for name, one in claims.items()} == {
+        name: one["capacity"] for name, one in volumes.items()
+    }
+    comment = (DEPLOY / "k8s/overlays/one-node/kustomization.yaml").read_text(encoding="utf-8")
+    (folders,) = re.findall(r"for name in ([\w ]+); do install -d /var/lib/tlim/\$name", comment)
+    assert {f"/var/lib/tlim/{name}" for name in folders.split()} == {one["local"]["path"] for one in volumes.values()}
