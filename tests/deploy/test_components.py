@@ -1,6 +1,8 @@
 """Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
 
+import copy
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tlim_runtime.database import QUESTIONS_POOL
 from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.images import ROOT
+from tests.deploy.programs import program
 from tests.deploy.rendering import (
     DEPLOY,
     RELEASES,
@@ -206,3 +209,17 @@ def test_one_node_has_a_volume_and_a_folder_for_each_claim(render: Callable[...,
     comment = (DEPLOY / "k8s/overlays/one-node/kustomization.yaml").read_text(encoding="utf-8")
     (folders,) = re.findall(r"for name in ([\w ]+); do install -d /var/lib/tlim/\$name", comment)
     assert {f"/var/lib/tlim/{name}" for name in folders.split()} == {one["local"]["path"] for one in volumes.values()}
+
+
+def test_apply_forgets_the_number_of_pods_before_autoscalers_keep_it(production: list[Resource]) -> None:
+    comment = (DEPLOY / "k8s/components/autoscaling/kustomization.yaml").read_text(encoding="utf-8")
+    ((names, script),) = re.findall(r"for name in ([\w -]+); do\n.*sed '([^']+)'", comment)
+    deployments = named(production, "Deployment")
+    assert set(names.split()) == deployments.keys()
+    for deployment in deployments.values():
+        left = subprocess.run(  # noqa: S603
+            [program("sed"), script], input=yaml.safe_dump(deployment), capture_output=True, text=True, check=True
+        )
+        expected = copy.deepcopy(deployment)
+        del expected["spec"]["replicas"]
+        assert yaml.safe_load(left.stdout) == expected
