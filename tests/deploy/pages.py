@@ -7,9 +7,16 @@ from typing import Any
 import yaml
 
 
-def shown(page: Path, key: str) -> Any:
-    """Return the value of the key with which the one block of YAML on a page begins."""
-    text = page.read_text(encoding="utf-8")
+def section(page: Path, title: str) -> str:
+    """Return the text below a heading of the second rank, up to the next one."""
+    _, _, rest = page.read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    assert rest, title
+    return rest.partition("\n## ")[0]
+
+
+def shown(page: Path, key: str, below: str = "") -> Any:
+    """Return the value of the key with which the one block of YAML on a page, or below one of its headings, begins."""
+    text = section(page, below) if below else page.read_text(encoding="utf-8")
     (lines,) = re.findall(rf"^```yaml\n({key}:\n.*?)^```", text, re.MULTILINE | re.DOTALL)
     return yaml.safe_load(lines)[key]
 

@@ -1,6 +1,8 @@
 """Components that an overlay may add: rendered with `production`, and compared with what they belong to."""
 
+import copy
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tlim_runtime.database import QUESTIONS_POOL
 from tlim_runtime.settings import ServiceSettings
 
 from tests.deploy.images import ROOT
+from tests.deploy.programs import program
 from tests.deploy.rendering import (
     DEPLOY,
     RELEASES,
@@ -170,3 +173,53 @@ def test_the_job_that_makes_databases_outside_gets_there_and_knows_their_authori
     assert "/etc/postgres" in {one["mountPath"] for one in container["volumeMounts"]}
     (chosen,) = named(resources, "NetworkPolicy")["external-postgres"]["spec"]["podSelector"]["matchExpressions"]
     assert "databases" in chosen["values"]
+
+
+def test_files_of_a_large_volume_get_their_group_once_and_not_at_each_start(
+    render: Callable[..., list[Resource]],
+) -> None:
+    for overlay, components in (("local", ()), ("production", ("backup-volume", "backup-schedule"))):
+        resources = render(overlay, components)
+        claiming = {name for name, pod in pods(resources) if any("persistentVolumeClaim" in v for v in pod["volumes"])}
+        claiming |= {name for name, one in named(resources, "StatefulSet").items()
+                     if "volumeClaimTemplates" in one["spec"]}  # fmt: skip
+        assert claiming
+        for name, pod in pods(resources):
+            if name in claiming:
+                assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", name
+
+
+def test_one_node_has_a_volume_and_a_folder_for_each_claim(render: Callable[..., list[Resource]]) -> None:
+    def with_backups(one_node: Path, _kustomization: Resource) -> None:
+        file = one_node.parent / "local/kustomization.yaml"
+        local = yaml.safe_load(file.read_text(encoding="utf-8"))
+        local["components"].append("../../components/backup-volume")
+        file.write_text(yaml.safe_dump(local), encoding="utf-8")
+
+    resources = render("one-node", (), with_backups)
+
+    claims = {name: one["spec"] for name, one in named(resources, "PersistentVolumeClaim").items()}
+    for name, one in named(resources, "StatefulSet").items():
+        for claim in one["spec"].get("volumeClaimTemplates", ()):
+            claims |= {f"{claim['metadata']['name']}-{name}-{n}": claim["spec"] for n in range(one["spec"]["replicas"])}
+    volumes = {one["spec"]["claimRef"]["name"]: one["spec"] for one in named(resources, "PersistentVolume").values()}
+    assert {name: one["resources"]["requests"] for name, one in claims.items()} == {
+        name: one["capacity"] for name, one in volumes.items()
+    }
+    comment = (DEPLOY / "k8s/overlays/one-node/kustomization.yaml").read_text(encoding="utf-8")
+    (folders,) = re.findall(r"for name in ([\w ]+); do install -d /var/lib/tlim/\$name", comment)
+    assert {f"/var/lib/tlim/{name}" for name in folders.split()} == {one["local"]["path"] for one in volumes.values()}
+
+
+def test_apply_forgets_the_number_of_pods_before_autoscalers_keep_it(production: list[Resource]) -> None:
+    comment = (DEPLOY / "k8s/components/autoscaling/kustomization.yaml").read_text(encoding="utf-8")
+    ((names, script),) = re.findall(r"for name in ([\w -]+); do\n.*sed '([^']+)'", comment)
+    deployments = named(production, "Deployment")
+    assert set(names.split()) == deployments.keys()
+    for deployment in deployments.values():
+        left = subprocess.run(  # noqa: S603
+            [program("sed"), script], input=yaml.safe_dump(deployment), capture_output=True, text=True, check=True
+        )
+        expected = copy.deepcopy(deployment)
+        del expected["spec"]["replicas"]
+        assert yaml.safe_load(left.stdout) == expected

@@ -31,7 +31,25 @@ def test_what_asks_for_a_token_is_the_same_on_every_page(local: list[Resource]) 
 
 
 def as_the_page_says(_overlay: Path, kustomization: Resource) -> None:
-    kustomization["patches"] = [*kustomization.get("patches", []), *shown(README, "patches")]
+    kustomization["patches"] = [*kustomization.get("patches", []), *shown(README, "patches", "Another setting")]
+
+
+def with_a_login(_overlay: Path, kustomization: Resource) -> None:
+    patches = shown(README, "patches", "Images from a registry of yours")
+    kustomization["patches"] = [*kustomization.get("patches", []), *patches]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "components"), [("local", ()), ("production", ("backup-volume", "backup-schedule"))]
+)
+def test_every_pod_gets_its_image_with_the_login_that_the_page_shows(
+    render: Callable[..., list[Resource]], overlay: str, components: tuple[str, ...]
+) -> None:
+    (login,) = re.findall(r"create secret docker-registry (\S+)", PAGE)
+    resources = render(overlay, components, with_a_login)
+    assert len(named(resources, "CronJob")) == (2 if components else 1)
+    for name, pod in pods(resources):
+        assert pod.get("imagePullSecrets") == [{"name": login}], name
 
 
 @pytest.mark.parametrize("overlay", ["local", "production"])

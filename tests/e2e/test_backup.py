@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tlim_admin.backup.accounts import Accounts
 from tlim_admin.databases import prepare
 from tlim_client.compose import file_message
 from tlim_client.inbox import Delivered
 from tlim_devstack import preparation
 from tlim_devstack.ports import Ports
 from tlim_devstack.stack import Stack
+from tlim_devstack.xmpp_servers import DOMAIN
 from tlim_protocol.registry import MsgType
 
 from tests.e2e.clients.flow import Flow
@@ -121,3 +123,20 @@ def test_a_backup_is_whole_or_refused_and_never_put_into_a_system_that_has_data(
     assert "session_api.dump of the backup cannot be read" in operator.refused("restore", str(backup))
     (backup / "manifest.json").unlink()
     assert "is no backup" in operator.refused("restore", str(backup))
+
+
+def test_accounts_are_restored_alone_when_only_the_xmpp_server_is_a_new_one(stack: Stack, tmp_path: Path) -> None:
+    operator, backup, user = Operator(tmp_path, stack), tmp_path / "backup", f"moved-{secrets.token_hex(4)}"
+    assert stack.xmpp.accounts_api is not None
+    accounts = Accounts(stack.xmpp.accounts_api, stack.credentials.xmpp_api, DOMAIN)
+    stack.register_user(user)
+    before = list(accounts.all())
+    operator.run("backup", str(backup))  # which is noted in the audit
+    accounts.remove(user)
+
+    assert "the database session_api is not empty" in operator.refused("restore", str(backup))
+    assert operator.run("restore", "--accounts", str(backup)) == f"restored: {len(before):,} accounts\n"
+
+    assert list(accounts.all()) == before
+    stack.register_user(f"later-{user}")
+    assert "it has accounts such as later-" in operator.refused("restore", "--accounts", str(backup))

@@ -55,7 +55,7 @@ def cluster(disturbed_stack: Stack) -> ClusterStack:
     return disturbed_stack
 
 
-@pytest.mark.parametrize("workload", ["message-store", "xmpp-bridge", "session-api", "nats", "postgres"])
+@pytest.mark.parametrize("workload", ["message-store", "xmpp-bridge", "session-api", "nats", "postgres", "s3"])
 async def test_messages_flow_on_while_pods_are_replaced(people: People, cluster: ClusterStack, workload: str) -> None:
     alice, bob = await people("alice", "bob")
     flow, receiver = Flow(alice, await alice.device(), bob), await bob.device()

@@ -12,7 +12,7 @@ from tlim_admin import secret_files
 from tlim_admin.backup import objects, verify
 from tlim_admin.backup.accounts import Accounts
 from tlim_admin.backup.manifest import Manifest
-from tlim_admin.backup.restore import read_whole, restore
+from tlim_admin.backup.restore import read_whole, restore, restore_accounts
 from tlim_admin.backup.tables import OwnerLogin
 from tlim_admin.backup.take import note, take
 from tlim_admin.databases import DATABASE_SERVICES, owner_of
@@ -45,9 +45,22 @@ def backup_command(folder: Folder, secrets: Secrets = IN_CONTAINERS, as_json: As
         typer.echo(f"not entered in the audit: {reason}", err=True)
 
 
-def restore_command(folder: Folder, secrets: Secrets = IN_CONTAINERS, as_json: AsJson = False) -> None:
+def restore_command(
+    folder: Folder,
+    secrets: Secrets = IN_CONTAINERS,
+    *,
+    accounts: Annotated[
+        bool, typer.Option("--accounts", help="the accounts alone, into an XMPP server that has no others")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Put a backup into an empty system, before the migrations and the services of it have run."""
     settings = load_settings(BackupSettings)
+    if accounts:
+        with one_line(), steps() as shown:
+            made = restore_accounts(folder, Accounts.of(settings), shown)
+        typer.echo(json.dumps({"accounts": made.accounts}) if as_json else f"restored: {made.accounts:,} accounts")
+        return
     with one_line(), objects.opened(settings) as bucket, steps() as shown:
         made = asyncio.run(restore(folder, logins(settings, secrets), bucket, Accounts.of(settings), shown))
     _tell(made, f"restored: {folder}", as_json=as_json)

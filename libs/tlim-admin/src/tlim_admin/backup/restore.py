@@ -34,6 +34,19 @@ async def restore(
     return whole
 
 
+def restore_accounts(folder: Path, accounts: Accounts | None, steps: Steps) -> Manifest:
+    """Restore the accounts of a backup alone, whatever databases and bucket have. Raises BackupError.
+
+    It is for a new XMPP server beside stores that stay. The audit has a note of the backup, so `restore` refuses them.
+    """
+    whole = read_whole(folder, steps)
+    if whole.accounts is None:
+        raise BackupError("the backup has no accounts: they are kept elsewhere")
+    _check_accounts(folder, accounts, whole)
+    _put_accounts(folder, accounts, whole, steps)
+    return whole
+
+
 def read_whole(folder: Path, steps: Steps) -> Manifest:
     """Read a backup to its last byte and return its manifest. Raises BackupError if anything is missing or damaged."""
     found = manifest.read(folder)
