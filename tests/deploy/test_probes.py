@@ -9,6 +9,8 @@ RECORDS = {"postgres", "s3"}
 """No liveness probe ends these: a start anew in the middle of their recovery only begins it again."""
 PATIENT_S = 300
 """ejabberd is not ended before: all of its people would connect again, which a busy machine can do without."""
+READING_S = 3600
+"""So long NATS may read its streams after a start. One that is ended in the middle begins again."""
 
 
 def running(resources: list[Resource]) -> dict[str, Resource]:
@@ -47,6 +49,11 @@ def test_an_ejabberd_that_hangs_is_started_anew_but_not_in_a_hurry_and_for_its_o
     assert {one.partition("/")[0] for one in asked} == {"127.0.0.1"}
     # Its answer on 5222 is made without accounts, which may be in PostgreSQL: before TLS it offers nothing else.
     assert "starttls_required: true" in (DEPLOY / "ejabberd/ejabberd.yml").read_text(encoding="utf-8")
+
+
+def test_a_nats_that_reads_its_streams_after_its_start_is_not_ended_in_the_middle(each: list[Resource]) -> None:
+    probe = running(each)["nats"]["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] >= READING_S
 
 
 def test_the_keys_of_tokens_are_reached_while_no_bridge_is_ready(each: list[Resource]) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -184,6 +185,41 @@ async def test_one_of_several_servers_that_refuses_does_not_keep_the_keys_away(i
     async with serving_keys(issuer, refused=1) as url:
         verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
         assert (await verifier.verify(issuer.token())).user_id == "alice"
+
+
+async def test_one_of_several_servers_whose_host_has_vanished_does_not_keep_the_keys_away(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.create_connection
+    connections = itertools.count(1)
+
+    def connect_in_vain_at_first(*arguments: Any, **options: Any) -> socket.socket:
+        if next(connections) == 1:
+            raise TimeoutError("timed out")
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", connect_in_vain_at_first)
+    async with serving_keys(issuer) as url:
+        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        assert (await verifier.verify(issuer.token())).user_id == "alice"
+    assert next(connections) == 3
+
+
+async def test_a_server_that_takes_the_request_and_is_silent_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuers, "_FETCH_TIMEOUT_S", 0.2)
+    asked = 0
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(TimeoutError):
+            await http_jwks(f"http://{host}:{port}/keys")()
+    assert asked == 1
 
 
 @asynccontextmanager

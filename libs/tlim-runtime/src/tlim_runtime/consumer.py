@@ -210,6 +210,7 @@ class BatchConsumer:
         return self._last_behind
 
     async def _run(self) -> None:
+        beat(first=True)  # so that also a first `prepare` that hangs is seen
         while not self._stopping:
             try:
                 await self._consume()

@@ -15,6 +15,7 @@ from tlim_protocol.lenient import read_strict
 from tlim_runtime.background import is_cancelled
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
+from tlim_runtime.tested_pool import tested_before_use
 from tlim_runtime.transactions import Connection, begun
 
 STATEMENT_TIMEOUT_MS = 10_000
@@ -28,6 +29,14 @@ HTTP requests may be slow or many, so they have another pool."""
 CONNECT_TIMEOUT_S = 3.0
 """On one network a connection takes milliseconds. After this time the caller hears that the database is away."""
 
+CHECKOUT_S = 10.0
+"""Waiting for a place in the pool, testing its connection and opening a new one have limits of 3 s each. The first
+statements on a new connection have none that is so short."""
+
+SILENCE_S = 5.0
+"""The server ends a statement that takes too long. When it says nothing for so much longer, the connection is dead: its
+host has vanished, and TCP alone would notice after a quarter of an hour."""
+
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
 """SQLSTATE classes of failures that pass by themselves: connection, resources, operator intervention, system,
 rollback. `55P03` is one code: lock not available."""
@@ -39,6 +48,7 @@ _DRIVER_ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     ConnectionError,
+    TimeoutError,
 )
 
 
@@ -53,9 +63,9 @@ class Database:
             pool_timeout=CONNECT_TIMEOUT_S,
             json_deserializer=read_strict,  # keeps numbers as they were written
             hide_parameters=True,  # errors go into the log, and parameters are people's messages
-            pool_pre_ping=True,  # after a restart of PostgreSQL the pool holds dead connections: find out before use
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": silent_after_s(statement_timeout_ms),
                 "server_settings": {
                     "statement_timeout": str(statement_timeout_ms),
                     "idle_in_transaction_session_timeout": "60000",  # a stuck process must not keep row locks
@@ -64,6 +74,7 @@ class Database:
                 },
             },
         )
+        tested_before_use(self.engine)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._alone: set[str] = set()
 
@@ -103,9 +114,10 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
         try:
-            connection = await self.engine.connect()
+            async with asyncio.timeout(CHECKOUT_S):
+                connection = await self.engine.connect()
         except (OSError, TimeoutError, sqlalchemy.exc.TimeoutError) as error:
-            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+            raise DatabaseUnavailable(_first_line(error)) from error
         finally:
             beat()
         try:
@@ -158,13 +170,18 @@ class Database:
         await self.engine.dispose()
 
 
+def silent_after_s(statement_timeout_ms: int) -> float:
+    """Return after how many seconds a server with this `statement_timeout` is taken for dead: asyncpg's `timeout`."""
+    return statement_timeout_ms / 1000 + SILENCE_S
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Return whether a database exception means 'try again later', and not a mistake in the statement or the data."""
     if isinstance(error, DatabaseUnavailable):
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_unavailable(error.orig))
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
+    if isinstance(error, sqlalchemy.exc.TimeoutError | TimeoutError):
         return True
     sqlstate = getattr(error, "sqlstate", None)
     if isinstance(sqlstate, str):
@@ -190,8 +207,12 @@ async def _translated() -> AsyncIterator[None]:
         if is_cancelled():  # what fails on the way out must not take the place of the cancellation
             raise asyncio.CancelledError from error
         if is_unavailable(error):
-            raise DatabaseUnavailable(str(error).splitlines()[0]) from error
+            raise DatabaseUnavailable(_first_line(error)) from error
         raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:

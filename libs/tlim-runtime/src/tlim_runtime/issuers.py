@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.error import URLError
 
 import jwt
 from tlim_protocol.errors import ErrorCode, TlimError
@@ -32,8 +33,8 @@ long by default."""
 
 _FETCH_TIMEOUT_S = 3.0
 _CONNECTIONS = 3
-"""Behind a name can be several servers. When one refuses, because it has just started or ends, the next connection may
-lead to another."""
+"""Behind a name can be several servers. When one refuses, because it has just started or ends, or when its host has
+vanished, the next connection may lead to another."""
 
 _MAX_JWKS_BYTES = 1024 * 1024
 
@@ -55,8 +56,12 @@ def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
         for _ in range(_CONNECTIONS - 1):
             try:
                 return fetch()
-            except OSError as error:  # URLError is one, and has the socket's own as its reason
-                if not isinstance(getattr(error, "reason", error), ConnectionError):
+            except ConnectionError:
+                continue
+            except (
+                URLError
+            ) as error:  # it came to no request; a server that takes the request and is slow is no URLError
+                if not isinstance(error.reason, ConnectionError | TimeoutError):
                     raise
         return fetch()
 

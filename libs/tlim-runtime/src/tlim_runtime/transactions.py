@@ -1,5 +1,6 @@
 """Transactions on a connection of asyncpg that goes on to be used. It loads without the libraries of a service."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal, TypeAlias
@@ -7,6 +8,10 @@ from typing import Literal, TypeAlias
 import asyncpg
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+ROLLBACK_S = 10.0
+"""A rollback takes milliseconds. When a statement was cancelled, asyncpg first waits for the server to say so, and a
+server whose host has vanished never does."""
 
 
 @asynccontextmanager
@@ -29,7 +34,8 @@ async def begun(
     except BaseException:
         # What fails on the way out must not take the place of a cancellation.
         with suppress(Exception), _ended_without_answer(connection):
-            await transaction.rollback()
+            async with asyncio.timeout(ROLLBACK_S):
+                await transaction.rollback()
         raise
     with _ended_without_answer(connection):
         await transaction.commit()

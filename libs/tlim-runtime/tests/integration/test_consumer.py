@@ -11,7 +11,8 @@ from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOX, ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in
-from tlim_runtime import pull
+from tlim_runtime import pull, pulse
+from tlim_runtime.background import stuck
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
@@ -355,3 +356,31 @@ async def test_delivery_that_stalls_is_started_anew(
     await broker.api(pause)
     await eventually(lambda: handler.handled == [1], "it is delivered after all")
     await consumer.stop()
+
+
+class Clock:
+    """Time that passes when a test says so; in place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_first_preparation_that_hangs_asks_for_a_new_process(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, begins = Clock(), asyncio.Event()
+    monkeypatch.setattr(pulse, "time", clock)
+
+    async def hang() -> None:
+        begins.set()
+        await asyncio.Event().wait()
+
+    consumer = BatchConsumer(broker, STORE_INBOX, Recorder(), prepare=hang)
+    await consumer.start()
+    await begins.wait()
+    clock.now += 2 * pulse.HUNG_S
+    assert f"consumer {STORE_INBOX.durable}: it hangs since 600 s" in stuck()
+    await consumer.abort()

@@ -1,6 +1,7 @@
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_devstack.servers import PostgresServer
 from tlim_devstack.waiting import free_port
+from tlim_runtime import database as runtime_database
 from tlim_runtime.database import Database, is_unavailable, session_dependency
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.outages import DatabaseUnavailable
@@ -85,6 +87,7 @@ async def insert_hot(database: Database, *, times: int = 1, then: Callable[[], A
             await connection.execute(INSERT)
         if then is not None:
             await then()
+            await connection.execute(INSERT)
 
 
 async def fail() -> None:
@@ -139,14 +142,11 @@ async def test_what_comes_after_a_begin_that_nobody_waited_for_is_committed(
 ) -> None:
     """PostgreSQL carries it out, and the connection goes back to the pool."""
     execute = asyncpg.Connection.execute
-    begun = []
 
     async def given_up(connection: Connection, query: str, *arguments: Any, **options: Any) -> str:
         answer = await execute(connection, query, *arguments, **options)
         if query.startswith("BEGIN"):
-            begun.append(query)
-            if len(begun) == 2:  # the pool tries the connection in the first one
-                raise asyncio.CancelledError
+            raise asyncio.CancelledError
         return answer
 
     monkeypatch.setattr(asyncpg.Connection, "execute", given_up)
@@ -195,6 +195,86 @@ async def test_a_connection_lost_in_the_middle_is_an_outage(
     with pytest.raises(DatabaseUnavailable):
         await work(database, then=partial(end_all_connections, postgres_server, database))
     assert await names(database) == []
+
+
+class Relay:
+    """Stands before PostgreSQL, until the host of PostgreSQL vanishes and another takes its name."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._host_of_now = asyncio.Event()  # set: it has vanished
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[int]:
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        yield listener.sockets[0].getsockname()[1]
+        listener.close()
+        for writer in self._writers:
+            writer.close()
+
+    def lose_the_host(self) -> None:
+        """Forward nothing more on the connections of now, and end none of them."""
+        self._host_of_now.set()
+        self._host_of_now = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        vanished = self._host_of_now
+        answers, server = await asyncio.open_connection(self._server.admin.host, self._server.admin.port)
+        self._writers += writer, server
+        await asyncio.gather(_forward(reader, server, vanished), _forward(answers, writer, vanished))
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, vanished: asyncio.Event) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            if not vanished.is_set():
+                writer.write(data)
+                await writer.drain()
+    writer.close()
+
+
+@pytest_asyncio.fixture
+async def relay(postgres_server: PostgresServer) -> AsyncIterator[tuple[Relay, int]]:
+    relay = Relay(postgres_server)
+    async with relay.open() as port:
+        yield relay, port
+
+
+def through(port: int, database: Database, statement_timeout_ms: int = 10_000) -> Database:
+    url = database.engine.url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+    return Database(url, pool_size=2, statement_timeout_ms=statement_timeout_ms)
+
+
+async def test_a_pool_whose_host_has_vanished_is_found_dead_by_its_first_user_and_gets_new_connections(
+    database: Database, relay: tuple[Relay, int]
+) -> None:
+    host, port = relay
+    far = through(port, database)
+    await asyncio.gather(far.ping(), far.ping())
+    host.lose_the_host()
+    async with asyncio.timeout(15):
+        await far.ping()
+        await asyncio.gather(far.ping(), far.ping())
+    await far.close()
+
+
+@pytest.mark.parametrize("work", [insert, insert_hot])
+async def test_a_statement_whose_host_vanishes_is_an_outage(
+    database: Database, relay: tuple[Relay, int], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_database, "SILENCE_S", 0.5)
+    host, port = relay
+    far = through(port, database, statement_timeout_ms=1_000)
+
+    async def vanish() -> None:
+        host.lose_the_host()
+
+    async with asyncio.timeout(15):
+        with pytest.raises(DatabaseUnavailable):
+            await work(far, then=vanish)
+        await far.ping()
+    await far.close()
 
 
 async def test_a_server_that_is_not_there_is_an_outage() -> None:

@@ -1,5 +1,6 @@
 """A connection on which a transaction may still be open is not used any more."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -42,6 +43,28 @@ async def test_a_connection_whose_answer_comes_too_late_ends(
     then = LookupError if statement == "ROLLBACK;" else None
     with pytest.raises(then or TimeoutError):
         await insert(connection, then=then)
+    assert connection.is_closed()
+
+
+async def test_work_that_is_cancelled_ends_also_when_the_server_does_not_confirm_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = asyncio.Event()
+
+    async def never_sent(**_options: Any) -> None:
+        pass
+
+    async def work() -> None:
+        async with begun(connection):
+            begins.set()
+            await connection.execute("SELECT pg_sleep(60)")
+
+    monkeypatch.setattr(asyncpg.connect_utils, "_cancel", never_sent)
+    task = asyncio.create_task(work())
+    await begins.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=15)
+    assert task.cancelled()
     assert connection.is_closed()
 
 

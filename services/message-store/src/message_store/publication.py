@@ -13,6 +13,7 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.pulse import beat, waiting
 
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
@@ -98,13 +99,16 @@ class Publication:
         After a failure inside, this store publishes nothing new before `restore`: a row may be committed, and what
         comes next would be published past it. Other stores may go on.
         """
-        async with self._turn:
-            try:
-                yield
-            except BaseException:
-                self.doubt()
-                await self._tables.leave_publication()
-                raise
+        with waiting():  # for somebody who publishes, and has a pulse
+            await self._turn.acquire()
+        try:
+            yield
+        except BaseException:
+            self.doubt()
+            await self._tables.leave_publication()
+            raise
+        finally:
+            self._turn.release()
 
     async def restore(self) -> None:
         """Compare table and stream, and publish from the table what the stream lacks. Call it before any new message.
@@ -167,4 +171,5 @@ class Publication:
             await self._send([delivery for delivery in deliveries if delivery is not None])
             seq = rows[-1].row.seq
             await self._tables.save_published(seq, leave=False)
+            beat()  # after a loss there can be pages for many minutes
         return seq

@@ -22,6 +22,7 @@ from message_store.search.service import Hits, Question, checked, search
 from tlim_admin.people.messages_tables import empty_messages
 from tlim_protocol.identity import conversation_of_users
 from tlim_protocol.registry import MsgType
+from tlim_runtime import database as runtime_database
 from tlim_runtime.database import Database
 from tlim_runtime.metrics import Metrics
 
@@ -131,6 +132,21 @@ async def test_what_is_not_in_it_does_not_find_it(library: Library, query: str) 
     await library.say("今天下午三点开会 Résumé 👍", seq=1)
     await library.catch_up()
     assert await library.find("bob", query) == []
+
+
+async def test_a_message_may_be_indexed_for_longer_than_other_statements_take(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_database, "SILENCE_S", 0.1)
+    url = library.database.engine.url.render_as_string(hide_password=False)
+    hurried = Database(url, statement_timeout_ms=1_000)
+    async with library.sql.transaction():
+        await library.sql.execute("INSERT INTO search_documents (seq, grams) VALUES (1, '{}')")
+        adding = asyncio.create_task(SearchIndex(hurried).add([(1, {1})]))  # waits for that row
+        ended, _ = await asyncio.wait([adding], timeout=2)
+    assert not ended
+    await adding
+    await hurried.close()
 
 
 async def test_only_what_one_may_see_is_found(library: Library) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from pydantic_core import from_json
+from tlim_runtime.background import cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import waiting
@@ -39,7 +40,7 @@ class Indexer:
         while True:
             try:
                 started = time.monotonic()
-                is_behind = await self.advance()
+                is_behind = await cancellable(self.advance())
                 # storing comes first: even when far behind, indexing takes at most half of the time
                 with waiting():
                     await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)

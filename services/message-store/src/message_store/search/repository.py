@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
-from tlim_runtime.database import Database
+from tlim_runtime.database import Database, silent_after_s
 
 from message_store.locks import SEQ_LOCK
 from message_store.models import Member
@@ -188,7 +188,7 @@ class SearchIndex:
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")  # work lost in a crash is done again
             await connection.execute(f"SET LOCAL statement_timeout = {INSERT_TIMEOUT_MS}")
-            await connection.execute(_INSERT_DOCUMENTS, seqs, grams)
+            await connection.execute(_INSERT_DOCUMENTS, seqs, grams, timeout=silent_after_s(INSERT_TIMEOUT_MS))
 
     async def finish(self, after: int, seq: int) -> None:
         """Note that the log is indexed up to `seq`; remove messages after `after` that were recalled meanwhile.

@@ -1,0 +1,51 @@
+"""A pool of SQLAlchemy whose connections are tested before each use, also when the server's host has vanished.
+
+After a restart of PostgreSQL the pool holds dead connections. SQLAlchemy's `pool_pre_ping` finds those that the server
+has closed. When the host has vanished without a word and another answers under its name, `pool_pre_ping` waits for the
+old host until TCP gives up: a quarter of an hour. Here a test has a deadline, and one that fails ends all connections
+of the pool.
+"""
+
+import asyncio
+from typing import cast
+
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import AdaptedConnection
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from tlim_runtime.transactions import Connection
+
+ANSWER_S = 3.0
+"""A test takes milliseconds. A machine that is too busy gets as long as for a new connection."""
+
+_NEW = "tlim: just opened"
+
+
+def tested_before_use(engine: AsyncEngine) -> None:
+    """Test connections of the engine's pool when they are taken out; replace all of them when one does not answer."""
+    event.listen(engine.sync_engine, "connect", _note_new)
+    event.listen(engine.sync_engine, "checkout", _test)
+
+
+def _note_new(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.info[_NEW] = True
+
+
+def _test(connection: object, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    if entry.info.pop(_NEW, False):
+        return
+    try:
+        cast("AdaptedConnection", connection).run_async(_ask)
+    except Exception as error:
+        raise InvalidatePoolError from error
+
+
+async def _ask(connection: Connection) -> None:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await connection.execute(";")
+    except BaseException:
+        connection.terminate()  # closing it in order would wait for an answer as well
+        raise
