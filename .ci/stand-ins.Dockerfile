@@ -2,7 +2,7 @@
 # the names of the official images, and understand what docker-compose.yml tells those.
 ARG BASE
 FROM ${BASE} AS base
-RUN ln -s busybox /usr/bin/wget && echo 'tlim:x:10001:10001::/tmp:/bin/sh' >>/etc/passwd
+RUN ln -s busybox /usr/bin/wget && ln -s busybox /usr/bin/nc && echo 'tlim:x:10001:10001::/tmp:/bin/sh' >>/etc/passwd
 
 FROM base AS nats
 COPY nats-server /usr/local/bin/
