@@ -8,7 +8,10 @@ make() -> start(fun(Connection) -> are_there(Connection) orelse create(Connectio
 wait() -> start(fun are_there/1).
 
 %% PostgreSQL may not be there yet, and so may the tables: it is tried again, until somebody else loses patience.
-start(Do) -> [{ok, _} = application:ensure_all_started(App) || App <- [ssl, stringprep, p1_pgsql]], run(Do).
+start(Do) ->
+    [{ok, _} = application:ensure_all_started(App) || App <- [stringprep, p1_pgsql]],
+    os:getenv("XMPP_SQL_CA_FILE") == false orelse tlim_sql_tls:open(),
+    run(Do).
 run(Do) ->
     case pgsql:connect(login()) of
         {ok, Connection} -> end_or_repeat(Do(Connection), Do);
@@ -18,14 +21,13 @@ end_or_repeat(true, _) -> io:format("the tables of ejabberd are there~n"), halt(
 end_or_repeat(What, Do) -> io:format("not yet: ~p~n", [What]), timer:sleep(?AGAIN), run(Do).
 
 login() ->
-    [Host, Port] = string:split(os:getenv("XMPP_SQL_SERVER"), ":", trailing),
+    [Host, Port] = case os:getenv("XMPP_SQL_CA_FILE") of
+        false -> string:split(os:getenv("XMPP_SQL_SERVER"), ":", trailing);
+        _ -> ["127.0.0.1", os:getenv("XMPP_SQL_PORT")]
+    end,
     {ok, Password} = file:read_file(os:getenv("XMPP_SQL_PASSWORD_FILE")),
-    Plain = [{host, Host}, {port, list_to_integer(Port)}, {database, "ejabberd"}, {user, "ejabberd"},
-             {password, binary_to_list(string:trim(Password))}, {as_binary, true}],
-    case os:getenv("XMPP_SQL_CA_FILE") of
-        false -> Plain;
-        File -> [{transport, ssl}, {verify, verify_peer}, {cacertfile, File} | Plain]
-    end.
+    [{host, Host}, {port, list_to_integer(Port)}, {database, "ejabberd"}, {user, "ejabberd"},
+     {password, binary_to_list(string:trim(Password))}, {as_binary, true}].
 
 %% All of it is one message to PostgreSQL, which is one transaction.
 create(Connection) ->
