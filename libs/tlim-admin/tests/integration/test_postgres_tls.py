@@ -1,9 +1,10 @@
 """A PostgreSQL that lets nobody in without TLS is backed up and restored, and only with its own authority."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -49,6 +50,17 @@ async def test_a_database_is_dumped_and_restored_over_tls(
     async with connected(target) as connection:
         assert await content(connection) == expected
     assert expected["removed_files"].rows == 2000
+
+
+async def test_nothing_is_left_of_a_connection_when_a_program_has_ended(guarded: Guarded, data: Any) -> None:
+    login = guarded(data.logins["file_api"], "verify-full")
+    async with speaking_tls(login.url) as url:
+        socket = f"{dict(parse_qsl(urlsplit(url).query))['host']}/.s.PGSQL.5432"
+        reader, writer = await asyncio.open_unix_connection(socket)
+        writer.write(POSTGRES_ASKS)
+        assert await reader.read(1) == b"N"  # PostgreSQL itself has answered
+    assert not [one for one in asyncio.all_tasks() if "speaking_tls" in repr(one)]
+    writer.close()
 
 
 async def test_a_server_with_a_strange_certificate_gets_nothing(

@@ -10,6 +10,8 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from tlim_runtime.background import Tasks
+
 DEMANDS = ("require", "verify-ca", "verify-full")
 """The values of sslmode with which nothing is said without TLS."""
 
@@ -45,12 +47,19 @@ async def speaking_tls(url: str) -> AsyncIterator[str]:
             finally:
                 writer.close()
 
+    def entered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.start(enter(reader, writer), "a connection to PostgreSQL")
+
+    connections = Tasks()
     with tempfile.TemporaryDirectory(prefix="tlim-") as folder:
         kept = {name: value for name, value in options.items() if not name.startswith("ssl")}
         local = urlencode({**kept, "host": folder, "port": _PORT, "sslmode": "disable"})
-        async with await asyncio.start_unix_server(enter, Path(folder) / f".s.PGSQL.{_PORT}"):
-            user, is_named, _ = parts.netloc.rpartition("@")
-            yield urlunsplit((parts.scheme, user + is_named, parts.path, local, ""))
+        try:
+            async with await asyncio.start_unix_server(entered, Path(folder) / f".s.PGSQL.{_PORT}"):
+                user, is_named, _ = parts.netloc.rpartition("@")
+                yield urlunsplit((parts.scheme, user + is_named, parts.path, local, ""))
+        finally:
+            await connections.close()
 
 
 def _option(options: Mapping[str, str], name: str) -> str | None:
