@@ -11,14 +11,18 @@
 -define(PATIENCE, 5000). %% ms
 -define(AGAIN, 100). %% ms
 
-%% Returns when the port is open. A node that cannot open it ends.
+%% Returns when the port is open. A node that cannot open it, or loses it, ends.
 open() ->
     {ok, _} = application:ensure_all_started(ssl),
     Port = list_to_integer(os:getenv("XMPP_SQL_PORT")),
     Options = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}, {nodelay, true}],
     Caller = self(),
     Pid = spawn_link(fun() -> {ok, Door} = gen_tcp:listen(Port, Options), Caller ! {self(), open}, accept(Door) end),
-    receive {Pid, open} -> unlink(Pid), ok end.
+    receive {Pid, open} -> unlink(Pid), spawn(fun() -> watch(Pid) end), ok end.
+
+watch(Pid) ->
+    Monitor = monitor(process, Pid),
+    receive {'DOWN', Monitor, _, _, Reason} -> ?LOG_ERROR("the way to PostgreSQL: ~p", [Reason]), halt(1) end.
 
 accept(Door) ->
     case gen_tcp:accept(Door) of
@@ -51,7 +55,7 @@ maybe_then(Error, _) -> Error.
 
 tls(Host) -> [{verify, verify_peer}, {cacertfile, os:getenv("XMPP_SQL_CA_FILE")} | named(Host)].
 named(Host) ->
-    IsAddress = element(1, inet:parse_address(Host)) == ok, %% which is compared without being told
+    IsAddress = element(1, inet:parse_address(Host)) == ok, %% ssl compares an address by itself
     case string:find(os:getenv("XMPP_SQL_OPTIONS", ""), "verify-ca") of
         nomatch when IsAddress -> [];
         nomatch -> Match = public_key:pkix_verify_hostname_match_fun(https),
@@ -59,7 +63,12 @@ named(Host) ->
         _ -> [{server_name_indication, disable}]
     end.
 
-listen(Near, Far) -> inet:setopts(Near, [{active, once}]), ssl:setopts(Far, [{active, once}]).
+%% A side that has ended meanwhile says so here only.
+listen(Near, Far) ->
+    case {inet:setopts(Near, [{active, once}]), ssl:setopts(Far, [{active, once}])} of
+        {ok, ok} -> ok;
+        Ended -> self() ! Ended
+    end.
 pass(Near, Far) ->
     case receive
              {tcp, Near, Data} -> ssl:send(Far, Data);

@@ -23,7 +23,5 @@ def shown(page: Path, key: str, below: str = "") -> Any:
 
 def to_type(page: Path, heading: str) -> str:
     """Return the lines of the one block that a shell gets below a heading."""
-    text = page.read_text(encoding="utf-8")
-    (part,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    (lines,) = re.findall(r"^```sh\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+    (lines,) = re.findall(r"^```sh\n(.*?)^```", section(page, heading), re.MULTILINE | re.DOTALL)
     return str(lines)

@@ -59,6 +59,12 @@ def test_a_server_that_was_well_and_fails_twelve_times_is_told_to_end(check: _Ch
     assert outcomes == [False] * (ENDED_AFTER - 1) + [True]
 
 
+def test_a_server_that_does_not_end_when_it_is_told_is_ended(check: _Checked) -> None:
+    check(WELL)
+    told = [check(SILENCE).stdout.splitlines()[-1] for _ in range(2 * ENDED_AFTER)]
+    assert told == ["no answer"] * (ENDED_AFTER - 1) + ["kill -TERM 1"] * ENDED_AFTER + ["kill -QUIT 1"]
+
+
 def test_a_server_that_failed_to_write_since_its_start_is_told_to_end(check: _Checked) -> None:
     outcomes = [is_told_to_end(check(WRITE_ERROR)) for _ in range(ENDED_AFTER)]
     assert outcomes == [False] * (ENDED_AFTER - 1) + [True]

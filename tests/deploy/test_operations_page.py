@@ -45,6 +45,18 @@ def test_the_page_dumps_every_table_of_a_module_that_keeps_something() -> None:
     assert dumped() == {table for name in modules for table in KEEPING.get(name, ())}
 
 
+def test_what_the_page_dumps_it_also_puts_back_before_there_are_accounts() -> None:
+    (file,) = re.findall(r"pg_dump --dbname=\"\$ejabberd\".* --file=(\S+)", PAGE)
+    put_back = re.findall(rf"psql .*--dbname=\"\$ejabberd\" --file={file}\n.*?\"restore\", \"/backup", PAGE, re.DOTALL)
+    assert len(put_back) == 1
+
+
+def test_a_command_of_compose_runs_the_image_that_env_names() -> None:
+    commands = re.findall(r"(.*)\ndocker run .*\$\{TLIM_IMAGES:-tlim\}", PAGE)
+    assert commands
+    assert all(before.startswith(". scripts/settings") for before in commands)
+
+
 @pytest.mark.skipif(not SCHEMA.exists(), reason="ejabberd is not installed")
 def test_the_tables_that_the_page_dumps_are_in_the_schema_that_the_job_loads() -> None:
     assert f'"{SCHEMA}"' in (ROOT / "deploy/ejabberd/tlim_tables.erl").read_text(encoding="utf-8")

@@ -102,6 +102,13 @@ def test_a_refused_letter_keeps_none_of_the_others_back_and_is_named() -> None:
     assert (ran.exit_code, document["redriven"], document["failed"]) == (1, [9], [{"seq": 4, "reason": refusal}])
 
 
+def test_without_a_valid_token_nothing_more_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLIM_ADMIN_TOKEN", TOKEN.upper())
+    done = CliRunner().invoke(app, ["redrive", "4", "9", "--json"])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["failed"] == [{"seq": 4, "reason": "the gateway answers 401: no token"}]
+
+
 def test_the_way_of_a_message_is_shown() -> None:
     assert run("trace", "m/1") == "in the log: seq 7\n1970-01-01 00:00:00.000  xmpp-bridge a: received\n"
 

@@ -18,7 +18,10 @@ _ADDRESSES = _names("""
 _SECRETS = _names("COMPONENT_SECRET DATABASE_PASSWORD NATS_PASSWORD S3_SECRET_KEY XMPP_ADMIN_TOKEN")
 
 INSTEAD = {
-    **dict.fromkeys(_ADDRESSES, "docker-compose.yml sets it, and an override of yours can"),
+    **dict.fromkeys(
+        _ADDRESSES,
+        "docker-compose.yml sets it; an override that reads it gives it empty to `prepare`, like external-s3.yml",
+    ),
     **dict.fromkeys(
         [*_SECRETS, *(f"{name}_FILE" for name in _SECRETS), *_names("DATABASE_URL TOKEN_KEY_FILE XMPP_CA_FILE")],
         "docker-compose.yml sets it, and what is secret is in the folder secrets",

@@ -7,7 +7,7 @@ import pytest
 from tlim_admin.backup import verify
 from tlim_admin.backup.accounts import Account
 from tlim_admin.backup.manifest import BackupError
-from tlim_admin.backup.restore import restore
+from tlim_admin.backup.restore import restore, restore_accounts
 from tlim_admin.backup.take import note, take
 from tlim_admin.people.erase import plan
 from tlim_admin.people.export import Stores, export
@@ -41,6 +41,13 @@ class OneAccount:
 
 BUCKET: Any = NoObjects()
 ACCOUNTS: Any = OneAccount()
+
+
+async def test_making_the_accounts_alone_shows_all_of_its_steps(data: Any, recorded: Any, tmp_path: Path) -> None:
+    await take(tmp_path / "backup", data.logins, BUCKET, ACCOUNTS, recorded)
+    recorded.names.clear()
+    restore_accounts(tmp_path / "backup", ACCOUNTS, recorded)
+    assert recorded.names == ["reading the backup", "looking at the target", "making accounts"]
 
 
 async def test_a_backup_shows_all_of_its_steps(data: Any, recorded: Any, tmp_path: Path) -> None:

@@ -58,9 +58,7 @@ def http_jwks(url: str, *, outside: bool = False) -> JwksSource:
                 return fetch()
             except ConnectionError:
                 continue
-            except (
-                URLError
-            ) as error:  # it came to no request; a server that takes the request and is slow is no URLError
+            except URLError as error:  # no request was sent: a server that is slow to answer is no URLError
                 if not isinstance(error.reason, ConnectionError | TimeoutError):
                     raise
         return fetch()

@@ -2,8 +2,8 @@
 
 After a restart of PostgreSQL the pool holds dead connections. SQLAlchemy's `pool_pre_ping` finds those that the server
 has closed. When the host has vanished without a word and another answers under its name, `pool_pre_ping` waits for the
-old host until TCP gives up: a quarter of an hour. Here a test has a deadline, and one that fails ends all connections
-of the pool.
+old host until TCP gives up: a quarter of an hour. Here a test has a deadline. After one that fails, each connection of
+that age is replaced when it is next taken out.
 """
 
 import asyncio

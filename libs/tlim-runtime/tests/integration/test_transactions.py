@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from tlim_runtime import transactions
 from tlim_runtime.driver_urls import driver_url
 from tlim_runtime.transactions import Connection, begun
 
@@ -60,6 +61,7 @@ async def test_work_that_is_cancelled_ends_also_when_the_server_does_not_confirm
             await connection.execute("SELECT pg_sleep(60)")
 
     monkeypatch.setattr(asyncpg.connect_utils, "_cancel", never_sent)
+    monkeypatch.setattr(transactions, "ROLLBACK_S", 0.5)
     task = asyncio.create_task(work())
     await begins.wait()
     task.cancel()

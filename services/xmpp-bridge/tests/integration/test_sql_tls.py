@@ -94,16 +94,18 @@ async def test_only_the_server_that_the_options_ask_for_is_reached(
 
 async def test_a_server_without_tls_hears_nothing(modules: Path, tmp_path: Path) -> None:
     authority, _ = ensure_certificates(tmp_path / "server", "server.example")
-    asked: list[bytes] = []
+    asked, ended = list[bytes](), asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.read(65536))
         writer.write(b"N")
         asked.append(await reader.read(65536))
         writer.close()
+        ended.set()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with node(modules, authority, f"localhost:{port}", "?sslmode=verify-full") as way:
             assert await heard(way, b"a password") == b""
+            await ended.wait()
     assert asked == [POSTGRES_ASKS, b""]

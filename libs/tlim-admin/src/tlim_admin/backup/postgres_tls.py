@@ -54,12 +54,12 @@ async def speaking_tls(url: str) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="tlim-") as folder:
         kept = {name: value for name, value in options.items() if not name.startswith("ssl")}
         local = urlencode({**kept, "host": folder, "port": _PORT, "sslmode": "disable"})
-        try:
-            async with await asyncio.start_unix_server(entered, Path(folder) / f".s.PGSQL.{_PORT}"):
-                user, is_named, _ = parts.netloc.rpartition("@")
+        async with await asyncio.start_unix_server(entered, Path(folder) / f".s.PGSQL.{_PORT}"):
+            user, is_named, _ = parts.netloc.rpartition("@")
+            try:
                 yield urlunsplit((parts.scheme, user + is_named, parts.path, local, ""))
-        finally:
-            await connections.close()
+            finally:
+                await connections.close()
 
 
 def _option(options: Mapping[str, str], name: str) -> str | None:

@@ -42,7 +42,8 @@ def restore_accounts(folder: Path, accounts: Accounts | None, steps: Steps) -> M
     whole = read_whole(folder, steps)
     if whole.accounts is None:
         raise BackupError("the backup has no accounts: they are kept elsewhere")
-    _check_accounts(folder, accounts, whole)
+    with steps.step("looking at the target"):
+        _check_accounts(folder, accounts, whole)
     _put_accounts(folder, accounts, whole, steps)
     return whole
 

@@ -10,7 +10,7 @@ from tlim_runtime.settings import load_settings
 
 from tlim_admin.backup.manifest import BackupError
 from tlim_admin.failures import one_line
-from tlim_admin.operations.api import Operations
+from tlim_admin.operations.api import Operations, RefusedError
 from tlim_admin.printed import AsJson
 from tlim_admin.progress import steps
 from tlim_admin.settings import OperationsSettings
@@ -62,13 +62,19 @@ def redrive_command(
 
 
 def _redrive(operations: Operations, seqs: Iterable[int]) -> tuple[list[int], dict[int, str]]:
-    """Publish all that can be; return which were, and why the others were not."""
+    """Publish all that can be; return which were, and why others were not.
+
+    The first failure that would meet all of them, such as a token that has ended, is the last attempt.
+    """
     redriven, failed = [], {}
     for seq in seqs:
         try:
             operations.redrive(seq)
+        except RefusedError as error:
+            failed[seq] = str(error)
         except (BackupError, OSError) as error:
             failed[seq] = str(error)
+            break
         else:
             redriven.append(seq)
     return redriven, failed
