@@ -234,6 +234,13 @@ def test_a_database_is_made_and_told_the_same_as_in_compose(local: list[Resource
     assert container["args"] == compose["command"]
 
 
+def test_two_servers_of_postgresql_never_run_on_one_volume(local: list[Resource]) -> None:
+    (pod,) = [pod for name, pod in pods(local) if name == "postgres"]
+    (container,) = pod["containers"]
+    (volume,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "data"]
+    assert container["command"] == ["flock", "--no-fork", f"{volume}/lock", "docker-entrypoint.sh"]
+
+
 def test_s3_is_told_and_asked_the_same_as_in_compose(local: list[Resource]) -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["s3"]
     (container,) = (pod["containers"][0] for name, pod in pods(local) if name == "s3")
