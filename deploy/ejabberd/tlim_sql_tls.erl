@@ -15,14 +15,18 @@
 open() ->
     {ok, _} = application:ensure_all_started(ssl),
     Port = list_to_integer(os:getenv("XMPP_SQL_PORT")),
-    Options = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}, {nodelay, true}],
     Caller = self(),
-    Pid = spawn_link(fun() -> {ok, Door} = gen_tcp:listen(Port, Options), Caller ! {self(), open}, accept(Door) end),
-    receive {Pid, open} -> unlink(Pid), spawn(fun() -> watch(Pid) end), ok end.
+    Pid = spawn(fun() ->
+        try serve(Port, fun() -> Caller ! {self(), open} end)
+        catch _:Reason -> ?LOG_ERROR("the way to PostgreSQL: ~p", [Reason]), halt(1) end
+    end),
+    receive {Pid, open} -> ok end.
 
-watch(Pid) ->
-    Monitor = monitor(process, Pid),
-    receive {'DOWN', Monitor, _, _, Reason} -> ?LOG_ERROR("the way to PostgreSQL: ~p", [Reason]), halt(1) end.
+serve(Port, SayOpen) ->
+    Options = [binary, {active, false}, {ip, {127, 0, 0, 1}}, {reuseaddr, true}, {nodelay, true}],
+    {ok, Door} = gen_tcp:listen(Port, Options),
+    SayOpen(),
+    accept(Door).
 
 accept(Door) ->
     case gen_tcp:accept(Door) of
@@ -41,17 +45,16 @@ lead(Near) ->
         {error, Reason} -> ?LOG_ERROR("PostgreSQL at ~s: ~p", [Host, Reason]), gen_tcp:close(Near)
     end.
 secured(Host, Port) ->
-    maybe_then(gen_tcp:connect(Host, Port, [binary, {active, false}, {nodelay, true}, {keepalive, true}], ?PATIENCE),
-        fun(Plain) ->
-            ok = gen_tcp:send(Plain, ?REQUEST),
-            case gen_tcp:recv(Plain, 1, ?PATIENCE) of
-                {ok, <<"S">>} -> ssl:connect(Plain, tls(Host), ?PATIENCE);
-                {ok, _} -> {error, "it speaks no TLS"};
-                Error -> Error
-            end
-        end).
-maybe_then({ok, Value}, Do) -> Do(Value);
-maybe_then(Error, _) -> Error.
+    case gen_tcp:connect(Host, Port, [binary, {active, false}, {nodelay, true}, {keepalive, true}], ?PATIENCE) of
+        {ok, Plain} -> ok = gen_tcp:send(Plain, ?REQUEST), agreed(Plain, Host);
+        Error -> Error
+    end.
+agreed(Plain, Host) ->
+    case gen_tcp:recv(Plain, 1, ?PATIENCE) of
+        {ok, <<"S">>} -> ssl:connect(Plain, tls(Host), ?PATIENCE);
+        {ok, _} -> {error, "it speaks no TLS"};
+        Error -> Error
+    end.
 
 tls(Host) -> [{verify, verify_peer}, {cacertfile, os:getenv("XMPP_SQL_CA_FILE")} | named(Host)].
 named(Host) ->

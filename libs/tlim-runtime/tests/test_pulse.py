@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from tlim_devstack.clock import Clock
 from tlim_runtime import pulse
 from tlim_runtime.background import Background, Repeated, Tasks, running, stuck
 from tlim_runtime.health import healthz
@@ -12,16 +13,6 @@ from tlim_runtime.outages import Unavailable
 from tlim_runtime.pulse import HUNG_S, beat, waiting
 
 NEVER = 86_400
-
-
-class Clock:
-    """Time that passes when a test says so; in place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from message_store.publication import Publication
 from message_store.publication_repository import PublicationTables
 from message_store.stream_end import Newest
 from message_store.values import DeliveredRow, LogRow
+from tlim_devstack.clock import Clock
 from tlim_protocol.registry import MsgType
 from tlim_runtime import pulse
 from tlim_runtime.background import Background, running, stuck
@@ -20,16 +21,6 @@ from tlim_runtime.metrics import Metrics
 from tlim_runtime.pulse import HUNG_S, beat
 
 PAGES = 5
-
-
-class Clock:
-    """Time that passes when a test says so; in place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 class SlowTables(PublicationTables):

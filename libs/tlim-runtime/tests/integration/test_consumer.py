@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
+from tlim_devstack.clock import Clock
 from tlim_devstack.streams import newest
 from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.registry import MsgType
@@ -356,16 +357,6 @@ async def test_delivery_that_stalls_is_started_anew(
     await broker.api(pause)
     await eventually(lambda: handler.handled == [1], "it is delivered after all")
     await consumer.stop()
-
-
-class Clock:
-    """Time that passes when a test says so; in place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 async def test_a_first_preparation_that_hangs_asks_for_a_new_process(

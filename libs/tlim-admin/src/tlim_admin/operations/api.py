@@ -12,7 +12,7 @@ PAGE = 100
 _ABOUT_THE_LETTER = {404, 409, 422}
 
 
-class RefusedError(BackupError):
+class LetterRefusedError(BackupError):
     """An answer about the one thing that was asked for."""
 
 
@@ -38,14 +38,14 @@ class Operations:
             before = f"&before={page['next_before']}"
 
     def redrive(self, seq: int) -> None:
-        """Publish a dead letter again, under its old subject. Raises RefusedError, or BackupError for all of them."""
+        """Publish a dead letter again, under its old subject. Raises LetterRefusedError, or BackupError for all."""
         self._call(f"/dead-letters/{seq}/redrive", b"{}")
 
     def _call(self, path: str, body: bytes | None = None) -> Any:  # noqa: ANN401 - each path has its own document
         kind = {} if body is None else {"Content-Type": "application/json"}
         answer = Answer(f"{self._url}{path}", {**self._headers, **kind}, body)
         if answer.status != 200:
-            kind_of_error = RefusedError if answer.status in _ABOUT_THE_LETTER else BackupError
+            kind_of_error = LetterRefusedError if answer.status in _ABOUT_THE_LETTER else BackupError
             raise kind_of_error(f"the gateway answers {answer.status}: {_detail(answer.body)}")
         try:
             return json.loads(answer.body)

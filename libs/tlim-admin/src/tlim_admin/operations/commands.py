@@ -10,7 +10,7 @@ from tlim_runtime.settings import load_settings
 
 from tlim_admin.backup.manifest import BackupError
 from tlim_admin.failures import one_line
-from tlim_admin.operations.api import Operations, RefusedError
+from tlim_admin.operations.api import LetterRefusedError, Operations
 from tlim_admin.printed import AsJson
 from tlim_admin.progress import steps
 from tlim_admin.settings import OperationsSettings
@@ -70,11 +70,10 @@ def _redrive(operations: Operations, seqs: Iterable[int]) -> tuple[list[int], di
     for seq in seqs:
         try:
             operations.redrive(seq)
-        except RefusedError as error:
-            failed[seq] = str(error)
         except (BackupError, OSError) as error:
             failed[seq] = str(error)
-            break
+            if not isinstance(error, LetterRefusedError):
+                break
         else:
             redriven.append(seq)
     return redriven, failed
