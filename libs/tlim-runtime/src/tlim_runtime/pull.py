@@ -129,7 +129,8 @@ class PullSession:
         answer = await self._broker.api(f"CONSUMER.RESET.{self._name}", **place)
         if "error" in answer:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
-        self._last = nothing(answer["delivered"]["stream_seq"], answer["delivered"]["consumer_seq"])
+        # Not `delivered`: a server that was just writing its state may answer with what was before the reset.
+        self._last = nothing(answer["reset_seq"] - 1, 0)
         delivered = int(info["delivered"]["stream_seq"])
         return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
 

@@ -99,6 +99,26 @@ async def test_what_the_earlier_session_had_not_acknowledged_comes_first(broker:
 
 
 @both
+async def test_a_session_begins_at_its_reset_whatever_the_server_says_that_it_has_delivered(
+    broker: Broker, spec: ConsumerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is just writing the state of the consumer answers a reset to the beginning with the old state."""
+    ask = broker.api
+
+    async def stale(operation: str, **arguments: object) -> dict[str, Any]:
+        answer = await ask(operation, **arguments)
+        if operation.startswith("CONSUMER.RESET."):
+            answer["delivered"] = {"consumer_seq": 1, "stream_seq": 1}
+        return answer
+
+    monkeypatch.setattr(broker, "api", stale)
+    await send(broker, range(5), spec)
+    session = await open_session(broker, spec)
+    assert await take(session, 5) == list(range(5))
+    await session.release()
+
+
+@both
 async def test_a_session_whose_first_message_went_to_somebody_else_takes_nothing_that_is_newer(
     broker: Broker, spec: ConsumerSpec
 ) -> None:
