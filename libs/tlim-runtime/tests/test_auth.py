@@ -139,6 +139,42 @@ async def test_without_keys_the_answer_is_try_again_and_recovers(
     assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 
+async def test_nobody_is_ready_before_it_has_keys_and_everybody_stays_ready_while_they_count(
+    issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.is_away = True
+    for _ in range(2):
+        with pytest.raises(LookupError, match="the keys of tokens could not be fetched"):
+            await verifier.ping()
+    assert issuer.fetches == 1
+    issuer.is_away = False
+    monkeypatch.setattr(issuers, "RETRY_AFTER_S", 0.0)
+    await verifier.ping()
+    issuer.is_away = True
+    await verifier.ping()
+    assert issuer.fetches == 2
+    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(issuers, "REFETCH_AFTER_S", 0.0)
+    with pytest.raises(LookupError):
+        await verifier.ping()
+
+
+async def test_a_probe_that_gives_up_does_not_end_the_fetch_of_the_keys(issuer: Issuer) -> None:
+    answer = asyncio.Event()
+
+    async def slow() -> Mapping[str, Any]:
+        await answer.wait()
+        return await issuer.jwks()
+
+    verifier = TokenVerifier(slow, "tlim", "tlim")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(verifier.ping(), 0.01)
+    answer.set()
+    await verifier.ping()
+    assert issuer.fetches == 1
+    assert (await verifier.verify(issuer.token())).user_id == "alice"
+
+
 async def test_known_keys_serve_on_while_the_issuer_is_away(
     issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

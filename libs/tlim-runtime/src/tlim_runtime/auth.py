@@ -43,8 +43,9 @@ class TokenVerifier:
     """Checks tokens of our own issuer and of the external issuers in the settings."""
 
     def __init__(self, jwks: JwksSource, issuer: str, audience: str, external: Sequence[ExternalIssuer] = ()) -> None:
-        issuers = (Issuer.own(jwks, issuer, audience), *map(Issuer.external, external))
-        self._issuers = {one.name: one for one in issuers}
+        own = Issuer.own(jwks, issuer, audience)
+        self._own_keys = own.keys
+        self._issuers = {one.name: one for one in (own, *map(Issuer.external, external))}
         self._deactivated: frozenset[str] = frozenset()
 
     @classmethod
@@ -60,6 +61,13 @@ class TokenVerifier:
     def is_refused(self, user_id: str) -> bool:
         """Return whether the tokens of this user are refused."""
         return user_id in self._deactivated
+
+    async def ping(self) -> None:
+        """Return when our own tokens can be checked; raises LookupError while their keys were not fetched.
+
+        An external issuer that is away makes nobody unready: all others can work.
+        """
+        await self._own_keys.ping()
 
     async def verify(self, token: str) -> CurrentUser:
         """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""

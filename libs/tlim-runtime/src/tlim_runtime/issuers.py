@@ -104,14 +104,32 @@ class KeySet:
         """Return a key; raises NotAuthenticated if it is unknown, TlimError(UNAVAILABLE) while we cannot find out."""
         if key_id not in self._keys or self._age() >= KEYS_AGE_S:
             await self._refresh()
-        elif self._age() >= KEYS_AGE_S / 2 and self._may_ask() and not self._is_refreshing():
-            self._refreshing = self._tasks.start(self._refresh(), "token keys")
+        else:
+            self._refresh_soon()
         key = self._keys.get(key_id)
         if key is not None and self._age() < KEYS_AGE_S:
             return key
         if self._failed:
             raise TlimError(ErrorCode.UNAVAILABLE, "token keys are not available, try again")
         raise NotAuthenticated("the token's key is not known")
+
+    async def ping(self) -> None:
+        """Return when there are keys that count; raises LookupError while there are none."""
+        refreshing = self._refresh_soon()
+        if refreshing is not None and not self._can_check():
+            await asyncio.wait([refreshing])  # whoever asks may give up earlier: the fetch goes on
+        if not self._can_check():
+            raise LookupError("the keys of tokens could not be fetched")
+
+    def _refresh_soon(self) -> asyncio.Task[None] | None:
+        """Begin to fetch the keys, if there are none or half their time is over. Return the fetch that goes on."""
+        is_due = not self._keys or self._age() >= KEYS_AGE_S / 2
+        if is_due and self._may_ask() and not self._is_refreshing():
+            self._refreshing = self._tasks.start(self._refresh(), "token keys")
+        return self._refreshing if self._is_refreshing() else None
+
+    def _can_check(self) -> bool:
+        return bool(self._keys) and self._age() < KEYS_AGE_S
 
     def _age(self) -> float:
         return time.monotonic() - self._fetched_at
