@@ -27,7 +27,7 @@ UNSAFE_BUT_FAST = (
     "max_connections=200",
 )
 
-TOKEN_KEYS_URL = (
+PUBLISHED_KEYS = (
     'data:application/json,{"keys":[{"kid":"nobody","alg":"EdDSA","kty":"OKP","crv":"Ed25519",'
     '"x":"gJL1zs-lfwDH-P7GtJam_mXSzOerUZefVRK_D5VEbIQ"}]}'
 )

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_devstack.plain_http import NO_TLS
 from tlim_devstack.pytest_plugin import S3Bucket
-from tlim_devstack.servers import TOKEN_KEYS_URL, NatsServer
+from tlim_devstack.servers import PUBLISHED_KEYS, NatsServer
 from tlim_devstack.waiting import free_port
 from tlim_protocol.events import FileEvent, FileQuestion, FileVerdict
 from tlim_protocol.streams import StreamName
@@ -129,7 +129,7 @@ class World:
     def settings(self, **changes: Any) -> Settings:
         values: dict[str, Any] = {
             "port": 0, "nats_url": self.nats.url, "nats_user": "file-api",
-            "nats_password": SecretStr(self.nats.passwords["file-api"]), "jwks_url": TOKEN_KEYS_URL,
+            "nats_password": SecretStr(self.nats.passwords["file-api"]), "jwks_url": PUBLISHED_KEYS,
             "database_url": SecretStr(self.database_url), "s3_endpoint_url": self.s3.endpoint,
             "s3_public_url": self.s3.endpoint.replace("127.0.0.1", "localhost"),
             "s3_bucket": self.s3.bucket, "s3_region": self.s3.region, "s3_access_key": SecretStr(self.s3.access_key),

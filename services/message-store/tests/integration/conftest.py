@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from tlim_admin.databases import owner_of
 from tlim_devstack import postgres
 from tlim_devstack.restartable import RestartableNats, RestartablePostgres
-from tlim_devstack.servers import TOKEN_KEYS_URL, NatsServer
+from tlim_devstack.servers import PUBLISHED_KEYS, NatsServer
 from tlim_devstack.waiting import free_port
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import (
@@ -141,7 +141,7 @@ class World:
     def settings(self, **changes: Any) -> Settings:
         values: dict[str, Any] = {
             "port": 0, "nats_url": self.nats.url, "nats_user": "message-store",
-            "nats_password": SecretStr(self.nats.passwords["message-store"]), "jwks_url": TOKEN_KEYS_URL,
+            "nats_password": SecretStr(self.nats.passwords["message-store"]), "jwks_url": PUBLISHED_KEYS,
             "database_url": SecretStr(self.database_url), "leadership_poll": 0.05,
         }  # fmt: skip
         return Settings(**{**values, **changes})
@@ -362,7 +362,7 @@ def start_store(tmp_path: Path) -> Iterator[Callable[[World], StoreProcess]]:
             "TLIM_NATS_URL": world.nats.url,
             "TLIM_NATS_USER": "message-store",
             "TLIM_NATS_PASSWORD": world.nats.passwords["message-store"],
-            "TLIM_JWKS_URL": TOKEN_KEYS_URL,
+            "TLIM_JWKS_URL": PUBLISHED_KEYS,
             "TLIM_DATABASE_URL": world.database_url,
             "TLIM_LEADERSHIP_POLL": "PT0.05S",
         }
