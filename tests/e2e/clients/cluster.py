@@ -186,8 +186,7 @@ class ClusterStack(DoorsStack):
         self._refuse_others()
         self._cluster.run("delete", "jobs", "--all", "--ignore-not-found")
         self._cluster.run("apply", "--filename=-", stdin=self._rendered())
-        for name in self._cluster.workloads():
-            self.wait_ready(name)
+        self._wait_ready_all()
         self._cluster.run("wait", "jobs", "--all", "--for=condition=Complete", f"--timeout={READY_S}s")
         self._restarts = self._cluster.restarts()
 
@@ -204,6 +203,10 @@ class ClusterStack(DoorsStack):
         """Wait until all pods are ready, and the cluster leads to them, which it does some seconds later."""
         super().wait_ready(name)
         wait_until(lambda: self._is_reached(name), f"the way to {name}", READY_S)
+
+    def _wait_ready_all(self) -> None:
+        for name in self._cluster.workloads():
+            self.wait_ready(name)
 
     def _is_reached(self, name: str) -> bool:
         if name in ASKED:
@@ -237,12 +240,16 @@ class ClusterStack(DoorsStack):
             self.wait_ready(name)
 
     def be_without(self, name: str, seconds: float) -> None:
-        """Stop a workload, and start it again after this time. Raises StackError if a container was started again."""
+        """Stop a workload, start it again after this time, and return when every part is ready.
+
+        Raises StackError if a container was started again.
+        """
         self.stop_service(name)
         before, end = self._cluster.restarts(), time.monotonic() + seconds
         wait_until(lambda: time.monotonic() > end, f"the end of the time without {name}", seconds + 1)
         self._refuse_restarts(before)
         self.start_service(name)
+        self._wait_ready_all()
 
     def _refuse_restarts(self, before: Mapping[str, int]) -> None:
         restarts = self._cluster.restarts()
