@@ -62,13 +62,21 @@ def test_whoever_waits_for_a_job_waits_for_its_success() -> None:
     for name, container in CONTAINERS.items():
         waits = container.get("depends_on", {})
         for other, how in waits.items() if isinstance(waits, dict) else ():
-            wanted = "service_completed_successfully" if other in JOBS else "service_healthy"
+            # The bridge needs them too, so they wait for its start only.
+            wanted = "service_started" if other == "xmpp-bridge" else "service_healthy"
+            wanted = "service_completed_successfully" if other in JOBS else wanted
             assert how["condition"] == wanted, f"{name} waits for {other}"
 
 
 def test_the_bridge_does_not_wait_for_message_store_within_its_start_period() -> None:
     of_message_store = {name for name in CONTAINERS["message-store"]["depends_on"] if name in JOBS}
     assert of_message_store <= set(CONTAINERS["xmpp-bridge"]["depends_on"])
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"xmpp-bridge"}))
+def test_a_service_does_not_wait_for_the_keys_of_tokens_within_its_start_period(name: str) -> None:
+    assert "//xmpp-bridge:" in CONTAINERS[name]["environment"]["TLIM_JWKS_URL"]
+    assert "xmpp-bridge" in CONTAINERS[name]["depends_on"]
 
 
 def test_only_the_doors_are_published_and_on_loopback_unless_told_otherwise() -> None:

@@ -21,7 +21,8 @@ from tlim_runtime import deactivation, issuers
 from tlim_runtime.app import build_app
 from tlim_runtime.auth import CurrentUser, TokenVerifier, admin_user, caller, current_user, token_user
 from tlim_runtime.errors import NotAuthenticated
-from tlim_runtime.issuers import http_jwks
+from tlim_runtime.health import Health
+from tlim_runtime.issuers import KeySet, http_jwks
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.settings import ServiceSettings
 
@@ -139,40 +140,50 @@ async def test_without_keys_the_answer_is_try_again_and_recovers(
     assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 
-async def test_nobody_is_ready_before_it_has_keys_and_everybody_stays_ready_while_they_count(
-    issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def watched(verifier: TokenVerifier) -> Health:
+    looked_at = Health()
+    verifier.looked_after(looked_at)
+    return looked_at
+
+
+async def test_nobody_is_ready_before_it_has_keys_and_old_ones_are_a_warning(
+    issuer: Issuer, watched: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(issuers, "RETRY_AFTER_S", 3600.0)
     issuer.is_away = True
     for _ in range(2):
-        with pytest.raises(LookupError, match="the keys of tokens could not be fetched"):
-            await verifier.ping()
-    assert issuer.fetches == 1
+        assert await watched.check() == {"token keys": "there are no keys of tokens yet"}
+    assert (issuer.fetches, watched.warnings) == (1, {})
     issuer.is_away = False
     monkeypatch.setattr(issuers, "RETRY_AFTER_S", 0.0)
-    await verifier.ping()
+    assert await watched.check() == {"token keys": "ok"}
     issuer.is_away = True
-    await verifier.ping()
-    assert issuer.fetches == 2
     monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
     monkeypatch.setattr(issuers, "REFETCH_AFTER_S", 0.0)
-    with pytest.raises(LookupError):
-        await verifier.ping()
+    assert await watched.check() == {"token keys": "ok"}
+    assert watched.warnings == {"token keys": "the keys of tokens could not be fetched for 0 minutes"}
 
 
-async def test_a_probe_that_gives_up_does_not_end_the_fetch_of_the_keys(issuer: Issuer) -> None:
+async def test_a_probe_that_gives_up_does_not_end_the_fetch_and_none_waits_once_there_are_keys(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = asyncio.Event()
 
     async def slow() -> Mapping[str, Any]:
         await answer.wait()
         return await issuer.jwks()
 
-    verifier = TokenVerifier(slow, "tlim", "tlim")
+    keys = KeySet(slow, frozenset({"EdDSA"}))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(verifier.ping(), 0.01)
+        await asyncio.wait_for(keys.ping(), 0.01)
     answer.set()
-    await verifier.ping()
+    await keys.ping()
     assert issuer.fetches == 1
-    assert (await verifier.verify(issuer.token())).user_id == "alice"
+    answer.clear()
+    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(issuers, "REFETCH_AFTER_S", 0.0)
+    await keys.ping()  # the next fetch hangs
 
 
 async def test_known_keys_serve_on_while_the_issuer_is_away(

@@ -14,6 +14,7 @@ from tlim_protocol.identity import normalize_user_id
 
 from tlim_runtime.bodies import BoundedRoute
 from tlim_runtime.errors import NotAuthenticated, problem_responses
+from tlim_runtime.health import Health
 from tlim_runtime.issuers import Issuer, JwksSource, http_jwks
 from tlim_runtime.logging import get_logger
 from tlim_runtime.settings import ExternalIssuer, ServiceSettings
@@ -62,12 +63,13 @@ class TokenVerifier:
         """Return whether the tokens of this user are refused."""
         return user_id in self._deactivated
 
-    async def ping(self) -> None:
-        """Return when our own tokens can be checked; raises LookupError while their keys were not fetched.
+    def looked_after(self, health: Health) -> None:
+        """Have readiness wait for the keys of our own tokens, and warn when they are too old.
 
         An external issuer that is away makes nobody unready: all others can work.
         """
-        await self._own_keys.ping()
+        health.add("token keys", self._own_keys.ping)
+        health.warn("token keys", self._own_keys.warning)
 
     async def verify(self, token: str) -> CurrentUser:
         """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""

@@ -114,12 +114,22 @@ class KeySet:
         raise NotAuthenticated("the token's key is not known")
 
     async def ping(self) -> None:
-        """Return when there are keys that count; raises LookupError while there are none."""
+        """Return when there are keys, also old ones; raises LookupError before the first were fetched.
+
+        Whoever has none yet is new, and others have them. When they become too old, that happens to all at once, and
+        helps nobody who comes with a token of another issuer: see `warning`.
+        """
         refreshing = self._refresh_soon()
-        if refreshing is not None and not self._can_check():
+        if refreshing is not None and not self._keys:
             await asyncio.wait([refreshing])  # whoever asks may give up earlier: the fetch goes on
-        if not self._can_check():
-            raise LookupError("the keys of tokens could not be fetched")
+        if not self._keys:
+            raise LookupError("there are no keys of tokens yet")
+
+    def warning(self) -> str | None:
+        """Return a sentence while the keys are too old to be used."""
+        if self._keys and self._age() >= KEYS_AGE_S:
+            return f"the keys of tokens could not be fetched for {self._age() / 60:.0f} minutes"
+        return None
 
     def _refresh_soon(self) -> asyncio.Task[None] | None:
         """Begin to fetch the keys, if there are none or half their time is over. Return the fetch that goes on."""
@@ -127,9 +137,6 @@ class KeySet:
         if is_due and self._may_ask() and not self._is_refreshing():
             self._refreshing = self._tasks.start(self._refresh(), "token keys")
         return self._refreshing if self._is_refreshing() else None
-
-    def _can_check(self) -> bool:
-        return bool(self._keys) and self._age() < KEYS_AGE_S
 
     def _age(self) -> float:
         return time.monotonic() - self._fetched_at

@@ -75,7 +75,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health.add("database", questions.ping)
         app.state.health.add("storage", storage.ping)
         app.state.health.add("broker", broker.ping)
-        app.state.health.add("token keys", app.state.tokens.ping)
+        app.state.tokens.looked_after(app.state.health)
         app.state.health.add("outbox", relay.ping)
         limits = {"uploads": app.state.pace}
         await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))

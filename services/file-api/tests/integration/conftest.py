@@ -33,6 +33,7 @@ from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.auth import CurrentUser
 from tlim_runtime.broker import Broker
+from tlim_runtime.health import Health
 
 
 async def eventually(check: Callable[[], Awaitable[None]], within_s: float = 30) -> None:
@@ -223,8 +224,8 @@ class NamesAreTokens:
     def refuse(self, user_ids: Iterable[str]) -> None:
         """Refuse nobody: the tests deactivate nobody."""
 
-    async def ping(self) -> None:
-        """Every name can be checked."""
+    def looked_after(self, health: Health) -> None:
+        """Add nothing: every name can be checked."""
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database, app.state.leadership = database, leadership
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
-        app.state.health.add("token keys", app.state.tokens.ping)
+        app.state.tokens.looked_after(app.state.health)
         app.state.health.add("leadership", leadership.ping)
         app.state.health.add("election", election.ping)
         app.state.health.add("inbox", duty.ping)

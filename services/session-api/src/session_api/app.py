@@ -88,7 +88,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.revocations = revocations_of(own, relay, settings)
         app.state.health.add("postgres", own.ping)
         app.state.health.add("nats", broker.ping)
-        app.state.health.add("token keys", app.state.tokens.ping)
+        app.state.tokens.looked_after(app.state.health)
         app.state.health.add("outbox", relay.ping)
         metrics = SessionMetrics(app.state.metrics)
 
