@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -37,6 +38,9 @@ ASKED = {
     "xmpp-bridge": "/.well-known/jwks.json",
 }
 """What the gateway answers itself, or has a service answer; with a refusal, as nobody asks."""
+
+LOGINS = 6
+"""So many logins in a row are answered, each by one of two bridges: one may not have noticed that ejabberd is back."""
 
 LOCAL = ROOT / "deploy/k8s/overlays/local"
 
@@ -210,13 +214,20 @@ class ClusterStack(DoorsStack):
 
     def _is_reached(self, name: str) -> bool:
         if name in ASKED:
-            with (
-                suppress(httpx.TransportError),
-                httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=10) as http,
-            ):
-                return http.get(ASKED[name]).status_code < httpx.codes.INTERNAL_SERVER_ERROR
-            return False
-        return name != self.xmpp_name or accepts_connections(self.ports.xmpp, self._host)
+            return self._answers("GET", ASKED[name])
+        return name != self.xmpp_name or (
+            accepts_connections(self.ports.xmpp, self._host)
+            and all(self._answers("POST", "/v1/tokens", json=_stranger()) for _ in range(LOGINS))
+        )
+
+    def _answers(self, method: str, path: str, **request: Any) -> bool:
+        """Tell whether the gateway, on a new connection, has an answer that is no failure; it may be a refusal."""
+        with (
+            suppress(httpx.TransportError),
+            httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=10) as http,
+        ):
+            return http.request(method, path, **request).status_code < httpx.codes.INTERNAL_SERVER_ERROR
+        return False
 
     def roll(self, name: str) -> None:
         """Replace the pods of a workload one after another, and wait until the last one is gone."""
@@ -293,6 +304,10 @@ def _add_xmpp_cluster(kustomization: dict[str, Any], folder: Path) -> None:
         {"name": name, "files": [secret], **({} if name.startswith("migrate") else {"behavior": "merge"})}
         for name in ("ejabberd", "databases", "migrate-ejabberd")
     ]
+
+
+def _stranger() -> dict[str, str]:
+    return {"username": f"nobody-{secrets.token_hex(4)}", "password": "none"}
 
 
 def _resource(workload: dict[str, Any]) -> str:
