@@ -113,7 +113,7 @@ class SkewedBroker:
         }
 
     async def api(self, _: str) -> dict[str, Any]:
-        return {"delivered": {"stream_seq": 0, "consumer_seq": 0}}
+        return {"reset_seq": 1}
 
     async def send(self, subject: str, payload: bytes, reply: str = "") -> None:
         pass
