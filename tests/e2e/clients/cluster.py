@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -233,6 +234,11 @@ class ClusterStack(DoorsStack):
         """Replace the pods of a workload one after another, and wait until the last one is gone."""
         self._cluster.roll(name)
         self.wait_ready(name)
+
+    def renew_certificate(self, pem: str) -> None:
+        """Put another certificate into ejabberd's Secret, as `kubectl apply` does after its file was changed."""
+        data = {"xmpp.pem": b64encode(pem.encode()).decode()}
+        self._cluster.run("patch", "secret", self.xmpp_name, f"--patch={json.dumps({'data': data})}")
 
     def xmpp_nodes(self) -> dict[str, int]:
         """Return the pods of ejabberd, and how many connections of clients each has."""

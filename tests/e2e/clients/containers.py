@@ -136,6 +136,12 @@ class Compose:
         return printed_by("docker", *arguments, env=self._environment)
 
 
+AS_ROOT = (
+    'docker run --rm --interactive --pull never --network none --user 0:0 --volume "$PWD/secrets:/secrets" '
+    '--entrypoint sh "${TLIM_IMAGES:-tlim}/admin:${TLIM_VERSION:-dev}" -c'
+)
+"""What a shell runs to change a secret: docs/operations.md, "Rotate"."""
+
 VOLUMES = {"nats": "nats", "postgres": "postgres-18", "s3": "s3", "ejabberd": "ejabberd"}
 """Server → its volume in docker-compose.yml."""
 
@@ -206,6 +212,10 @@ class DoorsStack:
     def logs(self, name: str) -> str:
         return self.supervisor.logs(name)
 
+    def certificate(self) -> str:
+        """Return the file of ejabberd's certificate and its key."""
+        return self.supervisor.execute(self.xmpp_name, "cat", "/run/secrets/xmpp.pem")
+
     def register_user(self, user: str, name: str | None = None, password: str | None = None) -> str:
         """Create an XMPP account and enter the user in the users directory; return the password."""
         password = password or secrets.token_hex(8)
@@ -271,6 +281,10 @@ class ComposeStack(DoorsStack):
     def lose(self, server: str) -> None:
         """Have a server lose all its data."""
         self._compose.empty(server, VOLUMES[server])
+
+    def renew_certificate(self, pem: str) -> None:
+        """Write into the file of ejabberd's certificate as root does; in a container, because we may not be root."""
+        self._compose.typed(f"{AS_ROOT} 'cat >/secrets/xmpp.pem' <<'END'\n{pem}END\n")
 
     def typed(self, lines: str) -> str:
         """Type the lines of a page, for the port at which this gateway is, and return what they printed."""

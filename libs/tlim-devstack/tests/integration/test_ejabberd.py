@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import psutil
 import pytest
-from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
+from cryptography.x509 import load_pem_x509_certificate
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.credentials import load_or_generate
 from tlim_devstack.ejabberd import NAME, Ejabberd
@@ -20,11 +20,7 @@ from tlim_devstack.privileges import hand_over
 from tlim_devstack.processes import ServerProcess, dies_with_parent
 from tlim_devstack.waiting import accepts_connections, wait_until
 from tlim_devstack.xmpp_servers import DOMAIN, XmppSettings
-
-STREAM = (
-    f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
-)
-STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+from tlim_devstack.xmpp_tls import STREAM, ask, begin_tls, serial, serials
 
 
 @dataclass
@@ -53,32 +49,8 @@ class Node:
         hand_over(self.certificate.parent, NAME)
 
     def serials(self) -> list[int]:
-        """Return the serial numbers of the certificates for XMPP clients and for WebSocket."""
         ports = self.ejabberd.settings.ports
-        with socket.create_connection(("127.0.0.1", ports.xmpp), timeout=10) as plain:
-            ask(plain, STREAM, b"</stream:features>")
-            ask(plain, STARTTLS, b"<proceed")
-            first = serial(plain)
-        with socket.create_connection(("127.0.0.1", ports.websocket), timeout=10) as plain:
-            return [first, serial(plain)]
-
-
-def ask(stream: socket.socket, text: str, sign: bytes) -> bytes:
-    stream.sendall(text.encode())
-    answer = b""
-    while sign not in answer and (received := stream.recv(65_536)):
-        answer += received
-    return answer
-
-
-def serial(plain: socket.socket, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int:
-    """Shake hands, trusting everybody, and return the serial number of the server's certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, newest
-    with context.wrap_socket(plain, server_hostname=DOMAIN) as stream:
-        return load_der_x509_certificate(stream.getpeercert(binary_form=True) or b"").serial_number
+        return serials("127.0.0.1", ports.xmpp, ports.websocket)
 
 
 def own_address() -> str:
@@ -127,8 +99,7 @@ def test_the_secret_opens_only_what_accounts_need(node: Node) -> None:
 def test_tls_before_1_2_is_refused(node: Node, door: str) -> None:
     with socket.create_connection(("127.0.0.1", getattr(node.ejabberd.settings.ports, door)), timeout=10) as plain:
         if door == "xmpp":
-            ask(plain, STREAM, b"</stream:features>")
-            ask(plain, STARTTLS, b"<proceed")
+            begin_tls(plain)
         with pytest.raises(OSError, match=r"(?i)protocol|alert|eof|reset"):
             serial(plain, ssl.TLSVersion.TLSv1_1)
 
