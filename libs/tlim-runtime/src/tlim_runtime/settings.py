@@ -119,7 +119,7 @@ class ServiceSettings(EnvironmentSettings):
     trust_request_user: bool = False
     """Whether the specification's addresses take the user from the request. Anybody could be anybody then."""
     requests_at_once_per_user: int = Field(default=4, ge=1)  # less than half of the pool of connections
-    shutdown_grace: timedelta = timedelta(seconds=10)  # Kubernetes and compose kill after 45 s, the supervisor after 30 s
+    shutdown_grace: timedelta = timedelta(seconds=10)  # containers are killed after 45 s, processes after 30 s
     traces_url: HttpUrl | None = None
     """Where traces go, with OTLP over HTTP: such as `http://collector:4318/v1/traces`. Without it there are none."""
     traces_authorization: SecretStr | None = None
