@@ -62,9 +62,10 @@ def test_whoever_waits_for_a_job_waits_for_its_success() -> None:
     for name, container in CONTAINERS.items():
         waits = container.get("depends_on", {})
         for other, how in waits.items() if isinstance(waits, dict) else ():
-            # The bridge needs them too, so they wait for its start only.
-            wanted = "service_started" if other == "xmpp-bridge" else "service_healthy"
-            wanted = "service_completed_successfully" if other in JOBS else wanted
+            if other in JOBS:
+                wanted = "service_completed_successfully"
+            else:  # the bridge needs those who wait for it, so they wait for its start only
+                wanted = "service_started" if other == "xmpp-bridge" else "service_healthy"
             assert how["condition"] == wanted, f"{name} waits for {other}"
 
 

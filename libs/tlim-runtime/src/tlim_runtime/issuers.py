@@ -116,8 +116,8 @@ class KeySet:
     async def ping(self) -> None:
         """Return when there are keys, also old ones; raises LookupError before the first were fetched.
 
-        Whoever has none yet is new, and others have them. When they become too old, that happens to all at once, and
-        helps nobody who comes with a token of another issuer: see `warning`.
+        A process without keys is new: others have them, and take its requests. Keys that are too old are so in all
+        processes. If all were unready then, people with tokens of other issuers would get nothing: see `warning`.
         """
         refreshing = self._refresh_soon()
         if refreshing is not None and not self._keys:
