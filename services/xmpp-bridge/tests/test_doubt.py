@@ -1,9 +1,11 @@
 """After a pause of the process, what was in the socket is passed on only if the connection is still there."""
 
 import asyncio
+from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_runtime.outages import Unavailable
 from xmpp_bridge.doubt import HUNG_S, MOST_HELD, Doubt
 
@@ -67,6 +69,18 @@ async def test_of_a_connection_that_is_no_more_nothing_is_passed_on(process: Pro
     await process.reads("over the next connection")
     await process.answered(0, is_there=False)
     assert process.taken == ["over the next connection"]
+
+
+async def test_what_is_dropped_is_named_in_the_log(process: Process) -> None:
+    process.now = 2 * HUNG_S
+    with_msg_id, without = '<body>{"msg_id": "m1"}</body>', "<body>Hello</body>"
+    for body in (with_msg_id, without):
+        process.doubt.take(
+            ET.XML(f"<message><forwarded><message xmlns='jabber:client'>{body}</message></forwarded></message>")
+        )
+    with capture_logs() as lines:
+        process.doubt.connection_lost()
+    assert [(line["messages"], line["msg_ids"]) for line in lines] == [(2, ["m1", None])]
 
 
 async def test_an_answer_from_before_another_pause_says_nothing(process: Process) -> None:

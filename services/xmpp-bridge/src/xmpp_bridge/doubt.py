@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from xml.etree.ElementTree import Element
 
+from tlim_protocol.dead_letters import msg_id_in
 from tlim_runtime.background import Repeated, Tasks
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.outages import Unavailable
@@ -78,11 +79,11 @@ class Doubt:
     def connection_lost(self) -> None:
         """Drop what waits: it came over a connection that is no more."""
         if self._held:
-            stanza_ids = [message.get("id") for message in self._held[:NAMED_IN_LOG]]
+            msg_ids = [_msg_id_of(message) for message in self._held[:NAMED_IN_LOG]]  # their traces have not begun
             logger.warning(
                 "messages were dropped: the bridge had hung, and was given up",
                 messages=len(self._held),
-                stanza_ids=stanza_ids,
+                msg_ids=msg_ids,
             )
         self._held = None
 
@@ -107,3 +108,8 @@ class Doubt:
             self._held = None
             for message in held:
                 self._take(message)
+
+
+def _msg_id_of(message: Element) -> str | None:
+    """Return the msg_id of a message as the XMPP server wraps it, None if its body has none."""
+    return msg_id_in(next((body.text or "" for body in message.iterfind(".//{*}body")), ""))
