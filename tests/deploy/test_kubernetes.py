@@ -212,6 +212,18 @@ def test_each_way_is_open_on_both_sides_and_in_the_table_and_no_other_is_open(lo
     assert table == coming | going
 
 
+def test_the_readme_says_which_ports_each_component_opens_besides() -> None:
+    files = [
+        file for file in (DEPLOY / "k8s/components").glob("*/polic*.yaml") if file.parent.name != "network-policies"
+    ]
+    opened = {file.parent.name: set(re.findall(r"\bport: (\d+)", file.read_text(encoding="utf-8"))) for file in files}
+    (table,) = re.findall(
+        r"\| component \| what it opens \|\n(.*?)\n\n", (DEPLOY / "k8s/README.md").read_text(), re.DOTALL
+    )
+    said = {name: set(re.findall(r"\b\d{3,5}\b", what)) for name, what in re.findall(r"\| `(\S+)` \| (.*) \|", table)}
+    assert said == opened
+
+
 def test_whatever_the_settings_of_a_pod_name_can_be_reached(each: list[Resource]) -> None:
     assert_the_policies_let_through(each)
 
