@@ -71,7 +71,7 @@ async def test_a_full_disk_is_told_and_all_goes_on_when_there_is_space(
         while not isinstance(told := await answer(), Refused):
             await asyncio.to_thread(disks.fill, disk / "full")
     assert told.code is ErrorCode.UNAVAILABLE
-    assert await asyncio.to_thread(unready, cramped_stack)
+    await asyncio.to_thread(wait_until, lambda: bool(unready(cramped_stack)), "somebody to be unready")
 
     (disk / "full").unlink()
     async for attempt in AsyncRetrying(stop=stop_after_delay(BACK_S), wait=wait_fixed(0.5), reraise=True):

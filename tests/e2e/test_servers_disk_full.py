@@ -104,7 +104,7 @@ async def test_while_postgresql_cannot_write_nothing_is_said_to_be_stored_and_th
     for _ in range(5):
         assert await is_stored()
     await _fill_until(disk, is_refused)
-    assert "message-store" in await asyncio.to_thread(unready, stack)
+    await asyncio.to_thread(wait_until, lambda: "message-store" in unready(stack), "message-store to be unready")
 
     (disk / "full").unlink()
     await _all_is_well(stack, is_stored)

@@ -96,7 +96,8 @@ async def no_keys() -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def provider() -> AsyncIterator[Provider]:
+async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
+    monkeypatch.setattr(issuers, "_FETCH_TIMEOUT_S", 30.0)  # for a busy machine
     provider = Provider()
     async with await asyncio.start_server(provider.serve, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()

@@ -49,6 +49,7 @@ class Kept(SpanExporter):
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     kept = Kept()
     monkeypatch.setattr(otlp, "OTLPSpanExporter", kept)
+    monkeypatch.setattr(otlp, "CLOSE_S", 30)  # for a busy machine
     return kept
 
 

@@ -87,7 +87,9 @@ def refused(via: str) -> RejectedMessage:
 @pytest.mark.parametrize("via", ["here", None])
 async def test_what_this_bridge_or_nobody_asked_for_stays_here(bridges: Bridges, via: str | None) -> None:
     bridges.here.take(stored(via=via))
-    assert (bridges.heard["here"].qsize(), bridges.bus.sent) == (1, [])
+    bridges.here.take(stored("b", via="there", reply_to="/request"))  # it goes behind whatever is sent of the first
+    await bridges.brought()
+    assert (bridges.heard["here"].qsize(), bridges.bus.sent) == (1, ["tlim.answer.there"])
 
 
 @pytest.mark.parametrize(

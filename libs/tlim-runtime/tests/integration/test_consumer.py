@@ -253,14 +253,14 @@ async def test_stop_finishes_the_batch_in_hand(broker: Broker, eventually: Event
 async def test_a_slow_handler_keeps_its_messages(
     broker: Broker, make_consumer: MakeConsumer, eventually: Eventually
 ) -> None:
-    spec = STORE_INBOX._replace(durable=STORE_INBOX.durable + "-hurried", ack_wait=timedelta(seconds=3))
+    spec = STORE_INBOX._replace(durable=STORE_INBOX.durable + "-hurried", ack_wait=timedelta(seconds=9))
     await make_consumer(spec)
     handler = Recorder()
     handler.hold_at = 0
     consumer = BatchConsumer(broker, spec, handler, batch=5)
     await broker.publish_batch(messages(range(20)))
     await consumer.start()
-    long_enough = asyncio.get_running_loop().time() + 4  # over ack_wait: in silence the server would deliver again
+    long_enough = asyncio.get_running_loop().time() + 10  # over ack_wait: in silence the server would deliver again
     await eventually(lambda: asyncio.get_running_loop().time() > long_enough, "the handler is slow")
     handler.gate.set()
     await eventually(lambda: len(handler.handled) >= 20, "all were handled")

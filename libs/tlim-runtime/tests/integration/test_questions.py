@@ -48,6 +48,7 @@ async def services(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> 
         return exporters[-1]
 
     monkeypatch.setattr(otlp, "OTLPSpanExporter", export)
+    monkeypatch.setattr(otlp, "CLOSE_S", 30)  # for a busy machine
     url = {"traces_url": HttpUrl("http://collector:4318/v1/traces")}
     user, password = nats.TEST_USER, nats_server.passwords[nats.TEST_USER]
     async with AsyncExitStack() as opened:

@@ -96,7 +96,7 @@ async def test_a_message_about_a_file_that_does_not_exist_makes_none(world: Any)
 
 async def check(world: Any, *asks: tuple[str, str]) -> FilesAnswer:
     question = FilesQuestion(asks=[FileQuestion(file_id=file_id, user_id=user_id) for file_id, user_id in asks])
-    return FilesAnswer.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes()))
+    return FilesAnswer.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes(), timeout_s=30))
 
 
 async def test_message_store_hears_which_files_exist_and_whose_they_are(world: Any, file_id: str) -> None:

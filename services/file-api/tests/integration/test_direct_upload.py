@@ -216,6 +216,7 @@ class TestTheEnd:
         assert len(await world.rows("SELECT * FROM files")) == 1
 
         async def announced_once() -> None:
+            assert await world.rows("SELECT * FROM outbox") == []
             assert len(await world.file_events()) == 1
 
         await eventually(announced_once)

@@ -53,7 +53,7 @@ class TestUnsent:
     async def test_a_file_that_was_never_sent_goes_after_its_time(self, world: Any, orphans: Orphans) -> None:
         sent, unsent, young = [await upload(world, content) for content in (b"sent", b"unsent", b"young")]
         question = FilesQuestion(asks=[FileQuestion(file_id=sent, user_id="alice")])
-        await world.tests.request(Rpc.FILE_CHECK, question.to_bytes())
+        await world.tests.request(Rpc.FILE_CHECK, question.to_bytes(), timeout_s=30)
         await make_old(world, sent, unsent)
         assert await orphans.drop_unsent() == 1
         assert await files(world) == {sent, young}

@@ -30,7 +30,7 @@ async def scan_of(client: httpx.AsyncClient, file_id: str) -> str:
 
 async def sendable(world: Any, file_id: str) -> list[str]:
     question = FilesQuestion(asks=[FileQuestion(file_id=file_id, user_id="alice")])
-    return FilesAnswer.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes())).existing
+    return FilesAnswer.from_bytes(await world.tests.request(Rpc.FILE_CHECK, question.to_bytes(), timeout_s=30)).existing
 
 
 class TestWithScanner:

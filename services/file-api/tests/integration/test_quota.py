@@ -142,7 +142,7 @@ async def test_a_deleted_file_leaves_a_note_if_a_message_may_carry_it(world: Any
     async with world.client("alice") as alice:
         sent, unsent = [(await alice.post("/v1/files", content=one)).json()["file_id"] for one in (b"sent", b"unsent")]
         question = FilesQuestion(asks=[FileQuestion(file_id=sent, user_id="alice")])
-        await world.tests.request(Rpc.FILE_CHECK, question.to_bytes())
+        await world.tests.request(Rpc.FILE_CHECK, question.to_bytes(), timeout_s=30)
         for file_id in (sent, unsent):
             await alice.delete(f"/v1/files/{file_id}")
     assert [row["file_id"] for row in await world.rows("SELECT file_id FROM removed_files")] == [sent]

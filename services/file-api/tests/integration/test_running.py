@@ -149,7 +149,7 @@ class TestBounds:
 class TestPatience:
     @pytest.fixture
     def changed_settings(self) -> dict[str, Any]:
-        return {"stall_timeout": timedelta(seconds=2)}  # an upload of 20 MB has to go on without such a pause
+        return {"stall_timeout": timedelta(seconds=4)}  # an upload of 20 MB has to go on without such a pause
 
     @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
     async def test_an_upload_that_stands_still_is_given_up(self, world: Any, body: bytes, headers: str) -> None:
@@ -180,7 +180,7 @@ class TestPatience:
 class TestPace:
     @pytest.fixture
     def changed_settings(self) -> dict[str, Any]:
-        return {"stall_timeout": timedelta(seconds=1), "min_bytes_per_second": 1_000_000}
+        return {"stall_timeout": timedelta(seconds=3), "min_bytes_per_second": 1_000_000}
 
     @pytest.mark.parametrize(("body", "headers"), [(b"x", ""), (FORM_HEAD, FORM_TYPE)], ids=["raw", "form"])
     async def test_an_upload_that_drips_is_given_up_and_its_slot_is_free(

@@ -76,9 +76,9 @@ async def test_a_recalled_message_leaves_a_tombstone_and_an_audit(world: Any, ac
         await world.settled(3)
         bridge = await world.connect("xmpp-bridge")
         seqs = [row["seq"] for row in await world.rows()]
-        answer = await bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=seqs).to_bytes())
+        answer = await bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=seqs).to_bytes(), timeout_s=30)
         file_api, asked = await world.connect("file-api"), FileQuestion(file_id="f1", user_id="alice")
-        verdict = FileVerdict.from_bytes(await file_api.request(Rpc.MESSAGE_GRANTS, asked.to_bytes()))
+        verdict = FileVerdict.from_bytes(await file_api.request(Rpc.MESSAGE_GRANTS, asked.to_bytes(), timeout_s=30))
     assert verdict == FileVerdict(allowed=False, recalled=True)
     assert SeqsAnswer.from_bytes(answer).seqs == seqs[:1]
     recalled, other, _ = await world.rows()

@@ -362,7 +362,7 @@ async def test_a_portion_that_is_committed_before_the_next_one_fails_is_publishe
     assert [event.envelope.body[0]["session_id"] for event in await world.out()] == ["s1", "s2"]
 
 
-async def test_what_is_published_is_written_down_while_idle(world: Any, accepted: Any, eventually: Any) -> None:
+async def test_what_is_published_is_written_down(world: Any, accepted: Any, eventually: Any) -> None:
     async with world.running():
         await world.send(accepted("m1"))
         await world.settled(1)

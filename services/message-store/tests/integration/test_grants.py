@@ -28,7 +28,7 @@ async def test_questions_of_an_outage_are_not_answered_after_it(world: Any, monk
         async with world.running():
             async with blocker.transaction():
                 await blocker.execute("LOCK TABLE message_files IN ACCESS EXCLUSIVE MODE")
-                asked = [world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION) for _ in range(50)]
+                asked = [world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION, timeout_s=3) for _ in range(50)]
                 outcomes = await asyncio.gather(*asked, return_exceptions=True)
                 assert [type(outcome) for outcome in outcomes if not isinstance(outcome, BrokerUnavailable)] == []
             await world.file_api.request(Rpc.MESSAGE_GRANTS, QUESTION, timeout_s=30)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -92,17 +92,25 @@ async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_leader_know
 
 
 async def test_a_standby_takes_over_when_the_leader_stops(world: Any, accepted: Any, eventually: Any) -> None:
-    async with world.running() as second:
-        async with world.running() as first:
+    async with AsyncExitStack() as first:
+        leader = await first.enter_async_context(world.running())
 
-            async def settled() -> None:
-                assert await roles(first, second) == [Role.LEADER, Role.STANDBY]
+        async def leads() -> None:
+            assert leader.state.leadership.role is Role.LEADER
 
-            await eventually(settled)
+        await eventually(leads)
+        async with world.running() as second:
+
+            async def stands_by() -> None:
+                assert second.state.leadership.role is Role.STANDBY
+
+            await eventually(stands_by)
             await world.send(accepted("m1"))
             await world.settled(1)
-        await world.send(accepted("m2"))
-        await world.settled(2)
+            await first.aclose()
+            await world.send(accepted("m2"))
+            await world.settled(2)
+            assert second.state.leadership.role is Role.LEADER
     assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
 
 
@@ -117,9 +125,17 @@ async def test_a_leader_without_its_connection_stops_at_once_and_somebody_leads_
         await eventually(settled)
         await world.send(accepted("m1"))
         await world.settled(1)
-        for (pid,) in await world.sql(LEADER):
+        before = {pid for (pid,) in await world.sql(LEADER)}
+        for pid in before:
             await world.sql("SELECT pg_terminate_backend($1)", pid)
-        await eventually(settled)
+
+        async def settled_anew() -> None:
+            now = {pid for (pid,) in await world.sql(LEADER)}
+            assert len(now) == len(before)
+            assert not now & before
+            await settled()
+
+        await eventually(settled_anew)
         await world.send(accepted("m2"))
         await world.settled(2)
     assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]

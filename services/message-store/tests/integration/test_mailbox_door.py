@@ -92,10 +92,12 @@ async def test_a_note_is_kept_by_the_store_and_known_to_the_next_one(world: Any,
     async with world.running():
         await world.send(accepted("m1"))
         await world.settled(1)
-        answer = await world.bridge.request(Rpc.MAILBOX_NOTE, MailboxNotes(shard=shard, term=0, notes=notes).to_bytes())
+        answer = await world.bridge.request(
+            Rpc.MAILBOX_NOTE, MailboxNotes(shard=shard, term=0, notes=notes).to_bytes(), timeout_s=30
+        )
         assert MailboxNoted.from_bytes(answer) == MailboxNoted()
     async with world.running():
-        answer = await world.bridge.request(Rpc.MAILBOX_LIVE, LiveQuestion(shard=shard).to_bytes())
+        answer = await world.bridge.request(Rpc.MAILBOX_LIVE, LiveQuestion(shard=shard).to_bytes(), timeout_s=30)
     people = [LivePerson(user_id="bob", sessions=["s1"])]
     assert LiveAnswer.from_bytes(answer) == LiveAnswer(people=people, more=False, term=1)
 

@@ -197,7 +197,7 @@ async def test_who_sees_a_message_with_a_file_may_read_it_unless_it_was_recalled
 
         async def allowed(file_id: str, *users: str) -> list[str]:
             asked = [FileQuestion(file_id=file_id, user_id=user_id).to_bytes() for user_id in users]
-            answers = [await file_api.request(Rpc.MESSAGE_GRANTS, question) for question in asked]
+            answers = [await file_api.request(Rpc.MESSAGE_GRANTS, question, timeout_s=30) for question in asked]
             return [user for user, data in zip(users, answers, strict=True) if FileVerdict.from_bytes(data).allowed]
 
         assert await allowed("f1", "alice", "bob", "carol", "dave", "eve") == ["alice", "bob", "carol", "dave"]

@@ -14,7 +14,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import MsgType
 from tlim_runtime.outages import DatabaseUnavailable
 
-HURRY = "50ms"
+HURRY = "1s"
 
 
 @pytest_asyncio.fixture

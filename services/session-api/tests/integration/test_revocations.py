@@ -178,7 +178,7 @@ async def test_a_reader_of_the_log_sees_that_what_was_taken_back_changed_nothing
     assert is_refused(await REVOKING["removes and more"](as_user, lunch))
     asker = await connect_broker("message-store")
     question = SessionChangesQuestion(after=1, limit=10).to_bytes()
-    events = SessionChanges.from_bytes(await asker.request(Rpc.SESSION_CHANGES, question)).events
+    events = SessionChanges.from_bytes(await asker.request(Rpc.SESSION_CHANGES, question, timeout_s=30)).events
     assert [(one.change, one.version, one.session_name) for one in events] == [
         (2, 2, "爱丽丝,Bob,Carol"),
         (3, 3, "爱丽丝,Bob,Carol"),
@@ -300,6 +300,6 @@ async def _until_reachable(app: FastAPI) -> None:
 
 
 async def _until(connection: "asyncpg.Connection[asyncpg.Record]", question: str, count: int) -> None:
-    async for attempt in AsyncRetrying(stop=stop_after_delay(8), wait=wait_fixed(0.05), reraise=True):
+    async for attempt in AsyncRetrying(stop=stop_after_delay(9), wait=wait_fixed(0.05), reraise=True):
         with attempt:
             assert await connection.fetchval(question) >= count

@@ -31,13 +31,13 @@ Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 
 async def meet(asker: Broker, *, seen: list[str], ask: list[str]) -> list[str]:
-    answer = await asker.request(Rpc.USER_MEET, UserMeet(seen=seen, ask=ask).to_bytes())
+    answer = await asker.request(Rpc.USER_MEET, UserMeet(seen=seen, ask=ask).to_bytes(), timeout_s=30)
     return sorted(UsersKnown.from_bytes(answer).known)
 
 
 async def ask(asker: Broker, *session_ids: str) -> SessionsAnswer:
     question = SessionsQuestion(session_ids=list(session_ids))
-    return SessionsAnswer.from_bytes(await asker.request(Rpc.SESSION_GET, question.to_bytes()))
+    return SessionsAnswer.from_bytes(await asker.request(Rpc.SESSION_GET, question.to_bytes(), timeout_s=30))
 
 
 async def newest(asker: Broker, session_id: str) -> SessionEvent:
@@ -72,7 +72,7 @@ async def test_every_service_hears_who_is_deactivated_the_last_one_first(
     asker = await connect_broker(service)
 
     async def deactivated() -> list[str]:
-        return UsersDeactivated.from_bytes(await asker.request(Rpc.USER_DEACTIVATED, b"")).users
+        return UsersDeactivated.from_bytes(await asker.request(Rpc.USER_DEACTIVATED, b"", timeout_s=30)).users
 
     assert await deactivated() == []
     for user in ("alice", "bob", "carol"):
@@ -112,7 +112,7 @@ async def test_what_an_administrator_asks_the_bridge_for_is_in_the_log(
         target="bob",
         detail={"from": "system", "msg_id": "m1"},
     )
-    assert await bridge.request(Rpc.AUDIT_NOTE, note.to_bytes()) == b""
+    assert await bridge.request(Rpc.AUDIT_NOTE, note.to_bytes(), timeout_s=30) == b""
     (entry,) = (await admin.get("/v1/audit", params={"action": note.action})).json()["items"]
     del entry["at"], entry["id"]
     assert entry == note.model_dump(mode="json")

@@ -1,5 +1,6 @@
 """The users directory: imports by administrators, people seen once, and who is known."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -8,9 +9,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from session_api import users_service
+from session_api.dependencies import DeactivatedUsers
 from session_api.settings import Settings
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.events import UsersDeactivated
 
 AsUser = Callable[..., httpx.AsyncClient]
 Running = Callable[[Settings], AbstractAsyncContextManager[FastAPI]]
@@ -94,9 +97,20 @@ async def test_more_deactivated_users_than_the_services_hear_of_show_in_readines
     running: Running, client_of: AsUser, settings: Settings, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users_service, "MAX_DEACTIVATED", 1)
+    was_read = asyncio.Event()
+
+    async def read(self: DeactivatedUsers) -> UsersDeactivated:
+        found = await read_them(self)
+        was_read.set()
+        return found
+
+    read_them = DeactivatedUsers.read
+    monkeypatch.setattr(DeactivatedUsers, "read", read)
     await admin.put("/v1/users/bob", json={})
     for expected in (None, "1 or more: tokens of those that were deactivated first may count"):
+        was_read.clear()
         async with running(settings) as app, client_of(app) as prober:
+            await was_read.wait()
             async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
                 with attempt:
                     ready = await prober.get("/readyz")

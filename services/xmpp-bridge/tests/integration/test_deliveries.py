@@ -209,7 +209,7 @@ async def test_a_long_catch_up_delays_nobody_else(world: Any, stored: Any, event
 
 
 async def test_a_server_that_answers_no_more_gets_everything_again(world: Any, stored: Any, eventually: Any) -> None:
-    async with world.ready_bridge(xmpp_timeout=1) as bridge:
+    async with world.ready_bridge(xmpp_timeout=5) as bridge:
         bob = await world.login("bob")
         world.xmpp.freeze()
         try:

@@ -77,12 +77,18 @@ async def test_nobody_breaks_the_connection_of_all_with_one_stanza(world: Any) -
         assert (await bridge.checks())["xmpp"] == "ok"
 
 
-async def test_ordinary_chat_does_not_pass_through_the_bridge(world: Any) -> None:
-    async with world.ready_bridge():
+async def test_ordinary_chat_does_not_pass_through_the_bridge(world: Any, envelope: Any, eventually: Any) -> None:
+    async with world.ready_bridge() as bridge:
         alice, bob = await world.login("alice"), await world.login("bob")
         alice.send_body("hello", "bob", location=None)
         assert (await bob.expect(Plain)).body == "hello"
-        assert await world.accepted() == []
+        alice.send(envelope("m1"))
+
+        async def it_alone_arrived() -> None:
+            assert [one.envelope.msg_id for one in await world.accepted()] == ["m1"]
+
+        await eventually(it_alone_arrived)
+        assert 'tlim_bridge_inbound_total{outcome="ignored"} 0.0' in (await bridge.http.get("/metrics")).text
 
 
 async def test_a_resend_reaches_the_store_again(world: Any, envelope: Any, eventually: Any) -> None:

@@ -55,6 +55,9 @@ async def test_other_devices_get_what_was_stored_and_the_one_that_sent_gets_none
 async def test_a_message_of_an_http_request_is_copied_to_every_device(world: Any, stored: Any) -> None:
     async with world.ready_bridge():
         phone, laptop = await world.login("alice"), await world.login("alice")
+        for device in (phone, laptop):  # the server has read who is there
+            device.send_body("here", device.jid, location=None)
+            await device.expect(Plain)
         await world.publish(stored(0))
         for device in (phone, laptop):
             await device.expect(Carbon, lambda _, device=device: copies(device) == ["m0"])
@@ -92,6 +95,8 @@ async def test_nobody_but_the_bridge_has_anything_copied(world: Any, envelope: A
         )
         for kind in ("headline", "chat"):
             bob.send_xml(f"<message type='{kind}' to='{phone.jid}'>{forged}</message>")
+        bob.send_body("first", phone.jid, location=None)  # a copy would come from the phone's session
+        await phone.expect(Plain, lambda message: message.body == "first")
         bob.send_body("marker", laptop.jid, location=None)
         await laptop.expect(Plain, lambda message: message.body == "marker")
         assert copies(laptop) == []

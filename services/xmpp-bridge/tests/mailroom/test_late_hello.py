@@ -84,6 +84,8 @@ async def test_the_shard_is_begun_anew_because_it_has_no_term_to_write_notes_in(
     assert begun_anew.is_set()
     assert mailroom.server_keeps, "until then all is as before"
     assert attendance.of(delivery_shard("bob")) == [Hello(), Came("bob", "phone")]
+    for _ in range(20):
+        await asyncio.sleep(0)
     assert not store.asked.is_set()
     await mailroom.stop()
 

@@ -38,11 +38,11 @@ async def waiting_for_locks(world: Any) -> int:
 
 
 async def other_questions_are_answered(world: Any) -> None:
-    answer = await world.bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=[1]).to_bytes())
+    answer = await world.bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=[1]).to_bytes(), timeout_s=30)
     assert SeqsAnswer.from_bytes(answer).seqs == []
     present = MailboxNote(user_id="alice", sessions=["s1"])
     note = MailboxNotes(shard=delivery_shard("alice"), term=0, notes=[present])
-    await world.bridge.request(Rpc.MAILBOX_NOTE, note.to_bytes())
+    await world.bridge.request(Rpc.MAILBOX_NOTE, note.to_bytes(), timeout_s=30)
 
 
 async def test_a_whole_office_that_logs_in_holds_up_no_other_question(
@@ -104,7 +104,7 @@ async def test_forty_syncs_of_one_person_hold_nobody_else_up(
 
             await world.send(accepted("meanwhile"))
             await world.settled(2)
-            answer = await world.bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=[1]).to_bytes())
+            answer = await world.bridge.request(Rpc.MESSAGE_RECALLED, SeqsQuestion(seqs=[1]).to_bytes(), timeout_s=30)
             assert SeqsAnswer.from_bytes(answer).seqs == []
             assert len((await http.read("bob", "conversations/alice/messages"))["messages"]) == 2
             assert (await http.client.get("/readyz")).status_code == 200

@@ -15,11 +15,11 @@ SECOND = f"second.{COMPONENT}"
 
 
 class QuickProsody(Prosody):
-    """One with a time-out of three seconds for silence. A login has no longer silence."""
+    """One with a time-out of six seconds for silence. A login has no longer silence."""
 
     def prepare(self) -> Program:
         program = super().prepare()
-        self.config.write_text(self.config.read_text().replace("read_timeout = 80", "read_timeout = 3"))
+        self.config.write_text(self.config.read_text().replace("read_timeout = 80", "read_timeout = 6"))
         return program
 
 
