@@ -17,6 +17,7 @@ from message_store.values import (
     LogRow,
     PendingRead,
     Place,
+    Progress,
     Roster,
     Span,
     Writes,
@@ -57,6 +58,7 @@ class FakeArchive:
         self.slow_files = False
         self.cancelled = 0
         self.change = 0
+        self.ahead: set[int] = set()
         self.rosters_read: list[set[str]] = []
         self.sent_read: list[int] = []
         self.files_read: list[tuple[str, str]] = []
@@ -141,11 +143,14 @@ class FakeArchive:
             for (session, member, joined), left in self.members.items()
         )
 
-    async def applied_change(self) -> int:
-        return self.change
+    async def applied(self) -> Progress:
+        return Progress(self.change, bool(self.ahead))
 
-    async def save_applied_change(self, change: int) -> None:
-        self.change = change
+    async def note_applied(self, changes: Sequence[int]) -> None:
+        self.ahead.update(change for change in changes if change > self.change)
+        while self.change + 1 in self.ahead:
+            self.change += 1
+            self.ahead.discard(self.change)
 
     async def write(self, writes: Writes) -> None:
         if refused := self.bad.intersection(row.msg_id for row in writes.rows):

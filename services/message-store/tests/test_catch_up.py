@@ -2,25 +2,10 @@
 
 from typing import Any
 
-import pytest
-from message_store.catch_up import CatchUp, Progress
+from message_store.catch_up import CatchUp
 from message_store.errors import DirectoryUnavailable
+from message_store.values import Progress
 from tlim_protocol.events import SessionChanges
-
-
-@pytest.mark.parametrize(
-    ("before", "changes", "after"),
-    [
-        (Progress(5), [6], Progress(6)),
-        (Progress(5), [6, 7, 8], Progress(8)),
-        (Progress(5), [7], Progress(5, frozenset({7}))),
-        (Progress(5, frozenset({7, 9})), [6], Progress(7, frozenset({9}))),
-        (Progress(5), [3, 5], Progress(5)),
-        (Progress(5), [], Progress(5)),
-    ],
-)
-def test_progress_goes_up_to_the_first_gap(before: Progress, changes: list[int], after: Progress) -> None:
-    assert before.after(changes) == after
 
 
 class Log:

@@ -10,7 +10,7 @@ from message_store.blame import translated
 from message_store.errors import StatementTooSlow
 from message_store.locks import SEQ_LOCK
 from message_store.publication_repository import PublicationTables
-from message_store.values import LogRow, PendingRead, Place, Roster, Span, Writes
+from message_store.values import LogRow, PendingRead, Place, Progress, Roster, Span, Writes
 
 _FIND_PLACES = """
     SELECT seq, stored_at, conversation_id, sender, msg_id, msg_type, is_chat, recalled_at IS NOT NULL
@@ -151,6 +151,27 @@ _RECALL = "UPDATE messages SET recalled_at = $2::bigint, body = '[]' WHERE seq =
 _FORGET_SEARCH = "DELETE FROM search_documents WHERE seq = ANY($1::bigint[])"
 
 
+_APPLIED = """
+    SELECT applied_change, EXISTS (SELECT FROM applied_changes WHERE change > applied_change) FROM publication"""
+
+_NOTE_AHEAD = """
+    INSERT INTO applied_changes (change)
+    SELECT change FROM unnest($1::bigint[]) AS new (change), publication WHERE change > applied_change
+    ON CONFLICT DO NOTHING"""
+
+# The second statement sees the rows of the first one. Usually there is no gap, and it takes all of them out again.
+_CLOSE_GAPS = """
+    WITH RECURSIVE run (change) AS (
+        SELECT applied_change FROM publication
+        UNION ALL
+        SELECT applied_changes.change FROM run JOIN applied_changes ON applied_changes.change = run.change + 1),
+    reached AS (SELECT max(change) AS change FROM run),
+    gone AS (DELETE FROM applied_changes USING reached WHERE applied_changes.change <= reached.change)
+    UPDATE publication SET applied_change = reached.change FROM reached WHERE applied_change < reached.change"""
+
+_MAX_BIGINT = 2**63 - 1
+
+
 class Archive(PublicationTables):
     """All statements of the leader, on the connection that holds the leader's lock.
 
@@ -271,14 +292,19 @@ class Archive(PublicationTables):
         """Take out up to `limit` of what authors are still to be told, oldest messages first; in `transaction`."""
         return [PendingRead(*row) for row in await self._fetch(_TAKE_UNTOLD, limit)]
 
-    async def applied_change(self) -> int:
-        """Return the number of session-api's change up to which all changes are applied; 0: none yet."""
-        return int((await self._fetch("SELECT applied_change FROM publication"))[0][0])
+    async def applied(self) -> Progress:
+        """Return how much of session-api's log of changes is applied, by whichever store."""
+        return Progress(*(await self._fetch(_APPLIED))[0])
 
-    async def save_applied_change(self, change: int) -> None:
-        """Note that every change of session-api up to `change` is applied; only after `follow`."""
+    async def note_applied(self, changes: Iterable[int]) -> None:
+        """Note that these changes of session-api are applied; in `transaction`, and only after `follow`.
+
+        Passes over what is no number of a change. An item must not be refused any more here.
+        """
+        numbers = [change for change in changes if 0 < change <= _MAX_BIGINT]
         async with translated():
-            await self._connection.execute("UPDATE publication SET applied_change = $1", change)
+            await self._connection.execute(_NOTE_AHEAD, numbers)
+            await self._connection.execute(_CLOSE_GAPS)
 
 
 def _statements(writes: Writes) -> Iterable[tuple[Any, ...]]:

@@ -1,12 +1,13 @@
 """Fetching changes of sessions that the stream did not bring, e.g. after a loss in JetStream or an outage."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from tlim_protocol.events import SessionChanges, SessionEvent
 from tlim_runtime.logging import get_logger
 
 from message_store.errors import DirectoryUnavailable
+from message_store.values import Progress
 
 logger = get_logger(__name__)
 
@@ -14,29 +15,11 @@ PAGE = 200
 """Changes asked for at a time; session-api sends fewer when they are large."""
 
 
-class Progress(NamedTuple):
-    """How much of session-api's log of changes is applied: all up to `floor`, and those `ahead` of a gap.
-
-    session-api numbers its changes without gaps. But they may be published in another order, or one not at all.
-    """
-
-    floor: int
-    ahead: frozenset[int] = frozenset()
-
-    def after(self, changes: Iterable[int]) -> "Progress":
-        """Return the progress when these are applied too."""
-        floor, ahead = self.floor, {change for change in {*self.ahead, *changes} if change > self.floor}
-        while floor + 1 in ahead:
-            floor += 1
-            ahead.discard(floor)
-        return Progress(floor, frozenset(ahead))
-
-
 class ChangeRecorder(Protocol):
     """What applies changes (service.Recorder)."""
 
     async def applied(self) -> Progress:
-        """Return what is applied."""
+        """Return what is applied; raises DatabaseUnavailable."""
 
     async def record(self, items: Sequence[SessionEvent], /) -> Sequence[str | None]:
         """Apply events like those of the stream."""
@@ -60,7 +43,7 @@ class CatchUp:
 
     async def is_due(self) -> bool:
         """Tell whether a change may be missing: the last attempt failed, or there is a gap."""
-        return self._is_owed or bool((await self._recorder.applied()).ahead)
+        return self._is_owed or (await self._recorder.applied()).has_gap
 
     async def run(self) -> None:
         """Ask session-api for changes until there are no more, and apply them; without an answer it stays due.

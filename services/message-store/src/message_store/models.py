@@ -213,7 +213,7 @@ class SearchDocument(StoreTable, table=True):
 
 
 class PublicationState(StoreTable, table=True):
-    """A single row: up to where the leader has published and indexed the log, and applied session-api's changes."""
+    """A single row: up to where the log is published and indexed, and session-api's changes are applied."""
 
     __tablename__ = "publication"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -222,8 +222,19 @@ class PublicationState(StoreTable, table=True):
     published_seq: int = Field(sa_type=BigInteger)  # up to here everything is known to be in TLIM_OUT
     applied_change: int = Field(
         default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}
-    )  # session-api's
+    )  # session-api's: this one, and all before it
     indexed_seq: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})  # for search
+
+
+class AppliedChange(StoreTable, table=True):
+    """A change of session-api that is applied although one before it is missing: it is ahead of a gap.
+
+    Rows up to `publication.applied_change` mean nothing. Only the release that knows no such table leaves them.
+    """
+
+    __tablename__ = "applied_changes"
+
+    change: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
 
 
 class Mailbox(StoreTable, table=True):

@@ -19,13 +19,12 @@ from tlim_runtime.outages import Unavailable
 from tlim_runtime.tracing import trace_of, traces_of
 
 from message_store import survey
-from message_store.catch_up import Progress
 from message_store.errors import ItemRefused, StatementTooSlow, SurveyOutdated
 from message_store.plan import Plan
 from message_store.portions import portions
 from message_store.refusals import refusal_of
 from message_store.rosters import RosterCache
-from message_store.values import ArrivedMessage, Item, Known, Writes
+from message_store.values import ArrivedMessage, Item, Known, Progress, Writes
 
 logger = get_logger(__name__)
 
@@ -63,11 +62,11 @@ class LogTables(survey.SurveyedTables, Protocol):
     async def write(self, writes: Writes, /) -> None:
         """Write what a batch changes."""
 
-    async def applied_change(self) -> int:
-        """Return the number of the change up to which all changes of sessions are applied."""
+    async def applied(self) -> Progress:
+        """Return how many changes of sessions are applied."""
 
-    async def save_applied_change(self, change: int, /) -> None:
-        """Note that all changes of sessions up to `change` are applied."""
+    async def note_applied(self, changes: Sequence[int], /) -> None:
+        """Note that these changes of sessions are applied."""
 
 
 class Counters(Protocol):
@@ -177,7 +176,6 @@ class Recorder:
         self._recall_window = recall_window  # milliseconds
         self._read_to_all = read_to_all  # members
         self._rosters = RosterCache()
-        self._progress: Progress | None = None
         self._slow: TTLCache[tuple[str, str], bool] = TTLCache(MAX_REMEMBERED, REMEMBER_SLOW_S, timer)
         self._survey = survey.Survey(archive, directory, self._rosters)
 
@@ -218,16 +216,9 @@ class Recorder:
                 self._counters.rejected(event.code)
 
     async def applied(self) -> Progress:
-        """Return how many changes of sessions are applied; raises DatabaseUnavailable."""
-        if self._progress is not None:
-            return self._progress
+        """Return how many changes of sessions are applied, by whichever store; raises DatabaseUnavailable."""
         async with self._publication.turn():
-            return await self._applied()
-
-    async def _applied(self) -> Progress:
-        if self._progress is None:
-            self._progress = Progress(await self._archive.applied_change())
-        return self._progress
+            return await self._archive.applied()
 
     async def _store(self, items: Sequence[Item], outcome: Outcome) -> None:
         """Store in one transaction, and publish. If an item cannot be stored, or not in time, go on by halves.
@@ -242,8 +233,8 @@ class Recorder:
         except ItemRefused as refusal:
             if len(items) == 1:
                 outcome.reasons.append(str(refusal))
-                if isinstance(items[0], SessionEvent):  # count it as applied: it would be refused again every time
-                    self._progress = (await self._applied()).after([items[0].change])
+                if isinstance(items[0], SessionEvent):
+                    await self._count_as_applied(items[0])
                 return
             await self._store_halves(items, outcome)
             return
@@ -259,6 +250,14 @@ class Recorder:
         self._counters.stored(Counter(row.msg_type for row in plan.writes.rows))
         outcome.reasons += [None] * len(items)
         await self._tell_slow(outcome)
+
+    async def _count_as_applied(self, refused: SessionEvent) -> None:
+        """Note its change all the same. Otherwise every store would ask for it again, and refuse it again."""
+        async with self._archive.transaction():
+            seqs = await self._archive.draw(1)
+            await self._publication.follow(seqs)
+            await self._archive.note_applied([refused.change])
+        await self._publication.publish(())
 
     async def _store_halves(self, items: Sequence[Item], outcome: Outcome) -> None:
         middle = len(items) // 2
@@ -336,11 +335,9 @@ class Recorder:
                 if plan.doubts:
                     return plan
                 await self._archive.write(plan.writes)
-                progress = (await self._applied()).after(plan.changes)
                 await self._publication.follow(seqs)
                 if plan.changes:
-                    await self._archive.save_applied_change(progress.floor)
-        self._progress = progress
+                    await self._archive.note_applied(plan.changes)
         self._rosters.keep(plan.rosters)
         return plan
 

@@ -98,6 +98,16 @@ class AnsweredSession(NamedTuple):
     event: SessionEvent | None
 
 
+class Progress(NamedTuple):
+    """How much of session-api's log of changes is applied: all up to `floor`, and more behind a gap, with `has_gap`.
+
+    session-api numbers its changes without gaps. But they may be published in another order, or one not at all.
+    """
+
+    floor: int
+    has_gap: bool = False
+
+
 class PendingRead(NamedTuple):
     """Somebody read a message of a large group, and its author is still to be told."""
 

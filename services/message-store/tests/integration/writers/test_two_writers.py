@@ -2,30 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
-from message_store.archive_repository import Archive
-from message_store.directory import ServiceDirectory
-from message_store.metrics import StoreMetrics
-from message_store.publication import Publication
-from message_store.service import Recorder
-from message_store.values import ArrivedMessage
 from tlim_protocol.errors import ErrorCode
-from tlim_protocol.events import RejectedMessage, SessionEvent
+from tlim_protocol.events import RejectedMessage
 from tlim_runtime.background import beside
-from tlim_runtime.broker import Broker, Outgoing
-from tlim_runtime.metrics import Metrics
+from tlim_runtime.broker import Outgoing
 from tlim_runtime.outages import BrokerUnavailable, DatabaseUnavailable
 from tlim_runtime.transactions import Connection
-
-NOW = 1_700_000_000_000
 
 PATIENCE_S = 30  # nobody waits for ever
 
@@ -36,62 +24,8 @@ WAITING = """
 Publish = Callable[[Sequence[Outgoing]], Awaitable[None]]
 
 
-async def nothing() -> None:
-    """What usually happens between looking up and writing."""
-
-
-class _Watched(Archive):
-    """An archive that lets something else happen once between looking up and writing."""
-
-    meanwhile: Callable[[], Awaitable[object]] = staticmethod(nothing)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        meanwhile, self.meanwhile = self.meanwhile, nothing
-        await meanwhile()
-        async with super().transaction():
-            yield
-
-
-class Store(NamedTuple):
-    """What one store works with: the same as in app.py, without an election."""
-
-    connection: Connection
-    archive: _Watched
-    broker: Broker
-    publication: Publication
-    recorder: Recorder
-
-    async def record(self, *items: Any) -> list[str | None]:
-        read = [one if isinstance(one, SessionEvent) else ArrivedMessage.of(one, NOW) for one in items]
-        return await self.recorder.record(read)
-
-
-NewStore = Callable[[], Awaitable[Store]]
-
-
-@pytest_asyncio.fixture
-async def new_store(world: Any) -> AsyncIterator[NewStore]:
-    async with AsyncExitStack() as stack:
-
-        async def new() -> Store:
-            connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
-            stack.push_async_callback(connection.close)
-            archive, metrics = _Watched(connection), StoreMetrics(Metrics())
-            broker = await world.connect("message-store")
-            publication = Publication(archive, broker, metrics)
-            recorder = Recorder(
-                archive, ServiceDirectory(broker, timedelta(seconds=2)), publication, metrics, now=lambda: NOW,
-                recall_window=0, read_to_all=200,
-            )  # fmt: skip
-            await publication.restore()
-            return Store(connection, archive, broker, publication, recorder)
-
-        yield new
-
-
 async def test_a_message_that_another_store_has_stored_meanwhile_is_confirmed_and_not_delivered_again(
-    world: Any, new_store: NewStore, accepted: Any
+    world: Any, new_store: Any, accepted: Any
 ) -> None:
     one, other = await new_store(), await new_store()
     one.archive.meanwhile = lambda: other.record(accepted("m1"))
@@ -101,7 +35,7 @@ async def test_a_message_that_another_store_has_stored_meanwhile_is_confirmed_an
 
 
 async def test_a_msg_id_that_another_store_has_given_to_another_message_meanwhile_is_refused(
-    world: Any, new_store: NewStore, accepted: Any
+    world: Any, new_store: Any, accepted: Any
 ) -> None:
     one, other = await new_store(), await new_store()
     one.archive.meanwhile = lambda: other.record(accepted("m1", to="carol"))
@@ -111,9 +45,7 @@ async def test_a_msg_id_that_another_store_has_given_to_another_message_meanwhil
     assert (refused.msg_id, refused.code) == ("m1", ErrorCode.FIELD_INVALID)
 
 
-async def test_what_a_store_has_published_is_noted_before_it_goes_on(
-    world: Any, new_store: NewStore, accepted: Any
-) -> None:
+async def test_what_a_store_has_published_is_noted_before_it_goes_on(world: Any, new_store: Any, accepted: Any) -> None:
     one = await new_store()
     await one.record(accepted("m1"), accepted("m2"))
     assert await world.sql("SELECT published_seq FROM publication") == [(2,)]
@@ -130,12 +62,12 @@ def after_a_while(publish: Publish, seconds: Callable[[], float]) -> Publish:
 
 
 async def test_what_two_stores_write_at_the_same_time_is_published_in_the_order_of_seqs(
-    world: Any, new_store: NewStore, accepted: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, new_store: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = [await new_store(), await new_store()]
     dice = random.Random(7)  # noqa: S311 - the same delays in every run
 
-    async def write(store: Store, sender: str) -> None:
+    async def write(store: Any, sender: str) -> None:
         monkeypatch.setattr(
             store.broker, "publish_batch", after_a_while(store.broker.publish_batch, lambda: dice.uniform(0, 0.02))
         )
@@ -152,7 +84,7 @@ async def test_what_two_stores_write_at_the_same_time_is_published_in_the_order_
 
 
 async def test_what_a_store_has_committed_before_it_died_is_published_by_the_next_one_before_its_own(
-    world: Any, new_store: NewStore, accepted: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, new_store: Any, accepted: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = await new_store(), await new_store()
     begun = asyncio.Event()
@@ -180,7 +112,7 @@ async def test_what_a_store_has_committed_before_it_died_is_published_by_the_nex
 
 
 async def test_a_store_that_cannot_publish_lets_the_next_one_do_it(
-    world: Any, new_store: NewStore, accepted: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, new_store: Any, accepted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = await new_store(), await new_store()
     publish = one.broker.publish_batch
@@ -211,14 +143,14 @@ async def newest(world: Any) -> int:
 
 
 async def test_a_transaction_that_fails_in_the_end_lets_others_publish(
-    new_store: NewStore, accepted: Any, session_event: Any, monkeypatch: pytest.MonkeyPatch
+    new_store: Any, accepted: Any, session_event: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = await new_store(), await new_store()
 
-    async def fail(_: int) -> None:
+    async def fail(_: object) -> None:
         raise DatabaseUnavailable("canceling statement due to statement timeout")
 
-    monkeypatch.setattr(one.archive, "save_applied_change", fail)
+    monkeypatch.setattr(one.archive, "note_applied", fail)
     with pytest.raises(DatabaseUnavailable):
         await one.record(session_event("s1", 1, "alice", "bob"))
     async with asyncio.timeout(PATIENCE_S):
@@ -228,7 +160,7 @@ async def test_a_transaction_that_fails_in_the_end_lets_others_publish(
 async def test_a_change_of_a_session_waits_for_a_store_that_publishes_and_does_not_stop_it(
     *,
     world: Any,
-    new_store: NewStore,
+    new_store: Any,
     accepted: Any,
     session_event: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -258,17 +190,17 @@ async def test_a_change_of_a_session_waits_for_a_store_that_publishes_and_does_n
     assert await world.sql("SELECT published_seq, applied_change FROM publication") == [(2, 1)]
 
 
-async def record(store: Store, message: Any) -> None:
+async def record(store: Any, message: Any) -> None:
     await store.record(message)
 
 
-async def look_for_files(store: Store, message: Any) -> None:
+async def look_for_files(store: Any, message: Any) -> None:
     await store.archive.shared_files([(message.envelope.msg_id, message.sender)])
 
 
 @pytest.mark.parametrize("work", [record, look_for_files])
 async def test_a_connection_that_answers_begin_too_late_is_given_up(
-    new_store: NewStore, accepted: Any, work: Callable[..., Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+    new_store: Any, accepted: Any, work: Callable[..., Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise all that follows would be published, and lost with the connection: it would be a part of that BEGIN."""
     one = await new_store()
@@ -287,7 +219,7 @@ async def test_a_connection_that_answers_begin_too_late_is_given_up(
 
 
 async def test_a_comparison_that_finds_nothing_missing_keeps_what_was_noted(
-    world: Any, new_store: NewStore, accepted: Any
+    world: Any, new_store: Any, accepted: Any
 ) -> None:
     """A resend draws a seq that no row has, and its event names the seq before."""
     one = await new_store()
@@ -298,7 +230,7 @@ async def test_a_comparison_that_finds_nothing_missing_keeps_what_was_noted(
 
 
 async def test_nothing_is_looked_up_or_drawn_for_a_batch_that_must_not_be_published_yet(
-    world: Any, new_store: NewStore, accepted: Any
+    world: Any, new_store: Any, accepted: Any
 ) -> None:
     one = await new_store()
     await one.record(accepted("m1"))
