@@ -37,7 +37,7 @@ READ_TO_ALL = 5
 class FakeArchive:
     """The tables in dictionaries; refuses rows with a msg_id in `bad`, and takes too long for those in `slow`.
 
-    Somebody else is always faster with those in `outdated`.
+    Somebody else is always faster with those in `outdated`, and `overtaken` times with sessions.
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,7 @@ class FakeArchive:
         self.recalled: list[int] = []
         self.bad: set[str] = set()
         self.outdated: set[str] = set()
+        self.overtaken = 0
         self.slow: set[str] = set()
         self.slow_sessions = False
         self.slow_files = False
@@ -142,6 +143,18 @@ class FakeArchive:
             (session, member) == (row.conversation_id, user) and joined <= row.seq and (left is None or row.seq <= left)
             for (session, member, joined), left in self.members.items()
         )
+
+    async def changed_sessions(self, versions: Mapping[str, int | None]) -> Sequence[str]:
+        if self.overtaken:
+            self.overtaken -= 1
+            return list(versions)
+        assert self.is_locked
+        kept = {one: event.version for one, event in self.sessions.items()}
+        return [one for one, version in versions.items() if kept.get(one) != version]
+
+    async def any_recalled(self, seqs: Collection[int]) -> bool:
+        assert self.is_locked
+        return bool({*seqs}.intersection(self.recalled))
 
     async def applied(self) -> Progress:
         return Progress(self.change, bool(self.ahead))

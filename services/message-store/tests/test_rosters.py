@@ -47,3 +47,11 @@ def test_a_roster_that_changes_is_weighed_again_and_what_is_forgotten_weighs_not
         assert cache.size == alone.size
     cache.clear()
     assert (cache.size, cache.find(["s1"])) == (0, {})
+
+
+def test_a_session_that_another_store_has_changed_is_forgotten_and_weighs_nothing() -> None:
+    cache, other = RosterCache(), RosterCache()
+    other.keep({"s2": roster_of(2, 20)})
+    cache.keep({"s1": roster_of(1, 10), "s2": roster_of(2, 20)})
+    cache.forget(["s1", "s3"])
+    assert (set(cache.find(["s1", "s2"])), cache.size) == ({"s2"}, other.size)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from message_store import service
-from message_store.service import flaw_of
+from message_store.flaws import flaw_of
 from structlog.testing import capture_logs
 from tlim_protocol.envelope import read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from message_store import service
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.notices import newcomers
 from tlim_protocol.registry import MsgType
+from tlim_runtime.outages import DatabaseUnavailable
 
 
 async def test_a_group_message_goes_to_every_member_but_the_sender_and_is_one_row(
@@ -196,6 +198,29 @@ async def test_a_roster_is_read_once_and_again_after_a_failure(bench: Any, sessi
     await bench.record(to_group("m2"))
     await bench.record(to_group("m3"))
     assert bench.archive.rosters_read == [{"s1"}] * 2
+
+
+async def test_a_session_that_another_store_has_changed_is_read_again_and_others_are_not(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"), session(1, "alice", "bob", session_id="s2"))
+    bench.archive.sessions["s1"] = session(2, "alice", "carol")
+    bench.archive.members = {("s1", "alice", 1): None, ("s1", "carol", 3): None}
+    bench.archive.rosters_read.clear()
+    assert await bench.outcome(to_group("m1"), to_group("m2", session_id="s2")) == [["carol"], ["bob"]]
+    assert bench.archive.rosters_read == [{"s1"}]
+
+
+async def test_a_batch_that_other_stores_overtake_again_and_again_is_not_refused(
+    bench: Any, session: Any, to_group: Any
+) -> None:
+    await bench.record(session(1, "alice", "bob"))
+    bench.archive.overtaken = service.MAX_OVERTAKEN
+    assert await bench.outcome(to_group("m1")) == [["bob"]]
+    bench.archive.overtaken = service.MAX_OVERTAKEN + 1
+    with pytest.raises(DatabaseUnavailable):
+        await bench.record(to_group("m2"))
+    assert await bench.outcome(to_group("m2")) == [["bob"]]
 
 
 async def test_what_the_database_refuses_does_not_keep_a_session_from_its_members(

@@ -36,6 +36,12 @@ _FIND_ROSTERS = """
     WHERE conversations.conversation_id = ANY($1::text[]) AND session_version IS NOT NULL
     ORDER BY joined_seq, user_id"""
 
+_FIND_CHANGED = """
+    SELECT asked.conversation_id
+    FROM unnest($1::text[], $2::bigint[]) AS asked (conversation_id, version)
+    LEFT JOIN conversations ON conversations.conversation_id = asked.conversation_id
+    WHERE session_version IS DISTINCT FROM asked.version"""
+
 _FIND_SPANS = """
     SELECT conversation_id, user_id, joined_seq, left_seq
     FROM unnest($1::text[], $2::text[]) AS asked (conversation_id, user_id)
@@ -216,6 +222,18 @@ class Archive(PublicationTables):
             if user_id is not None:
                 members[session_id][user_id] = joined_seq
         return found
+
+    async def changed_sessions(self, versions: Mapping[str, int | None]) -> list[str]:
+        """Return those of the sessions that have another version than the one given; None: there is no such session.
+
+        Inside `transaction` no other store changes them any more.
+        """
+        return [row[0] for row in await self._fetch(_FIND_CHANGED, *_columns(versions.items(), 2))]
+
+    async def any_recalled(self, seqs: Collection[int]) -> bool:
+        """Tell whether any of these messages is recalled; inside `transaction` no other store recalls one any more."""
+        statement = "SELECT EXISTS (SELECT FROM messages WHERE seq = ANY($1::bigint[]) AND recalled_at IS NOT NULL)"
+        return bool((await self._fetch(statement, list(seqs)))[0][0])
 
     async def places(self, keys: Collection[tuple[str, str]]) -> list[Place]:
         """Return the rows with these senders and msg_ids."""

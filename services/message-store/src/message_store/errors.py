@@ -1,5 +1,7 @@
 """This service's own errors, besides the coded refusals of the protocol library."""
 
+from collections.abc import Collection
+
 from tlim_runtime.outages import DatabaseUnavailable
 
 
@@ -16,6 +18,17 @@ class ItemRefused(Exception):  # noqa: N818 - a verdict, not a failure
 
 class SurveyOutdated(ItemRefused):
     """Somebody else has written, since we looked, what a statement wants to write. So look again."""
+
+
+class OthersWereFaster(DatabaseUnavailable):
+    """Other stores have changed, since we looked, what the plan rests on: `session_ids`, or a message with a file.
+
+    Nothing is wrong with the batch. Look again; and if that does not end, let the batch come again.
+    """
+
+    def __init__(self, reason: str, session_ids: Collection[str] = ()) -> None:
+        super().__init__(reason)
+        self.session_ids = session_ids
 
 
 class StatementTooSlow(DatabaseUnavailable):

@@ -1,8 +1,8 @@
-"""Keeping the members of sessions in the leader's memory, so that large groups are not read again for every batch."""
+"""Keeping the members of sessions in memory, so that large groups are not read again for every batch."""
 
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from message_store.values import Roster
 
@@ -24,7 +24,11 @@ def weight_of(session_id: str, roster: Roster) -> int:
 
 
 class RosterCache:
-    """The rosters used last, as the table has them. Only the leader changes it, and updates them after a commit."""
+    """The rosters used last, as this store has read or committed them.
+
+    Another store may have changed a session since. So a plan holds only if the versions are those of the table, under
+    the lock of the log (service.Recorder).
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -50,6 +54,12 @@ class RosterCache:
             self.size += weight
         while self.size > self._max_bytes and self._rosters:
             _, (_, weight) = self._rosters.popitem(last=False)
+            self.size -= weight
+
+    def forget(self, session_ids: Iterable[str]) -> None:
+        """Forget some sessions: another store has changed them."""
+        for session_id in session_ids:
+            _, weight = self._rosters.pop(session_id, (None, 0))
             self.size -= weight
 
     def clear(self) -> None:

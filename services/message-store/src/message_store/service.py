@@ -2,24 +2,21 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Protocol
 
 from cachetools import TTLCache
-from tlim_protocol.body import check_elements
 from tlim_protocol.errors import ErrorCode, TlimError
-from tlim_protocol.events import AcceptedMessage, OutEvent, RejectedMessage, SessionEvent
-from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.registry import REGISTRY
+from tlim_protocol.events import OutEvent, RejectedMessage, SessionEvent
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.outages import Unavailable
 from tlim_runtime.tracing import trace_of, traces_of
 
 from message_store import survey
-from message_store.errors import ItemRefused, StatementTooSlow, SurveyOutdated
+from message_store.errors import ItemRefused, OthersWereFaster, StatementTooSlow, SurveyOutdated
 from message_store.plan import Plan
 from message_store.portions import portions
 from message_store.refusals import refusal_of
@@ -36,6 +33,10 @@ about 1 s to write, and 50,000 ids in receipts about 1 s to look up."""
 MAX_OUTDATED = 3
 """So often a batch is surveyed and planned again because another store was faster. That takes the same message in the
 same milliseconds. If it goes on, the mistake is in our own plan, and the item is found by halves."""
+
+MAX_OVERTAKEN = 20
+"""So often a batch is surveyed again because other stores have changed what it refers to. Each time a change of theirs
+was committed within milliseconds, so it ends soon. If it does not, the batch comes again, and nothing is refused."""
 
 MAX_TOO_SLOW = 12
 """Statements of a batch that may be cancelled before we give it up. To find one slow message among 2,000 by halves
@@ -58,6 +59,12 @@ class LogTables(survey.SurveyedTables, Protocol):
 
     async def draw(self, count: int, /) -> list[int]:
         """Return the next seqs, rising."""
+
+    async def changed_sessions(self, versions: Mapping[str, int | None], /) -> Sequence[str]:
+        """Return those of the sessions that have another version; None: there is no such session."""
+
+    async def any_recalled(self, seqs: Collection[int], /) -> bool:
+        """Tell whether any of these messages is recalled."""
 
     async def write(self, writes: Writes, /) -> None:
         """Write what a batch changes."""
@@ -102,37 +109,6 @@ class BatchPublication(Protocol):
 
     async def publish(self, events: Sequence[OutEvent]) -> None:
         """Publish the events of the transaction in order."""
-
-
-def flaw_of(message: AcceptedMessage) -> str | None:
-    """Return why a payload cannot be what the bridge accepts, or None.
-
-    The bridge has checked all of this; a payload that fails here came from somewhere else.
-    """
-    envelope = message.envelope
-    if not REGISTRY[envelope.msg_type].sent_by_clients:
-        return f"{envelope.msg_type} is sent by the server only"
-    if envelope.msg_from != message.sender:
-        return "the envelope names another sender"
-    if not envelope.body:
-        return "the body is empty"
-    try:
-        check_elements(envelope.msg_type, envelope.body)
-    except TlimError as error:
-        return error.detail
-    if envelope.msg_to is None and envelope.session_id is None:
-        return "neither a receiver nor a session"
-    # in a session we do not check `to`: nothing is sent there, and clients may write anything or leave it empty
-    receiver = envelope.msg_to if envelope.session_id is None else None
-    are_ids = _is_user_id(message.sender) and (receiver is None or _is_user_id(receiver))
-    return None if are_ids else "the sender or the receiver is no user id"
-
-
-def _is_user_id(text: str) -> bool:
-    try:
-        return normalize_user_id(text) == text
-    except TlimError:
-        return False
 
 
 def _named_by(item: Item) -> int:
@@ -313,6 +289,12 @@ class Recorder:
         """Survey, plan and write; do all of it again if somebody else has written since the survey."""
         for _ in range(MAX_OUTDATED):
             with suppress(SurveyOutdated):
+                return await self._write_what_holds(items)
+        return await self._write_what_holds(items)
+
+    async def _write_what_holds(self, items: Sequence[Item]) -> Plan:
+        for _ in range(MAX_OVERTAKEN):
+            with suppress(OthersWereFaster):
                 return await self._survey_and_write(items)
         return await self._survey_and_write(items)
 
@@ -330,6 +312,7 @@ class Recorder:
         """Write what the plan says. While it has doubts nothing is written: nobody is asked under the lock."""
         with self._rosters_in_doubt():
             async with self._archive.transaction():
+                await self._require_valid(known)
                 seqs = await self._archive.draw(len(items) + len(known.answers))  # an answer may become a notice
                 plan = self._decide(known, seqs, items)
                 if plan.doubts:
@@ -340,6 +323,18 @@ class Recorder:
                     await self._archive.note_applied(plan.changes)
         self._rosters.keep(plan.rosters)
         return plan
+
+    async def _require_valid(self, known: Known) -> None:
+        """Raise OthersWereFaster if another store has changed what was looked up and what no unique key protects.
+
+        These are the members of sessions, and messages that are recalled now. Under the lock nobody changes them.
+        """
+        versions = {one: known.rosters[one].version if one in known.rosters else None for one in known.sessions}
+        if versions and (changed := await self._archive.changed_sessions(versions)):
+            raise OthersWereFaster("sessions were changed", changed)
+        shared = {seq for seqs in (known.shared or {}).values() for seq in seqs}
+        if shared and await self._archive.any_recalled(shared):
+            raise OthersWereFaster("a message with a file was recalled")
 
     def _decide(self, known: Known, seqs: Sequence[int], items: Sequence[Item]) -> Plan:
         before = seqs[0] - 1  # everything up to there is published before this batch
@@ -360,6 +355,9 @@ class Recorder:
     def _rosters_in_doubt(self) -> Iterator[None]:
         try:
             yield
+        except OthersWereFaster as faster:
+            self._rosters.forget(faster.session_ids)  # nothing was written
+            raise
         except BaseException:
             self._rosters.clear()  # we cannot know whether the transaction was committed
             raise

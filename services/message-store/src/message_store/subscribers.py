@@ -11,11 +11,12 @@ from tlim_runtime.broker import Responder
 from tlim_runtime.consumer import DONE, Incoming, Poison, Verdict
 from tlim_runtime.database import Database
 
+from message_store.flaws import flaw_of
 from message_store.metrics import StoreMetrics
 from message_store.patience import PatientTurns
 from message_store.reading.file_access_repository import FileAccess
 from message_store.reading.recall_repository import Recalls
-from message_store.service import Recorder, flaw_of
+from message_store.service import Recorder
 from message_store.values import ArrivedMessage, Item
 
 MAX_PAYLOAD = 7 * 1024 * 1024

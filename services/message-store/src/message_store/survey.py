@@ -121,6 +121,7 @@ class Survey:
         self._directory.heard_of({item.session_id for item in items if isinstance(item, SessionEvent)})
         known = Known()
         if mentions.sessions:
+            known.sessions = mentions.sessions
             known.rosters = await self._session_rosters(mentions.sessions)
         if mentions.keys:
             known.places = {(one.sender, one.msg_id): one for one in await self._archive.places(mentions.keys)}

@@ -129,7 +129,8 @@ class Known:
     """What the tables and the other services know about everything that a batch refers to."""
 
     conversations: Collection[str] = ()  # between two people, those that exist
-    rosters: Mapping[str, Roster] = field(default_factory=dict)  # by session id, those that exist
+    sessions: Collection[str] = ()  # that the batch names
+    rosters: Mapping[str, Roster] = field(default_factory=dict)  # of those that exist
     places: Mapping[tuple[str, str], Place] = field(default_factory=dict)  # by sender and msg_id
     sent: Mapping[int, str] = field(default_factory=dict)
     """By seq, the bodies as sent of messages that may be resent here; without bodies far longer than the resend."""
