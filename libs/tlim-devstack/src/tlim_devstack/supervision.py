@@ -94,6 +94,19 @@ class Supervisor:
                 if not (isinstance(fault, Fault) and fault.faultCode == Faults.ALREADY_STARTED):
                     raise
 
+    def replace(self, *programs: Program) -> None:
+        """Give a running supervisord these programs, in the place of its own of the same names; they are stopped then.
+
+        Its others go on. The configuration has only `programs` afterwards, so it is no good for another launch.
+        """
+        self.configure(programs)
+        self._call("reloadConfig")  # it reads the file, and changes nothing yet
+        for program in programs:
+            if program.name in self.states():
+                self.stop([program.name])
+                self._call("removeProcessGroup", program.name)
+            self._call("addProcessGroup", program.name)
+
     def stop(self, names: Sequence[str]) -> None:
         """Stop these programs at once and wait until they have ended."""
         for name in names:
