@@ -12,13 +12,10 @@ COMPUTING := -n 2 $(IN_PARALLEL)
 WAITING := -n 3 $(IN_PARALLEL)
 STACK := $(PYTHON) -m tlim_devstack
 # The bridge comes first, because it has the longest files: otherwise the other processes wait for these at the end.
-INTEGRATION_FOLDERS := $(wildcard services/xmpp-bridge/tests/integration libs/*/tests/integration services/[!x]*/tests/integration)
+INTEGRATION_FOLDERS := $(wildcard services/xmpp-bridge/tests/integration libs/*/tests/integration services/[!x]*/tests/integration) \
+	tests/upgrade
 TEST_FOLDERS := $(shell find libs/*/tests services/*/tests -name '*.py' -printf '%h\n' | sort -u)
 SERVICES := session_api file_api message_store xmpp_bridge
-# A commit with the migrations that test_upgrade.py of tlim-admin names.
-RELEASE_BEFORE := 04f36a6
-# The oldest commit whose bridge shares deliveries as ours does: an older one is replaced, and never runs beside ours.
-BESIDE := 570f123
 DASHBOARD := deploy/grafana/dashboards/tlim.json
 XMPP_SERVER := $(or $(TLIM_XMPP_SERVER),ejabberd)
 # The tests ignore the settings of `make run`, so they have a setting of their own.
@@ -178,11 +175,11 @@ bench: ready-bench ## speed beside other systems, into docs/performance.md and d
 bench-check: ready-bench ## that each bench still runs: once, for two seconds; docs/ stays as it is
 	@page=$$(mktemp -d) && $(PYTHON) -m bench --seconds 2 --repeats 1 --page $$page/performance.md $(addprefix --only ,$(ONLY)) && rm -r $$page
 
-upgrade-drill: ready ## the tests of an earlier release (FROM=commit) with its code, on the schema of this one
-	@$(PYTHON) -m tests.upgrade $(or $(FROM),$(RELEASE_BEFORE)) $(UPGRADE)
+upgrade-drill: ready ## the tests of the release before (or FROM=commit) with its code, on the schema of this one
+	@UPGRADE_FROM=$(FROM) $(PYTHON) -m tests.upgrade $(WAITING) $(UPGRADE)
 
-upgrade-beside: ready-xmpp ## processes of an earlier release (FROM=commit) beside those of this one, under load
-	@UPGRADE_FROM=$(or $(FROM),$(BESIDE)) $(PYTEST) tests/upgrade/beside.py
+upgrade-beside: ready-xmpp ## an upgrade from the release before (or FROM=commit) and a rollback, while people write
+	@UPGRADE_FROM=$(FROM) $(PYTEST) tests/upgrade/beside.py
 
 # --- for changes -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The code of an earlier release, out of git."""
+"""An earlier release, out of git: its code beside the packages that are installed here."""
 
 import os
 import subprocess
@@ -8,12 +8,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+RELEASE_BEFORE = Path(__file__).with_name("release_before").read_text(encoding="utf-8").strip()
+"""The commit of the release before. Whoever has made a release writes its commit into the file `release_before`."""
+
+EARLIER = os.environ.get("UPGRADE_FROM") or RELEASE_BEFORE
+"""The commit from which the drills upgrade."""
+
+
+class NoHistoryError(Exception):
+    """Git does not have the commit. The text says how to get it."""
+
 
 def extract(commit: str, target: Path) -> None:
-    """Write the tree of a commit into a folder."""
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603, S607 - a developer's
-    with tarfile.open(fileobj=BytesIO(archive)) as tree:
+    """Write the tree of a commit into a folder. Raises NoHistoryError."""
+    with tarfile.open(fileobj=BytesIO(_git(commit, "archive", commit))) as tree:
         tree.extractall(target, filter="data")
+    target.chmod(0o755)  # services run as users of their own
+
+
+def files(commit: str) -> list[str]:
+    """Return the paths of all files of a commit. Raises NoHistoryError."""
+    return _git(commit, "ls-tree", "-r", "--name-only", commit).decode().splitlines()
+
+
+def _git(commit: str, *arguments: str) -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607 - a developer's
+    if done.returncode != 0:
+        said = done.stderr.decode().strip().splitlines()[0]
+        raise NoHistoryError(f"{commit} is not in this clone ({said}); to get it: git fetch --depth 1 origin {commit}")
+    return done.stdout
 
 
 def sources(tree: Path) -> str:
