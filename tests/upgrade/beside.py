@@ -32,7 +32,7 @@ def stack(tmp_path: Path) -> Iterator[UpgradedStack]:
         try:
             extract(EARLIER, Path(folder))
         except NoHistoryError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         home, ports = tmp_path / "stack", Ports.random()
         with running_release(Path(folder), home, ports):
             upgraded = UpgradedStack(home, ports)

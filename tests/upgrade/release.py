@@ -34,8 +34,8 @@ def files(commit: str) -> list[str]:
 def _git(commit: str, *arguments: str) -> bytes:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607 - a developer's
     if done.returncode != 0:
-        said = done.stderr.decode().strip().splitlines()[0]
-        raise NoHistoryError(f"{commit} is not in this clone ({said}); to get it: git fetch --depth 1 origin {commit}")
+        said = done.stderr.decode().strip().splitlines()[0].partition(commit)[0].rstrip(": ")
+        raise NoHistoryError(f"the release before is not in this clone ({said}): git fetch --depth 1 origin {commit}")
     return done.stdout
 
 

@@ -32,7 +32,7 @@ def test_a_release_is_taken_out_of_the_history_and_a_shallow_clone_says_what_it_
     extract(before, tree)
     assert files(before) == [one.name for one in tree.iterdir()] == ["before"]
     monkeypatch.setattr(release, "ROOT", shallow)
-    with pytest.raises(NoHistoryError, match=rf"^{before} is not in this clone .*git fetch --depth 1 origin {before}$"):
+    with pytest.raises(NoHistoryError, match=rf"^the release before is not in .*git fetch --depth 1 origin {before}$"):
         extract(before, tree)
     git(shallow, "fetch", "--quiet", "--depth", "1", "origin", before)
     assert files(before) == ["before"]
