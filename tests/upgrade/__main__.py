@@ -10,8 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.upgrade.release import EARLIER, NoHistoryError, extract, sources
@@ -39,12 +41,27 @@ def main(options: list[str]) -> int:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), sources(tree)]),
             NEW_PYTHON: sys.executable,
         }
-        status = subprocess.run(command, cwd=tree, env=environment, check=False).returncode  # noqa: S603
-        if status == FAILED:
-            sys.stderr.write("What failed runs once more, one after the other: the machine may have been busy.\n")
-            again = [*command, "--last-failed", "--numprocesses=0"]
-            status = subprocess.run(again, cwd=tree, env=environment, check=False).returncode  # noqa: S603
+        try:
+            return _run_twice(command, tree, environment)
+        finally:
+            end_left_behind(tree)
+
+
+def _run_twice(command: list[str], tree: Path, environment: dict[str, str]) -> int:
+    status = subprocess.run(command, cwd=tree, env=environment, check=False).returncode  # noqa: S603
+    if status != FAILED:
         return status
+    sys.stderr.write("What failed runs once more, one after the other: the machine may have been busy.\n")
+    again = [*command, "--last-failed", "--numprocesses=0"]
+    return subprocess.run(again, cwd=tree, env=environment, check=False).returncode  # noqa: S603
+
+
+def end_left_behind(tree: Path) -> None:
+    """Kill what runs code of this tree: an old test that fails may leave its service behind."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(tree) in process.environ().get("PYTHONPATH", ""):
+                process.kill()
 
 
 if __name__ == "__main__":

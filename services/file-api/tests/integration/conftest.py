@@ -25,6 +25,7 @@ from file_api.settings import Settings
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from tlim_devstack.plain_http import NO_TLS
+from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import PUBLISHED_KEYS, NatsServer
 from tlim_devstack.waiting import free_port
@@ -165,9 +166,8 @@ class World:
     async def start_process(self, **changes: Any) -> asyncio.subprocess.Process:
         """The service as it runs in production, ready, on a port of its own."""
         self.port = free_port()
-        service = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "file_api", env=self.environment(port=self.port, **changes)
-        )
+        command = dies_with_parent([sys.executable, "-m", "file_api"])  # also if it is not ready in time
+        service = await asyncio.create_subprocess_exec(*command, env=self.environment(port=self.port, **changes))
 
         async def ready() -> None:
             assert service.returncode is None
