@@ -32,7 +32,7 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import AcceptedMessage, UserMeet, UsersKnown
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STORE_INBOX
+from tlim_protocol.streams import STORE_INBOXES
 from tlim_protocol.subjects import Rpc, in_message_id, subject_in
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.migrations import upgrade
@@ -177,10 +177,12 @@ async def measure_store(servers: Servers, count: int, log: Path) -> tuple[Sample
     first: Sample | None = None
     try:
         while True:
-            answer = await watcher.api(f"CONSUMER.INFO.{STORE_INBOX.stream}.{STORE_INBOX.durable}")
+            consumers = [await watcher.api(f"CONSUMER.INFO.{one.stream}.{one.durable}") for one in STORE_INBOXES]
             if store.poll() is not None:
                 raise SystemExit(f"message-store ended: see {log}")
-            last = Sample(time.perf_counter(), answer["ack_floor"]["stream_seq"], cpu_of(store))
+            last = Sample(
+                time.perf_counter(), sum(one["ack_floor"]["consumer_seq"] for one in consumers), cpu_of(store)
+            )
             first = first or (last if last.done else None)
             if first is not None and last.done >= count:
                 return first, last

@@ -74,7 +74,7 @@ class MadeUp:
             Sample(name="tlim_message_store_leading", labels={}, value=1),
             Sample(name="tlim_message_store_stored_total", labels={"msg_type": "MTT-000"}, value=texts),
             Sample(name="tlim_message_store_stored_total", labels={"msg_type": "MTC-001"}, value=texts / 2),
-            Sample(name="tlim_consumer_lag_messages", labels={"consumer": "message-store"}, value=12),
+            Sample(name="tlim_consumer_lag_messages", labels={"consumer": "message-store-3"}, value=12),
             Sample(name="tlim_stream_messages", labels={"stream": "TLIM_DEAD"}, value=len(self.letters)),
             Sample(name="tlim_stream_bytes", labels={"stream": "TLIM_IN"}, value=3.7e9),
             Sample(name="tlim_stream_limit_bytes", labels={"stream": "TLIM_IN"}, value=4.2e9),

@@ -6,13 +6,15 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import OutEvent, RejectedMessage, StoredMessage, read_out_event
 from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
 from tlim_protocol.mailboxes import MailboxNote, MailboxNotes
-from tlim_protocol.registry import AUDIT_TYPES, MsgType
+from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES, MsgType
 from tlim_protocol.streams import (
     BRIDGE_OUTBOXES,
     CONSUMERS,
     PERMISSIONS,
-    STORE_INBOX,
+    STORE_GROUPS,
+    STORE_INBOXES,
     STREAMS,
+    UNGROUPED_STORE_INBOX,
     ConsumerSpec,
     StreamName,
     WhenFull,
@@ -64,21 +66,25 @@ def test_only_the_store_says_what_is_committed_and_only_the_bridge_accepts_messa
     assert [user for user in PERMISSIONS if may_publish(user, accepted)] == ["message-store", "xmpp-bridge"]
 
 
-@pytest.mark.parametrize("spec", CONSUMERS, ids=lambda spec: spec.durable)
+@pytest.mark.parametrize("spec", [*CONSUMERS, UNGROUPED_STORE_INBOX], ids=lambda spec: spec.durable)
 def test_a_consumer_is_pulled_acked_reset_and_its_stream_trimmed_by_its_own_user_only(spec: ConsumerSpec) -> None:
     name = f"{spec.stream}.{spec.durable}"
     consuming = (f"$JS.API.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.1.2", f"$JS.API.CONSUMER.RESET.{name}")
     unpinning = (f"$JS.API.CONSUMER.UNPIN.{name}",) if spec.group else ()
     for subject in (*consuming, *unpinning, f"$JS.API.STREAM.PURGE.{spec.stream}"):
         users = [user for user in PERMISSIONS if may_publish(user, subject) and user != "provision"]
-        assert users == ["xmpp-bridge" if spec in BRIDGE_OUTBOXES else spec.durable]
+        assert users == ["xmpp-bridge" if spec in BRIDGE_OUTBOXES else "message-store"]
 
 
 @pytest.mark.parametrize("msg_type", MsgType)
 def test_nobody_removes_what_another_consumer_has_not_seen(msg_type: MsgType) -> None:
     people = [f"user{number}" for number in range(100)]
     for subject in (subject_in(msg_type, "s1"), *(subject_out(msg_type, one) for one in people)):
-        readers = [spec for spec in CONSUMERS if any(covers(pattern, subject) for pattern in spec.filter_subjects)]
+        (stream,) = (spec.name for spec in STREAMS if any(covers(pattern, subject) for pattern in spec.subjects))
+        readers = [
+            spec for spec in CONSUMERS
+            if spec.stream is stream and any(covers(pattern, subject) for pattern in spec.filter_subjects)
+        ]  # fmt: skip
         assert len(readers) == (0 if msg_type in AUDIT_TYPES and "tlim.in" in subject else 1)
 
 
@@ -118,9 +124,24 @@ def test_nobody_hears_the_replies_of_another() -> None:
         )
 
 
+def test_all_of_a_conversation_comes_to_one_group_and_every_group_has_conversations() -> None:
+    used: set[int] = set()
+    for conversation in (f"session{number}" for number in range(1_000)):
+        subjects = [subject_in(kind, conversation) for kind in (*CLIENT_TYPES, *SESSION_TYPES)]
+        groups = [
+            group for group, spec in enumerate(STORE_INBOXES)
+            if any(covers(pattern, subject) for pattern in spec.filter_subjects for subject in subjects)
+        ]  # fmt: skip
+        assert len(groups) == 1
+        used.update(groups)
+    assert used == set(range(STORE_GROUPS))
+
+
 def test_filters_follow_the_registry() -> None:
-    assert any(covers(pattern, subject_in(MsgType.SESSION_ADDED, "s")) for pattern in STORE_INBOX.filter_subjects)
-    assert not any(covers(pattern, subject_in(MsgType.FILE_UPLOADED, "f")) for pattern in STORE_INBOX.filter_subjects)
+    inbox = next(spec for spec in STREAMS if spec.name is StreamName.IN)
+    for filters in (inbox.subjects, UNGROUPED_STORE_INBOX.filter_subjects):
+        assert any(covers(pattern, subject_in(MsgType.SESSION_ADDED, "s")) for pattern in filters)
+        assert not any(covers(pattern, subject_in(MsgType.FILE_UPLOADED, "f")) for pattern in filters)
 
 
 def test_out_events_read_back_by_kind_and_have_ids_of_their_own() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 from tlim_protocol.events import Time
-from tlim_protocol.streams import STORE_INBOX
+from tlim_protocol.streams import STORE_INBOXES
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.clocks import ClockComparison, clock_responder
 from tlim_runtime.health import Health
@@ -122,7 +122,7 @@ class SkewedBroker:
 @pytest.mark.parametrize("reply", ["$JS.ACK.S.C.1.7.1.{time}.0", "$JS.ACK.hub.A.S.C.1.7.1.{time}.0.token"])
 async def test_what_waited_was_received_when_it_came_whatever_the_clock_of_the_broker(reply: str) -> None:
     broker: Any = SkewedBroker()
-    session = PullSession(broker, STORE_INBOX, 10)
+    session = PullSession(broker, STORE_INBOXES[0], 10)
     await session.open()
     waited = 600.0
     stored = int((time.time() + broker.skew_s - waited) * 1_000_000_000)

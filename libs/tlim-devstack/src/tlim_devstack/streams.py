@@ -2,7 +2,14 @@
 
 import base64
 
+from tlim_protocol.identity import shard_of
+from tlim_protocol.streams import STORE_GROUPS, STORE_INBOXES, ConsumerSpec
 from tlim_runtime.broker import Broker
+
+
+def inbox_of(conversation_id: str) -> ConsumerSpec:
+    """Return the consumer that reads what is accepted for a conversation."""
+    return STORE_INBOXES[shard_of(conversation_id) % STORE_GROUPS]
 
 
 async def newest(broker: Broker, stream: str) -> bytes | None:

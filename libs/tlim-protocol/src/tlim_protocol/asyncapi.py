@@ -7,7 +7,7 @@ tlim_protocol.events, and who sends or receives follows from the permissions of 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, product
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from tlim_protocol.docs import write_or_check
 from tlim_protocol.events import Event
 from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES, MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOXES, PERMISSIONS, STORE_INBOX, inbox_prefix
+from tlim_protocol.streams import BRIDGE_OUTBOXES, PERMISSIONS, STORE_INBOXES, STREAMS, ConsumerSpec, inbox_prefix
 from tlim_protocol.subjects import Rpc
 
 Json = dict[str, Any]
@@ -201,9 +201,17 @@ def _operations() -> Iterator[tuple[str, Json]]:
 
 def _received(user: str, subscribed: Sequence[str]) -> list[str]:
     """Return the subjects that a user hears of: those of its subscriptions and of its consumers."""
-    consumers = {"message-store": (STORE_INBOX,), "xmpp-bridge": BRIDGE_OUTBOXES}.get(user, ())
-    consumed = chain.from_iterable(spec.filter_subjects for spec in consumers)
+    consumers = {"message-store": STORE_INBOXES, "xmpp-bridge": BRIDGE_OUTBOXES}.get(user, ())
+    consumed = chain.from_iterable(_consumed(spec) for spec in consumers)
     return [*(subject for subject in subscribed if not subject.startswith(inbox_prefix(user))), *consumed]
+
+
+def _consumed(spec: ConsumerSpec) -> Iterator[str]:
+    """Yield what a consumer reads: a filter for all types means only those types that its stream keeps."""
+    (stream,) = (stream for stream in STREAMS if stream.name is spec.stream)
+    for kept, read in product(stream.subjects, spec.filter_subjects):
+        pairs = list(zip(kept.split("."), read.split("."), strict=False))
+        yield read if kept.endswith(">") else ".".join(one if other == "*" else other for one, other in pairs)
 
 
 def _fits(pattern: str, address: str) -> bool:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tlim_protocol.identity import DELIVERY_SHARDS
+from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
 from tlim_protocol.subjects import (
     ALL_ANSWERS,
@@ -15,6 +15,7 @@ from tlim_protocol.subjects import (
     ALL_OUT,
     Rpc,
     every_in,
+    every_in_shard,
     every_out,
     subject_of_limits,
 )
@@ -90,7 +91,23 @@ STREAMS = (
     ),
 )
 
-STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))  # PostgreSQL has them
+STORE_GROUPS = 8
+"""Groups of shards of conversations: each is worked on by one store at a time, so up to eight stores divide them."""
+
+STORE_INBOXES = tuple(
+    ConsumerSpec(
+        StreamName.IN,
+        f"message-store-{group}",
+        tuple(every_in_shard(shard) for shard in range(group, SHARDS, STORE_GROUPS)),
+        keep=timedelta(0),  # PostgreSQL has them
+    )
+    for group in range(STORE_GROUPS)
+)
+"""One for each group of shards, by its number."""
+
+UNGROUPED_STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))
+"""The store's only consumer in the release before. That release may run beside this one, and come back."""
+
 # Its newest events show message-store what a power cut has lost. NATS syncs to disk every 2 minutes.
 BRIDGE_OUTBOXES = tuple(
     ConsumerSpec(
@@ -105,7 +122,7 @@ BRIDGE_OUTBOXES = tuple(
 )
 """One for each delivery shard, by its number."""
 
-CONSUMERS = (STORE_INBOX, *BRIDGE_OUTBOXES)
+CONSUMERS = (*STORE_INBOXES, *BRIDGE_OUTBOXES)
 
 
 class ClientPermissions(NamedTuple):
@@ -164,7 +181,9 @@ PERMISSIONS: Mapping[str, ClientPermissions] = MappingProxyType(
         "message-store": ClientPermissions(
             publish=(
                 ALL_OUT,
-                *_consuming(STORE_INBOX),
+                *dict.fromkeys(
+                    subject for spec in (*STORE_INBOXES, UNGROUPED_STORE_INBOX) for subject in _consuming(spec)
+                ),
                 *(f"$JS.API.STREAM.INFO.{spec.name}" for spec in STREAMS if spec.name is not StreamName.LEASES),
                 f"$JS.API.STREAM.MSG.GET.{StreamName.OUT}",
                 Rpc.USER_MEET,

@@ -91,6 +91,11 @@ def every_in(msg_type: MsgType) -> str:
     return f"tlim.in.{msg_type.value}.*"
 
 
+def every_in_shard(shard: int) -> str:
+    """Return the filter for one shard of `tlim.in`, over all types."""
+    return f"tlim.in.*.{shard}"
+
+
 def in_message_id(sender: str, msg_id: str) -> str:
     """Return the `Nats-Msg-Id` of an accepted message: `sender:msg_id`.
 

@@ -2,14 +2,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
-from tlim_devstack.streams import newest
+from tlim_devstack.streams import inbox_of, newest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.streams import BRIDGE_OUTBOXES, ConsumerSpec, StreamName
 from tlim_protocol.subjects import Rpc, subject_in, subject_out
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import BatchConsumer, Incoming, Poison, Verdict
 from tlim_runtime.outages import BrokerUnavailable
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 CONVERSATION = "u:alice:bob"
 SUBJECT = subject_in(MsgType.TEXT, CONVERSATION)

@@ -5,13 +5,16 @@ from itertools import cycle
 from typing import Protocol
 
 import pytest
+from tlim_devstack.streams import inbox_of
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STORE_INBOX, StreamName
+from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.outages import BrokerUnavailable
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 SUBJECT = subject_in(MsgType.TEXT, "u:alice:bob")
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]

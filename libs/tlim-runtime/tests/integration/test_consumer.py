@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 from tlim_devstack.clock import Clock
-from tlim_devstack.streams import newest
+from tlim_devstack.streams import inbox_of, newest
 from tlim_protocol.dead_letters import DeadCause
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.streams import ConsumerSpec, StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime import pull, pulse
 from tlim_runtime.background import stuck
@@ -19,6 +19,8 @@ from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Poison, Verdict
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.tracing import TRACEPARENT
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 SUBJECT = subject_in(MsgType.TEXT, "u:alice:bob")
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from tlim_devstack.streams import inbox_of
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STORE_INBOX
 from tlim_protocol.subjects import subject_in
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 SUBJECT = subject_in(MsgType.TEXT, "u:alice:bob")
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]

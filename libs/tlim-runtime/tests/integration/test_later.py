@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import pytest_asyncio
-from tlim_devstack.streams import newest
+from tlim_devstack.streams import inbox_of, newest
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STORE_INBOX, StreamName
+from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import subject_in
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Later, Poison, Verdict
 from tlim_runtime.outages import Unavailable
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
 SLOW = 3

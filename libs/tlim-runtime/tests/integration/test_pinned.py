@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 from tlim_devstack.restartable import RestartableNats
+from tlim_devstack.streams import inbox_of
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec
+from tlim_protocol.streams import BRIDGE_OUTBOXES, ConsumerSpec
 from tlim_protocol.subjects import subject_in, subject_out
 from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.pull import PullError, PullSession
+
+STORE_INBOX = inbox_of("u:ada:bob")
 
 OUTBOX = BRIDGE_OUTBOXES[delivery_shard("bob")]
 SUBJECTS = {OUTBOX.stream: subject_out(MsgType.TEXT, "bob"), STORE_INBOX.stream: subject_in(MsgType.TEXT, "u:ada:bob")}

@@ -11,12 +11,14 @@ import httpx
 import pytest
 from tlim_devstack import nats
 from tlim_devstack.servers import NatsServer
-from tlim_devstack.streams import newest
+from tlim_devstack.streams import inbox_of, newest
 from tlim_devstack.waiting import accepts_connections, free_port, wait_until
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import CONSUMERS, STORE_INBOX, STREAMS, StreamName, WhenFull
+from tlim_protocol.streams import CONSUMERS, STREAMS, StreamName, WhenFull
 from tlim_protocol.subjects import ALL_DEAD, subject_in
 from tlim_runtime.broker import Broker
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 APP = """
 import gc

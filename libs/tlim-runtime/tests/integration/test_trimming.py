@@ -6,16 +6,18 @@ from datetime import timedelta
 
 import pytest
 from tlim_devstack.restartable import RestartableNats
-from tlim_devstack.streams import newest
+from tlim_devstack.streams import inbox_of, newest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import BRIDGE_OUTBOXES, STORE_INBOX, ConsumerSpec, StreamName
+from tlim_protocol.streams import BRIDGE_OUTBOXES, ConsumerSpec, StreamName
 from tlim_protocol.subjects import every_in, subject_in, subject_of_shard, subject_out
 from tlim_runtime import trimming
 from tlim_runtime.broker import Broker, BrokerUnavailable, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
 from tlim_runtime.pull import PullSession
 from tlim_runtime.trimming import Trimmer
+
+STORE_INBOX = inbox_of("u:alice:bob")
 
 IN = subject_in(MsgType.TEXT, "u:alice:bob")
 OUT = subject_out(MsgType.TEXT, "bob")

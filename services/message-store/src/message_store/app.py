@@ -1,5 +1,6 @@
 """Putting message-store together: its resources, opened in order and closed in reverse."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,24 +8,26 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from tlim_protocol.streams import STORE_INBOX
+from tlim_protocol.streams import STORE_INBOXES
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.app import build_app
 from tlim_runtime.background import Background, Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.clocks import clock_responder
-from tlim_runtime.consumer import BatchConsumer, Prepare
+from tlim_runtime.consumer import BatchConsumer
 from tlim_runtime.database import QUESTIONS_POOL, Database
 from tlim_runtime.deactivation import asked_of_session_api, deactivated_users_refused
 from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.pulse import waiting
 from tlim_runtime.reports import reporting
 from tlim_runtime.transactions import Connection
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
 from message_store.directory import ASK_HUNG_EVERY_S, ServiceDirectory
+from message_store.earlier_consumer import pass_over_stored
 from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership, Role
 from message_store.mailbox.subscribers import MISSED_AT_ONCE, live_responder, missed_responder, note_responder
@@ -38,6 +41,7 @@ from message_store.search.endpoints import router as search_router
 from message_store.service import Recorder
 from message_store.settings import Settings
 from message_store.subscribers import StoreInbox, grants_responder, recalled_responder
+from message_store.together import Together
 from message_store.upkeep import upkeep
 
 logger = get_logger(__name__)
@@ -48,6 +52,10 @@ TEST_EVERY_S = 1.0
 OWN_POOL = QUESTIONS_POOL + MISSED_AT_ONCE + 4
 """Connections that HTTP readers never use: those for NATS questions, and four for partitions, the search index and
 what operators see."""
+
+GROUP_BYTES = 2 * (1024**2 - 3)
+"""The largest batch of a group, and the most that waits beside it: for all eight groups together as much as one
+consumer may have. Its half is prime on purpose (tlim_runtime/pull.py)."""
 
 CATCH_UP_EVERY_S = 2.0
 """How often we look for a missing change of a session and ask for it. A change that is only late arrives within
@@ -155,26 +163,23 @@ class Duty:
         )  # fmt: skip
         gathering = Gathering(archive, publication, _now_ms)
         catch_up = CatchUp(recorder, directory)
-        inbox = StoreInbox(recorder, self._metrics)
-
-        async def prepare() -> None:
-            await publication.restore()
-            await catch_up.run()
-
-        consumer = BatchConsumer(
-            self._broker,
-            STORE_INBOX,
-            inbox.handle,
-            batch=self._settings.batch_size,
-            prepare=prepare,
-            metrics=self._all_metrics,
-        )
+        inbox = Together(StoreInbox(recorder, self._metrics).handle, self._settings.batch_size)
+        preparation = Preparation(publication, catch_up)
+        consumers = [
+            BatchConsumer(
+                self._broker, spec, inbox.handle, batch=self._settings.batch_size, most=GROUP_BYTES,
+                prepare=preparation.of_a_group, metrics=self._all_metrics,
+            )
+            for spec in STORE_INBOXES
+        ]  # fmt: skip
         self._broker.on_disconnect(publication.doubt)
-        await consumer.start()
+        await pass_over_stored(self._broker)
+        for consumer in consumers:
+            await consumer.start()
         test = partial(_test, archive, publication, connection)
         tests = Repeated("tests of the leader's connection", test, TEST_EVERY_S, at_once=False)
         tests.start()
-        look = partial(_catch_up, catch_up, prepare)
+        look = partial(_catch_up, catch_up, preparation)
         changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
         changes.start()
         receipts = Repeated("gathered receipts", gathering.tell, GATHER_EVERY_S, at_once=False)
@@ -182,19 +187,49 @@ class Duty:
         hung = Repeated("services that hang", directory.ask_hung, ASK_HUNG_EVERY_S, at_once=False)
         hung.start()
         try:
-            yield consumer.ping, tests.ping, changes.ping, receipts.ping, hung.ping
+            yield *(one.ping for one in consumers), tests.ping, changes.ping, receipts.ping, hung.ping
         finally:
             self._broker.forget_disconnect(publication.doubt)
             await hung.stop()
             await receipts.stop()
             await changes.stop()
-            await (consumer.abort() if connection.is_closed() else consumer.stop())
+            is_lost = connection.is_closed()
+            await asyncio.gather(*(one.abort() if is_lost else one.stop() for one in consumers))
             await tests.stop()
 
 
-async def _catch_up(catch_up: CatchUp, prepare: Prepare) -> None:
+class Preparation:
+    """What comes before the first message: everything committed is published, and no change of a session is missing.
+
+    All groups wait for it at a start, and when the broker is back, so changes are asked for once.
+    """
+
+    def __init__(self, publication: Publication, catch_up: CatchUp) -> None:
+        self._publication = publication
+        self._catch_up = catch_up
+        self._turn = asyncio.Lock()
+
+    async def of_a_group(self) -> None:
+        """Compare table and stream; ask for missing changes if something may have been lost since the last time."""
+        with waiting():
+            await self._turn.acquire()
+        try:
+            was_certain = self._publication.is_certain
+            await self._publication.restore()
+            if not was_certain:
+                await self._catch_up.run()
+        finally:
+            self._turn.release()
+
+    async def again(self) -> None:
+        """Compare table and stream, and ask for missing changes."""
+        await self._publication.restore()
+        await self._catch_up.run()
+
+
+async def _catch_up(catch_up: CatchUp, preparation: Preparation) -> None:
     if await catch_up.is_due():
-        await prepare()
+        await preparation.again()
 
 
 async def _test(archive: Archive, publication: Publication, connection: Connection) -> None:

@@ -88,6 +88,11 @@ class Publication:
         self._seqs: Sequence[int] = ()
         self._is_next = False
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether table and stream were compared, and nothing has happened since that needs another comparison."""
+        return self._is_certain
+
     def doubt(self) -> None:
         """Publish nothing new before `restore`: the stream may have lost its last seconds, or may lack rows."""
         self._is_certain = False

@@ -42,7 +42,7 @@ from tlim_protocol.events import (
     read_out_event,
 )
 from tlim_protocol.registry import MsgType
-from tlim_protocol.streams import STREAMS, StreamName
+from tlim_protocol.streams import STORE_INBOXES, STREAMS, StreamName
 from tlim_protocol.subjects import Rpc, in_message_id, session_event_id, subject_in
 from tlim_runtime.broker import Broker
 from tlim_runtime.migrations import upgrade
@@ -199,8 +199,9 @@ class World:
         ]
 
     async def inbox_is_empty(self) -> None:
-        info = await self.tests.api(f"CONSUMER.INFO.{StreamName.IN}.message-store")
-        assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+        for spec in STORE_INBOXES:
+            info = await self.tests.api(f"CONSUMER.INFO.{spec.stream}.{spec.durable}")
+            assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 
     async def rows(self) -> list[asyncpg.Record]:
         return await self.sql("SELECT * FROM messages ORDER BY seq")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from itertools import permutations
 from typing import Any
 
 from tlim_runtime.outages import BrokerUnavailable
@@ -26,10 +27,10 @@ async def produce(world: Any, messages: list[Any], accepted_ids: dict[str, int])
 
 async def check_nothing_is_lost(world: Any, messages: list[Any]) -> None:
     await world.settled(len(messages))
-    stored = [(row["sender"], row["msg_id"]) for row in await world.rows()]
-    for sender in SENDERS:
-        expected = [message.envelope.msg_id for message in messages if message.sender == sender]
-        assert [msg_id for one, msg_id in stored if one == sender] == expected
+    stored = [(row["sender"], row["recipient"], row["msg_id"]) for row in await world.rows()]
+    sent = [(message.sender, message.envelope.msg_to, message.envelope.msg_id) for message in messages]
+    for pair in permutations(SENDERS, 2):
+        assert [one for one in stored if one[:2] == pair] == [one for one in sent if one[:2] == pair]
     seqs = {event.envelope.msg_id: event.seq for event in await world.deliveries()}
     assert seqs == {row["msg_id"]: row["seq"] for row in await world.rows()}
     first_deliveries = list(dict.fromkeys(event.seq for event in await world.deliveries()))

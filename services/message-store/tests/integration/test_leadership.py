@@ -165,7 +165,7 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
     [
         (PartitionKeeper, "ensure", "partitions"),
         (Indexer, "run", "search index"),
-        (Trimmer, "trim", "trimming for message-store"),
+        (Trimmer, "trim", "trimming for message-store-0"),
         (store, "_test", "tests of the leader's connection"),
         (store, "_catch_up", "changes of sessions"),
         (Gathering, "tell", "gathered receipts"),

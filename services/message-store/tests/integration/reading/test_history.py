@@ -161,7 +161,7 @@ async def test_the_counters_are_shown(client: Any, world: Any, accepted: Any) ->
     assert "tlim_message_store_leading 1.0" in metrics
     for stage in ("store", "publish"):
         assert f'tlim_message_stage_duration_seconds_count{{stage="{stage}"}}' in metrics
-    assert 'tlim_consumer_lag_messages{consumer="message-store"}' in metrics
+    assert 'tlim_consumer_lag_messages{consumer="message-store-0"}' in metrics
     assert (await client.client.get("/readyz")).json()["ready"]
 
 

@@ -203,12 +203,12 @@ function showStages(first, snapshot) {
 }
 
 function showWaiting(snapshot) {
-  const shards = [...samples(snapshot, "tlim_consumer_lag_messages")].filter((one) => one.labels.consumer !== "message-store");
-  const deliveries = shards.reduce((sum, one) => sum + one.value, 0);
+  const lags = [...samples(snapshot, "tlim_consumer_lag_messages")];
+  const waitingFor = (service) => lags.filter((one) => one.labels.consumer.startsWith(service + "-")).reduce((sum, one) => sum + one.value, 0);
   fill("waiting", null, [
-    row("td", ["to be stored", number(largest(snapshot, "tlim_consumer_lag_messages", { consumer: "message-store" }))]),
+    row("td", ["to be stored", number(waitingFor("message-store"))]),
     row("td", ["to be published", number(total(snapshot, "tlim_message_store_publication_lag_messages"))]),
-    row("td", ["to be delivered", number(deliveries)]),
+    row("td", ["to be delivered", number(waitingFor("xmpp-bridge"))]),
     row("td", ["to be found by search", number(total(snapshot, "tlim_message_store_search_lag_messages"))]),
     row("td", ["catch-ups", number(total(snapshot, "tlim_bridge_catch_ups_waiting"))]),
     row("td", ["events in outboxes", number(total(snapshot, "tlim_outbox_rows", { state: "waiting" }))]),

@@ -1,0 +1,67 @@
+"""One transaction for batches that wait at the same time: each group of shards has its own consumer, and few messages.
+
+A transaction costs the same with one message as with hundreds. So what comes to the groups while a transaction is
+written goes into the next one together.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tlim_runtime.consumer import Handler, Incoming, Later, Verdict
+from tlim_runtime.outages import Unavailable
+from tlim_runtime.pulse import waiting
+
+Verdicts = Sequence[Verdict | Later]
+
+
+class _Waiting(NamedTuple):
+    batch: Sequence[Incoming]
+    verdicts: asyncio.Future[Verdicts]
+
+
+class Together:
+    """Hands whole batches to a handler, as many at once as have at most `most` messages together; in their order."""
+
+    def __init__(self, handle: Handler, most: int) -> None:
+        self._handle = handle
+        self._most = most
+        self._turn = asyncio.Lock()
+        self._waiting: deque[_Waiting] = deque()
+
+    async def handle(self, batch: Sequence[Incoming]) -> Verdicts:
+        """Return the verdicts of a batch; raises what the handler raises, for each of the batches that it had."""
+        mine = _Waiting(batch, asyncio.get_running_loop().create_future())
+        self._waiting.append(mine)
+        try:
+            with waiting():  # for the consumer that has the turn, and a pulse
+                await self._turn.acquire()
+            try:
+                if not mine.verdicts.done():  # then it is the first of those that wait
+                    await self._handle_some()
+            finally:
+                self._turn.release()
+        except BaseException:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+            raise
+        return mine.verdicts.result()
+
+    async def _handle_some(self) -> None:
+        taken = [self._waiting.popleft()]
+        size = len(taken[0].batch)
+        while self._waiting and size + len(self._waiting[0].batch) <= self._most:
+            taken.append(self._waiting.popleft())
+            size += len(taken[-1].batch)
+        try:
+            verdicts = await self._handle([item for one in taken for item in one.batch])
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else Unavailable("its transaction was given up")
+            for one in taken:
+                one.verdicts.set_exception(failure)
+            taken[0].verdicts.exception()  # it is ours: the exception itself goes on
+            raise
+        for one in taken:
+            one.verdicts.set_result(verdicts[: len(one.batch)])
+            verdicts = verdicts[len(one.batch) :]
