@@ -11,7 +11,7 @@ SERVICES = ("session_api", "file_api", "message_store", "xmpp_bridge")
 METRICS = [one for one, _ in described(SERVICES).values()]
 _REGISTERED = re.compile(r'"(tlim_[a-z_]+)"')
 _UNITS = ("_seconds", "_bytes", "_messages", "_rows", "_info", "_total", "_drift")
-_STATES = {"_up", "_leading", "_shards", "_in_flight", "_present", "_waiting"}
+_STATES = {"_up", "_upkeep", "_groups", "_shards", "_in_flight", "_present", "_waiting"}
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda one: one.name)

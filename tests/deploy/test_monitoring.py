@@ -124,7 +124,7 @@ def test_the_dashboard_shows_every_message_stage_and_is_valid_for_grafana() -> N
     shown = "".join(dashboard.expressions())
     unused = {name for name in METRICS if name not in shown and f"{name}_bucket" not in shown}
     assert unused == {
-        "tlim_build_info", "tlim_message_store_leading", "tlim_message_store_batch_messages", "tlim_stream_messages",
+        "tlim_build_info", "tlim_message_store_upkeep", "tlim_message_store_batch_messages", "tlim_stream_messages",
         "tlim_bridge_batch_duration_seconds", "tlim_file_api_scans_total", "tlim_file_api_scan_failures_total",
         "tlim_limit_counts_total",
     }  # fmt: skip

@@ -71,7 +71,8 @@ class MadeUp:
         self.looks += 1
         texts = 1_000_000 + self.looks * 84.0
         store = [
-            Sample(name="tlim_message_store_leading", labels={}, value=1),
+            Sample(name="tlim_message_store_groups", labels={}, value=5),
+            Sample(name="tlim_message_store_upkeep", labels={}, value=1),
             Sample(name="tlim_message_store_stored_total", labels={"msg_type": "MTT-000"}, value=texts),
             Sample(name="tlim_message_store_stored_total", labels={"msg_type": "MTC-001"}, value=texts / 2),
             Sample(name="tlim_consumer_lag_messages", labels={"consumer": "message-store-3"}, value=12),
@@ -93,11 +94,11 @@ class MadeUp:
             ),
             *_histogram("tlim_message_end_to_end_duration_seconds", {}, texts, 0.025),
         ]
-        standby = [Sample(name="tlim_message_store_leading", labels={}, value=0)]
+        other = [Sample(name="tlim_message_store_groups", labels={}, value=3)]
         reports = [
             self._report("file-api", 1, []),
             *([self._report("message-store", 1, store)] if self.looks != self.silent else []),
-            self._report("message-store", 2, standby, EVIL),
+            self._report("message-store", 2, other, EVIL),
             self._report("xmpp-bridge", 1, bridge),
         ]
         return Snapshot(at=now(), reports=reports)
@@ -190,8 +191,8 @@ async def test_the_page_shows_a_system_by_itself_and_nothing_in_it_can_run(page:
     await page.eventually(looks_again)
     assert "1 of 4 instances are not well" in await page.text("#state")
     instances = await page.text("#instances")
-    assert "leads" in instances
-    assert "stands by" in instances
+    assert "5 of 8 groups, upkeep" in instances
+    assert "3 of 8 groups" in instances
     assert "shards 1 3 5 7" in instances
     assert EVIL in instances
     assert EVIL in await page.text("#errors")

@@ -72,7 +72,7 @@ def _asked() -> argparse.Namespace:
     nodes = 2 if XMPP == "ejabberd" else 1
     parser.add_argument("--nodes", type=int, default=nodes, help="nodes of ejabberd, in one cluster")
     parser.add_argument("--bridges", type=int, default=3)
-    parser.add_argument("--stores", type=int, default=2)
+    parser.add_argument("--stores", type=int, default=3)
     parser.add_argument("--settle", type=float, default=250, help="seconds until lost connections are ended by force")
     parser.add_argument("--report", type=Path, help="a page whose last section is replaced by the result")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The system that is tortured: a stack with further bridges, a standby of message-store, and ways that can be cut."""
+"""The system that is tortured: a stack with further bridges and stores, and ways that can be cut."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -62,6 +62,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "What waits": (
+        Panel("Groups by message-store", "short", (("tlim_message_store_groups", "{{instance}}"),)),
         Panel("Consumer lag", "short", (("max by (consumer) (tlim_consumer_lag_messages)", "{{consumer}}"),)),
         Panel(
             "Not published, not in search",

@@ -179,9 +179,9 @@ _MAX_BIGINT = 2**63 - 1
 
 
 class Archive(PublicationTables):
-    """All statements of the leader, on the connection that holds the leader's lock.
+    """All statements of a store that writes, on the connection that holds the locks of its groups.
 
-    An instance that lost the lock has lost this connection with it. So a former leader cannot commit anything. Every
+    A store that lost these locks has lost this connection with them. So it cannot commit anything any more. Every
     method raises DatabaseUnavailable when the connection is gone or the server is in trouble. It raises ItemRefused
     when PostgreSQL cannot store a value, or cannot even take it as a parameter. It raises StatementTooSlow, which is a
     DatabaseUnavailable, when a statement about the items of a batch was cancelled. Waiting for the lock is no such one.

@@ -74,7 +74,7 @@ class Gathering:
         self._archive = archive
         self._publication = publication
         self._now = now  # epoch milliseconds
-        self._is_behind = False
+        self._is_behind = True  # a store that gathered before us may have died before it published
 
     async def tell(self) -> None:
         """Tell all authors; raises DatabaseUnavailable or BrokerUnavailable, and the next call goes on from there."""

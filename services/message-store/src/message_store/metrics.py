@@ -1,13 +1,15 @@
 """What message-store counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tlim_protocol.errors import ErrorCode
+from tlim_protocol.streams import STORE_GROUPS
 from tlim_runtime.measures import ConsumerMetrics, DatabaseMetrics, StageTimes
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.tracing import Stage
 from tlim_runtime.trail import Passed
 
+from message_store.shares import UPKEEP
 from message_store.traces import BatchTraces
 from message_store.values import ArrivedMessage, Item
 
@@ -35,8 +37,11 @@ class StoreMetrics:
         self._unindexed = metrics.gauge(
             "tlim_message_store_search_lag_messages", "Committed seqs that search does not find yet"
         )
-        self._leading = metrics.gauge(
-            "tlim_message_store_leading", "1 while this instance stores, 0 while it stands by"
+        self._groups = metrics.gauge(
+            "tlim_message_store_groups", f"Groups of shards whose messages this instance stores, of {STORE_GROUPS}"
+        )
+        self._upkeep = metrics.gauge(
+            "tlim_message_store_upkeep", "1 while this instance looks after partitions, search and gathered receipts"
         )
         self._mailboxes = metrics.gauge(
             "tlim_message_store_mailbox_rows", "People whose mailbox is known; an estimate when there are many"
@@ -93,9 +98,10 @@ class StoreMetrics:
         """Note how far the search index is behind the log."""
         self._unindexed.set(seqs)
 
-    def leading(self, leads: bool) -> None:
-        """Note whether this instance is the leader."""
-        self._leading.set(leads)
+    def has(self, parts: Collection[int]) -> None:
+        """Note which parts of the work this instance has (shares.py)."""
+        self._upkeep.set(UPKEEP in parts)
+        self._groups.set(len({*parts} - {UPKEEP}))
 
     def stream(self, name: str, messages: int, size: int, limit: int) -> None:
         """Note how full a stream is; sizes in bytes."""
@@ -103,10 +109,10 @@ class StoreMetrics:
             self._streams[what].labels(name).set(value)
 
     def resigned(self) -> None:
-        """Forget what only the leader counts: another instance counts it now."""
+        """Forget what only the upkeep counts: another instance counts it now."""
         for gauge in self._streams.values():
             gauge.clear()
-        for number in (self._lag, self._unindexed, self._drift):
+        for number in (self._unindexed, self._drift):
             number.set(0)
 
     def kept(self, size: int, mailboxes: int) -> None:

@@ -16,7 +16,7 @@ class Settings(ServiceSettings, DatabaseSettings):
     service: ClassVar[str] = "message-store"
 
     batch_size: int = 500  # messages per transaction: larger batches do not raise the rate any more
-    leadership_poll: timedelta = timedelta(seconds=1)  # how soon a standby notices that the leader has gone
+    leadership_poll: timedelta = timedelta(seconds=1)  # how often a store looks whether it should take or give groups
     user_lookup_timeout: timedelta = timedelta(seconds=2)  # holds up the batch, so it stays far below ack_wait
     partition_span: int = Field(default=PARTITION_SPAN, ge=1_000)
     """How many seqs a partition of the log holds."""

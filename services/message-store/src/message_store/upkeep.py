@@ -1,4 +1,4 @@
-"""What the leader does besides storing, on connections of the pool: adding partitions, and the search index."""
+"""What one of the stores does for all of them, on connections of the pool: adding partitions, and the search index."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +29,11 @@ class PartitionKeeper:
         needed = await self._partitions.newest_seq() + self._span // 2
         if needed >= self._bound:
             self._bound = await self._partitions.add(self._span, needed)
+
+
+async def room_for_messages(database: Database, partition_span: int) -> None:
+    """Make room for new messages, before the first one; raises DatabaseUnavailable."""
+    await PartitionKeeper(Partitions(database), partition_span).ensure()
 
 
 @asynccontextmanager

@@ -1,64 +1,143 @@
-"""Two instances: one stores, the other stands by and takes over."""
+"""Several instances: they share the groups of shards, and what one had that ends or dies goes to the others."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
 import pytest
-from message_store import app as store
-from message_store import upkeep
-from message_store.app import Duty
+from message_store import duty, upkeep
+from message_store.duty import Duty
 from message_store.gathering import Gathering
-from message_store.leadership import Leadership, Role
+from message_store.leadership import Leadership, Role, StoreWork
 from message_store.metrics import StoreMetrics
 from message_store.search.indexer import Indexer
+from message_store.shares import UPKEEP
 from message_store.upkeep import PartitionKeeper
+from tlim_protocol.identity import shard_of
+from tlim_protocol.streams import STORE_GROUPS
 from tlim_runtime import trimming
 from tlim_runtime.background import Background, running
 from tlim_runtime.database import Database
 from tlim_runtime.metrics import Metrics
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.transactions import Connection
 from tlim_runtime.trimming import Trimmer
 
-LEADER = (
-    "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store leader' AND datname = current_database()"
+WRITERS = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name = 'message-store writer' AND datname = current_database()"
 )
 
+OF_THE_RELEASE_BEFORE = 0x746C_696D_0001
+"""The lock that its leader has alone."""
 
-async def roles(*apps: Any) -> list[Role]:
-    return sorted(app.state.leadership.role for app in apps)
+EVERYBODY = tuple(f"user{number}" for number in range(30))
+ALL = [*range(STORE_GROUPS), UPKEEP]
 
 
-async def test_one_of_two_instances_leads_and_both_are_ready(world: Any, accepted: Any, eventually: Any) -> None:
+def sizes(*apps: Any) -> list[int]:
+    """Return how many groups each has; all groups, and the upkeep, are somebody's."""
+    parts = [app.state.leadership.parts for app in apps]
+    assert sorted(part for one in parts for part in one) == ALL
+    return [len({*one} - {UPKEEP}) for one in parts]
+
+
+class Idle:
+    """A store that does nothing; `fails` is a part that cannot be begun."""
+
+    def __init__(self) -> None:
+        self.begun: set[int] = set()
+        self.fails: int | None = None
+
+    @asynccontextmanager
+    async def serve(self, _: Connection) -> AsyncIterator[StoreWork]:
+        try:
+            yield self
+        finally:
+            self.begun.clear()
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def begin(self, part: int) -> None:
+        if part == self.fails:
+            raise BrokerUnavailable("not now")
+        self.begun.add(part)
+
+    async def end(self, group: int) -> None:
+        self.begun.remove(group)
+
+
+async def test_two_instances_share_the_groups_and_both_are_ready(world: Any, accepted: Any, eventually: Any) -> None:
     async with world.running() as one, world.running() as other:
 
         async def settled() -> None:
-            assert await roles(one, other) == [Role.LEADER, Role.STANDBY]
+            assert sizes(one, other) == [4, 4]
             for app in (one, other):
+                assert app.state.leadership.role is Role.STORE
                 assert set((await app.state.health.check()).values()) == {"ok"}
 
         await eventually(settled)
-        await world.send(accepted("m1"))
-        await world.settled(1)
-    assert len(await world.out()) == 1
+        await world.send(*(accepted(f"{to}-{number}", "alice", to) for number in range(3) for to in EVERYBODY))
+        await world.settled(3 * len(EVERYBODY))
+        assert sizes(one, other) == [4, 4]
+    stored = [row["msg_id"] for row in await world.rows()]
+    for to in EVERYBODY:
+        assert [one for one in stored if one.startswith(f"{to}-")] == [f"{to}-{number}" for number in range(3)]
+    assert [event.envelope.msg_id for event in await world.deliveries()] == stored
 
 
-async def test_the_leader_compiles_no_statement_as_the_pool_compiles_none(world: Any) -> None:
+async def test_messages_stay_in_order_while_stores_come_and_go(world: Any, accepted: Any, eventually: Any) -> None:
+    count = 0
+
+    async def write(done: asyncio.Event) -> None:
+        nonlocal count
+        while not done.is_set():
+            await world.send(*(accepted(f"{to}-{count}", "alice", to) for to in EVERYBODY))
+            count += 1
+            await asyncio.sleep(0.01)
+
+    async def shared(*apps: Any) -> None:
+        assert all(sizes(*apps))
+
+    done = asyncio.Event()
+    writing = asyncio.create_task(write(done))
+    async with AsyncExitStack() as last:
+        async with world.running() as one:
+            async with world.running() as other:
+                await eventually(lambda: shared(one, other))
+                third = await last.enter_async_context(world.running())
+                await eventually(lambda: shared(one, other, third))
+            await eventually(lambda: shared(one, third))
+            for (pid,) in await world.sql(WRITERS):
+                await world.sql("SELECT pg_terminate_backend($1)", pid)
+            await eventually(lambda: shared(one, third))
+        await eventually(lambda: shared(third))
+        done.set()
+        await writing
+        await world.settled(count * len(EVERYBODY))
+    stored = [row["msg_id"] for row in await world.rows()]
+    for to in EVERYBODY:
+        assert [one for one in stored if one.startswith(f"{to}-")] == [f"{to}-{number}" for number in range(count)]
+    first_deliveries = list(dict.fromkeys(event.seq for event in await world.deliveries()))
+    assert first_deliveries == [row["seq"] for row in await world.rows()]
+
+
+async def test_a_store_compiles_no_statement_as_the_pool_compiles_none(world: Any) -> None:
     told: asyncio.Queue[str] = asyncio.Queue()
 
     @asynccontextmanager
-    async def lead(connection: Connection) -> AsyncIterator[None]:
+    async def serve(connection: Connection) -> AsyncIterator[StoreWork]:
         told.put_nowait(await connection.fetchval("SHOW jit"))
-        yield
+        yield Idle()
 
-    election = Background("leadership", Leadership(world.database_url, lead, 0.05, lambda _: None).run)
+    election = Background("leadership", Leadership(world.database_url, serve, 0.05, lambda _: None).run)
     async with running(election):
         assert await told.get() == "off"
 
 
-async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_leader_knows(
+async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_store_with_its_part_knows(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run(self: Indexer) -> None:
@@ -69,12 +148,13 @@ async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_leader_know
 
     monkeypatch.setattr(Indexer, "run", run)
     metrics, database = Metrics(), Database(world.database_url)
-    duty = Duty(world.settings(), await world.connect("message-store"), database, metrics)
+    work = Duty(world.settings(), await world.connect("message-store"), database, metrics)
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
 
     async def term() -> None:
         numbers = StoreMetrics(metrics)
-        async with duty.lead(connection):
+        async with work.serve(connection) as begun:
+            await begun.begin(UPKEEP)
             numbers.lag(7)
             numbers.drift(3)
             numbers.stream("TLIM_IN", 1, 2, 3)
@@ -91,46 +171,23 @@ async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_leader_know
     await database.close()
 
 
-async def test_a_standby_takes_over_when_the_leader_stops(world: Any, accepted: Any, eventually: Any) -> None:
-    async with AsyncExitStack() as first:
-        leader = await first.enter_async_context(world.running())
-
-        async def leads() -> None:
-            assert leader.state.leadership.role is Role.LEADER
-
-        await eventually(leads)
-        async with world.running() as second:
-
-            async def stands_by() -> None:
-                assert second.state.leadership.role is Role.STANDBY
-
-            await eventually(stands_by)
-            await world.send(accepted("m1"))
-            await world.settled(1)
-            await first.aclose()
-            await world.send(accepted("m2"))
-            await world.settled(2)
-            assert second.state.leadership.role is Role.LEADER
-    assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
-
-
-async def test_a_leader_without_its_connection_stops_at_once_and_somebody_leads_again(
+async def test_a_store_without_its_connection_stops_at_once_and_all_is_shared_again(
     world: Any, accepted: Any, eventually: Any
 ) -> None:
     async with world.running() as one, world.running() as other:
 
         async def settled() -> None:
-            assert await roles(one, other) == [Role.LEADER, Role.STANDBY]
+            assert sizes(one, other) == [4, 4]
 
         await eventually(settled)
         await world.send(accepted("m1"))
         await world.settled(1)
-        before = {pid for (pid,) in await world.sql(LEADER)}
+        before = {pid for (pid,) in await world.sql(WRITERS)}
         for pid in before:
             await world.sql("SELECT pg_terminate_backend($1)", pid)
 
         async def settled_anew() -> None:
-            now = {pid for (pid,) in await world.sql(LEADER)}
+            now = {pid for (pid,) in await world.sql(WRITERS)}
             assert len(now) == len(before)
             assert not now & before
             await settled()
@@ -141,23 +198,122 @@ async def test_a_leader_without_its_connection_stops_at_once_and_somebody_leads_
     assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
 
 
-async def test_the_standby_takes_over_when_the_leader_is_killed(
+async def test_what_a_killed_store_had_is_stored_by_the_others(
     world: Any, accepted: Any, start_store: Any, eventually: Any
 ) -> None:
-    leader = start_store(world)
-    await world.send(accepted("m1"))
-    await world.settled(1)
-    async with world.running() as standby:
+    killed = start_store(world)
+    await world.send(*(accepted(f"1-{to}", "alice", to) for to in EVERYBODY))
+    await world.settled(len(EVERYBODY))
+    async with world.running() as other:
 
-        async def stands_by() -> None:
-            assert standby.state.leadership.role is Role.STANDBY
+        async def has(parts: int) -> None:
+            assert len(other.state.leadership.parts) == parts
 
-        await eventually(stands_by)
-        leader.kill()
+        await eventually(lambda: has(STORE_GROUPS // 2))
+        killed.kill()
+        await world.send(*(accepted(f"2-{to}", "alice", to) for to in EVERYBODY))
+        await world.settled(2 * len(EVERYBODY))
+        await eventually(lambda: has(STORE_GROUPS + 1))
+    assert len(await world.deliveries()) == 2 * len(EVERYBODY)
+
+
+async def test_nobody_stores_beside_a_store_of_the_release_before(world: Any, accepted: Any, eventually: Any) -> None:
+    before = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+    try_to_lead = "SELECT pg_try_advisory_lock($1)"
+    assert await before.fetchval(try_to_lead, OF_THE_RELEASE_BEFORE)
+    async with world.running() as app:
+
+        async def is_(role: Role) -> None:
+            assert app.state.leadership.role is role
+
+        await eventually(lambda: is_(Role.STANDBY))
+        assert set((await app.state.health.check()).values()) == {"ok"}
+        assert app.state.leadership.parts == []
+        await world.send(accepted("m1"))
+        await before.close()
+        await world.settled(1)
+        before = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+        assert not await before.fetchval(try_to_lead, OF_THE_RELEASE_BEFORE)
+        await before.close()
+
+
+async def test_a_store_that_can_do_nothing_leaves_its_share_to_others_until_it_can(world: Any, eventually: Any) -> None:
+    is_able = True
+    stores = [Idle(), Idle()]
+    elections = [
+        Leadership(world.database_url, store.serve, 0.02, lambda _: None, able)
+        for store, able in zip(stores, (lambda: is_able, lambda: True), strict=True)
+    ]
+
+    async def have(sizes: Sequence[int]) -> None:
+        assert [len(store.begun - {UPKEEP}) for store in stores] == sizes
+        assert sorted(part for store in stores for part in store.begun) == ALL
+
+    async with AsyncExitStack() as stack:
+        for election in elections:
+            await stack.enter_async_context(running(Background("leadership", election.run)))
+        await eventually(lambda: have([4, 4]))
+        is_able = False
+        await eventually(lambda: have([0, 8]))
+        is_able = True
+        await eventually(lambda: have([4, 4]))
+
+
+async def test_other_locks_in_the_database_are_no_parts(world: Any, eventually: Any) -> None:
+    other = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+    for lock in (7, OF_THE_RELEASE_BEFORE + 1, OF_THE_RELEASE_BEFORE + 0x1000):
+        await other.execute("SELECT pg_advisory_lock($1)", lock)
+    await other.execute("SELECT pg_advisory_lock(1, 2)")
+    store = Idle()
+    election = Leadership(world.database_url, store.serve, 0.02, lambda _: None)
+
+    async def has_all() -> None:
+        assert sorted(store.begun) == ALL
+
+    async with running(Background("leadership", election.run)):
+        await eventually(has_all)
+    await other.close()
+
+
+async def test_a_store_without_its_locks_acknowledges_nothing_and_resets_no_consumer(
+    world: Any, accepted: Any, eventually: Any
+) -> None:
+    database = Database(world.database_url)
+    work = Duty(world.settings(), await world.connect("message-store"), database, Metrics())
+    connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
+    group = shard_of("u:alice:bob") % STORE_GROUPS
+    async with work.serve(connection) as begun:
+        await begun.begin(group)
+        await world.send(accepted("m1"))
+        await world.settled(1)
+        connection.terminate()
         await world.send(accepted("m2"))
-        await world.settled(2)
-        assert standby.state.leadership.role is Role.LEADER
-    assert [event.envelope.msg_id for event in await world.deliveries()] == ["m1", "m2"]
+
+        async def may_not() -> None:
+            reasons = []
+            try:
+                await work.ping()
+            except Unavailable as error:
+                reasons.append(str(error))
+            assert reasons == ["the connection with the locks of the groups is gone"]
+
+        await eventually(may_not)
+    await database.close()
+
+
+async def test_a_part_that_cannot_be_begun_is_tried_again(world: Any, eventually: Any) -> None:
+    store = Idle()
+    store.fails = 3
+    election = Leadership(world.database_url, store.serve, 0.02, lambda _: None)
+
+    async def has(parts: Sequence[int]) -> None:
+        assert list(election.parts) == parts
+        assert sorted(store.begun) == parts
+
+    async with running(Background("leadership", election.run)):
+        await eventually(lambda: has([part for part in ALL if part != 3]))
+        store.fails = None
+        await eventually(lambda: has(ALL))
 
 
 @pytest.mark.parametrize(
@@ -166,12 +322,12 @@ async def test_the_standby_takes_over_when_the_leader_is_killed(
         (PartitionKeeper, "ensure", "partitions"),
         (Indexer, "run", "search index"),
         (Trimmer, "trim", "trimming for message-store-0"),
-        (store, "_test", "tests of the leader's connection"),
-        (store, "_catch_up", "changes of sessions"),
+        (duty, "_test", "tests of the store's connection"),
+        (duty, "_catch_up", "changes of sessions"),
         (Gathering, "tell", "gathered receipts"),
     ],
 )
-async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_again(
+async def test_work_of_a_store_that_dies_shows_in_readiness_until_it_runs_again(
     *, world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, owner: Any, work: str, name: str
 ) -> None:
     dying = asyncio.Event()
@@ -186,7 +342,7 @@ async def test_work_of_the_leader_that_dies_shows_in_readiness_until_it_runs_aga
     monkeypatch.setattr(trimming, "INTERVAL_S", 0.01)
     monkeypatch.setattr(upkeep, "LOOK_EVERY_S", 0.01)
     for interval in ("TEST_EVERY_S", "CATCH_UP_EVERY_S", "GATHER_EVERY_S"):
-        monkeypatch.setattr(store, interval, 0.01)
+        monkeypatch.setattr(duty, interval, 0.01)
 
     async with world.running() as app:
 

@@ -65,7 +65,7 @@ async def test_all_who_look_at_once_share_one_question(world: Any, operator: htt
     assert len({look.json()["at"] for look in looks}) == len(questions) == 1
     [report] = looks[0].json()["reports"]
     assert report["service"] == "message-store"
-    assert {sample["name"] for sample in report["samples"]} >= {"tlim_message_store_leading", "tlim_unread_drift"}
+    assert {sample["name"] for sample in report["samples"]} >= {"tlim_message_store_groups", "tlim_unread_drift"}
     assert not any(sample["name"].startswith("tlim_http_") for sample in report["samples"])
 
 

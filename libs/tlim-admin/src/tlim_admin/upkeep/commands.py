@@ -60,7 +60,7 @@ def rebuild_command(secrets: Secrets = IN_CONTAINERS, as_json: AsJson = False) -
 
 
 async def rebuild(login: OwnerLogin, shown: Steps) -> int:
-    """Return the newest seq when the leader has indexed everything that was in the log. Raises BackupError."""
+    """Return the newest seq when message-store has indexed everything that was in the log. Raises BackupError."""
     async with connected(login) as connection:
         await log.empty_index(connection)
         goal = (await log.progress(connection)).newest

@@ -13,14 +13,14 @@ class IndexProgress(NamedTuple):
 
 
 async def progress(connection: Connection) -> IndexProgress:
-    """Return how far the leader of message-store is."""
+    """Return how far message-store is."""
     statement = "SELECT coalesce((SELECT max(seq) FROM messages), 0), indexed_seq FROM publication"
     row = await connection.fetchrow(statement)
     return IndexProgress(*row) if row is not None else IndexProgress(0, 0)
 
 
 async def empty_index(connection: Connection) -> None:
-    """Remove everything from the index of search. The leader begins to fill it again within a second."""
+    """Remove everything from the index of search. A store begins to fill it again within a second."""
     async with begun(connection):
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         await connection.execute("TRUNCATE search_documents")  # first: whoever waits may not hold the row

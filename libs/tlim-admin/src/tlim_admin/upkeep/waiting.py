@@ -12,7 +12,7 @@ from tlim_admin.progress import Bar
 from tlim_admin.upkeep.log import progress
 
 PATIENCE_S = 60.0
-"""Without any progress for this long nobody does the work: a leader is elected within seconds."""
+"""Without any progress for this long nobody does the work: another store takes the upkeep within seconds."""
 
 LONGEST_S = 600.0
 """Ten minutes of messages are published again within seconds, so something else is wrong then."""

@@ -34,7 +34,7 @@ FEW = 200
 
 
 class Census:
-    """Counts in rounds. Only the leader does it, so that each number has one source."""
+    """Counts in rounds. Only one store does it, so that each number has one source."""
 
     def __init__(self, database: Database, broker: Broker, metrics: StoreMetrics) -> None:
         self._database = database

@@ -29,7 +29,7 @@ WAIT_AFTER_FAILURE_S = 2.0
 
 
 class Indexer:
-    """Follows the log and indexes it. Only the leader runs it, but two at once would do no harm."""
+    """Follows the log and indexes it. Only one store runs it, but two at once would do no harm."""
 
     def __init__(self, index: SearchIndex, metrics: StoreMetrics) -> None:
         self._index = index

@@ -150,7 +150,7 @@ class Unindexed(NamedTuple):
 
 
 class SearchIndex:
-    """The search index, written by the leader on connections of the pool. Every step may be repeated."""
+    """The search index, written by one store on connections of the pool. Every step may be repeated."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -196,7 +196,7 @@ class SearchIndex:
         This holds the lock of the log's writer, which a recall and the erasure of a person hold as well. One before it
         did not see the new documents, but is committed by now, so we remove them here. A later one sees the documents
         and removes them itself. If the position has moved meanwhile, it stays: the operator has begun the index anew,
-        or another leader was faster.
+        or another store was faster.
         """
         async with self._database.hot_transaction() as connection:
             await connection.execute("SET LOCAL synchronous_commit = off")

@@ -38,7 +38,7 @@ MAX_SECONDS = 1.0
 connection for longer."""
 
 CLOCK_TOLERANCE_MS = 60_000
-"""Times normally rise with seq. They may not when a clock was set back, or when the next leader's clock differs by
+"""Times normally rise with seq. They may not when a clock was set back, or when the clocks of stores differ by
 seconds. So a search by time looks this much further."""
 
 

@@ -158,7 +158,8 @@ async def test_the_counters_are_shown(client: Any, world: Any, accepted: Any) ->
     assert f'tlim_message_store_stored_total{{msg_type="{MsgType.TEXT.value}"}} 1.0' in metrics
     assert f'tlim_message_store_rejected_total{{code="{ErrorCode.USER_UNKNOWN.value}"}} 1.0' in metrics
     assert "tlim_message_store_publication_lag_messages 0.0" in metrics
-    assert "tlim_message_store_leading 1.0" in metrics
+    assert "tlim_message_store_groups 8.0" in metrics
+    assert "tlim_message_store_upkeep 1.0" in metrics
     for stage in ("store", "publish"):
         assert f'tlim_message_stage_duration_seconds_count{{stage="{stage}"}}' in metrics
     assert 'tlim_consumer_lag_messages{consumer="message-store-0"}' in metrics

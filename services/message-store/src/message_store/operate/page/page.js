@@ -246,8 +246,8 @@ function showStorage(snapshot) {
 function instance(report) {
   const one = { reports: [report] };
   const shards = [...samples(one, "tlim_bridge_shards")].filter((sample) => sample.value).map((sample) => sample.labels.shard);
-  const leads = total(one, "tlim_message_store_leading");
-  const role = report.service === "message-store" ? (leads ? "leads" : "stands by") : report.service === "xmpp-bridge" ? "shards " + (shards.join(" ") || "none") : "";
+  const stores = total(one, "tlim_message_store_groups") + " of 8 groups" + (total(one, "tlim_message_store_upkeep") ? ", upkeep" : "");
+  const role = report.service === "message-store" ? stores : report.service === "xmpp-bridge" ? "shards " + (shards.join(" ") || "none") : "";
   const troubles = [...Object.entries(report.checks).filter(([, outcome]) => outcome !== "ok"), ...Object.entries(report.warnings)];
   const state = troubles.length ? { text: troubles.map(([name, reason]) => `${name}: ${reason}`).join("; "), as: "bad" } : { text: "ok", as: "good" };
   return row("td", [report.service, report.instance, report.version, time(report.started_at), role, state]);
