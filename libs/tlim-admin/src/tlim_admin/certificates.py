@@ -21,8 +21,8 @@ def new_pair(
 ) -> tuple[str, str]:
     """Return (authority's certificate, certificate with its key), both as PEM.
 
-    The certificate is valid for `domain`, the names in `also`, localhost and the loopback address. Nobody can issue
-    another one that trusts this authority, because the authority's key is not kept.
+    The certificate is valid for `domain`, the names and IP addresses in `also`, localhost and the loopback address.
+    Nobody can issue another one that trusts this authority, because the authority's key is not kept.
     """
     authority_key, key = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
     authority = _authority(authority_key)
@@ -85,7 +85,7 @@ def _signed(
     authority_key: EllipticCurvePrivateKey,
     purposes: Iterable[x509.ObjectIdentifier],
 ) -> x509.Certificate:
-    names = [*map(x509.DNSName, (*domains, "localhost")), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [_name(one) for one in (*domains, "localhost", "127.0.0.1")]
     issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _builder(domains[0], AUTHORITY, key)
@@ -96,6 +96,14 @@ def _signed(
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .sign(authority_key, SHA256())
     )
+
+
+def _name(text: str) -> x509.GeneralName:
+    """Clients compare an IP address with entries of that kind only (RFC 6125, appendix B.2)."""
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
