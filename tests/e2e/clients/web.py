@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 WEB_ORIGIN = "https://web.example"
 """An origin whose pages may read what the stack answers (TLIM_CORS_ORIGINS)."""
@@ -26,15 +28,22 @@ class RawAnswer:
         return document
 
 
-async def ask_raw(port: int, method: str, target: str, **headers: str) -> RawAnswer:
-    """Send a request to loopback, with `target` exactly as it is given, and read the answer to its end.
+async def connected(server: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a server by its address, http://HOST:PORT, or https with the authorities of SSL_CERT_FILE."""
+    url = urlsplit(server)
+    tls = ssl.create_default_context() if url.scheme == "https" else None
+    return await asyncio.open_connection(url.hostname, url.port, ssl=tls)
+
+
+async def ask_raw(server: str, method: str, target: str, **headers: str) -> RawAnswer:
+    """Send a request to a server, with `target` exactly as it is given, and read the answer to its end.
 
     Underscores in names of `headers` become hyphens.
     """
     lines = {"Host": "chat.example", "Connection": "close", "Origin": WEB_ORIGIN}
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await connected(server)
     try:
         writer.write(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode())
         answer = await reader.read()
