@@ -13,7 +13,7 @@ from tlim_admin.backup.manifest import BackupError
 from tlim_admin.backup.postgres_tls import speaking_tls
 from tlim_admin.backup.tables import OwnerLogin, connected, content, snapshot
 from tlim_devstack.certificates import ensure_certificates
-from tlim_devstack.tls_door import POSTGRES_AGREES, POSTGRES_ASKS, tls_door
+from tlim_devstack.tls_door import POSTGRES_ASKS, postgres_door
 
 Guarded = Callable[[OwnerLogin, str], OwnerLogin]
 
@@ -24,8 +24,7 @@ async def guarded(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     authority, certificate = ensure_certificates(tmp_path / "certificates", "server.example")
     monkeypatch.setenv("PGSSLROOTCERT", str(authority))
     real = urlsplit(data.logins["file_api"].url)
-    door = tls_door(str(real.hostname), real.port or 5432, certificate, asks=POSTGRES_ASKS, agrees=POSTGRES_AGREES)
-    async with door as port:
+    async with postgres_door(str(real.hostname), real.port or 5432, certificate) as port:
 
         def behind(login: OwnerLogin, mode: str) -> OwnerLogin:
             return login._replace(url=f"{login.url.replace(f':{real.port}/', f':{port}/')}?sslmode={mode}")

@@ -2,12 +2,15 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 POSTGRES_ASKS, POSTGRES_AGREES = bytes((0, 0, 0, 8, 4, 210, 22, 47)), b"S"
 """SSLRequest and its answer (PostgreSQL's frontend/backend protocol, "SSL Session Encryption")."""
+
+_NAMES, _BOUND = b"\x00\x00\x00\x0aSCRAM-SHA-256\0", b"SCRAM-SHA-256-PLUS\0"
+"""How AuthenticationSASL begins behind its length, and the name that a server with TLS has before the other one."""
 
 
 def tls_of(certificate: Path) -> ssl.SSLContext:
@@ -19,9 +22,18 @@ def tls_of(certificate: Path) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def tls_door(
-    host: str, port: int, certificate: Path, *, asks: bytes = b"", agrees: bytes = b""
+    host: str,
+    port: int,
+    certificate: Path,
+    *,
+    asks: bytes = b"",
+    agrees: bytes = b"",
+    says: Callable[[bytes], bytes] = bytes,
 ) -> AsyncIterator[int]:
-    """Give the port of a door on the loopback address. A client says `asks` before TLS begins, and hears `agrees`."""
+    """Give the port of a door on the loopback address. A client says `asks` before TLS begins, and hears `agrees`.
+
+    `says` changes the first words of the server.
+    """
 
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -29,14 +41,30 @@ async def tls_door(
                 writer.write(agrees)
                 await writer.start_tls(tls_of(certificate))
                 inner, outer = await asyncio.open_connection(host, port)
-                await asyncio.gather(_pass_on(reader, outer), _pass_on(inner, writer))
+                await asyncio.gather(_pass_on(reader, outer), _pass_on(inner, writer, says))
         writer.close()
 
     async with await asyncio.start_server(enter, "127.0.0.1", 0) as door:
         yield door.sockets[0].getsockname()[1]
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def postgres_door(host: str, port: int, certificate: Path) -> AbstractAsyncContextManager[int]:
+    """Give the port of a door that is as a PostgreSQL with TLS of its own."""
+    return tls_door(host, port, certificate, asks=POSTGRES_ASKS, agrees=POSTGRES_AGREES, says=_with_bound_login)
+
+
+def _with_bound_login(said: bytes) -> bytes:
+    """Offer a login that is bound to TLS as well, as PostgreSQL does whenever it has a certificate."""
+    if said[:1] != b"R" or not said[5:].startswith(_NAMES):
+        return said
+    names = _NAMES[:4] + _BOUND + said[9:]
+    return b"R" + (len(names) + 4).to_bytes(4) + names
+
+
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, says: Callable[[bytes], bytes] = bytes
+) -> None:
+    writer.write(says(await reader.read(65536)))
     while data := await reader.read(65536):
         writer.write(data)
     writer.close()

@@ -13,7 +13,7 @@ from tlim_devstack import nats
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.processes import ServerProcess, dies_with_parent
 from tlim_devstack.servers import PostgresServer, nats_passwords
-from tlim_devstack.tls_door import POSTGRES_AGREES, POSTGRES_ASKS, tls_door, tls_of
+from tlim_devstack.tls_door import postgres_door, tls_of
 from tlim_devstack.waiting import free_port
 from tlim_runtime.broker import Broker
 from tlim_runtime.database import Database
@@ -65,7 +65,7 @@ async def test_postgresql_is_reached_over_tls_and_only_with_its_own_authority(
     postgres_server: PostgresServer, authority: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = postgres_server.admin
-    async with tls_door(admin.host, admin.port, authority[1], asks=POSTGRES_ASKS, agrees=POSTGRES_AGREES) as port:
+    async with postgres_door(admin.host, admin.port, authority[1]) as port:
         settings = DatabaseSettings(database_url=SecretStr(f"{replace(admin, port=port).url()}?sslmode=verify-full"))
         url = settings.database_url.get_secret_value()
         monkeypatch.setenv("PGSSLROOTCERT", str(authority[0]))

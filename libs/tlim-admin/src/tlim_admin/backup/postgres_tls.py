@@ -18,6 +18,9 @@ DEMANDS = ("require", "verify-ca", "verify-full")
 _ASKS, _AGREES = bytes((0, 0, 0, 8, 4, 210, 22, 47)), b"S"
 """SSLRequest and its answer (PostgreSQL's frontend/backend protocol, "SSL Session Encryption")."""
 
+_SASL, _BOUND = b"\0\0\0\x0a", b"SCRAM-SHA-256-PLUS\0"
+"""How AuthenticationSASL begins behind its length, and the name of a login that is bound to the TLS below it."""
+
 _PORT = 5432  # PostgreSQL's own; here it is only part of the socket's name
 _CONNECT_S = 10.0
 _CHUNK = 64 * 1024
@@ -40,10 +43,10 @@ async def speaking_tls(url: str) -> AsyncIterator[str]:
     context, host, port = _context(mode, options), parts.hostname or "localhost", parts.port or _PORT
 
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):  # the program says that its connection has ended
+        with suppress(OSError, EOFError):  # the program says that its connection has ended
             try:
                 inner, outer = await _open(host, port, context)
-                await asyncio.gather(_pass_on(reader, outer), _pass_on(inner, writer))
+                await asyncio.gather(_pass_on(reader, outer), _answer(inner, writer))
             finally:
                 writer.close()
 
@@ -92,6 +95,26 @@ def _agree(host: str, port: int) -> socket.socket:
             raise ConnectionError("PostgreSQL speaks no TLS")
         stack.pop_all()
     return connection
+
+
+async def _first_words(server: asyncio.StreamReader) -> bytes:
+    """Return what the server says first, and no login in it that is bound to TLS.
+
+    The program would refuse the server for such an offer, because it knows nothing of our TLS.
+    """
+    kind = await server.read(1)
+    if kind != b"R":
+        return kind
+    size = await server.readexactly(4)
+    said = await server.readexactly(int.from_bytes(size) - len(size))
+    if said.startswith(_SASL):
+        said = said.replace(_BOUND, b"")
+    return kind + (len(said) + len(size)).to_bytes(4) + said
+
+
+async def _answer(server: asyncio.StreamReader, program: asyncio.StreamWriter) -> None:
+    program.write(await _first_words(server))
+    await _pass_on(server, program)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
