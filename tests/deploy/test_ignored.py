@@ -14,6 +14,7 @@ WRITTEN = (
     "backups/monday/accounts.jsonl",
     *(f"deploy/k8s/overlays/{overlay}/secrets/component" for overlay in ("local", "production", "mine")),
     "deploy/k8s/overlays/production/postgres-ca.pem",
+    "tests/e2e/kubernetes/outside/secrets/192.0.2.1/component",
 )
 
 

@@ -16,7 +16,9 @@ from tlim_devstack.stack import Stack
 from tests.e2e.clients.cluster import ClusterStack
 from tests.e2e.clients.collector import Collector, running_collector
 from tests.e2e.clients.containers import ComposeStack
+from tests.e2e.clients.manifests import OVERLAY
 from tests.e2e.clients.people import People
+from tests.e2e.clients.production import PRODUCTION
 from tests.e2e.clients.provider import IdentityProvider, running_provider
 from tests.e2e.clients.terminal import Terminal
 from tests.e2e.clients.web import WEB_ORIGIN
@@ -43,6 +45,9 @@ BEHIND_KUBERNETES = {
     "test_servers_disk_full": "has a system of its own on a small disk",
     "test_accounts_that_a_killed_server_lost_are_made_by_the_same_import_again": "SIGKILL is not in kubectl's hands",
 }
+BEHIND_PRODUCTION = {
+    "test_the_door_to_s3_lets_nothing_through_but_signed_addresses_of_files": "S3 is outside, without our door",
+}
 MANY = "100000/minute"
 RECALL_WINDOW_S = 3600
 """The two minutes of production would make a test of recalls depend on the speed of the machine."""
@@ -63,7 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip on containers what needs more than their doors."""
     for item in items if IN_CONTAINERS else ():
         names = (item.path.stem, getattr(item, "originalname", item.name))
-        behind = {**BEHIND_THE_DOORS, **(BEHIND_KUBERNETES if IN_CLUSTER else {})}
+        behind = {
+            **BEHIND_THE_DOORS,
+            **(BEHIND_KUBERNETES if IN_CLUSTER else {}),
+            **(BEHIND_PRODUCTION if IN_CLUSTER and OVERLAY == PRODUCTION else {}),
+        }
         for reason in filter(None, map(behind.get, names)):
             item.add_marker(pytest.mark.skip(reason=f"containers: {reason}"))
 

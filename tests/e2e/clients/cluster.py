@@ -2,31 +2,24 @@
 
 import ipaddress
 import json
-import os
 import secrets
-import shutil
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
-import yaml
 from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
 from tlim_devstack.waiting import accepts_connections, wait_until
 
-from tests.e2e.clients.containers import ROOT, DoorsStack, printed_by
-from tests.e2e.clients.web import WEB_ORIGIN
-
-NAMESPACE = "tlim"
-DOORS = {"gateway": 30090, "files": 30091, "xmpp": 30522, "websocket": 30580}
-"""The ports of the node that tests/e2e/kubernetes opens."""
+from tests.e2e.clients.containers import DoorsStack, printed_by
+from tests.e2e.clients.manifests import DOORS, NAMESPACE, OVERLAY, Manifests
+from tests.e2e.clients.production import PRODUCTION, Production
 
 READY_S = 300
 """A pod that could not start is tried again after up to some minutes."""
@@ -40,25 +33,40 @@ ASKED = {
 }
 """What the gateway answers itself, or has a service answer; with a refusal, as nobody asks."""
 
+JOB = "operator"
+
 LOGINS = 6
 """So many logins in a row are answered, each by one of two bridges: one may not have noticed that ejabberd is back."""
 
-LOCAL = ROOT / "deploy/k8s/overlays/local"
+PORTS = {"http": 80, "https": 443}
 
 
 class Cluster:
-    """The workloads of the system by their names (containers.Parts): each is a Deployment or a StatefulSet."""
+    """The workloads of the system by their names (containers.Parts): each is a Deployment or a StatefulSet.
 
-    def __init__(self) -> None:
+    `elsewhere` are servers outside of the system's namespace, with theirs.
+    """
+
+    def __init__(self, elsewhere: Mapping[str, str]) -> None:
+        self._elsewhere = elsewhere
         self._replicas: dict[str, int] = {}
 
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
+    @property
+    def namespaces(self) -> list[str]:
+        return sorted({NAMESPACE, *self._elsewhere.values()})
+
+    def run(self, *arguments: str, namespace: str = NAMESPACE, stdin: str | None = None) -> str:
         """Run `kubectl …` and return what it printed; StackError with its last line if it fails."""
-        return printed_by("kubectl", *arguments, options=("--namespace", NAMESPACE), stdin=stdin)
+        return printed_by("kubectl", *arguments, options=("--namespace", namespace), stdin=stdin)
+
+    def run_for(self, name: str, *arguments: str) -> str:
+        """Run `kubectl …` in the namespace of a workload."""
+        return self.run(*arguments, namespace=self._elsewhere.get(name, NAMESPACE))
 
     def workloads(self) -> dict[str, dict[str, Any]]:
         """Return each Deployment and StatefulSet by its name."""
-        return {one["metadata"]["name"]: one for one in self._items("deployments,statefulsets")}
+        lists = [self.run("get", "deployments,statefulsets", "--output=json", namespace=one) for one in self.namespaces]
+        return {one["metadata"]["name"]: one for text in lists for one in json.loads(text)["items"]}
 
     def states(self) -> dict[str, str]:
         """Return the state of each workload, in supervisord's words."""
@@ -103,13 +111,14 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill all pods of a workload at once, without a notice; the cluster makes others."""
-        self.run("delete", "pods", f"--selector=app.kubernetes.io/name={name}", "--force", "--grace-period=0", "--wait")
+        at_once = ("--force", "--grace-period=0", "--wait")
+        self.run_for(name, "delete", "pods", f"--selector=app.kubernetes.io/name={name}", *at_once)
 
     def roll(self, name: str) -> None:
         """Replace the pods of a workload one after another, as an update does, and wait for the end."""
         resource = _resource(self.workloads()[name])
-        self.run("rollout", "restart", resource)
-        self.run("rollout", "status", resource, f"--timeout={READY_S}s")
+        self.run_for(name, "rollout", "restart", resource)
+        self.run_for(name, "rollout", "status", resource, f"--timeout={READY_S}s")
 
     def clients(self, pod: str) -> int:
         """Return how many clients are connected to a pod of ejabberd, by the kernel's table: port 5222, established."""
@@ -141,14 +150,16 @@ class Cluster:
         return True
 
     def logs(self, name: str) -> str:
-        return self.run("logs", f"--selector=app.kubernetes.io/name={name}", "--tail=-1")
+        return self.run_for(name, "logs", f"--selector=app.kubernetes.io/name={name}", "--tail=-1")
 
     def execute(self, name: str, *command: str) -> str:
-        return self.run("exec", _resource(self.workloads()[name]), "--", *command)
+        return self.run_for(name, "exec", _resource(self.workloads()[name]), "--", *command)
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """Return the pods of a workload, also those that are ending."""
-        return self._items("pods", f"--selector=app.kubernetes.io/name={name}")
+        text = self.run_for(name, "get", "pods", f"--selector=app.kubernetes.io/name={name}", "--output=json")
+        found: list[dict[str, Any]] = json.loads(text)["items"]
+        return found
 
     def restarts(self) -> dict[str, int]:
         """Return how often the containers of each pod of a workload were started again."""
@@ -160,39 +171,42 @@ class Cluster:
 
     def node_address(self) -> str:
         """Return an address of a node, at which its ports are reached."""
-        addresses = [one for node in self._items("nodes") for one in node["status"]["addresses"]]
+        nodes = json.loads(self.run("get", "nodes", "--output=json"))["items"]
+        addresses = [one for node in nodes for one in node["status"]["addresses"]]
         return next(
             str(one["address"]) for one in addresses if one["type"] == "InternalIP" and _is_ipv4(one["address"])
         )
 
-    def _items(self, *what: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.run("get", *what, "--output=json"))["items"]
-        return found
-
     def _scale(self, workload: dict[str, Any], replicas: int) -> None:
-        self.run("scale", _resource(workload), f"--replicas={replicas}")
+        self.run_for(workload["metadata"]["name"], "scale", _resource(workload), f"--replicas={replicas}")
 
 
 class ClusterStack(DoorsStack):
-    """An overlay with all of the system, in the namespace `tlim`. It stays there after the stories, for a look at it.
+    """An overlay in the namespace `tlim`. It stays there after the stories, for a look at it.
 
-    TLIM_E2E_OVERLAY names another overlay than `local`, which has the same secrets. With TLIM_E2E_XMPP_CLUSTER
-    ejabberd has two nodes.
+    TLIM_E2E_OVERLAY names another overlay than `local` (manifests.py), or `production` (production.py).
     """
 
     def __init__(self) -> None:
-        self._cluster = Cluster()
-        self._host = self._cluster.node_address()
+        of_overlay = Production if OVERLAY == PRODUCTION else Manifests
+        self._cluster = Cluster(of_overlay.elsewhere)
+        host = self._cluster.node_address()
+        self._manifests = of_overlay(OVERLAY, host)
+        at = self._manifests
         ports = replace(Ports(), **DOORS)
-        super().__init__(self._cluster, self._host, ports, LOCAL / "secrets" / "ca.pem", ready_s=READY_S)
+        super().__init__(self._cluster, host, ports, at.ca_file, ready_s=READY_S, scheme=at.scheme)
 
     def start(self) -> None:
         """Apply everything, and return when every part is ready. Another's namespace is left alone."""
-        self._refuse_others()
-        self._cluster.run("delete", "jobs", "--all", "--ignore-not-found")
-        self._cluster.run("apply", "--filename=-", stdin=self._rendered())
-        self._wait_ready_all()
-        self._cluster.run("wait", "jobs", "--all", "--for=condition=Complete", f"--timeout={READY_S}s")
+        for namespace in self._cluster.namespaces:
+            self._refuse_others(namespace)
+        self._manifests.prepare()
+        for namespace, resources in self._manifests.rendered():
+            self._cluster.run("delete", "jobs", "--all", "--ignore-not-found", namespace=namespace)
+            self._cluster.run("apply", "--filename=-", namespace=namespace, stdin=resources)
+            self._wait_ready_all()
+            done = ("--for=condition=Complete", f"--timeout={READY_S}s")
+            self._cluster.run("wait", "jobs", "--all", *done, namespace=namespace)
         self._restarts = self._cluster.restarts()
 
     def stop(self) -> None:
@@ -217,7 +231,7 @@ class ClusterStack(DoorsStack):
         if name in ASKED:
             return self._answers("GET", ASKED[name])
         return name != self.xmpp_name or (
-            accepts_connections(self.ports.xmpp, self._host)
+            accepts_connections(self.ports.xmpp, self.addresses.xmpp_host)
             and all(self._answers("POST", "/v1/tokens", json=_stranger()) for _ in range(LOGINS))
         )
 
@@ -225,7 +239,7 @@ class ClusterStack(DoorsStack):
         """Tell whether the gateway, on a new connection, has an answer that is no failure; it may be a refusal."""
         with (
             suppress(httpx.TransportError),
-            httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=10) as http,
+            self.http(seconds=10) as http,
         ):
             return http.request(method, path, **request).status_code < httpx.codes.INTERNAL_SERVER_ERROR
         return False
@@ -250,6 +264,32 @@ class ClusterStack(DoorsStack):
         self._cluster.delete(pod, kill=kill)
         self.wait_ready(self.xmpp_name)
 
+    def server(self, name: str) -> tuple[str, int]:
+        """Return host and port at which pods reach a server, by its name among the addresses of the overlay."""
+        addresses = json.loads(self._cluster.run("get", "configmap", "addresses", "--output=json"))["data"]
+        text = addresses[name]
+        url = urlsplit(text if "://" in text else f"//{text}")
+        return str(url.hostname), url.port or PORTS[url.scheme]
+
+    def operate(self, *arguments: str) -> str:
+        """Run the operator's command as a job and return what it printed; StackError with all of it if it fails."""
+        made = self._cluster.run("create", "job", JOB, "--from=cronjob/admin", "--dry-run=client", "--output=json")
+        job = json.loads(made)
+        job["spec"]["template"]["spec"]["containers"][0]["args"] = [*arguments]
+        self._cluster.run("apply", "--filename=-", stdin=json.dumps(job))
+        try:
+            wait_until(self._is_over, "the operator's command", READY_S)
+            printed = self._cluster.run("logs", f"job/{JOB}")
+            if not json.loads(self._cluster.run("get", "job", JOB, "--output=json"))["status"].get("succeeded"):
+                raise StackError(printed)
+        finally:
+            self._cluster.run("delete", "job", JOB)
+        return printed
+
+    def _is_over(self) -> bool:
+        status = json.loads(self._cluster.run("get", "job", JOB, "--output=json"))["status"]
+        return bool(status.get("succeeded") or status.get("failed"))
+
     def evict(self, names: Sequence[str]) -> None:
         """Have all pods of these workloads leave, and wait until others are ready."""
         self._cluster.evict(names)
@@ -273,43 +313,12 @@ class ClusterStack(DoorsStack):
         if again := sorted(pod for pod, count in restarts.items() if count > before.get(pod, 0)):
             raise StackError(f"containers were started again in {', '.join(again)}")
 
-    def _refuse_others(self) -> None:
+    def _refuse_others(self, namespace: str) -> None:
         found = json.loads(
-            self._cluster.run("get", "namespaces", NAMESPACE, "--ignore-not-found", "--output=json") or "{}"
+            self._cluster.run("get", "namespaces", namespace, "--ignore-not-found", "--output=json") or "{}"
         )
         if found and "tlim-stories" not in found["metadata"]["labels"]:
-            raise StackError(f"the namespace {NAMESPACE} is there already, and not of the stories: remove it first")
-
-    def _rendered(self) -> str:
-        """Return the overlay with what the stories change (tests/e2e/kubernetes)."""
-        overlay = Path(os.environ.get("TLIM_E2E_OVERLAY", LOCAL)).resolve()
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name).resolve()
-            ours = [f"s3-public=http://{self._host}:{DOORS['files']}", f"cors-origins={json.dumps([WEB_ORIGIN])}"]
-            kustomization = {
-                "namespace": NAMESPACE,
-                "resources": [os.path.relpath(overlay, folder)],
-                "components": [os.path.relpath(ROOT / "tests/e2e/kubernetes", folder)],
-                "generatorOptions": {"disableNameSuffixHash": True},
-                "configMapGenerator": [{"name": "addresses", "behavior": "merge", "literals": ours}],
-            }
-            if os.environ.get("TLIM_E2E_XMPP_CLUSTER"):
-                _add_xmpp_cluster(kustomization, folder)
-            (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
-            return self._cluster.run("kustomize", str(folder))
-
-
-def _add_xmpp_cluster(kustomization: dict[str, Any], folder: Path) -> None:
-    """Make ejabberd a cluster. kustomize reads files below its own folder only, so the secret is copied there."""
-    secret = "postgres-ejabberd"
-    shutil.copy(LOCAL / "secrets" / secret, folder / secret)
-    kustomization["resources"].append(os.path.relpath(ROOT / "deploy/k8s/jobs/xmpp-cluster", folder))
-    kustomization["components"].append(os.path.relpath(ROOT / "deploy/k8s/components/xmpp-cluster", folder))
-    kustomization["images"] = [{"name": "tlim/ejabberd", "newTag": "dev"}]
-    kustomization["secretGenerator"] = [
-        {"name": name, "files": [secret], **({} if name.startswith("migrate") else {"behavior": "merge"})}
-        for name in ("ejabberd", "databases", "migrate-ejabberd")
-    ]
+            raise StackError(f"the namespace {namespace} is there already, and not of the stories: remove it first")
 
 
 def _stranger() -> dict[str, str]:

@@ -168,17 +168,22 @@ class Parts(Protocol):
 
 
 class DoorsStack:
-    """The whole system, of which nothing but its doors can be reached; `ready_s` bounds a part's way to readiness."""
+    """The whole system, of which nothing but its doors can be reached; `ready_s` bounds a part's way to readiness.
+
+    `scheme` is what the gateway speaks. Whoever asks it over https trusts the authorities of SSL_CERT_FILE.
+    """
 
     xmpp_name = "ejabberd"
 
-    def __init__(self, supervisor: Parts, host: str, ports: Ports, ca_file: Path, *, ready_s: float) -> None:
+    def __init__(
+        self, supervisor: Parts, host: str, ports: Ports, ca_file: Path, *, ready_s: float, scheme: str = "http"
+    ) -> None:
         self.ports = ports
         self.supervisor = supervisor
         self.xmpp = _Accounts()
         self._ready_s = ready_s
         self.addresses = StackAddresses(
-            gateway=f"http://{host}:{ports.gateway}",
+            gateway=f"{scheme}://{host}:{ports.gateway}",
             xmpp_host=host,
             xmpp_port=ports.xmpp,
             websocket=f"wss://{host}:{ports.websocket}/ws",
@@ -236,13 +241,18 @@ class DoorsStack:
         command = ("python3", "-m", "xmpp_bridge.admin_token", "--subject", subject, "--minutes", "60")
         return self.supervisor.execute("xmpp-bridge", *command).strip()
 
+    def http(self, seconds: float) -> httpx.Client:
+        """Return a client for the gateway that asks no proxy."""
+        authorities = httpx.create_ssl_context()
+        return httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=seconds, verify=authorities)
+
     @cached_property
     def _token(self) -> str:
         return self.admin_token()
 
     def _ask(self, method: str, path: str, *, media_type: str = "application/json", **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type}
-        with httpx.Client(base_url=self.addresses.gateway, trust_env=False, timeout=30) as http:
+        with self.http(seconds=30) as http:
             answer = http.request(method, path, headers=headers, **request)
         if not answer.is_success:
             raise StackError(f"{method} {path}: {answer.status_code} {answer.text.strip()}")
