@@ -1,6 +1,7 @@
 """`make e2e-k8s` with overlays/production: what it applies is an overlay that an operator could have filled in."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from cryptography import x509
 
 from tests.deploy.rendering import (
+    DEPLOY,
     RELEASES,
     Resource,
     addresses,
@@ -23,6 +25,7 @@ from tests.e2e.clients.production import OUTSIDE, PRODUCTION, Production
 from tests.e2e.clients.web import WEB_ORIGIN
 
 NODE = "192.0.2.1"
+PAGE = (DEPLOY / "k8s/README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,23 @@ def test_web_pages_of_the_stories_may_use_the_bucket(drill: dict[str, list[Resou
     assert (
         addresses(drill[OUTSIDE])["cors-origins"] == addresses(drill[NAMESPACE])["cors-origins"] == f'["{WEB_ORIGIN}"]'
     )
+
+
+def test_each_claim_has_a_volume_and_the_page_names_all_of_them(drill: dict[str, list[Resource]]) -> None:
+    claims, volumes = set(), {}
+    for namespace, resources in drill.items():
+        volumes |= {name: one["spec"] for name, one in named(resources, "PersistentVolume").items()}
+        claims |= {
+            (namespace, f"{claim['metadata']['name']}-{name}-{number}")
+            for name, one in named(resources, "StatefulSet").items()
+            for claim in one["spec"].get("volumeClaimTemplates", [])
+            for number in range(one["spec"]["replicas"])
+        }
+    assert {(one["claimRef"]["namespace"], one["claimRef"]["name"]) for one in volumes.values()} == claims
+    (deleted,) = re.findall(r"^kubectl delete pv (tlim-nats-0 .*)$", PAGE, re.MULTILINE)
+    assert set(deleted.split()) == volumes.keys()
+    (folders,) = set(re.findall(r"^for name in (.+); do [a-z]+ -[a-z] /var/lib/tlim/\$name; done", PAGE, re.MULTILINE))
+    assert {f"/var/lib/tlim/{name}" for name in folders.split()} == {one["local"]["path"] for one in volumes.values()}
 
 
 @pytest.mark.usefixtures("drill")
