@@ -46,6 +46,7 @@ class Production(Manifests):
                 self._secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
                 texts = new_pair(first, also=(*others, self.node))
                 for name, text in zip((authority, certificate), texts, strict=True):
+                    (self._secrets / name).touch(0o600)
                     (self._secrets / name).write_text(text)
         secret_files.write_missing(self._secrets, DOMAIN, os.getuid())
         trusted = self._secrets / "trusted.pem"
