@@ -25,6 +25,7 @@ from tests.e2e.clients.production import OUTSIDE, PRODUCTION, Production
 from tests.e2e.clients.web import WEB_ORIGIN
 
 NODE = "192.0.2.1"
+NOTHING: Resource = {"resources": {"requests": {"cpu": "0m"}}}
 PAGE = (DEPLOY / "k8s/README.md").read_text(encoding="utf-8")
 
 
@@ -74,6 +75,19 @@ def test_each_workload_is_as_often_there_as_in_production(
     assert {name for name, _ in pods(drill[NAMESPACE])} == {name for name, _ in pods(production)} | {"databases"}
 
 
+def test_all_pods_and_a_job_beside_them_have_room_on_a_node_of_two_processors(
+    drill: dict[str, list[Resource]],
+) -> None:
+    def requested(pod: Resource, which: str) -> int:
+        return max(int(one["resources"]["requests"]["cpu"].removesuffix("m")) for one in pod.get(which, [NOTHING]))
+
+    needs = {name: max(requested(pod, "containers"), requested(pod, "initContainers"))
+             for resources in drill.values() for name, pod in pods(resources)}  # fmt: skip
+    replicas = {name: one["spec"]["replicas"] for resources in drill.values() for kind in ("Deployment", "StatefulSet")
+                for name, one in named(resources, kind).items()}  # fmt: skip
+    assert sum(needs[name] * replicas.get(name, 1) for name in needs) <= 0.9 * 2000  # the rest is the node's own
+
+
 def test_every_image_is_one_that_a_node_has_from_an_archive(
     drill: dict[str, list[Resource]], one_node: list[Resource]
 ) -> None:
@@ -117,7 +131,8 @@ def test_web_pages_of_the_stories_may_use_the_bucket(drill: dict[str, list[Resou
 
 
 def test_each_claim_has_a_volume_and_the_page_names_all_of_them(drill: dict[str, list[Resource]]) -> None:
-    claims, volumes = set(), {}
+    claims: set[tuple[str, str]] = set()
+    volumes: dict[str, Resource] = {}
     for namespace, resources in drill.items():
         volumes |= {name: one["spec"] for name, one in named(resources, "PersistentVolume").items()}
         claims |= {
