@@ -1,12 +1,13 @@
 """A message whose time is over is not sent: the process has hung. One that NATS cannot carry stops no other."""
 
 import asyncio
+import json
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from structlog.testing import capture_logs
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.outages import BrokerUnavailable, StillInProcess
 from tlim_runtime.publisher import Publisher
 
 
@@ -36,4 +37,24 @@ async def test_a_message_that_cannot_be_sent_is_logged_with_its_trace() -> None:
     with capture_logs() as lines, pytest.raises(ValueError, match="a bad subject"):
         await publisher.publish("tlim.in.x", b'{"msg_id": "m1"}', "id", {"traceparent": traceparent})
     assert [(line["msg_id"], line["trace_id"]) for line in lines] == [("m1", "4b" * 16)]
+    await publisher.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(10158, StillInProcess), (10077, BrokerUnavailable)], ids=["in process", "full"]
+)
+async def test_a_message_whose_copy_is_in_process_is_told_from_one_that_the_stream_refuses(
+    code: int, kind: type[BrokerUnavailable]
+) -> None:
+    client: Any = MagicMock(is_connected=True, max_payload=1_000, publish=AsyncMock(), subscribe=AsyncMock())
+    client.new_inbox.return_value = "_INBOX.x"
+    publisher = Publisher(max_pending=10, ack_timeout=5)
+    await publisher.start(client)
+    answer = publisher.publish("tlim.in.x", b"hello", "id", {})
+    heard = client.subscribe.call_args.kwargs["cb"]
+    refusal = {"error": {"err_code": code, "description": "a reason"}}
+    await heard(MagicMock(subject="_INBOX.x.1", headers=None, data=json.dumps(refusal).encode()))
+    with pytest.raises(BrokerUnavailable, match="JetStream: a reason") as raised:
+        await answer
+    assert raised.type is kind
     await publisher.stop()

@@ -11,7 +11,7 @@ from tlim_protocol.errors import ErrorCode
 from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import in_message_id, subject_in
-from tlim_runtime.outages import Unavailable
+from tlim_runtime.outages import StillInProcess, Unavailable
 from xmpp_bridge import service
 
 DOMAIN = "im.itonglian.com"
@@ -142,6 +142,19 @@ async def test_a_resend_is_published_once_more_under_an_id_of_its_own(entrance: 
     await entrance.intake.drained()
     assert len(entrance.published) == 2
     assert entrance.door.sent == []
+
+
+async def test_a_resend_while_the_first_is_in_process_is_published_under_an_id_of_its_own(entrance: Any) -> None:
+    """A stream with several copies refuses it meanwhile. The first may still fail, so it confirms nothing."""
+    entrance.take_text()
+    entrance.published[0].fail(StillInProcess("duplicate message id is in process"))
+    await settle()
+    first, again = entrance.published
+    assert again.message_id.startswith(f"{first.message_id}:")
+    again.succeed()
+    await entrance.intake.drained()
+    assert entrance.door.sent == []
+    await entrance.intake.ping()
 
 
 async def test_a_resend_that_cannot_be_published_is_told_to_the_sender(entrance: Any) -> None:

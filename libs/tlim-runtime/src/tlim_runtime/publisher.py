@@ -13,12 +13,13 @@ from tlim_protocol.dead_letters import msg_id_in
 
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import BrokerUnavailable
+from tlim_runtime.outages import BrokerUnavailable, StillInProcess
 from tlim_runtime.pulse import beat, waiting
 from tlim_runtime.tracing import TRACEPARENT, trace_of
 
 logger = get_logger(__name__)
 
+_IN_PROCESS = 10158  # JetStream's err_code: "duplicate message id is in process"
 _HEADER_LINES = len("NATS/1.0\r\n\r\n")
 
 
@@ -167,7 +168,9 @@ class Publisher:
             return
         answer = msgspec.json.decode(message.data)  # a third of the time of json
         if "error" in answer:
-            self._fail(token, BrokerUnavailable(f"JetStream: {answer['error'].get('description')}"))
+            is_in_process = answer["error"].get("err_code") == _IN_PROCESS
+            kind = StillInProcess if is_in_process else BrokerUnavailable
+            self._fail(token, kind(f"JetStream: {answer['error'].get('description')}"))
             return
         entry = self._forget(token)
         if entry is not None:

@@ -19,7 +19,7 @@ from tlim_protocol.subjects import in_message_id, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import Unavailable
+from tlim_runtime.outages import StillInProcess, Unavailable
 from tlim_runtime.tracing import Headers, Stage, TraceSpan, trace_of
 
 from xmpp_bridge.footprint import priced
@@ -293,7 +293,7 @@ class MessageIntake:
 
     def _on_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
-        if failure is None and future.result().duplicate:
+        if isinstance(failure, StillInProcess) or (failure is None and future.result().duplicate):
             # This is a resend, and JetStream dropped it as a duplicate. But the sender waits for an answer, so the
             # message is published again under an id of its own, and the store answers it. The store keeps one message
             # for each (sender, msg_id), so nothing is stored twice.
