@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 from tlim_devstack.failures import StackError
 from tlim_devstack.ports import Ports
+from tlim_devstack.services import SERVICES
 from tlim_devstack.waiting import accepts_connections, wait_until
 
 from tests.e2e.clients.containers import DoorsStack, printed_by
@@ -37,6 +38,9 @@ JOB = "operator"
 
 LOGINS = 6
 """So many logins in a row are answered, each by one of two bridges: one may not have noticed that ejabberd is back."""
+
+SHARED = ("nats", "postgres")
+"""No service is ready without them. Three servers of NATS need so long for a start that the cluster notices."""
 
 PORTS = {"http": 80, "https": 443}
 
@@ -216,7 +220,16 @@ class ClusterStack(DoorsStack):
     def kill(self, name: str) -> None:
         """Kill all pods of a workload, and wait until others are ready and can be reached."""
         super().kill(name)
-        self.wait_ready(name)
+        self._wait_back(name)
+
+    def start_service(self, name: str) -> None:
+        self.supervisor.start(name)
+        self._wait_back(name)
+
+    def _wait_back(self, name: str) -> None:
+        """Wait for a part that was away, and for the services that were not ready because of that."""
+        for one in (name, *(SERVICES if name in SHARED else ())):
+            self.wait_ready(one)
 
     def wait_ready(self, name: str) -> None:
         """Wait until all pods are ready, and the cluster leads to them, which it does some seconds later."""
