@@ -231,7 +231,7 @@ def waits_of(measured: Measured) -> Waits:
 
 
 def today(bridges: int = DELIVERY_SHARDS, server_cores: int = 64) -> Layout:
-    """Return the layout that the code of today has at its largest: one store, and a bridge for each shard."""
+    """Return a layout of today's code: one store, as measured, and a bridge for each shard."""
     return Layout(server_cores, bridges, stores=1, one_lock=True, shards=DELIVERY_SHARDS, batch=BATCH)
 
 

@@ -310,7 +310,7 @@ def _plans(measured: Measured, assumed: Assumed) -> str:
 
 
 def simulated(measured: Measured, assumed: Assumed) -> str:
-    """Simulate today's code around the limit of its store, and layouts for the largest target."""
+    """Simulate today's code around the limit of one store, and layouts for the largest target."""
     work, waits = work_of(measured), waits_of(measured)
     by_name = {one.what: one.rate for one in limits(measured)}
     store, lock = by_name["one message-store"], by_name["one lock of seq, whatever the number of stores"]

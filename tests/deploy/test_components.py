@@ -36,7 +36,7 @@ from tests.deploy.told import SERVICES, SETTINGS
 BESIDES_READERS = {
     "session-api": session_api.app.OWN_POOL,
     "file-api": QUESTIONS_POOL,
-    "message-store": message_store.app.OWN_POOL + 1,  # with the leader's own
+    "message-store": message_store.app.OWN_POOL + 1,  # with the one that holds its locks
 }
 """The connections of one process to PostgreSQL, besides those of `database_pool_size`."""
 FOR_OPERATORS = 10

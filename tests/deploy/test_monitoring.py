@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tlim_admin import dashboard
 from tlim_protocol.identity import DELIVERY_SHARDS
-from tlim_protocol.streams import CONSUMERS, StreamName
+from tlim_protocol.streams import CONSUMERS, STORE_GROUPS, StreamName
 from tlim_runtime.health import PROBES
 from tlim_runtime.measures import OutboxMetrics
 from tlim_runtime.metrics import Metrics
@@ -109,6 +109,11 @@ def test_the_operations_page_asks_for_metrics_and_values_that_exist() -> None:
     stages = re.search(r"const STAGES = (\[.*\]);", PAGE)
     assert stages is not None
     assert json.loads(stages[1]) == list(Stage)
+
+
+def test_rule_and_page_know_how_many_groups_stores_share() -> None:
+    assert RULES["TlimNotAllIsStored"]["expr"].endswith(f" < {STORE_GROUPS + 1}")
+    assert f'" of {STORE_GROUPS} groups"' in PAGE
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

@@ -81,7 +81,7 @@ async def test_a_pooler_that_ignores_what_the_page_names_lets_services_and_migra
     with pytest.raises(Told):
         await Database(url).ping()
     with pytest.raises(Told):
-        await Leadership(url, lambda _: pytest.fail("leads"), 0.1, lambda _: None).run()
+        await Leadership(url, lambda _: pytest.fail("works"), 0.1, lambda _: None).run()
     with pytest.raises(Told):
         await asyncio.to_thread(migrations.upgrade, "session_api", url)
 

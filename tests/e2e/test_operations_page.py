@@ -55,7 +55,7 @@ class MadeUp:
     def __init__(self) -> None:
         self.looks = 0
         self.letters = [7, 5]
-        self.silent = 0  # the look in which the leading store does not answer
+        self.silent = 0  # the look in which the first store does not answer
         self.sent_again: list[tuple[int, str]] = []
         self.started_at = now() - 3 * 3_600_000
 

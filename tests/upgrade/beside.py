@@ -1,4 +1,4 @@
-"""An upgrade as it is made: `make upgrade-beside FROM=commit`. The earlier release's system runs, and people use it.
+"""An upgrade as it is made: `make upgrade-beside`. The earlier release's system runs, and people use it.
 
 Then NATS gets this release's users, and the jobs migrate and provision, while the old processes serve. The new ones
 come beside them, XMPP server and gateway are replaced, and the old ones go. After that the old ones come back without

@@ -58,6 +58,7 @@ Serve = Callable[[Connection], AbstractAsyncContextManager[StoreWork]]
 """Makes a store of a connection, from entering to leaving."""
 
 Changed = Callable[[Sequence[int]], None]
+"""Is told which parts this store has."""
 
 Able = Callable[[], bool]
 """Whether a store can do anything at all: one that cannot leaves its share to others."""

@@ -288,7 +288,7 @@ async def test_nothing_new_is_published_between_a_broken_connection_and_the_repa
     assert delivered(await world.out()) == ["m1"]
 
 
-async def test_a_leader_that_gathers_receipts_before_it_has_compared_does_not_forget_what_is_published(
+async def test_a_store_that_gathers_receipts_before_it_has_compared_does_not_forget_what_is_published(
     world: Any, accepted: Any, session_event: Any
 ) -> None:
     readers = [f"reader{number:03}" for number in range(300)]

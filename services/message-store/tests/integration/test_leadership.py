@@ -263,7 +263,7 @@ async def test_other_locks_in_the_database_are_no_parts(world: Any, eventually: 
     other = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     for lock in (7, OF_THE_RELEASE_BEFORE + 1, OF_THE_RELEASE_BEFORE + 0x1000):
         await other.execute("SELECT pg_advisory_lock($1)", lock)
-    await other.execute("SELECT pg_advisory_lock(1, 2)")
+    await other.execute("SELECT pg_advisory_lock($1, $2)", 0x746C, 0x696D_0100)  # as group 0, in two numbers
     store = Idle()
     election = Leadership(world.database_url, store.serve, 0.02, lambda _: None)
 

@@ -1,4 +1,4 @@
-"""The leader adds partitions before they are needed, and waits for nobody."""
+"""A store adds partitions before they are needed, and waits for nobody."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.layout import DEPLOY
-from tlim_devstack.tls_door import POSTGRES_AGREES, POSTGRES_ASKS, tls_door
+from tlim_devstack.tls_door import POSTGRES_ASKS, postgres_door
 from tlim_devstack.waiting import free_port
 
 IN_THE_CERTIFICATE, NOT_IN_IT = "localhost", "postgres.example"
@@ -86,7 +86,7 @@ async def test_only_the_server_that_the_options_ask_for_is_reached(
     words = os.urandom(1_000_000) if arrives else b"a password"
     async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
         inside = server.sockets[0].getsockname()[1]
-        door = tls_door("127.0.0.1", inside, certificate, asks=POSTGRES_ASKS, agrees=POSTGRES_AGREES)
+        door = postgres_door("127.0.0.1", inside, certificate)
         async with door as port, node(modules, authority if is_known else other, f"{name}:{port}", options) as way:
             both = await asyncio.gather(heard(way, words), heard(way, words))
     assert set(both) == {words if arrives else b""}

@@ -1,4 +1,4 @@
-"""A log that tests write by SQL, as the leader leaves it, and a reader's HTTP client."""
+"""A log that tests write by SQL, as the stores leave it, and a reader's HTTP client."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -72,7 +72,7 @@ def _people(user_ids: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 class Log:
-    """Writes what the leader writes; every method returns the seq of the row that it made."""
+    """Writes what a store writes; every method returns the seq of the row that it made."""
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self.connection = connection
@@ -238,7 +238,7 @@ def open_http_fixture() -> Callable[[FastAPI], AbstractAsyncContextManager[Http]
 
 @pytest_asyncio.fixture
 async def http(database_url: str) -> AsyncIterator[Http]:
-    """The HTTP door alone: nobody leads, the log is the test's."""
+    """The HTTP door alone: no store works, the log is the test's."""
     unused: dict[str, Any] = {"port": 0, "nats_url": "", "nats_user": "", "nats_password": SecretStr("")}
     app = create_app(Settings(jwks_url="", database_url=SecretStr(database_url), **unused))
     app.state.database = Database(database_url, 2)

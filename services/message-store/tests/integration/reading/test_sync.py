@@ -130,7 +130,7 @@ async def test_large_messages_make_short_pages_that_are_never_empty(http: Any, l
 async def test_a_message_that_commits_late_is_not_skipped(
     http: Any, log: Any, database_url: str, eventually: Any
 ) -> None:
-    """Two leaders at once, at a change of leadership: the second cannot get a seq before the first has committed."""
+    """Two stores at once: the second cannot get a seq before the first has committed."""
     from message_store.locks import SEQ_LOCK  # noqa: PLC0415 - the lock is what is tested
 
     other = await asyncpg.connect(database_url.replace("+asyncpg", ""))

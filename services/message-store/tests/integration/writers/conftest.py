@@ -1,4 +1,4 @@
-"""Stores without an election, so that a test says which of them writes when."""
+"""Stores without locks of groups, so that a test says which of them writes when."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,7 +39,7 @@ class _Watched(Archive):
 
 
 class Store(NamedTuple):
-    """What one store works with: the same as in app.py, without an election."""
+    """What one store works with: the same as in duty.py, without the locks of groups."""
 
     connection: Connection
     archive: _Watched
