@@ -2,8 +2,6 @@
 
 import os
 import subprocess
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,8 +19,8 @@ class NoHistoryError(Exception):
 
 def extract(commit: str, target: Path) -> None:
     """Write the tree of a commit into a folder. Raises NoHistoryError."""
-    with tarfile.open(fileobj=BytesIO(_git(commit, "archive", commit))) as tree:
-        tree.extractall(target, filter="data")
+    # Not tarfile: in Python 3.11.2, which Debian has, its safe way of unpacking is missing.
+    subprocess.run(["tar", "--extract", "--directory", target], input=_git(commit, "archive", commit), check=True)  # noqa: S603, S607 - a developer's
     target.chmod(0o755)  # services run as users of their own
 
 

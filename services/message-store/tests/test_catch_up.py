@@ -5,7 +5,7 @@ from typing import Any
 from message_store.catch_up import CatchUp
 from message_store.errors import DirectoryUnavailable
 from message_store.values import Progress
-from tlim_protocol.events import SessionChanges
+from tlim_protocol.events import SessionChanges, SessionEvent
 
 
 class Log:
@@ -25,9 +25,13 @@ class Log:
         return SessionChanges(events=found[:2], more=len(found) > 2)
 
 
+def everything(_: SessionEvent) -> bool:
+    return True
+
+
 async def test_everything_that_is_missing_is_applied_and_told(bench: Any, session: Any) -> None:
     log = Log(session(1, "alice"), session(2, "alice", "bob"), session(3, "bob"))
-    catch_up = CatchUp(bench.recorder, log)
+    catch_up = CatchUp(bench.recorder, log, everything)
     assert await catch_up.is_due()
     await catch_up.run()
     assert [event.recipients for event in bench.stored] == [["alice"], ["alice", "bob"], ["bob", "alice"]]
@@ -38,25 +42,35 @@ async def test_everything_that_is_missing_is_applied_and_told(bench: Any, sessio
 
 async def test_what_came_through_the_stream_is_not_told_again(bench: Any, session: Any) -> None:
     await bench.record(session(2, "alice", "bob"))
-    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")))
+    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")), everything)
     await catch_up.run()
     assert len(bench.stored) == 1
     assert await bench.recorder.applied() == Progress(2)
 
 
-async def test_a_gap_in_the_stream_makes_it_due(bench: Any, session: Any) -> None:
+async def test_a_gap_that_stays_makes_it_due(bench: Any, session: Any) -> None:
     log = Log(session(1, "alice"))
-    catch_up = CatchUp(bench.recorder, log)
+    catch_up = CatchUp(bench.recorder, log, everything)
     await catch_up.run()
     assert not await catch_up.is_due()
     await bench.record(session(1, "bob", session_id="s3", change=3))
+    assert not await catch_up.is_due(), "another store may be about to apply it"
     assert await catch_up.is_due()
     assert bench.archive.change == 1
 
 
+async def test_a_change_of_a_session_that_is_not_ours_is_left_to_its_store(bench: Any, session: Any) -> None:
+    """It may wait there behind messages that came before it."""
+    log = Log(session(1, "alice", session_id="s1", change=1), session(1, "bob", session_id="s2", change=2))
+    catch_up = CatchUp(bench.recorder, log, lambda event: event.session_id == "s2")
+    await catch_up.run()
+    assert [event.recipients for event in bench.stored] == [["bob"]]
+    assert await bench.recorder.applied() == Progress(0, has_gap=True)
+
+
 async def test_a_change_that_the_table_cannot_hold_is_not_asked_for_for_ever(bench: Any, session: Any) -> None:
     bench.archive.bad.add("s1:1")
-    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")))
+    catch_up = CatchUp(bench.recorder, Log(session(1, "alice"), session(2, "alice", "bob")), everything)
     await catch_up.run()
     assert not await catch_up.is_due()
     assert await bench.recorder.applied() == Progress(2)
@@ -66,7 +80,7 @@ async def test_a_change_that_the_table_cannot_hold_is_not_asked_for_for_ever(ben
 async def test_without_session_api_it_stays_due(bench: Any, session: Any) -> None:
     log = Log(session(1, "alice"))
     log.is_away = True
-    catch_up = CatchUp(bench.recorder, log)
+    catch_up = CatchUp(bench.recorder, log, everything)
     await catch_up.run()
     assert await catch_up.is_due()
     log.is_away = False

@@ -19,7 +19,7 @@ class Bench:
         self.begun: asyncio.Queue[str] = asyncio.Queue()
         self.failure: Exception | None = None
         self.goes_on = asyncio.Semaphore(0)
-        self.together = Together(self._handle, most=5)
+        self.together = Together(self._handle, most=5, most_bytes=50)
 
     async def _handle(self, batch: Sequence[Incoming]) -> Sequence[Verdict]:
         names = [item.data.decode() for item in batch]
@@ -52,6 +52,14 @@ async def test_what_waits_while_a_batch_is_handled_is_handled_at_once_and_in_its
     assert await asyncio.gather(*tasks) == [
         [DONE, Poison("xa2")], [DONE, DONE], [Poison("xc1")], [DONE] * 3, [DONE],
     ]  # fmt: skip
+
+
+async def test_no_more_bytes_go_together_than_may(bench: Bench) -> None:
+    tasks = await bench.consume("first", "a" * 30, "b" * 20, "c" * 60, "d")
+    for expected in ("first", f"{'a' * 30} {'b' * 20}", "c" * 60, "d"):
+        assert await bench.begun.get() == expected
+        bench.goes_on.release()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_batch_with_more_than_goes_together_goes_alone(bench: Bench) -> None:

@@ -2,14 +2,13 @@
 
 import base64
 
-from tlim_protocol.identity import shard_of
-from tlim_protocol.streams import STORE_GROUPS, STORE_INBOXES, ConsumerSpec
+from tlim_protocol.streams import STORE_INBOXES, ConsumerSpec, store_group
 from tlim_runtime.broker import Broker
 
 
 def inbox_of(conversation_id: str) -> ConsumerSpec:
     """Return the consumer that reads what is accepted for a conversation."""
-    return STORE_INBOXES[shard_of(conversation_id) % STORE_GROUPS]
+    return STORE_INBOXES[store_group(conversation_id)]
 
 
 async def newest(broker: Broker, stream: str) -> bytes | None:

@@ -10,7 +10,7 @@ POSTGRES_ASKS, POSTGRES_AGREES = bytes((0, 0, 0, 8, 4, 210, 22, 47)), b"S"
 """SSLRequest and its answer (PostgreSQL's frontend/backend protocol, "SSL Session Encryption")."""
 
 _NAMES, _BOUND = b"\x00\x00\x00\x0aSCRAM-SHA-256\0", b"SCRAM-SHA-256-PLUS\0"
-"""AuthenticationSASL behind its length, with the only login of a server without TLS; and the login that a server with TLS
+"""AuthenticationSASL behind its length, with the only login of a server without TLS; and the login that one with TLS
 offers before it."""
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS
+from tlim_protocol.identity import DELIVERY_SHARDS, SHARDS, shard_of
 from tlim_protocol.registry import AUDIT_TYPES, CLIENT_TYPES, SESSION_TYPES
 from tlim_protocol.subjects import (
     ALL_ANSWERS,
@@ -104,6 +104,12 @@ STORE_INBOXES = tuple(
     for group in range(STORE_GROUPS)
 )
 """One for each group of shards, by its number."""
+
+
+def store_group(conversation_id: str) -> int:
+    """Return the number of a conversation's group."""
+    return shard_of(conversation_id) % STORE_GROUPS
+
 
 UNGROUPED_STORE_INBOX = ConsumerSpec(StreamName.IN, "message-store", _FOR_THE_STORE, keep=timedelta(0))
 """The store's only consumer in the release before. That release may run beside this one, and come back."""

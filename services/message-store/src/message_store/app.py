@@ -61,6 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await broker.respond(Rpc.MAILBOX_MISSED, missed_responder(own, broker), settings.service)
         duty = Duty(settings, broker, own, app.state.metrics)
         leadership = duty.leadership()
+        await stack.enter_async_context(running(duty.looking))
         election = Background("leadership", leadership.run)
         await stack.enter_async_context(running(election))
         await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))

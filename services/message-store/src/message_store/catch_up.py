@@ -1,6 +1,6 @@
 """Fetching changes of sessions that the stream did not bring, e.g. after a loss in JetStream or an outage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tlim_protocol.events import SessionChanges, SessionEvent
@@ -33,17 +33,28 @@ class ChangeLog(Protocol):
 
 
 class CatchUp:
-    """Applies missing changes. While session-api is down, everything else goes on and `is_due` stays true."""
+    """Applies missing changes. While session-api is down, everything else goes on and `is_due` stays true.
 
-    def __init__(self, recorder: ChangeRecorder, directory: ChangeLog) -> None:
+    Only those of sessions that are ours, with `is_ours`: what another store has not applied may wait behind messages
+    that came before it, and must not overtake them.
+    """
+
+    def __init__(self, recorder: ChangeRecorder, directory: ChangeLog, is_ours: Callable[[SessionEvent], bool]) -> None:
         self._recorder = recorder
         self._directory = directory
+        self._is_ours = is_ours
         self._is_owed = True
+        self._gap_behind: int | None = None  # at the last look
         self._is_away = False  # so that an outage is logged once, not at every attempt
 
     async def is_due(self) -> bool:
-        """Tell whether a change may be missing: the last attempt failed, or there is a gap."""
-        return self._is_owed or (await self._recorder.applied()).has_gap
+        """Tell whether a change may be missing: the last attempt failed, or a gap has stayed since the last look.
+
+        Stores work side by side, so there is often a gap for a moment.
+        """
+        applied = await self._recorder.applied()
+        before, self._gap_behind = self._gap_behind, applied.floor if applied.has_gap else None
+        return self._is_owed or (applied.has_gap and applied.floor == before)
 
     async def run(self) -> None:
         """Ask session-api for changes until there are no more, and apply them; without an answer it stays due.
@@ -61,7 +72,7 @@ class CatchUp:
                 self._is_away = True
                 return
             self._is_away = False
-            await self._recorder.record(page.events)
+            await self._recorder.record([event for event in page.events if self._is_ours(event)])
             if not page.more or not page.events:
                 self._is_owed = False
                 return

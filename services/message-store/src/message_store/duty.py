@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Protocol
 
-from tlim_protocol.streams import STORE_INBOXES
+from tlim_protocol.events import SessionEvent
+from tlim_protocol.streams import STORE_INBOXES, StreamName, store_group
 from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Broker
 from tlim_runtime.consumer import BatchConsumer
@@ -14,7 +16,7 @@ from tlim_runtime.database import Database
 from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 from tlim_runtime.pulse import waiting
 from tlim_runtime.transactions import Connection
 
@@ -39,9 +41,15 @@ logger = get_logger(__name__)
 TEST_EVERY_S = 1.0
 """How often a store tests its connection, even when idle."""
 
-AWAY_S = 5.0
-"""After so long without NATS a store leaves its share to others, which may have a connection. A restarted NATS is back
+LOOK_EVERY_S = 1.0
+"""How often a store looks whether it can work at all."""
+
+AWAY_S = 10.0
+"""After so long without JetStream a store leaves its share to others, which may have it. A restarted NATS is back
 before."""
+
+MOST_BYTES = 16 * 1024**2
+"""The most that goes into a transaction together, in bytes; a larger batch goes alone."""
 
 GROUP_BYTES = 2 * (1024**2 - 3)
 """The largest batch of a group, and the most that waits beside it: for all eight groups together as much as one
@@ -62,7 +70,10 @@ class Duty:
         self._all_metrics = metrics
         self._metrics = StoreMetrics(metrics)
         self._term: Term | None = None
-        self._connected_at = float("-inf")
+        self._has_room = False
+        self._able_at = float("-inf")
+        self._unable = "nobody has looked yet"
+        self.looking = Repeated("what a store needs", self._look, LOOK_EVERY_S)
 
     def leadership(self) -> Leadership:
         """Return what takes parts of the work for this duty."""
@@ -71,13 +82,24 @@ class Duty:
         return Leadership(url, self.serve, poll, self._metrics.has, self._is_able)
 
     def _is_able(self) -> bool:
-        now = time.monotonic()
-        if self._broker.is_connected:
-            self._connected_at = now
-        return now - self._connected_at < AWAY_S
+        return self._has_room and time.monotonic() - self._able_at < AWAY_S
+
+    async def _look(self) -> None:
+        """Ask for what a store needs. Whoever could not work must not join the others: they would leave it a share."""
+        try:
+            await self._broker.stream_state(StreamName.IN)
+            if not self._has_room:
+                await room_for_messages(self._database, self._settings.partition_span)
+        except Unavailable as error:
+            self._unable = str(error) or type(error).__name__
+            raise
+        self._has_room = True
+        self._able_at = time.monotonic()
 
     async def ping(self) -> None:
-        """Raise with the reason while something is not done that is a part of this store."""
+        """Raise with the reason while something is not done that is a part of this store, or it can do nothing."""
+        if not self._is_able():
+            raise Unavailable(self._unable)
         if self._term is not None:
             for ping in self._term.pings():
                 await ping()
@@ -85,7 +107,6 @@ class Duty:
     @asynccontextmanager
     async def serve(self, connection: Connection) -> AsyncIterator["Term"]:
         """Work with the connection while entered; no part of the work is begun yet."""
-        await room_for_messages(self._database, self._settings.partition_span)
         term = Term(self._settings, self._broker, self._database, self._all_metrics, connection)
         try:
             async with term.running():
@@ -93,6 +114,7 @@ class Duty:
                 yield term
         finally:
             self._term = None
+            self._has_room = False  # nobody looks after it in our name any more
             self._metrics.lag(0)
             self._metrics.resigned()  # when nothing of the upkeep can count once more
 
@@ -122,10 +144,10 @@ class Term:
             self._archive, self._directory, self._publication, metrics, now=_now_ms, recall_window=window,
             read_to_all=settings.read_to_all,
         )  # fmt: skip
-        self._catch_up = CatchUp(recorder, self._directory)
-        self._preparation = Preparation(self._publication, self._catch_up)
-        self._inbox = Together(StoreInbox(recorder, metrics).handle, settings.batch_size)
         self._consumers: dict[int, BatchConsumer] = {}
+        self._catch_up = CatchUp(recorder, self._directory, self._is_ours)
+        self._preparation = Preparation(self._publication, self._catch_up, self._consumers.keys())
+        self._inbox = Together(StoreInbox(recorder, metrics).handle, settings.batch_size, MOST_BYTES)
         self._upkeep = AsyncExitStack()
         self._upkept: Sequence[Ping] = ()
         self._always: Sequence[Ping] = ()
@@ -148,6 +170,7 @@ class Term:
         changes = Repeated("changes of sessions", look, CATCH_UP_EVERY_S, at_once=False)
         hung = Repeated("services that hang", self._directory.ask_hung, ASK_HUNG_EVERY_S, at_once=False)
         self._broker.on_disconnect(self._publication.doubt)
+        self._broker.on_disconnect(self._preparation.doubt)
         try:
             async with running(tests), running(changes), running(hung):
                 self._always = (tests.ping, changes.ping, hung.ping)
@@ -156,6 +179,7 @@ class Term:
                 finally:
                     await self._end_all()
         finally:
+            self._broker.forget_disconnect(self._preparation.doubt)
             self._broker.forget_disconnect(self._publication.doubt)
 
     async def begin(self, part: int) -> None:
@@ -167,7 +191,7 @@ class Term:
         await pass_over_stored(self._broker, spec)
         consumer = self._consumers[part] = BatchConsumer(
             self._broker, spec, self._inbox.handle, batch=self._settings.batch_size, most=GROUP_BYTES,
-            prepare=self._preparation.of_a_group, check=self._require_locks, metrics=self._all_metrics,
+            prepare=partial(self._preparation.of_a_group, part), check=self._require_locks, metrics=self._all_metrics,
         )  # fmt: skip
         await consumer.start()
 
@@ -183,6 +207,10 @@ class Term:
         """Finish the batch of a group, and consume no more of it."""
         await self._consumers[group].stop()
         del self._consumers[group]
+        self._preparation.forget(group)
+
+    def _is_ours(self, event: SessionEvent) -> bool:
+        return store_group(event.session_id) in self._consumers
 
     async def _begin_upkeep(self) -> Sequence[Ping]:
         async with AsyncExitStack() as stack:
@@ -198,31 +226,65 @@ class Term:
     async def _end_all(self) -> None:
         is_lost = self._connection.is_closed()
         consumers = list(self._consumers.values())
-        await asyncio.gather(*(one.abort() if is_lost else one.stop() for one in consumers))
-        await self._upkeep.aclose()
+        try:
+            await asyncio.gather(*(one.abort() if is_lost else one.stop() for one in consumers))
+        finally:
+            await self._upkeep.aclose()
+
+
+class Comparison(Protocol):
+    """What compares table and stream (publication.Publication)."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether they were compared, and nothing has happened since."""
+
+    async def restore(self) -> None:
+        """Compare them, and publish what is missing."""
+
+
+class Changes(Protocol):
+    """What asks for missing changes of sessions (catch_up.CatchUp)."""
+
+    async def run(self) -> None:
+        """Ask, and apply them."""
 
 
 class Preparation:
     """What comes before the first message: everything committed is published, and no change of a session is missing.
 
     A group that this store takes may be one of a store that has died between commit and publication. So table and
-    stream are compared for each. Changes are asked for once, at a start and when the broker is back.
+    stream are compared for each. Changes are asked for once for all groups that the store has: when it takes some, and
+    when the broker was away.
     """
 
-    def __init__(self, publication: Publication, catch_up: CatchUp) -> None:
+    def __init__(self, publication: Comparison, catch_up: Changes, groups: Collection[int]) -> None:
         self._publication = publication
         self._catch_up = catch_up
+        self._groups = groups  # as they are at the time
+        self._complete: set[int] = set()
         self._turn = asyncio.Lock()
 
-    async def of_a_group(self) -> None:
+    def doubt(self) -> None:
+        """Ask anew for every group: the broker may have lost changes."""
+        self._complete.clear()
+
+    def forget(self, group: int) -> None:
+        """Ask anew if this group comes back: another store has it meanwhile."""
+        self._complete.discard(group)
+
+    async def of_a_group(self, group: int) -> None:
         """Compare table and stream; ask for missing changes if something may have been lost since the last time."""
         with waiting():
             await self._turn.acquire()
         try:
-            was_certain = self._publication.is_certain
+            if not self._publication.is_certain:
+                self.doubt()
             await self._publication.restore()
-            if not was_certain:
+            if group not in self._complete:
+                groups = set(self._groups)
                 await self._catch_up.run()
+                self._complete |= groups
         finally:
             self._turn.release()
 

@@ -87,6 +87,7 @@ class Leadership:
         self._changed = changed
         self._able = able
         self._parts: set[int] = set()
+        self._failed: dict[int, str] = {}
         self.role = Role.DISCONNECTED
 
     @property
@@ -110,9 +111,11 @@ class Leadership:
                 await asyncio.sleep(self._poll)
 
     async def ping(self) -> None:
-        """Raise DatabaseUnavailable unless this instance works or stands by."""
+        """Raise Unavailable unless this instance stands by, or works on all that it should."""
         if self.role is Role.DISCONNECTED:
             raise DatabaseUnavailable("neither store nor standby: no connection to PostgreSQL, or none to NATS")
+        for part, reason in self._failed.items():
+            raise Unavailable(f"{_name(part)} cannot be begun: {reason}")
 
     async def _one_term(self) -> None:
         connection: Connection = await asyncpg.connect(
@@ -136,6 +139,7 @@ class Leadership:
                                 await lost.wait()
             finally:
                 self._parts.clear()
+                self._failed.clear()
         finally:
             await _close(connection)
 
@@ -144,6 +148,8 @@ class Leadership:
         async with work.turn():
             division = await division_of(connection)
             taken = [part for part in division.wanted if await try_to_take(connection, part)]
+        for part in self._failed.keys() - set(taken):
+            del self._failed[part]  # it is another store's now
         for part in taken:
             await self._begin(connection, work, part)
         for group in division.surplus:
@@ -158,11 +164,13 @@ class Leadership:
         try:
             await work.begin(part)
         except Unavailable as error:
+            self._failed[part] = str(error)
             logger.warning("a part cannot be begun", part=_name(part), reason=str(error))
             async with work.turn():
                 await give_back(connection, part)
             return
         self._parts.add(part)
+        self._failed.pop(part, None)
         logger.info("a part is begun", part=_name(part))
 
     def _connect_timeout(self) -> float:

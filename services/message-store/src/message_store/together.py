@@ -20,13 +20,19 @@ class _Waiting(NamedTuple):
     batch: Sequence[Incoming]
     verdicts: asyncio.Future[Verdicts]
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return sum(len(item.data) for item in self.batch)
+
 
 class Together:
-    """Hands whole batches to a handler, as many at once as have at most `most` messages together; in their order."""
+    """Hands whole batches to a handler in their order, as many at once as have at most `most` messages, and bytes."""
 
-    def __init__(self, handle: Handler, most: int) -> None:
+    def __init__(self, handle: Handler, most: int, most_bytes: int) -> None:
         self._handle = handle
         self._most = most
+        self._most_bytes = most_bytes
         self._turn = asyncio.Lock()
         self._waiting: deque[_Waiting] = deque()
 
@@ -50,10 +56,12 @@ class Together:
 
     async def _handle_some(self) -> None:
         taken = [self._waiting.popleft()]
-        size = len(taken[0].batch)
-        while self._waiting and size + len(self._waiting[0].batch) <= self._most:
+        messages, size = len(taken[0].batch), taken[0].size
+        while self._waiting:
+            messages, size = messages + len(self._waiting[0].batch), size + self._waiting[0].size
+            if messages > self._most or size > self._most_bytes:
+                break
             taken.append(self._waiting.popleft())
-            size += len(taken[-1].batch)
         try:
             verdicts = await self._handle([item for one in taken for item in one.batch])
         except BaseException as error:

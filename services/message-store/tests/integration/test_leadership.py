@@ -19,6 +19,7 @@ from tlim_protocol.identity import shard_of
 from tlim_protocol.streams import STORE_GROUPS
 from tlim_runtime import trimming
 from tlim_runtime.background import Background, running
+from tlim_runtime.broker import StreamState
 from tlim_runtime.database import Database
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
@@ -259,6 +260,42 @@ async def test_a_store_that_can_do_nothing_leaves_its_share_to_others_until_it_c
         await eventually(lambda: have([4, 4]))
 
 
+async def test_a_store_that_is_connected_and_has_no_jetstream_leaves_its_share_and_is_not_ready(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duty, "AWAY_S", 0.5)
+    monkeypatch.setattr(duty, "LOOK_EVERY_S", 0.05)
+    is_away = True
+    broker, database = await world.connect("message-store"), Database(world.database_url)
+    state = broker.stream_state
+
+    async def stream_state(stream: str) -> StreamState:
+        if is_away:
+            raise BrokerUnavailable("JetStream system temporarily unavailable")
+        found: StreamState = await state(stream)
+        return found
+
+    monkeypatch.setattr(broker, "stream_state", stream_state)
+    work = Duty(world.settings(), broker, database, Metrics())
+    leadership = work.leadership()
+
+    async def is_(role: Role, parts: Sequence[int], *reasons: str) -> None:
+        told = []
+        try:
+            await work.ping()
+        except Unavailable as error:
+            told.append(str(error))
+        assert (leadership.role, list(leadership.parts), told) == (role, parts, [*reasons])
+
+    async with running(work.looking), running(Background("leadership", leadership.run)):
+        for _ in range(2):
+            await eventually(lambda: is_(Role.DISCONNECTED, [], "JetStream system temporarily unavailable"))
+            is_away = False
+            await eventually(lambda: is_(Role.STORE, ALL))
+            is_away = True
+    await database.close()
+
+
 async def test_other_locks_in_the_database_are_no_parts(world: Any, eventually: Any) -> None:
     other = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     for lock in (7, OF_THE_RELEASE_BEFORE + 1, OF_THE_RELEASE_BEFORE + 0x1000):
@@ -282,7 +319,7 @@ async def test_a_store_without_its_locks_acknowledges_nothing_and_resets_no_cons
     work = Duty(world.settings(), await world.connect("message-store"), database, Metrics())
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
     group = shard_of("u:alice:bob") % STORE_GROUPS
-    async with work.serve(connection) as begun:
+    async with running(work.looking), work.serve(connection) as begun:
         await begun.begin(group)
         await world.send(accepted("m1"))
         await world.settled(1)
@@ -310,10 +347,20 @@ async def test_a_part_that_cannot_be_begun_is_tried_again(world: Any, eventually
         assert list(election.parts) == parts
         assert sorted(store.begun) == parts
 
+    async def says(*reasons: str) -> None:
+        told = []
+        try:
+            await election.ping()
+        except Unavailable as error:
+            told.append(str(error))
+        assert told == [*reasons]
+
     async with running(Background("leadership", election.run)):
         await eventually(lambda: has([part for part in ALL if part != 3]))
+        await eventually(lambda: says("group 3 cannot be begun: not now"))
         store.fails = None
         await eventually(lambda: has(ALL))
+        await eventually(says)
 
 
 @pytest.mark.parametrize(
