@@ -243,7 +243,7 @@ class Comparison(Protocol):
         """Compare them, and publish what is missing."""
 
 
-class Changes(Protocol):
+class MissingChanges(Protocol):
     """What asks for missing changes of sessions (catch_up.CatchUp)."""
 
     async def run(self) -> None:
@@ -258,7 +258,7 @@ class Preparation:
     when the broker was away.
     """
 
-    def __init__(self, publication: Comparison, catch_up: Changes, groups: Collection[int]) -> None:
+    def __init__(self, publication: Comparison, catch_up: MissingChanges, groups: Collection[int]) -> None:
         self._publication = publication
         self._catch_up = catch_up
         self._groups = groups  # as they are at the time
