@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from message_store.catch_up import CatchUp
+from message_store.catch_up import AGAIN_S, CatchUp
 from message_store.errors import DirectoryUnavailable
 from message_store.values import Progress
 from tlim_protocol.events import SessionChanges, SessionEvent
@@ -66,6 +66,16 @@ async def test_a_change_of_a_session_that_is_not_ours_is_left_to_its_store(bench
     await catch_up.run()
     assert [event.recipients for event in bench.stored] == [["bob"]]
     assert await bench.recorder.applied() == Progress(0, has_gap=True)
+
+
+async def test_a_gap_of_a_store_that_hangs_is_asked_for_seldom(bench: Any, session: Any) -> None:
+    now = 0.0
+    log = Log(session(1, "alice", session_id="s1", change=1), session(1, "bob", session_id="s2", change=2))
+    catch_up = CatchUp(bench.recorder, log, lambda event: event.session_id == "s2", lambda: now)
+    await catch_up.run()
+    assert [await catch_up.is_due() for _ in range(3)] == [False] * 3
+    now = AGAIN_S
+    assert await catch_up.is_due()
 
 
 async def test_a_change_that_the_table_cannot_hold_is_not_asked_for_for_ever(bench: Any, session: Any) -> None:

@@ -1,5 +1,7 @@
 """Missing changes are asked for once for all groups of a store, and anew when some may have been lost."""
 
+from collections.abc import Callable
+
 from message_store.duty import Preparation
 
 
@@ -10,6 +12,7 @@ class Store:
         self.is_certain = False
         self.asked = 0
         self.groups = {0}
+        self.while_asked: Callable[[], None] = lambda: None
         self.preparation = Preparation(self, self, self.groups)
 
     async def restore(self) -> None:
@@ -17,6 +20,7 @@ class Store:
 
     async def run(self) -> None:
         self.asked += 1
+        self.while_asked()
 
 
 async def test_at_a_start_it_is_asked_for_once_for_all_groups() -> None:
@@ -43,6 +47,14 @@ async def test_after_an_outage_it_is_asked_for_also_if_others_have_compared_befo
     store.preparation.doubt()
     store.is_certain = True
     await store.preparation.of_a_group(0)
+    assert store.asked == 2
+
+
+async def test_an_outage_while_it_is_asked_for_counts() -> None:
+    store = Store()
+    store.while_asked = store.preparation.doubt
+    for _ in range(2):
+        await store.preparation.of_a_group(0)
     assert store.asked == 2
 
 

@@ -1,5 +1,6 @@
 """Fetching changes of sessions that the stream did not bring, e.g. after a loss in JetStream or an outage."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -13,6 +14,9 @@ logger = get_logger(__name__)
 
 PAGE = 200
 """Changes asked for at a time; session-api sends fewer when they are large."""
+
+AGAIN_S = 30.0
+"""A gap that stays though we have asked is another store's, which may hang. After so long we ask again all the same."""
 
 
 class ChangeRecorder(Protocol):
@@ -39,10 +43,18 @@ class CatchUp:
     that came before it, and must not overtake them.
     """
 
-    def __init__(self, recorder: ChangeRecorder, directory: ChangeLog, is_ours: Callable[[SessionEvent], bool]) -> None:
+    def __init__(
+        self,
+        recorder: ChangeRecorder,
+        directory: ChangeLog,
+        is_ours: Callable[[SessionEvent], bool],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._recorder = recorder
         self._directory = directory
         self._is_ours = is_ours
+        self._timer = timer
+        self._asked_behind, self._asked_at = -1, timer()
         self._is_owed = True
         self._gap_behind: int | None = None  # at the last look
         self._is_away = False  # so that an outage is logged once, not at every attempt
@@ -54,7 +66,9 @@ class CatchUp:
         """
         applied = await self._recorder.applied()
         before, self._gap_behind = self._gap_behind, applied.floor if applied.has_gap else None
-        return self._is_owed or (applied.has_gap and applied.floor == before)
+        stays = applied.has_gap and applied.floor == before
+        was_asked = applied.floor == self._asked_behind and self._timer() - self._asked_at < AGAIN_S
+        return self._is_owed or (stays and not was_asked)
 
     async def run(self) -> None:
         """Ask session-api for changes until there are no more, and apply them; without an answer it stays due.
@@ -75,5 +89,7 @@ class CatchUp:
             await self._recorder.record([event for event in page.events if self._is_ours(event)])
             if not page.more or not page.events:
                 self._is_owed = False
+                left = await self._recorder.applied()
+                self._asked_behind, self._asked_at = left.floor if left.has_gap else -1, self._timer()
                 return
             after = page.events[-1].change

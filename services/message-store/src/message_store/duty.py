@@ -44,9 +44,9 @@ TEST_EVERY_S = 1.0
 LOOK_EVERY_S = 1.0
 """How often a store looks whether it can work at all."""
 
-AWAY_S = 10.0
-"""After so long without JetStream a store leaves its share to others, which may have it. A restarted NATS is back
-before."""
+AWAY_S = 15.0
+"""After so long without JetStream a store leaves its share to others, which may have it. A restarted NATS, and an
+election, take less."""
 
 MOST_BYTES = 16 * 1024**2
 """The most that goes into a transaction together, in bytes; a larger batch goes alone."""
@@ -90,7 +90,7 @@ class Duty:
             await self._broker.stream_state(StreamName.IN)
             if not self._has_room:
                 await room_for_messages(self._database, self._settings.partition_span)
-        except Unavailable as error:
+        except Exception as error:
             self._unable = str(error) or type(error).__name__
             raise
         self._has_room = True
@@ -114,7 +114,8 @@ class Duty:
                 yield term
         finally:
             self._term = None
-            self._has_room = False  # nobody looks after it in our name any more
+            self._has_room, self._unable = False, "the connection has ended"  # nobody looks after room in our name
+            self.looking.wake()
             self._metrics.lag(0)
             self._metrics.resigned()  # when nothing of the upkeep can count once more
 
@@ -263,35 +264,45 @@ class Preparation:
         self._catch_up = catch_up
         self._groups = groups  # as they are at the time
         self._complete: set[int] = set()
+        self._doubts = 0
         self._turn = asyncio.Lock()
 
     def doubt(self) -> None:
         """Ask anew for every group: the broker may have lost changes."""
+        self._doubts += 1
         self._complete.clear()
 
     def forget(self, group: int) -> None:
         """Ask anew if this group comes back: another store has it meanwhile."""
+        self._doubts += 1
         self._complete.discard(group)
 
     async def of_a_group(self, group: int) -> None:
         """Compare table and stream; ask for missing changes if something may have been lost since the last time."""
-        with waiting():
-            await self._turn.acquire()
-        try:
+        async with self._alone():
             if not self._publication.is_certain:
                 self.doubt()
             await self._publication.restore()
             if group not in self._complete:
-                groups = set(self._groups)
+                groups, doubts = set(self._groups), self._doubts
                 await self._catch_up.run()
-                self._complete |= groups
-        finally:
-            self._turn.release()
+                if self._doubts == doubts:
+                    self._complete |= groups
 
     async def again(self) -> None:
         """Compare table and stream, and ask for missing changes."""
-        await self._publication.restore()
-        await self._catch_up.run()
+        async with self._alone():
+            await self._publication.restore()
+            await self._catch_up.run()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        with waiting():
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 async def _catch_up(catch_up: CatchUp, preparation: Preparation) -> None:

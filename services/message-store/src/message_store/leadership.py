@@ -113,7 +113,7 @@ class Leadership:
     async def ping(self) -> None:
         """Raise Unavailable unless this instance stands by, or works on all that it should."""
         if self.role is Role.DISCONNECTED:
-            raise DatabaseUnavailable("neither store nor standby: no connection to PostgreSQL, or none to NATS")
+            raise DatabaseUnavailable("neither store nor standby: no connection to PostgreSQL, or no JetStream")
         for part, reason in self._failed.items():
             raise Unavailable(f"{_name(part)} cannot be begun: {reason}")
 
@@ -131,9 +131,9 @@ class Leadership:
             connection.add_termination_listener(lambda _: lost.set())
             try:
                 async with self._serve(connection) as work:
-                    self._become(Role.STORE)
                     while self._able() and not lost.is_set():
                         await self._share(connection, work)
+                        self._become(Role.STORE)
                         with waiting(), suppress(TimeoutError):
                             async with asyncio.timeout(self._poll):
                                 await lost.wait()
