@@ -1,8 +1,8 @@
 """Several instances: they share the groups of shards, and what one had that ends or dies goes to the others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
@@ -10,20 +10,18 @@ import pytest
 from message_store import duty, upkeep
 from message_store.duty import Duty
 from message_store.gathering import Gathering
-from message_store.leadership import Leadership, Role, StoreWork
+from message_store.leadership import Role
 from message_store.metrics import StoreMetrics
 from message_store.search.indexer import Indexer
 from message_store.shares import UPKEEP
 from message_store.upkeep import PartitionKeeper
-from tlim_protocol.identity import shard_of
-from tlim_protocol.streams import STORE_GROUPS
+from tlim_protocol.streams import STORE_GROUPS, store_group
 from tlim_runtime import trimming
 from tlim_runtime.background import Background, running
 from tlim_runtime.broker import StreamState
 from tlim_runtime.database import Database
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from tlim_runtime.transactions import Connection
 from tlim_runtime.trimming import Trimmer
 
 WRITERS = (
@@ -42,32 +40,6 @@ def sizes(*apps: Any) -> list[int]:
     parts = [app.state.leadership.parts for app in apps]
     assert sorted(part for one in parts for part in one) == ALL
     return [len({*one} - {UPKEEP}) for one in parts]
-
-
-class Idle:
-    """A store that does nothing; `fails` is a part that cannot be begun."""
-
-    def __init__(self) -> None:
-        self.begun: set[int] = set()
-        self.fails: int | None = None
-
-    @asynccontextmanager
-    async def serve(self, _: Connection) -> AsyncIterator[StoreWork]:
-        try:
-            yield self
-        finally:
-            self.begun.clear()
-
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
-
-    async def begin(self, part: int) -> None:
-        if part == self.fails:
-            raise BrokerUnavailable("not now")
-        self.begun.add(part)
-
-    async def end(self, group: int) -> None:
-        self.begun.remove(group)
 
 
 async def test_two_instances_share_the_groups_and_both_are_ready(world: Any, accepted: Any, eventually: Any) -> None:
@@ -123,19 +95,6 @@ async def test_messages_stay_in_order_while_stores_come_and_go(world: Any, accep
         assert [one for one in stored if one.startswith(f"{to}-")] == [f"{to}-{number}" for number in range(count)]
     first_deliveries = list(dict.fromkeys(event.seq for event in await world.deliveries()))
     assert first_deliveries == [row["seq"] for row in await world.rows()]
-
-
-async def test_a_store_compiles_no_statement_as_the_pool_compiles_none(world: Any) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-
-    @asynccontextmanager
-    async def serve(connection: Connection) -> AsyncIterator[StoreWork]:
-        told.put_nowait(await connection.fetchval("SHOW jit"))
-        yield Idle()
-
-    election = Background("leadership", Leadership(world.database_url, serve, 0.05, lambda _: None).run)
-    async with running(election):
-        assert await told.get() == "off"
 
 
 async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_store_with_its_part_knows(
@@ -238,28 +197,6 @@ async def test_nobody_stores_beside_a_store_of_the_release_before(world: Any, ac
         await before.close()
 
 
-async def test_a_store_that_can_do_nothing_leaves_its_share_to_others_until_it_can(world: Any, eventually: Any) -> None:
-    is_able = True
-    stores = [Idle(), Idle()]
-    elections = [
-        Leadership(world.database_url, store.serve, 0.02, lambda _: None, able)
-        for store, able in zip(stores, (lambda: is_able, lambda: True), strict=True)
-    ]
-
-    async def have(sizes: Sequence[int]) -> None:
-        assert [len(store.begun - {UPKEEP}) for store in stores] == sizes
-        assert sorted(part for store in stores for part in store.begun) == ALL
-
-    async with AsyncExitStack() as stack:
-        for election in elections:
-            await stack.enter_async_context(running(Background("leadership", election.run)))
-        await eventually(lambda: have([4, 4]))
-        is_able = False
-        await eventually(lambda: have([0, 8]))
-        is_able = True
-        await eventually(lambda: have([4, 4]))
-
-
 async def test_a_store_that_is_connected_and_has_no_jetstream_leaves_its_share_and_is_not_ready(
     world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,29 +233,13 @@ async def test_a_store_that_is_connected_and_has_no_jetstream_leaves_its_share_a
     await database.close()
 
 
-async def test_other_locks_in_the_database_are_no_parts(world: Any, eventually: Any) -> None:
-    other = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
-    for lock in (7, OF_THE_RELEASE_BEFORE + 1, OF_THE_RELEASE_BEFORE + 0x1000):
-        await other.execute("SELECT pg_advisory_lock($1)", lock)
-    await other.execute("SELECT pg_advisory_lock($1, $2)", 0x746C, 0x696D_0100)  # as group 0, in two numbers
-    store = Idle()
-    election = Leadership(world.database_url, store.serve, 0.02, lambda _: None)
-
-    async def has_all() -> None:
-        assert sorted(store.begun) == ALL
-
-    async with running(Background("leadership", election.run)):
-        await eventually(has_all)
-    await other.close()
-
-
 async def test_a_store_without_its_locks_acknowledges_nothing_and_resets_no_consumer(
     world: Any, accepted: Any, eventually: Any
 ) -> None:
     database = Database(world.database_url)
     work = Duty(world.settings(), await world.connect("message-store"), database, Metrics())
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
-    group = shard_of("u:alice:bob") % STORE_GROUPS
+    group = store_group("u:alice:bob")
     async with running(work.looking), work.serve(connection) as begun:
         await begun.begin(group)
         await world.send(accepted("m1"))
@@ -336,31 +257,6 @@ async def test_a_store_without_its_locks_acknowledges_nothing_and_resets_no_cons
 
         await eventually(may_not)
     await database.close()
-
-
-async def test_a_part_that_cannot_be_begun_is_tried_again(world: Any, eventually: Any) -> None:
-    store = Idle()
-    store.fails = 3
-    election = Leadership(world.database_url, store.serve, 0.02, lambda _: None)
-
-    async def has(parts: Sequence[int]) -> None:
-        assert list(election.parts) == parts
-        assert sorted(store.begun) == parts
-
-    async def says(*reasons: str) -> None:
-        told = []
-        try:
-            await election.ping()
-        except Unavailable as error:
-            told.append(str(error))
-        assert told == [*reasons]
-
-    async with running(Background("leadership", election.run)):
-        await eventually(lambda: has([part for part in ALL if part != 3]))
-        await eventually(lambda: says("group 3 cannot be begun: not now"))
-        store.fails = None
-        await eventually(lambda: has(ALL))
-        await eventually(says)
 
 
 @pytest.mark.parametrize(

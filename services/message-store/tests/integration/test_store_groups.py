@@ -6,8 +6,7 @@ from typing import Any
 import nats as nats_client
 import pytest
 from message_store.earlier_consumer import pass_over_stored
-from tlim_protocol.identity import shard_of
-from tlim_protocol.streams import STORE_GROUPS, STORE_INBOXES, UNGROUPED_STORE_INBOX, StreamName
+from tlim_protocol.streams import STORE_GROUPS, STORE_INBOXES, UNGROUPED_STORE_INBOX, StreamName, store_group
 from tlim_runtime.broker import Broker
 from tlim_runtime.provision import consumer_config
 from tlim_runtime.pull import PullSession
@@ -51,7 +50,7 @@ async def test_messages_of_all_groups_are_stored_in_the_order_of_each_conversati
     await world.send(*messages)
     async with world.running():
         await world.settled(len(messages))
-    groups = {shard_of(row["conversation_id"]) % STORE_GROUPS for row in await world.rows()}
+    groups = {store_group(row["conversation_id"]) for row in await world.rows()}
     assert groups == set(range(STORE_GROUPS))
     stored = [row["msg_id"] for row in await world.rows()]
     for to in EVERYBODY:
