@@ -83,12 +83,12 @@ async def at_once() -> None:
 
 def shard_with(
     stop: Callable[[], Awaitable[None]],
-    drained: Callable[[], Awaitable[None]],
+    emptied: Callable[[], Awaitable[None]],
     caught_up: Callable[[], Awaitable[None]],
 ) -> Shard:
     mailroom, outbox, consumer = MagicMock(), MagicMock(), MagicMock()
     mailroom.finish_catch_ups, mailroom.stop = caught_up, AsyncMock()
-    outbox.drained, outbox.close = drained, AsyncMock()
+    outbox.emptied, outbox.close = emptied, AsyncMock()
     consumer.stop, consumer.abort = stop, AsyncMock()
     return Shard(MagicMock(), ShardParts(MagicMock(), mailroom, outbox, consumer))
 

@@ -77,7 +77,8 @@ class Later:
     """The handler still works on the message, and the batches behind it need not wait.
 
     The handler sets `verdict`, or an exception: then delivery restarts after the last ack, as when a handler raises. If
-    delivery restarts for another reason, `verdict` is cancelled: the message comes again, and the work must end.
+    delivery restarts for another reason, `verdict` is cancelled: the message comes again, and the work must end. The
+    handler may cancel it as well: then the message comes again when delivery restarts the next time.
     """
 
     verdict: asyncio.Future[Verdict]

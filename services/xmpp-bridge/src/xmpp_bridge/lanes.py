@@ -53,6 +53,9 @@ MOST_WAITING = 3_000
 """Messages in the slow lane: as many as one person may write in a minute. With more of them, all deliveries of the
 shard wait. Unacknowledged messages are more than this (tlim_protocol.streams)."""
 
+LITTLE = 10 * MANY
+"""Deliveries that may come into the lane while it is being emptied. Otherwise it never would be, under load."""
+
 MOST_BYTES = 16 * 1024 * 1024
 """The same in bytes of memory (footprint.py): as many as MOST_WAITING small messages take. There are eight shards."""
 
@@ -106,7 +109,10 @@ class Gaps:
 
 @dataclass(slots=True)
 class Work:
-    """A message in the lane since `begun` (epoch ms). `stanzas` are those that are left, None before its first turn."""
+    """A message in the lane since `begun` (epoch ms). `stanzas` are those that are left, None before its first turn.
+
+    It is late if the lane was being emptied already.
+    """
 
     message: Incoming
     event: StoredMessage
@@ -114,8 +120,14 @@ class Work:
     verdict: asyncio.Future[Verdict]
     begun: int
     stanzas: Iterator[str] | None = None
+    is_late: bool = False
     is_sent: bool = False
     poison: Poison | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has had a turn."""
+        return self.stanzas is not None
 
     @property
     def sender(self) -> str:
@@ -241,8 +253,9 @@ class SlowLane:
         self._finished = finished
         self._queues = Queues()
         self._waiting = self._bytes = 0
+        self._late = 0  # deliveries
         self._room = asyncio.Event()
-        self._is_running = self._is_ending = False
+        self._is_running = self._is_emptied = self._is_ending = False
         self._tasks = Tasks()
 
     def takes(self, event: StoredMessage, load: Load) -> bool:
@@ -251,23 +264,34 @@ class SlowLane:
 
     async def room(self, weight: int) -> None:
         """Return when there is room for one more batch, or for a batch that is larger than that when nothing waits."""
-        while self._waiting >= MOST_WAITING or (self._waiting and self._bytes + weight > MOST_BYTES):
+        while not self._is_ending and self._is_full(weight):
             self._room.clear()
             with waiting():  # for the lane, however long that takes
                 await self._room.wait()
 
-    async def drained(self) -> None:
-        """Return when nothing waits."""
-        while self._waiting:
-            self._room.clear()
-            await self._room.wait()
+    def _is_full(self, weight: int) -> bool:
+        is_too_much = self._waiting > 0 and self._bytes + weight > MOST_BYTES
+        return is_too_much or self._waiting >= MOST_WAITING or self._late >= LITTLE
+
+    async def emptied(self) -> None:
+        """Return when everything is sent, or given up, that waits now. Little more is let in from now on."""
+        self._is_emptied = True
+        verdicts = [work.verdict for work in self._queues]
+        if verdicts:
+            await asyncio.wait(verdicts)
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
-        self._queues.add(work)
         self._gaps.add(work.message, work.event.seq)
+        if self._is_ending:
+            work.verdict.cancel()
+            return
+        self._queues.add(work)
         self._waiting += 1
         self._bytes += work.message.weight
+        if self._is_emptied:
+            work.is_late = True
+            self._late += work.most
         if not self._is_running:
             self._is_running = True
             self._tasks.start(self._run(), "slow lane")
@@ -276,7 +300,7 @@ class SlowLane:
         """Give up everything that waits, for `reason`."""
         works, self._queues = self._queues, Queues()
         self._gaps.lose()
-        self._waiting = self._bytes = 0
+        self._waiting = self._bytes = self._late = 0
         self._room.set()
         for work in works:
             if not work.verdict.done():
@@ -284,8 +308,12 @@ class SlowLane:
                 work.verdict.exception()  # read it: the consumer may not know of this message yet
 
     def end(self) -> None:
-        """Send no other portion, and give up what waits behind the one in hand: that one need not come again."""
+        """Finish what is begun, and cancel the rest. It comes again, and what has overtaken it as well."""
         self._is_ending = True
+        self._room.set()
+        for work in self._queues:
+            if not work.is_begun:
+                work.verdict.cancel()
 
     async def close(self) -> None:
         """End the portion in hand: a message of it may wait for a note that nobody writes any more."""
@@ -293,27 +321,30 @@ class SlowLane:
 
     async def _run(self) -> None:
         try:
-            while self._queues and not self._is_ending:
-                await self._next()
-            if self._queues:
-                self.drop(Unavailable("the shard is given up"))
+            while works := self._in_turn():
+                await self._next(works)
         except Unavailable as error:
             self.drop(error)
         except Exception as error:
-            logger.exception("the slow lane failed", **self._in_turn())
+            logger.exception("the slow lane failed", **self._named())
             self.drop(Unavailable(f"{type(error).__name__}: {error}"))
         finally:
             self._is_running = False
 
-    def _in_turn(self) -> dict[str, str]:
+    def _in_turn(self) -> list[Work]:
+        """Return the messages whose turn it is."""
+        if not self._is_ending:
+            return next_in_turn(self._queues)
+        return next_in_turn(work for work in self._queues if work.is_begun and not work.verdict.done())
+
+    def _named(self) -> dict[str, str]:
         """Return what the log says of the message whose turn it is."""
         work = next(iter(self._queues), None)
         return {} if work is None else {"msg_id": work.event.envelope.msg_id, **trace_of(work.message.traceparent)}
 
-    async def _next(self) -> None:
-        """Send one portion of those whose turn it is; then it is the turn of all others first."""
+    async def _next(self, works: Sequence[Work]) -> None:
+        """Send one portion of these, whose turn it is; then it is the turn of all others first."""
         queues = self._queues
-        works = next_in_turn(queues)
         try:
             verdicts = [] if are_given_up(works) else await self._send(works)
         except Exception:
@@ -322,6 +353,8 @@ class SlowLane:
             return  # dropped meanwhile, and delivery may have begun anew
         if self._queues is not queues:
             return  # dropped meanwhile
+        if are_given_up(works) and self._is_ending:
+            return  # what is left of them has its turn once more
         if are_given_up(works):
             raise Unavailable("delivery starts anew")
         queues.had_their_turn(works[: len(verdicts) + 1], len(verdicts))
@@ -333,6 +366,7 @@ class SlowLane:
 
     def _finish(self, work: Work, verdict: Verdict) -> None:
         self._waiting -= 1
+        self._late -= work.most if work.is_late else 0
         self._bytes -= work.message.weight
         self._gaps.remove(work.message)
         work.verdict.set_result(verdict)

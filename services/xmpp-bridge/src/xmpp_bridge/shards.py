@@ -29,11 +29,13 @@ CAUGHT_UP_S = 5.0
 """How long a shard that is given up may go on with catch-ups. What is not over then, the next bridge begins anew."""
 
 FINISHED_S = 10.0
-"""How long a shard that is given up delivers on until its slow lane is empty: a message to 10,000 people takes 7 s. The
-rest is delivered by the next bridge: of a message that was half sent, that half once more."""
+"""How long a shard that is given up may go on until its slow lane is empty: a message to 10,000 people takes 7 s. Until
+everything is sent that waited there first, other messages overtake it. Then they wait for the little that has come
+meanwhile. If the time is over, what is not begun is left to the next bridge, and what has overtaken it comes again."""
 
 IN_HAND_S = 2.0
-"""How long it may finish what is in hand then. Its people wait for that, and after a kill they would wait as long."""
+"""How long it may then finish at least what is begun: people wait for that, and after a kill they would wait as long.
+Of a message that is half sent by then, that half comes again."""
 
 NOTED_S = 2.0
 """How long what is known of mailboxes may wait for the store then. What is not written, the next bridge sees anew."""
@@ -84,20 +86,21 @@ class Shard:
     async def finish(self) -> None:
         """Stop in order: nothing that is in hand comes again, and what is known of mailboxes is noted.
 
-        Live deliveries go on until the slow lane is empty. Otherwise all of them would wait for it.
+        Under load something always comes into the slow lane. So the consumer stops when that is little.
         """
-        until = asyncio.get_running_loop().time() + FINISHED_S
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FINISHED_S
         await self._opening.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_S):
                 await self.mailroom.finish_catch_ups()
         try:
             async with asyncio.timeout_at(until):
-                await self.outbox.drained()
+                await self.outbox.emptied()
         except TimeoutError:
             self.outbox.end()
         with suppress(TimeoutError):
-            async with asyncio.timeout(IN_HAND_S):
+            async with asyncio.timeout_at(max(until, loop.time() + IN_HAND_S)):
                 await self.consumer.stop()
         await self.abort(NOTED_S)
 

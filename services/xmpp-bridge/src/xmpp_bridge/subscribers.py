@@ -116,12 +116,12 @@ class OutboxSubscriber:
         first = self._lately.take_back()
         return first if self._presence.server_keeps else None
 
-    async def drained(self) -> None:
-        """Return when the slow lane is empty."""
-        await self._lane.drained()
+    async def emptied(self) -> None:
+        """Return when everything is sent that waits in the slow lane now. Little more may come into it."""
+        await self._lane.emptied()
 
     def end(self) -> None:
-        """Leave what waits in the slow lane to the next bridge, behind the portion in hand."""
+        """Leave what waits in the slow lane to the next bridge, but for what is begun."""
         self._lane.end()
 
     async def close(self) -> None:
@@ -237,7 +237,7 @@ class OutboxSubscriber:
 
     async def _send_portion(self, works: Sequence[Work]) -> list[Verdict]:
         poison: dict[int, Poison] = {}
-        await self._begin([work for work in works if work.stanzas is None])
+        await self._begin([work for work in works if not work.is_begun])
         async with self._slots, self._presence.turn:  # nothing in here may wait for message-store
             self._presence.gaps.check()
             stanzas = [] if are_given_up(works) else list(portion(works))
