@@ -1,5 +1,5 @@
 # The images of the four services and of the operator's command, one at a time:
-#   docker build --build-arg SERVICE=session-api --tag tlim/session-api .
+#   docker build --build-arg SERVICE=session-api --tag localhost/tlim/session-api .
 # `make images` builds all of them. BASE is in deploy/images.lock; another Python 3.11 or newer on Debian does as well.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 

@@ -141,7 +141,9 @@ def test_the_images_are_ours_or_those_of_the_lock() -> None:
     prefixed = {
         reference.replace("docker.io/", "${TLIM_REGISTRY:-docker.io}/", 1) for reference in locked_images().values()
     }
-    ours = {f"${{TLIM_IMAGES:-tlim}}/{name}:${{TLIM_VERSION:-dev}}" for name in (*SERVICES, "admin", "ejabberd")}
+    ours = {
+        f"${{TLIM_IMAGES:-localhost/tlim}}/{name}:${{TLIM_VERSION:-dev}}" for name in (*SERVICES, "admin", "ejabberd")
+    }
     used = {container["image"] for container in CONTAINERS.values()}
     assert used <= prefixed | ours
     assert ours <= used

@@ -62,7 +62,7 @@ def test_the_images_are_built_under_the_names_that_compose_starts(clone: Path) -
 
 def test_what_compose_s_file_says_is_nothing_to_the_secrets_of_a_cluster(clone: Path) -> None:
     (line,) = told(clone, LINES, "scripts/secrets", str(clone / "overlay"))
-    assert " tlim/admin:dev secrets /secrets --domain im.itonglian.com --owner " in line
+    assert " localhost/tlim/admin:dev secrets /secrets --domain im.itonglian.com --owner " in line
 
 
 @pytest.mark.parametrize(

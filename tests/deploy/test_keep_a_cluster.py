@@ -147,9 +147,3 @@ def test_databases_are_made_from_a_machine_with_what_the_command_reads() -> None
     ((command, folder),) = re.findall(r'"\$TLIM_IMAGES/admin:\$TLIM_VERSION" (\S+) (\S+)$', text, re.MULTILINE)
     assert command in COMMANDS
     assert f'--volume "$PWD:{Path(folder).parent}:ro"' in text
-
-
-def test_no_image_is_pulled_by_a_name_that_is_not_the_operators() -> None:
-    for page in (README, ROOT / "docs/operations.md"):
-        for line in re.findall(r"^docker run (?:.*\\\n)*.*$", page.read_text(encoding="utf-8"), re.MULTILINE):
-            assert ("${TLIM_IMAGES:-tlim}" in line) is ("--pull never" in line), line

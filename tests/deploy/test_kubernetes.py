@@ -92,10 +92,10 @@ def test_every_program_in_go_collects_its_garbage_before_its_memory_is_used_up(e
 
 def test_every_image_is_ours_with_a_tag_or_one_of_the_lock(local: list[Resource]) -> None:
     images = {container["image"] for _, pod in pods(local) for container in containers(pod)}
-    ours = {image for image in images if image.startswith("tlim/")}
+    ours = {image for image in images if image.startswith("localhost/")}
     assert images - ours <= set(locked_images().values())
     assert {image.rpartition(":")[0] for image in ours} == {
-        f"tlim/{name}" for name in (*SERVICES, "ejabberd", "admin")
+        f"localhost/tlim/{name}" for name in (*SERVICES, "ejabberd", "admin")
     }  # fmt: skip
 
 

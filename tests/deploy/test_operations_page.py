@@ -52,7 +52,7 @@ def test_what_the_page_dumps_it_also_puts_back_before_there_are_accounts() -> No
 
 
 def test_a_command_of_compose_runs_the_image_that_env_names() -> None:
-    commands = re.findall(r"(.*)\ndocker run .*\$\{TLIM_IMAGES:-tlim\}", PAGE)
+    commands = re.findall(r"(.*)\ndocker run .*\$\{TLIM_IMAGES:-localhost/tlim\}", PAGE)
     assert commands
     assert all(before.startswith(". scripts/settings") for before in commands)
 

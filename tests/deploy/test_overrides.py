@@ -100,8 +100,9 @@ def test_the_archive_has_what_containers_run_and_nothing_else(tmp_path: Path) ->
         check=True,
     )
     saved = docker.with_name("docker.log").read_text(encoding="utf-8").split()[1:]
-    ours = {f"tlim/{path.stem}:dev" for path in (ROOT / "deploy/packages").glob("*.txt")} - {"tlim/builder:dev"}
+    names = {path.stem for path in (ROOT / "deploy/packages").glob("*.txt")} - {"builder"} | {"ejabberd"}
+    ours = {f"localhost/tlim/{name}:dev" for name in names}
     files = (ROOT / "docker-compose.yml", ROOT / "deploy/compose/observability.yml")
     theirs = {image for file in files for image in images_of_others(file).values()}
     tagged = {image.replace("${TLIM_REGISTRY:-docker.io}", "docker.io").partition("@")[0] for image in theirs}
-    assert sorted(saved) == sorted({*ours, "tlim/ejabberd:dev", *tagged})
+    assert sorted(saved) == sorted({*ours, *tagged})

@@ -76,7 +76,7 @@ def _add_xmpp_cluster(kustomization: dict[str, Any], folder: Path) -> None:
     shutil.copy(LOCAL / "secrets" / secret, folder / secret)
     kustomization["resources"].append(os.path.relpath(ROOT / "deploy/k8s/jobs/xmpp-cluster", folder))
     kustomization["components"].append(os.path.relpath(ROOT / "deploy/k8s/components/xmpp-cluster", folder))
-    kustomization["images"] = [{"name": "tlim/ejabberd", "newTag": "dev"}]
+    kustomization["images"] = [{"name": "localhost/tlim/ejabberd", "newTag": "dev"}]
     kustomization["secretGenerator"] = [
         {"name": name, "files": [secret], **({} if name.startswith("migrate") else {"behavior": "merge"})}
         for name in ("ejabberd", "databases", "migrate-ejabberd")
