@@ -32,7 +32,7 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: E
     overlays = folder / "k8s" / "overlays"
     for one in ("local", "production"):
         secret_files.write_missing(overlays / one / "secrets", "im.itonglian.com", os.getuid())
-    shutil.copy(overlays / "production/secrets/ca.pem", overlays / "production/postgres-ca.pem")
+    shutil.copy(overlays / "production/secrets/ca.pem", overlays / "production/secrets/postgres-ca.pem")
     if components or edit:
         file = overlays / overlay / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -49,14 +49,11 @@ def rendered(overlay: str, folder: Path, components: Sequence[str] = (), edit: E
 def as_it_says(component: str) -> Edit:
     """Return the edit that a component's comment asks for: the secrets that it shows, and the job that it names."""
 
-    def edit(overlay: Path, kustomization: Resource) -> None:
+    def edit(_overlay: Path, kustomization: Resource) -> None:
         comment = (DEPLOY / f"k8s/components/{component}/kustomization.yaml").read_text(encoding="utf-8")
         secrets = "".join(f"{line}\n" for line in re.findall(r"^# {4}(.*)$", comment, re.MULTILINE))
         kustomization["secretGenerator"] += yaml.safe_load(secrets)
-        file = overlay / "jobs/kustomization.yaml"
-        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        jobs["resources"] += re.findall(r"adds (\S+) to its jobs", comment)
-        file.write_text(yaml.safe_dump(jobs), encoding="utf-8")
+        kustomization["resources"] += re.findall(r"adds (\S+) to its resources", comment)
 
     return edit
 

@@ -13,7 +13,7 @@ WRITTEN = (
     "secrets/component",
     "backups/monday/accounts.jsonl",
     *(f"deploy/k8s/overlays/{overlay}/secrets/component" for overlay in ("local", "production", "mine")),
-    "deploy/k8s/overlays/production/postgres-ca.pem",
+    "deploy/k8s/overlays/production/secrets/postgres-ca.pem",
     "tests/e2e/kubernetes/outside/secrets/192.0.2.1/component",
 )
 

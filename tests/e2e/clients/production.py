@@ -69,7 +69,7 @@ class Production(Manifests):
         overlay, outside = (folder / one.relative_to(ROOT) for one in (self.overlay, CHANGES / "outside"))
         for one in (overlay, outside):
             shutil.copytree(self._secrets, one / "secrets")
-        shutil.copy(self._secrets / "outside-ca.pem", overlay / "postgres-ca.pem")
+        shutil.copy(self._secrets / "outside-ca.pem", overlay / "secrets/postgres-ca.pem")
         file = overlay / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text(encoding="utf-8"))
         as_it_says("external-postgres")(overlay, kustomization)
