@@ -236,6 +236,8 @@ class BatchConsumer:
             if self._prepare is not None:
                 await self._prepare()
             await session.begin()
+            if session.behind == 0:  # what the handler failed on is gone: NATS has lost it
+                self._in_hand = ()
             if not self._in_hand:  # after a failure we are healthy again only when that batch has passed
                 self._recovered()
             while deliveries := await session.take():

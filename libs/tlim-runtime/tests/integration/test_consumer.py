@@ -100,6 +100,18 @@ async def test_order_survives_a_transient_failure_and_readiness_tells_it(
     await consumer.stop()
 
 
+async def test_readiness_waits_for_no_batch_that_nats_has_lost(broker: Broker, eventually: Eventually) -> None:
+    handler = Recorder()
+    handler.failures = {1: 1_000_000}
+    consumer = BatchConsumer(broker, STORE_INBOX, handler)
+    await broker.publish_batch(messages([1]))
+    await consumer.start()
+    await eventually(lambda: consumer.reason == "the database is away", "the batch failed")
+    await broker.answered(f"STREAM.PURGE.{StreamName.IN}")
+    await eventually(lambda: consumer.healthy, "readiness is green again")
+    await consumer.stop()
+
+
 async def test_what_was_acknowledged_comes_again_from_where_delivery_goes_back_to(
     broker: Broker, eventually: Eventually
 ) -> None:
