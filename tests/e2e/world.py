@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
-from tenacity import AsyncRetrying, retry_if_exception, retry_if_exception_type, stop_after_delay, wait_fixed
-from tenacity.retry import retry_base
+from tenacity import retry_if_exception_type
 from tlim_client.compose import about, group_message, text_message
 from tlim_client.failures import RefusedError
 from tlim_client.http import HttpClient, Json
@@ -20,13 +19,12 @@ from tlim_protocol.envelope import Envelope
 from tlim_protocol.errors import ErrorCode
 from tlim_protocol.registry import REGISTRY, MsgType
 
+from tests.e2e.clients.patience import patiently
 from tests.e2e.clients.people import People, Person
 from tests.e2e.model import Model
 from tests.e2e.views import Conversation, Overview, Seen
 
 PEOPLE = 3
-PATIENCE = 60
-"""Seconds within which what was changed over HTTP is seen everywhere, also on a busy machine."""
 
 T = TypeVar("T")
 
@@ -56,14 +54,6 @@ class Device(NamedTuple):
     def copied(self) -> list[str]:
         """The msg_ids of messages that our other devices sent."""
         return [msg_id for msg_id, is_ours in self.heard if is_ours]
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, RefusedError) and error.code is ErrorCode.UNAVAILABLE
-
-
-BUSY = retry_if_exception(_is_busy)
-"""A server that is busy may answer error-010: then it has changed nothing, and it is asked again."""
 
 
 class World:
@@ -96,9 +86,9 @@ class World:
         token = stack.admin_token()  # for each history: it is good for an hour, and all of them can take longer
         admin = await self._opened.enter_async_context(HttpClient(stack.addresses.gateway, token=token))
         make = partial(People(stack, admin, self._opened), *(f"person{number}" for number in range(PEOPLE)))
-        people = await self._patiently(make, BUSY)
+        people = await patiently(make)
         self._people: dict[str, Person] = {one.user_id: one for one in people}
-        self.http = {one.user_id: await self._patiently(one.http, BUSY) for one in people}
+        self.http = {one.user_id: await patiently(one.http) for one in people}
         self.model = Model({one.user_id: f"person{number}" for number, one in enumerate(people)})
         for one in people:
             self.devices[one.user_id], self._gone[one.user_id] = [Device(await one.device(), 0)], []
@@ -194,18 +184,11 @@ class World:
 
     def change(self, request: Callable[[], Awaitable[Json]]) -> Json:
         """Change something over HTTP. Raises RefusedError."""
-        return self.run(self._patiently(request, BUSY))
+        return self.run(patiently(request))
 
     def eventually(self, check: Callable[[], Awaitable[None]]) -> None:
         """Wait until a check does not fail any more."""
-        self.run(self._patiently(check, retry_if_exception_type((AssertionError, RefusedError))))
-
-    async def _patiently(self, work: Callable[[], Awaitable[T]], retry: retry_base) -> T:
-        retrying = AsyncRetrying(retry=retry, wait=wait_fixed(0.05), stop=stop_after_delay(PATIENCE), reraise=True)
-        async for attempt in retrying:
-            with attempt:
-                result = await work()
-        return result
+        self.run(patiently(check, retry_if_exception_type((AssertionError, RefusedError))))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what a coroutine returns."""

@@ -9,6 +9,7 @@ from tlim_client.xmpp import XmppClient
 from tlim_devstack.stack import Stack
 from tlim_devstack.waiting import wait_until
 
+from tests.e2e.clients.patience import patiently
 from tests.e2e.clients.people import Person
 
 AT_ONCE = 20
@@ -54,7 +55,8 @@ class Flow:
 
 async def assert_stored(flow: Flow, reader: Person, peer: Person) -> list[str]:
     """Assert that history is exactly the acknowledged messages, and return their msg_ids in order."""
-    history = await (await reader.http()).history(peer.user_id, after=0)
+    http = await reader.http()
+    history = await patiently(lambda: http.history(peer.user_id, after=0))
     seqs = [message["seq"] for message in history]
     assert seqs == sorted(stored.seq for stored in flow.acknowledged.values())
     assert {message["msg_id"]: message["seq"] for message in history} == {
