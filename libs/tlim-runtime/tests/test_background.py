@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 from tlim_runtime import background
 from tlim_runtime.background import Background, Repeated, Tasks, beside, cancellable, running
 from tlim_runtime.outages import Unavailable
@@ -123,6 +125,22 @@ async def test_a_failure_costs_one_round(failure: Exception) -> None:
     async with running(Repeated("work", work, AT_ONCE)) as repeated:
         await work.until(lambda: work.rounds > 2)
         await repeated.ping()
+
+
+async def test_an_outage_is_said_once_and_so_is_its_end() -> None:
+    work = Work()
+    with capture_logs() as lines:
+        async with running(Repeated("work", work, AT_ONCE)):
+            for reason in ("the server is away", "the server starts"):
+                work.fails_with, seen = Unavailable(reason), work.rounds
+                await work.until(partial(lambda seen: work.rounds > seen + 2, seen))
+            work.fails_with, seen = None, work.rounds
+            await work.until(partial(lambda seen: work.rounds > seen + 2, seen))
+    assert [(line["event"], line.get("reason")) for line in lines] == [
+        ("put off", "the server is away"),
+        ("put off", "the server starts"),
+        ("goes on", None),
+    ]
 
 
 async def test_rounds_go_on_after_a_foreign_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:

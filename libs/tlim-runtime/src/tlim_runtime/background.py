@@ -126,7 +126,7 @@ def stuck() -> list[str]:
 class Repeated:
     """Does `work` at start, then `every` seconds after each round, and when woken. A failure costs one round.
 
-    With `at_once=False` the first round comes after the interval.
+    With `at_once=False` the first round comes after the interval. An outage is said once, and its end.
     """
 
     def __init__(self, name: str, work: Callable[[], Awaitable[object]], every: float, *, at_once: bool = True) -> None:
@@ -135,6 +135,7 @@ class Repeated:
         self._every = every
         self._at_once = at_once
         self._woken = asyncio.Event()
+        self._outage: str | None = None
         self._background = Background(name, self._rounds)
 
     def start(self) -> None:
@@ -161,11 +162,20 @@ class Repeated:
             self._woken.clear()
             try:
                 await cancellable(self._work())
+                self._note(None)
             except Unavailable as error:
-                logger.warning("put off", work=self.name, reason=str(error))
+                self._note(str(error))
             except Exception:
                 logger.exception("failed", work=self.name)
             await self._pause()
+
+    def _note(self, outage: str | None) -> None:
+        if outage != self._outage:
+            if outage is None:
+                logger.info("goes on", work=self.name)
+            else:
+                logger.warning("put off", work=self.name, reason=outage)
+        self._outage = outage
 
     async def _pause(self) -> None:
         with waiting(), suppress(TimeoutError):
