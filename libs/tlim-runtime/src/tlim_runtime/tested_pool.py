@@ -45,7 +45,7 @@ def _test(connection: object, entry: ConnectionPoolEntry, _proxy: PoolProxiedCon
 async def _ask(connection: Connection) -> None:
     try:
         async with asyncio.timeout(ANSWER_S):
-            await connection.execute(";")
+            await connection.execute("SELECT 1")  # asyncpg 0.32 fails on an empty query
     except BaseException:
         connection.terminate()  # closing it in order would wait for an answer as well
         raise

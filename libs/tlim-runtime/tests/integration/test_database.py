@@ -72,6 +72,15 @@ async def test_a_snapshot_shows_nothing_that_was_committed_meanwhile_and_leaves_
         assert {await one.scalar(level), await other.scalar(level)} == {"read committed"}
 
 
+async def test_a_connection_serves_one_session_after_the_other(database: Database) -> None:
+    """Opening one costs PostgreSQL a process, and us milliseconds."""
+    served = set()
+    for _ in range(5):
+        async with database.session() as session:
+            served.add(await session.scalar(text("SELECT pg_backend_pid()")))
+    assert len(served) == 1
+
+
 async def insert(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:
     async with database.session() as session:
         for _ in range(times):
