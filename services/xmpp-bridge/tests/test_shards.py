@@ -105,6 +105,20 @@ def test_a_shard_that_is_given_up_delivers_until_its_slow_lane_is_empty_and_is_t
     jumping(story())
 
 
+def test_what_came_into_the_lane_meanwhile_has_the_rest_of_the_time_and_what_is_begun_a_little_more(
+    jumping: Run,
+) -> None:
+    async def story() -> None:
+        begun, times = asyncio.get_running_loop().time(), Times()
+        shard = shard_with(times.stop, at_once, at_once)
+        await shard.finish()
+        stops = [round(at - begun, 6) for at in times.stopped]
+        assert stops == [0, FINISHED_S, FINISHED_S, FINISHED_S + IN_HAND_S]
+        assert [call[0] for call in cast("MagicMock", shard.outbox).method_calls] == ["end", "close"]
+
+    jumping(story())
+
+
 def test_a_shard_with_an_empty_slow_lane_is_left_at_once(jumping: Run) -> None:
     async def story() -> None:
         begun = asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from math import inf
 
 from tlim_protocol.events import OutEvent, StoredMessage
@@ -210,6 +210,12 @@ class Queues:
         for conversations in self._turns.values():
             yield from chain.from_iterable(conversations.values())
 
+    def left_to_finish(self) -> Iterator[Work]:
+        """Yield what is begun and not given up: of each conversation up to the first that is not."""
+        for conversations in self._turns.values():
+            for queue in conversations.values():
+                yield from takewhile(lambda work: work.is_begun and not work.verdict.done(), queue)
+
     def add(self, work: Work) -> None:
         """Add a message behind all others of its conversation."""
         queue = self._queues.get(work.conversation)
@@ -282,11 +288,11 @@ class SlowLane:
 
     def add(self, work: Work) -> None:
         """Have the message sent when its turn comes; `work.verdict` tells what became of it."""
+        self._queues.add(work)
         self._gaps.add(work.message, work.event.seq)
         if self._is_ending:
-            work.verdict.cancel()
+            work.verdict.cancel()  # it stays in the queue, so that nothing of its conversation overtakes it
             return
-        self._queues.add(work)
         self._waiting += 1
         self._bytes += work.message.weight
         if self._is_emptied:
@@ -335,7 +341,7 @@ class SlowLane:
         """Return the messages whose turn it is."""
         if not self._is_ending:
             return next_in_turn(self._queues)
-        return next_in_turn(work for work in self._queues if work.is_begun and not work.verdict.done())
+        return next_in_turn(self._queues.left_to_finish())
 
     def _named(self) -> dict[str, str]:
         """Return what the log says of the message whose turn it is."""

@@ -88,8 +88,7 @@ class Shard:
 
         Under load something always comes into the slow lane. So the consumer stops when that is little.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + FINISHED_S
+        until = asyncio.get_running_loop().time() + FINISHED_S
         await self._opening.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_S):
@@ -97,11 +96,12 @@ class Shard:
         try:
             async with asyncio.timeout_at(until):
                 await self.outbox.emptied()
+                await self.consumer.stop()
         except TimeoutError:
             self.outbox.end()
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(max(until, loop.time() + IN_HAND_S)):
-                await self.consumer.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IN_HAND_S):
+                    await self.consumer.stop()
         await self.abort(NOTED_S)
 
     async def abort(self, noted_s: float = 0) -> None:

@@ -26,7 +26,7 @@ from tlim_protocol.subjects import Rpc
 from xmpp_bridge.system_service import AdminCaller, Draft
 
 BOBS = delivery_shard("bob")
-MOST_ON_THE_WAY = 1000
+MOST_ON_THE_WAY = 300
 LEASE_LOST = "the lease of shard"
 """A bridge says this if it got no turn on this machine for so long that it did not renew a lease in time."""
 _OWNED = re.compile(r'tlim_bridge_shards\{shard="(\d)"\} 1\.0')

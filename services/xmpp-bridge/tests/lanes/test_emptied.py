@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tlim_runtime.consumer import DONE
-from xmpp_bridge.lanes import LITTLE, MANY, MOST_WAITING
+from xmpp_bridge.lanes import FEW, LITTLE, MANY, MOST_WAITING
 
 
 async def settled() -> None:
@@ -66,6 +66,7 @@ async def test_when_the_lane_is_given_up_nothing_is_begun_any_more_and_what_is_s
     assert 0 < len(sent) <= MANY
     assert {what for what, _ in bridge.server.taken} == sent
     assert len(bridge.server.taken) == len(sent) * (people + 1)
+    assert bridge.presence.up_to == len(sent)  # no mailbox moves past what is left
 
 
 async def test_a_batch_that_waits_for_room_is_left_to_the_next_bridge_when_the_lane_is_given_up(bridge: Any) -> None:
@@ -78,6 +79,20 @@ async def test_a_batch_that_waits_for_room_is_left_to_the_next_bridge_when_the_l
     bridge.server.open()
     (verdict,) = await waiting
     assert verdict.verdict.cancelled()
+
+
+async def test_nothing_overtakes_a_message_of_its_conversation_that_is_left_to_the_next_bridge(bridge: Any) -> None:
+    bridge.server.permits.release()
+    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+    many = [bridge.message(4001 + n, f"c{n}", sender="bob") for n in range(FEW + 1)]
+    answer = bridge.message(4100, "c0", sender="carol")
+    waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(*many, answer)))
+    await settled()
+    assert not waiting.done()
+    bridge.outbox.end()
+    bridge.server.open()
+    assert all(one.verdict.cancelled() for one in await waiting)
+    assert not {"m4001", "m4100"} & {what for what, _ in bridge.server.taken}
 
 
 async def test_what_was_about_to_begin_when_the_lane_was_given_up_is_not_sent(bridge: Any) -> None:
