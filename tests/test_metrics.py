@@ -25,7 +25,7 @@ def test_a_metric_is_named_as_prometheus_recommends(metric: Described) -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda one: one.name)
 def test_no_label_names_a_person_a_session_or_a_message(metric: Described) -> None:
     few = {"method", "route", "status", "service", "version", "python", "consumer", "cause", "stage", "stream", "state"}
-    assert set(metric.labels) <= few | {"outcome", "code", "shard", "certificate", "msg_type"}
+    assert set(metric.labels) <= few | {"outcome", "code", "shard", "certificate", "msg_type", "work"}
 
 
 def test_every_metric_in_the_code_is_on_the_page() -> None:

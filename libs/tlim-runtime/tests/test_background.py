@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tlim_runtime import background
 from tlim_runtime.background import Background, Repeated, Tasks, beside, cancellable, running
+from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
 NEVER, AT_ONCE = 86_400, 0
@@ -141,6 +142,26 @@ async def test_an_outage_is_said_once_and_so_is_its_end() -> None:
         ("put off", "the server starts"),
         ("goes on", None),
     ]
+
+
+@pytest.mark.parametrize("failure", [Unavailable("a server is away"), LookupError("a mistake")])
+async def test_work_that_fails_each_time_is_seen_in_the_metrics_until_a_round_succeeds(failure: Exception) -> None:
+    def seconds() -> float | None:
+        return metrics.registry.get_sample_value("tlim_work_failing_seconds", {"work": "work"})
+
+    metrics, work = Metrics(), Work()
+    async with running(Repeated("work", work, AT_ONCE)):
+        await work.until(lambda: work.rounds > 2)
+        assert seconds() == 0
+        work.fails_with, seen = failure, work.rounds
+        await work.until(lambda: work.rounds > seen + 2)
+        first = seconds()
+        await work.until(lambda: work.rounds > seen + 4)
+        assert 0 < (first or 0) < (seconds() or 0)
+        work.fails_with, seen = None, work.rounds
+        await work.until(lambda: work.rounds > seen + 2)
+        assert seconds() == 0
+    assert seconds() is None
 
 
 async def test_rounds_go_on_after_a_foreign_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:

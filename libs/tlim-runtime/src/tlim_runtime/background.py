@@ -11,10 +11,12 @@
 A bare asyncio task fails in silence: nobody reads its exception. Here the exception is logged, and readiness is red
 until the work runs again. Stopping is always the same: cancel, then wait for the end.
 
-`stuck` says which work has ended without its owner, or hangs (pulse.py); liveness asks it.
+`stuck` says which work has ended without its owner, or hangs (pulse.py); liveness asks it. `failing` says which is done
+again and again, and fails each time: nothing else may show that.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -136,10 +138,17 @@ class Repeated:
         self._at_once = at_once
         self._woken = asyncio.Event()
         self._outage: str | None = None
+        self._failing_since: float | None = None
         self._background = Background(name, self._rounds)
+
+    @property
+    def failing_s(self) -> float:
+        """For how many seconds each round has failed; 0: the last one has not, or there was none."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
     def start(self) -> None:
         """Begin."""
+        _repeated.add(self)
         self._background.start()
 
     def wake(self) -> None:
@@ -148,6 +157,7 @@ class Repeated:
 
     async def stop(self) -> None:
         """Stop, also in the middle of a round, and wait for its end."""
+        _repeated.discard(self)
         await self._background.stop()
 
     async def ping(self) -> None:
@@ -160,13 +170,17 @@ class Repeated:
             await self._pause()
         while True:
             self._woken.clear()
+            begun = time.monotonic()
             try:
                 await cancellable(self._work())
                 self._note(None)
-            except Unavailable as error:
-                self._note(str(error))
-            except Exception:
-                logger.exception("failed", work=self.name)
+                self._failing_since = None
+            except Exception as error:
+                self._failing_since = self._failing_since or begun
+                if isinstance(error, Unavailable):
+                    self._note(str(error))
+                else:
+                    logger.exception("failed", work=self.name)
             await self._pause()
 
     def _note(self, outage: str | None) -> None:
@@ -181,6 +195,17 @@ class Repeated:
         with waiting(), suppress(TimeoutError):
             async with asyncio.timeout(self._every):
                 await self._woken.wait()
+
+
+_repeated: WeakSet[Repeated] = WeakSet()
+
+
+def failing() -> dict[str, float]:
+    """Return for each work that is done again and again how many seconds it has failed each time; 0: it does not."""
+    seconds: dict[str, float] = {}
+    for one in _repeated:
+        seconds[one.name] = max(one.failing_s, seconds.get(one.name, 0.0))
+    return seconds
 
 
 R = TypeVar("R", Background, Repeated)

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -16,9 +16,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tlim_runtime.background import failing
 from tlim_runtime.tracing import OFF, Tracing
 from tlim_runtime.trail import Trail
 
@@ -35,6 +38,24 @@ class Described(NamedTuple):
     labels: tuple[str, ...]
 
 
+FAILING = Described(
+    "tlim_work_failing_seconds",
+    "gauge",
+    "For how long each round of what is done again and again has failed; 0: the last one has not",
+    ("work",),
+)
+
+
+class _Failing(Collector):
+    """Says of all that is done again and again whether it works."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(FAILING.name, FAILING.documentation, labels=FAILING.labels)
+        for work, seconds in failing().items():
+            family.add_metric([work], seconds)
+        yield family
+
+
 class Metrics:
     """The metrics of one application (`app.state.metrics`); a service registers its own through it.
 
@@ -48,11 +69,12 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
-        self.described: dict[str, Described] = {}
+        self.described: dict[str, Described] = {FAILING.name: FAILING}
         self.trail = Trail()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self.registry.register(_Failing())
         self._requests = self.histogram(
             "tlim_http_request_duration_seconds", "HTTP requests by route", ("method", "route", "status")
         )
