@@ -40,6 +40,32 @@ def server() -> Iterator[HTTPServer]:
         thread.join()
 
 
+class Changed(BaseHTTPRequestHandler):
+    """Refuses one command as an API that has changed does, and does all others."""
+
+    refused = ""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        is_refused = self.path == f"/api/{self.refused}"
+        answer = b'{"status": "error", "code": 10, "message": "no such argument"}' if is_refused else b"0"
+        self.send_response(400 if is_refused else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("command", ["check_account", "change_password", "kick_user"])
+async def test_nobody_counts_as_shut_out_when_the_server_refuses_a_command(server: HTTPServer, command: str) -> None:
+    server.RequestHandlerClass, Changed.refused = Changed, command
+    accounts = XmppAccounts(f"http://127.0.0.1:{server.server_port}/api", "example.org", "Basic secret")
+    with pytest.raises(XmppUnavailable, match="no such argument"):
+        await accounts.shut_out("alice")
+
+
 async def test_a_redirect_makes_no_account_and_takes_no_password_along(server: HTTPServer) -> None:
     accounts = XmppAccounts(f"http://127.0.0.1:{server.server_port}/api", "example.org", "Basic secret")
     with pytest.raises(XmppUnavailable):

@@ -2,14 +2,17 @@
 
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from tlim_admin import databases
 from tlim_admin.databases import DATABASE_SERVICES, XMPP, owner_of, prepare
+from tlim_admin.doctor.findings import State
+from tlim_admin.doctor.postgres import rights
 from tlim_devstack import postgres
 from tlim_devstack.failures import StackError
 from tlim_devstack.processes import ServerProcess
@@ -62,6 +65,22 @@ async def test_nobody_makes_tables_in_a_database_before_the_rights_of_its_servic
     await prepare(url, passwords)
     postgres.run_sql(owner, "CREATE TABLE in_time (n bigint);")
     assert postgres.run_sql(service, "SELECT count(*) FROM in_time;") == "0"
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+async def test_the_doctor_sees_a_table_of_which_its_service_may_not_do_all(
+    make_empty_database: Callable[[str], str], postgres_server: PostgresServer, right: str
+) -> None:
+    name = make_empty_database("session_api").rpartition("/")[2]
+    owner, role = (postgres_server.login(one, name) for one in (owner_of("session_api"), "session_api"))
+    postgres.run_sql(owner, "CREATE TABLE things (n bigint);")
+    connection = await asyncpg.connect(role.url().replace("+asyncpg", ""))
+    before = await rights("session-api", connection)
+    postgres.run_sql(owner, f"REVOKE {right} ON things FROM session_api;")
+    after = await rights("session-api", connection)
+    await connection.close()
+
+    assert (before.state, after.state, after.seen) == (State.OK, State.WRONG, "may not use things")
 
 
 async def test_a_cluster_of_ejabberd_gets_a_database_that_its_role_owns(postgres_server: PostgresServer) -> None:

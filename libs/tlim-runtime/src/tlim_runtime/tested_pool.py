@@ -9,6 +9,7 @@ that age is replaced when it is next taken out.
 import asyncio
 from typing import cast
 
+import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.exc import InvalidatePoolError
@@ -38,8 +39,8 @@ def _test(connection: object, entry: ConnectionPoolEntry, _proxy: PoolProxiedCon
         return
     try:
         cast("AdaptedConnection", connection).run_async(_ask)
-    except Exception as error:
-        raise InvalidatePoolError from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        raise InvalidatePoolError from error  # a TimeoutError is an OSError; any other exception is a mistake of ours
 
 
 async def _ask(connection: Connection) -> None:

@@ -25,6 +25,7 @@ AT_ONCE = 8
 """Requests at a time: more would only wait at the server, whose processors are busy with hashing passwords."""
 
 _FAILED = b"1"
+_NOT_DONE = {"message": "it could not be done"}
 """The body, with status 200, of a command that did nothing; 0 means success."""
 
 _UNACCEPTABLE = "unacceptable characters"
@@ -110,12 +111,17 @@ class XmppAccounts:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._shut_out, user)
 
     def _shut_out(self, user: str) -> None:
-        if self._call("check_account", user=user) is not None:
+        absence = self._call("check_account", user=user)
+        if absence == _NOT_DONE:
             return
+        if absence is not None:
+            raise XmppUnavailable(f"the XMPP server does not say whether there is an account: {absence.get('message')}")
         refusal = self._call("change_password", user=user, newpass=secrets.token_urlsafe(32))
         if refusal is not None:
             raise XmppUnavailable(f"the XMPP server does not close the account: {refusal.get('message')}")
-        self._call("kick_user", user=user)  # it answers with the number of sessions
+        refusal = self._call("kick_user", user=user)  # it answers with the number of sessions, which may be 1
+        if refusal not in (None, _NOT_DONE):
+            raise XmppUnavailable(f"the XMPP server does not end the sessions: {refusal}")
 
     def _ensure(self, user: str, password: str, reset: bool) -> AccountOutcome | TlimError:
         refusal = self._call("register", user=user, password=password)
@@ -136,7 +142,7 @@ class XmppAccounts:
         request = Request(f"{self._url}/{command}", body, self._headers, method="POST")  # noqa: S310 - set by operators
         try:
             with _SERVER.open(request, timeout=_TIMEOUT_S) as answer:
-                return {"message": "it could not be done"} if answer.read().strip() == _FAILED else None
+                return _NOT_DONE if answer.read().strip() == _FAILED else None
         except HTTPError as error:
             refusal = _refusal(error)
             if refusal is None:

@@ -113,8 +113,8 @@ class CatchUps:
 
     @property
     def waiting(self) -> int:
-        """How many people wait for the beginning of their catch-up."""
-        return self._queue.qsize()
+        """How many people wait for the beginning of their catch-up, or of the next try."""
+        return len(self._places)
 
     def begin(self, user_id: str, pause_s: float = 0) -> None:
         """Catch the person up as soon as it is their turn, but not before the pause is over.

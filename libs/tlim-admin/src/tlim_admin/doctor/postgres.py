@@ -42,7 +42,7 @@ async def look(settings: PostgresSettings, secrets: Path, logins: Mapping[str, O
             if service in LOCKING:
                 findings.append(locks_last(service, await _holds(one), await _is_refused(other)))
             findings.append(await _tables(service, owner))
-            findings.append(await _rights(service, one))
+            findings.append(await rights(service, one))
     findings.append(await _dumps(logins[DATABASE_SERVICES[0]]))
     return findings
 
@@ -95,12 +95,13 @@ async def _tables(service: str, owner: Connection) -> Finding:
     return fine(name, f"tables of {revision}")
 
 
-async def _rights(service: str, role: Connection) -> Finding:
+async def rights(service: str, role: Connection) -> Finding:
     """Look whether the service's role may change rows, and no tables."""
     name = f"{NAME} role {service}"
     unreadable = await role.fetch("""
         SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-            AND NOT has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE')""")
+            AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))""")
     if unreadable:
         advice = "let tlim-admin databases set the rights, and run the migrations as the owner"
         return wrong(name, f"may not use {unreadable[0]['relname']}", advice)

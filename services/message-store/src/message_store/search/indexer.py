@@ -54,6 +54,7 @@ class Indexer:
     async def advance(self) -> bool:
         """Index the next rows of the log; return whether there may be more. Raises DatabaseUnavailable."""
         position, newest = await self._index.position()
+        self._metrics.unindexed(max(0, newest - position))  # also if the rest fails
         rows, more = await self._index.after(position, BATCH, MAX_CHARS) if newest > position else ([], False)
         if rows:
             # in a thread: computing the numbers of a long text takes 0.1 s, and new messages would wait that long

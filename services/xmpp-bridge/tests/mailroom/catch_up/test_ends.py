@@ -8,7 +8,7 @@ import pytest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
-from xmpp_bridge.catch_up import CatchUps
+from xmpp_bridge.catch_up import FAILED_S, CatchUps
 from xmpp_bridge.mailbox import Notes
 from xmpp_bridge.presences import Came
 from xmpp_bridge.shares import LeaseLapsed
@@ -55,6 +55,28 @@ async def until_caught_up(store: Store, line: Line, catch_ups_of: Callable[..., 
     notes = Notes(store, delivery_shard("bob"), lambda: None)
     async with at_work(notes, catch_ups_of(store, line, notes), Came("bob", "phone")):
         await asyncio.sleep(5)
+
+
+class Mistaken(Store):
+    """Nobody can read what it answers."""
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        answer = await super().request(subject, payload, timeout_s)
+        return b"{}" if subject == Rpc.MAILBOX_MISSED else answer
+
+
+def test_whoever_waits_for_the_next_try_is_counted(
+    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps], at_work: Any
+) -> None:
+    async def story() -> None:
+        store = Mistaken()
+        notes = Notes(store, delivery_shard("bob"), lambda: None)
+        catch_ups = catch_ups_of(store, Line(lapses=0), notes)
+        async with at_work(notes, catch_ups, Came("bob", "phone")):
+            await asyncio.sleep(FAILED_S / 2)
+            assert catch_ups.waiting == 1
+
+    jumping(story())
 
 
 def test_the_mark_comes_and_the_person_is_noted_although_the_lease_had_lapsed_for_a_moment(
