@@ -23,17 +23,17 @@ Readable = Callable[[str, CurrentUser], Awaitable[StoredFile]]
 """Returns a file that a user may read. Only this takes a turn: what is done with the file then may last for minutes."""
 
 
-def _service(request: Request) -> FileService:
+async def _service(request: Request) -> FileService:
     service: FileService = request.app.state.files
     return service
 
 
-def _access(request: Request) -> Access:
+async def _access(request: Request) -> Access:
     access: Access = request.app.state.access
     return access
 
 
-def _readable(request: Request, access: Annotated[Access, Depends(_access)]) -> Readable:
+async def _readable(request: Request, access: Annotated[Access, Depends(_access)]) -> Readable:
     turns: Turns = request.app.state.turns
 
     async def readable(file_id: str, user: CurrentUser) -> StoredFile:
@@ -49,17 +49,17 @@ async def _s3_turn(request: Request, user: Annotated[CurrentUser, Depends(curren
         yield
 
 
-def _admission(request: Request) -> Admission:
+async def _admission(request: Request) -> Admission:
     admission: Admission = request.app.state.admission
     return admission
 
 
-def _downloads(request: Request) -> Running:
+async def _downloads(request: Request) -> Running:
     downloads: Running = request.app.state.downloads
     return downloads
 
 
-def _legacy_user(
+async def _legacy_user(
     request: Request,
     token: Annotated[CurrentUser | None, Depends(token_user)],
     request_user: Annotated[str | None, Query(description="under TLIM_TRUST_REQUEST_USER: who calls")] = None,
@@ -68,17 +68,17 @@ def _legacy_user(
     return caller(token, request_user or user_id, request.app.state.settings)
 
 
-def _direct(request: Request) -> DirectUploads:
+async def _direct(request: Request) -> DirectUploads:
     direct: DirectUploads | None = request.app.state.direct
     return _configured(direct)
 
 
-def _download_urls(request: Request) -> DownloadUrls:
+async def _download_urls(request: Request) -> DownloadUrls:
     urls: DownloadUrls | None = request.app.state.download_urls
     return _configured(urls)
 
 
-def _previews(request: Request) -> Previews:
+async def _previews(request: Request) -> Previews:
     previews: Previews = request.app.state.previews
     return previews
 

@@ -38,7 +38,7 @@ _CHARGED = "charged"
 """The key in a transaction's `info` for the user that was charged, and for how many people."""
 
 
-def settings_of(request: Request) -> Settings:
+async def settings_of(request: Request) -> Settings:
     """Return this process's settings."""
     settings: Settings = request.app.state.settings
     return settings
@@ -131,7 +131,7 @@ async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
     revoked: tuple[str, int] | None = session.info.get(REVOKED)
     if revoked is not None:
         try:
-            await _revocations(request).confirm(*revoked)
+            await (await _revocations(request)).confirm(*revoked)
         except BrokerUnavailable:
             _pace(request).give_back(*session.info[_CHARGED])  # else an outage would use up the limit
             raise
@@ -139,7 +139,7 @@ async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
         await request.app.state.outbox_relay.flush()
 
 
-def _revocations(request: Request) -> Revocations:
+async def _revocations(request: Request) -> Revocations:
     revocations: Revocations = request.app.state.revocations
     return revocations
 
@@ -148,7 +148,7 @@ def _revocations(request: Request) -> Revocations:
 TransactionDep = Annotated[AsyncSession, Depends(_transaction, scope="function")]
 
 
-def _sessions(
+async def _sessions(
     request: Request,
     session: TransactionDep,
     settings: SettingsDep,
@@ -166,11 +166,11 @@ def _pace(request: Request) -> Throttle:
     return pace
 
 
-def _users(session: TransactionDep) -> UserService:
+async def _users(session: TransactionDep) -> UserService:
     return user_service(session)
 
 
-def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
+async def _caller(user: Annotated[CurrentUser, Depends(current_user)]) -> Caller:
     return Caller(user.user_id)
 
 
@@ -183,23 +183,23 @@ IDEMPOTENCY_KEY = {
 """The header in OpenAPI. It is read by hand: declared as FastAPI does it, the specification's endpoints had a 422."""
 
 
-def _idempotency_key(request: Request) -> str | None:
+async def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get(HEADER)
     return None if key is None else checked_key(key)
 
 
-def _audit(session: TransactionDep) -> AuditService:
+async def _audit(session: TransactionDep) -> AuditService:
     return audit_service(session)
 
 
-def _imports(request: Request) -> ImportService:
+async def _imports(request: Request) -> ImportService:
     accounts: XmppAccounts | None = request.app.state.xmpp_accounts
     database: Database = request.app.state.database
     own: Database = request.app.state.own_database
     return ImportService(partial(_directory, database), partial(own.alone, "accounts of imported users"), accounts)
 
 
-def _deactivation(request: Request) -> DeactivationService:
+async def _deactivation(request: Request) -> DeactivationService:
     database: Database = request.app.state.database
     return DeactivationService(partial(_directory, database), request.app.state.xmpp_accounts)
 
@@ -210,7 +210,7 @@ async def _directory(database: Database) -> AsyncIterator[DirectoryTransaction]:
         yield DirectoryTransaction(UserRepository(session), audit_service(session))
 
 
-def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
+async def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> Admin:
     return Admin(user.user_id, request.state.request_id)
 
 

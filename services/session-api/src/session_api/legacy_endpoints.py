@@ -66,30 +66,30 @@ endpoints = APIRouter(
 )
 
 
-def _caller(
+async def _caller(
     token: Annotated[CurrentUser | None, Depends(token_user)], given: ParametersDep, settings: SettingsDep
 ) -> Caller:
     user = caller(token, parameters.read_named_user(given) if token is None else None, settings)
     return Caller(user.user_id, authenticated=token is not None)
 
 
-def _creator(
+async def _creator(
     token: Annotated[CurrentUser | None, Depends(token_user)], given: ParametersDep, settings: SettingsDep
 ) -> Caller:
     if token is None and parameters.read_named_user(given) is None:
         raise TlimError(ErrorCode.SESSION_USER_UNKNOWN, "no user is named", field="session_user")
-    return _caller(token, given, settings)
+    return await _caller(token, given, settings)
 
 
-def _new_session(given: ParametersDep) -> NewSession:
+async def _new_session(given: ParametersDep) -> NewSession:
     return parameters.read_new_session(given)
 
 
-def _session_id(given: ParametersDep) -> str:
+async def _session_id(given: ParametersDep) -> str:
     return checked_session_id(parameters.read_session_id(given))
 
 
-def _edit(given: ParametersDep) -> Edit:
+async def _edit(given: ParametersDep) -> Edit:
     return parameters.read_edit(given)
 
 

@@ -10,26 +10,26 @@ from xmpp_bridge.token_service import TokenDesk
 from xmpp_bridge.tokens import TokenIssuer
 
 
-def _token_desk(request: Request) -> TokenDesk:
+async def _token_desk(request: Request) -> TokenDesk:
     desk: TokenDesk = request.app.state.token_desk
     return desk
 
 
-def _token_issuer(request: Request) -> TokenIssuer:
+async def _token_issuer(request: Request) -> TokenIssuer:
     issuer: TokenIssuer = request.app.state.token_issuer
     return issuer
 
 
-def _system_sender(request: Request) -> SystemSender:
+async def _system_sender(request: Request) -> SystemSender:
     sender: SystemSender = request.app.state.system_sender
     return sender
 
 
-def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> AdminCaller:
+async def _admin(request: Request, user: Annotated[CurrentUser, Depends(admin_user)]) -> AdminCaller:
     return AdminCaller(user.user_id, request.state.request_id)
 
 
-def _client_address(request: Request) -> str:
+async def _client_address(request: Request) -> str:
     # This is the client's address: uvicorn takes it from X-Forwarded-For when the request comes from a gateway in
     # FORWARDED_ALLOW_IPS (127.0.0.1 by default).
     return request.client.host if request.client is not None else "unknown"

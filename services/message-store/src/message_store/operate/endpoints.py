@@ -35,7 +35,7 @@ _HEADERS = {
 }
 
 
-def _watch(request: Request) -> Watch:
+async def _watch(request: Request) -> Watch:
     watch: Watch = request.app.state.watch
     return watch
 

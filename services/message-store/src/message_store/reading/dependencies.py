@@ -11,22 +11,22 @@ from message_store.reading.ledger_repository import LedgerReader
 from message_store.reading.sync_repository import SyncReader
 
 
-def history_reader(session: SessionDep) -> HistoryReader:
+async def history_reader(session: SessionDep) -> HistoryReader:
     """Give the repository of history."""
     return HistoryReader(session)
 
 
-def sync_reader(session: SessionDep) -> SyncReader:
+async def sync_reader(session: SessionDep) -> SyncReader:
     """Give the repository of sync."""
     return SyncReader(session)
 
 
-def conversations_reader(session: SessionDep) -> ConversationsReader:
+async def conversations_reader(session: SessionDep) -> ConversationsReader:
     """Give the repository of the list of conversations."""
     return ConversationsReader(session)
 
 
-def ledger_reader(session: SessionDep) -> LedgerReader:
+async def ledger_reader(session: SessionDep) -> LedgerReader:
     """Give the repository of the ledger."""
     return LedgerReader(session)
 

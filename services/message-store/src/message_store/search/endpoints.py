@@ -23,7 +23,7 @@ _MAX_TIME = 2**53  # epoch milliseconds, as JSON's readers take them
 Time = Annotated[int | None, Query(ge=0, le=_MAX_TIME, description="epoch milliseconds on the server's clock")]
 
 
-def search_reader(session: SessionDep) -> SearchReader:
+async def search_reader(session: SessionDep) -> SearchReader:
     """Give search's repository on the request's session."""
     return SearchReader(session)
 
