@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import pytest
 from fastapi.dependencies.models import Dependant
+from tlim_runtime.openapi import app_of
 
 SERVICES = ("session_api", "file_api", "message_store", "xmpp_bridge")
 
@@ -20,8 +20,7 @@ def called(dependant: Dependant) -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_request_waits_for_a_thread(service: str) -> None:
-    app = import_module(f"{service}.app").create_app(import_module(f"{service}.settings").Settings.placeholder())
-    included = [route for route in app.routes if hasattr(route, "effective_route_contexts")]
+    included: list[Any] = [route for route in app_of(service).routes if hasattr(route, "effective_route_contexts")]
     endpoints = [endpoint for router in included for endpoint in router.effective_route_contexts()]
     calls = {call for endpoint in endpoints for call in called(endpoint.dependant)}
     assert len(calls) > len(endpoints) > 0

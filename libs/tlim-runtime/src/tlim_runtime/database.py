@@ -15,7 +15,7 @@ from tlim_protocol.lenient import read_strict
 from tlim_runtime.background import is_cancelled
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
-from tlim_runtime.tested_pool import tested_before_use
+from tlim_runtime.tested_pool import DRIVER_ERRORS, tested_before_use
 from tlim_runtime.transactions import Connection, begun
 
 STATEMENT_TIMEOUT_MS = 10_000
@@ -42,14 +42,7 @@ _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
 rollback. `55P03` is one code: lock not available."""
 
 
-_DRIVER_ERRORS = (
-    sqlalchemy.exc.SQLAlchemyError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    ConnectionError,
-    TimeoutError,
-)
+_DRIVER_ERRORS = (sqlalchemy.exc.SQLAlchemyError, *DRIVER_ERRORS, ConnectionError, TimeoutError)
 
 
 class Database:

@@ -68,11 +68,16 @@ def _correct_operation(operation: dict[str, Any]) -> None:
         }
 
 
-def describe(package: str) -> str:
-    """Return the OpenAPI document of a service as stable, indented JSON, without any environment."""
+def app_of(package: str) -> FastAPI:
+    """Return the application of a service, made without any environment."""
     settings = importlib.import_module(f"{package}.settings").Settings.placeholder()
     app: FastAPI = importlib.import_module(f"{package}.app").create_app(settings)
-    return json.dumps(app.openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    return app
+
+
+def describe(package: str) -> str:
+    """Return the OpenAPI document of a service as stable, indented JSON, without any environment."""
+    return json.dumps(app_of(package).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def merged(documents: Sequence[dict[str, Any]]) -> str:

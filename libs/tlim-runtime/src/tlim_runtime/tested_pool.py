@@ -16,7 +16,13 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from tlim_runtime.logging import get_logger
 from tlim_runtime.transactions import Connection
+
+logger = get_logger(__name__)
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises."""
 
 ANSWER_S = 3.0
 """A test takes milliseconds. A machine that is too busy gets as long as for a new connection."""
@@ -39,8 +45,12 @@ def _test(connection: object, entry: ConnectionPoolEntry, _proxy: PoolProxiedCon
         return
     try:
         cast("AdaptedConnection", connection).run_async(_ask)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise InvalidatePoolError from error  # a TimeoutError is an OSError; any other exception is a mistake of ours
+    except Exception as error:
+        if not isinstance(error, (*DRIVER_ERRORS, OSError)):
+            logger.exception(
+                "the test of a pooled connection failed"
+            )  # otherwise each use would open a new one, unseen
+        raise InvalidatePoolError from error
 
 
 async def _ask(connection: Connection) -> None:

@@ -13,9 +13,11 @@ from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 from tlim_devstack.servers import PostgresServer
 from tlim_devstack.waiting import free_port
 from tlim_runtime import database as runtime_database
+from tlim_runtime import tested_pool
 from tlim_runtime.database import Database, is_unavailable, session_dependency
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.outages import DatabaseUnavailable
@@ -79,6 +81,18 @@ async def test_a_connection_serves_one_session_after_the_other(database: Databas
         async with database.session() as session:
             served.add(await session.scalar(text("SELECT pg_backend_pid()")))
     assert len(served) == 1
+
+
+async def test_a_test_of_connections_that_fails_by_a_mistake_is_in_the_log_and_the_session_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(_connection: Connection) -> None:
+        raise AttributeError("a mistake")
+
+    monkeypatch.setattr(tested_pool, "_ask", mistaken)
+    with capture_logs() as lines:
+        assert await names(database) == []
+    assert [line["event"] for line in lines] == ["the test of a pooled connection failed"]
 
 
 async def insert(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:

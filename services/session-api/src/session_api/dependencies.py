@@ -124,24 +124,27 @@ def audit_service(session: AsyncSession) -> AuditService:
 SettingsDep = Annotated[Settings, Depends(settings_of)]
 
 
-async def _transaction(request: Request) -> AsyncIterator[AsyncSession]:
+async def _revocations(request: Request) -> Revocations:
+    revocations: Revocations = request.app.state.revocations
+    return revocations
+
+
+RevocationsDep = Annotated[Revocations, Depends(_revocations)]
+
+
+async def _transaction(request: Request, revocations: RevocationsDep) -> AsyncIterator[AsyncSession]:
     """Give a request its single transaction: it is committed, its event is published, then the request is answered."""
     async with request.app.state.database.session() as session:
         yield session
     revoked: tuple[str, int] | None = session.info.get(REVOKED)
     if revoked is not None:
         try:
-            await (await _revocations(request)).confirm(*revoked)
+            await revocations.confirm(*revoked)
         except BrokerUnavailable:
             _pace(request).give_back(*session.info[_CHARGED])  # else an outage would use up the limit
             raise
     elif session.info.get("outbox"):
         await request.app.state.outbox_relay.flush()
-
-
-async def _revocations(request: Request) -> Revocations:
-    revocations: Revocations = request.app.state.revocations
-    return revocations
 
 
 # scope="function": the commit comes before the answer; with FastAPI's default the answer would leave first.
@@ -152,7 +155,7 @@ async def _sessions(
     request: Request,
     session: TransactionDep,
     settings: SettingsDep,
-    revocations: Annotated[Revocations, Depends(_revocations)],
+    revocations: RevocationsDep,
 ) -> SessionService:
     def charge(user_id: str, people: int) -> None:
         _pace(request).hit(user_id, people)

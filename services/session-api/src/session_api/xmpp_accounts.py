@@ -25,8 +25,10 @@ AT_ONCE = 8
 """Requests at a time: more would only wait at the server, whose processors are busy with hashing passwords."""
 
 _FAILED = b"1"
-_NOT_DONE = {"message": "it could not be done"}
 """The body, with status 200, of a command that did nothing; 0 means success."""
+
+_NOT_DONE = {"message": "it could not be done"}
+"""What stands for that body as a refusal."""
 
 _UNACCEPTABLE = "unacceptable characters"
 """The text, with status 500, by which ejabberd says that it does not accept the password."""
@@ -120,8 +122,8 @@ class XmppAccounts:
         if refusal is not None:
             raise XmppUnavailable(f"the XMPP server does not close the account: {refusal.get('message')}")
         refusal = self._call("kick_user", user=user)  # it answers with the number of sessions, which may be 1
-        if refusal not in (None, _NOT_DONE):
-            raise XmppUnavailable(f"the XMPP server does not end the sessions: {refusal}")
+        if refusal is not None and refusal != _NOT_DONE:
+            raise XmppUnavailable(f"the XMPP server does not end the sessions: {refusal.get('message')}")
 
     def _ensure(self, user: str, password: str, reset: bool) -> AccountOutcome | TlimError:
         refusal = self._call("register", user=user, password=password)

@@ -53,11 +53,11 @@ MOST_WAITING = 3_000
 """Messages in the slow lane: as many as one person may write in a minute. With more of them, all deliveries of the
 shard wait. Unacknowledged messages are more than this (tlim_protocol.streams)."""
 
-LITTLE = 10 * MANY
-"""Deliveries that may come into the lane while it is being emptied. Otherwise it never would be, under load."""
-
 MOST_BYTES = 16 * 1024 * 1024
 """The same in bytes of memory (footprint.py): as many as MOST_WAITING small messages take. There are eight shards."""
+
+LITTLE = 10 * MANY
+"""Deliveries that may come into the lane while it is being emptied. Otherwise it never would be, under load."""
 
 
 class Gaps:
@@ -261,7 +261,7 @@ class SlowLane:
         self._waiting = self._bytes = 0
         self._late = 0  # deliveries
         self._room = asyncio.Event()
-        self._is_running = self._is_emptied = self._is_ending = False
+        self._is_running = self._is_being_emptied = self._is_ending = False
         self._tasks = Tasks()
 
     def takes(self, event: StoredMessage, load: Load) -> bool:
@@ -281,7 +281,7 @@ class SlowLane:
 
     async def emptied(self) -> None:
         """Return when everything is sent, or given up, that waits now. Little more is let in from now on."""
-        self._is_emptied = True
+        self._is_being_emptied = True
         verdicts = [work.verdict for work in self._queues]
         if verdicts:
             await asyncio.wait(verdicts)
@@ -295,7 +295,7 @@ class SlowLane:
             return
         self._waiting += 1
         self._bytes += work.message.weight
-        if self._is_emptied:
+        if self._is_being_emptied:
             work.is_late = True
             self._late += work.most
         if not self._is_running:

@@ -13,6 +13,11 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def fill(bridge: Any) -> None:
+    bridge.server.permits.release()  # for the answers
+    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+
+
 async def test_the_lane_is_empty_when_everything_in_it_is_sent_and_others_are_delivered_meanwhile(bridge: Any) -> None:
     await bridge.outbox.emptied()
     bridge.server.permits.release()  # for what goes at once
@@ -70,8 +75,7 @@ async def test_when_the_lane_is_given_up_nothing_is_begun_any_more_and_what_is_s
 
 
 async def test_a_batch_that_waits_for_room_is_left_to_the_next_bridge_when_the_lane_is_given_up(bridge: Any) -> None:
-    bridge.server.permits.release()
-    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+    await fill(bridge)
     waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(bridge.message(MOST_WAITING + 1, "busy"))))
     await settled()
     assert not waiting.done()
@@ -82,8 +86,7 @@ async def test_a_batch_that_waits_for_room_is_left_to_the_next_bridge_when_the_l
 
 
 async def test_nothing_overtakes_a_message_of_its_conversation_that_is_left_to_the_next_bridge(bridge: Any) -> None:
-    bridge.server.permits.release()
-    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+    await fill(bridge)
     many = [bridge.message(4001 + n, f"c{n}", sender="bob") for n in range(FEW + 1)]
     answer = bridge.message(4100, "c0", sender="carol")
     waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(*many, answer)))
@@ -125,8 +128,7 @@ async def test_the_lane_is_empty_when_the_connection_is_lost(bridge: Any) -> Non
 
 
 async def test_a_batch_that_waits_for_room_goes_on_while_the_end_of_the_lane_is_waited_for(bridge: Any) -> None:
-    bridge.server.permits.release()
-    await bridge.outbox.handle(bridge.batch(*(bridge.message(1 + n, "busy") for n in range(MOST_WAITING))))
+    await fill(bridge)
     waiting = asyncio.ensure_future(bridge.outbox.handle(bridge.batch(bridge.message(MOST_WAITING + 1, "small"))))
     emptied = asyncio.ensure_future(bridge.outbox.emptied())
     await settled()
