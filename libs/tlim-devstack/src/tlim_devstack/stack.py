@@ -1,5 +1,6 @@
 """All of tlim on one machine: servers, services and gateway. They start in order, and a stop leaves nothing behind."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -206,12 +208,12 @@ class Stack:
         try:
             wait_until(ready, name, START_SECONDS)
         except StackError as error:
-            raise StackError(f"{error}; {self._log_hint(name)}") from error
+            raise StackError(f"{error}{self._what_is_red(name)}; {self._log_hint(name)}") from error
 
     def is_ready(self, name: str) -> bool:
         """Whether a part can do its work now; a service is asked for its readiness."""
         if name in self.services.names:
-            return _says_ready(self.services.port(name))
+            return _readiness(self.services.port(name))[0] == HTTPStatus.OK
         if name in self.further_nodes:
             return self.further_nodes[name].ready(self.logs(name))
         ports = self.ports
@@ -346,18 +348,27 @@ class Stack:
     def _s3_takes_writes(self) -> bool:
         return s3.takes_writes(f"http://127.0.0.1:{self.ports.s3}", self.credentials.s3_keys()[0], "ready")
 
+    def _what_is_red(self, name: str) -> str:
+        if name not in self.services.names:
+            return ""
+        with suppress(ValueError, KeyError):
+            checks = json.loads(_readiness(self.services.port(name))[1])["checks"]
+            return "".join(f"; {check}: {outcome}" for check, outcome in checks.items() if outcome != "ok")
+        return ""
+
     def _log_hint(self, name: str) -> str:
         lines = [line for line in self.logs(name).splitlines() if line.strip()]
         last = f", last line: {lines[-1][:300]}" if lines else ""
         return f"see {self.supervisor.logs / name}.log{last}"
 
 
-def _says_ready(port: int) -> bool:
+def _readiness(port: int) -> tuple[int, bytes]:
     connection = HTTPConnection("127.0.0.1", port, timeout=5)  # asked many times: httpx would load the CAs each time
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == HTTPStatus.OK
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, HTTPException):
-        return False
+        return 0, b""
     finally:
         connection.close()

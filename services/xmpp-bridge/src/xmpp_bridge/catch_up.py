@@ -107,6 +107,7 @@ class CatchUps:
         self._places: dict[str, _Place] = {}  # by person
         self._pace = Throttle(PER_PERSON, "user")
         self._reason = ""
+        self._failed: set[str] = set()  # whose last try did not get an answer
         self._is_finishing = False
         self.workers = [Background(f"catch-up {number}", self._work) for number in range(1, AT_ONCE + 1)]
         self._sent = BridgeMetrics(metrics).missed
@@ -134,10 +135,13 @@ class CatchUps:
         self._places[user_id] = _Place(due, loop.call_at(due, self._queue.put_nowait, user_id))
 
     async def ping(self) -> None:
-        """Raise Unavailable while the store does not say what people have missed."""
+        """Raise Unavailable while the store does not say what people have missed.
+
+        The next answer ends that. So does the departure of all whom it failed: nobody may come for hours.
+        """
         for worker in self.workers:
             await worker.ping()
-        if self._reason:
+        if any(self.roll.catching_up(user_id) for user_id in self._failed):
             raise Unavailable(self._reason)
 
     async def finish(self) -> None:
@@ -165,11 +169,12 @@ class CatchUps:
         person.is_served = True
         try:
             await self._catch_up(user_id, person)
-            self._reason = ""
+            self._failed.clear()
         except ComponentDown:
             return  # with the next connection everything begins again
         except Unavailable as error:
             self._reason = f"what people have missed: {error}"
+            self._failed.add(user_id)
             person.is_served = person.is_live = False  # if the mark at its end is not sent, it is not over
             self.begin(user_id, RETRY_S)
         except Exception:

@@ -8,9 +8,10 @@ import pytest
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNoted, MissedAnswer
 from tlim_protocol.subjects import Rpc
+from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from xmpp_bridge.catch_up import FAILED_S, CatchUps
 from xmpp_bridge.mailbox import Notes
-from xmpp_bridge.presences import Came
+from xmpp_bridge.presences import Came, Gone
 from xmpp_bridge.shares import LeaseLapsed
 
 
@@ -75,6 +76,32 @@ def test_whoever_waits_for_the_next_try_is_counted(
         async with at_work(notes, catch_ups, Came("bob", "phone")):
             await asyncio.sleep(FAILED_S / 2)
             assert catch_ups.waiting == 1
+
+    jumping(story())
+
+
+class Away(Store):
+    """Nobody answers what people have missed."""
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        if subject == Rpc.MAILBOX_MISSED:
+            raise BrokerUnavailable("no answer")
+        return await super().request(subject, payload, timeout_s)
+
+
+def test_readiness_is_red_only_while_somebody_waits_whom_the_store_has_failed(
+    jumping: Callable[[Coroutine[Any, Any, None]], None], catch_ups_of: Callable[..., CatchUps], at_work: Any
+) -> None:
+    async def story() -> None:
+        store = Away()
+        notes = Notes(store, delivery_shard("bob"), lambda: None)
+        catch_ups = catch_ups_of(store, Line(lapses=0), notes)
+        async with at_work(notes, catch_ups, Came("bob", "phone")):
+            await asyncio.sleep(5)
+            with pytest.raises(Unavailable, match="what people have missed: no answer"):
+                await catch_ups.ping()
+            catch_ups.roll.hear(Gone("bob", "phone", None))
+            await catch_ups.ping()
 
     jumping(story())
 
