@@ -29,8 +29,8 @@ READ_BYTES = 64 * 1024
 class InstantPublisher:
     """Acknowledges every message in the next turn of the loop."""
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
-        del subject, payload, message_id, headers
+    def publish_soon(self, subject: str, payload: bytes, *, headers: Headers) -> asyncio.Future[PubAck]:
+        del subject, payload, headers
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         future.set_result(PubAck(stream="TLIM_IN", seq=1))
         return future

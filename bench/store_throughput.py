@@ -33,7 +33,7 @@ from tlim_protocol.events import AcceptedMessage, UserMeet, UsersKnown
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOXES
-from tlim_protocol.subjects import Rpc, in_message_id, subject_in
+from tlim_protocol.subjects import Rpc, subject_in
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.migrations import upgrade
 from tlim_runtime.provision import provision
@@ -127,14 +127,7 @@ async def fill_inbox(servers: Servers, messages: list[AcceptedMessage]) -> Broke
     await directory.respond(Rpc.USER_MEET, everybody, "session-api")
     bridge = await Broker.connect(servers.nats_url, "xmpp-bridge", servers.nats_passwords["xmpp-bridge"], "bridge")
     await bridge.publish_batch(
-        [
-            Outgoing(
-                subject_in(MsgType.TEXT, one.envelope.conversation_id),
-                one.to_bytes(),
-                in_message_id(one.sender, one.envelope.msg_id),
-            )
-            for one in messages
-        ]
+        [Outgoing(subject_in(MsgType.TEXT, one.envelope.conversation_id), one.to_bytes()) for one in messages]
     )
     await bridge.close()
     return directory

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tlim_protocol.characters import shows_something
 from tlim_protocol.envelope import read_envelope, write_envelope
-from tlim_protocol.errors import TlimError
-from tlim_protocol.events import AcceptedMessage
+from tlim_protocol.errors import ErrorCode, TlimError
+from tlim_protocol.events import AcceptedMessage, RejectedMessage
 from tlim_protocol.identity import SHARDS, conversation_of_users, normalize_user_id, shard_of
 from tlim_protocol.lenient import read_json, same_json, write_json
 from tlim_protocol.registry import CLIENT_TYPES, REGISTRY, MsgType
-from tlim_protocol.subjects import in_message_id
+from tlim_protocol.subjects import out_message_id
 
 SENDER = "alice"
 
@@ -138,8 +138,22 @@ def test_no_character_is_folded_twice() -> None:
 
 
 @given(ids, ids, ids, ids)
-def test_two_messages_share_a_message_id_only_if_they_are_the_same(a: str, b: str, c: str, d: str) -> None:
-    assert (in_message_id(a, b) == in_message_id(c, d)) == ((a, b) == (c, d))
+def test_two_refusals_share_a_message_id_only_if_they_are_of_the_same_message(a: str, b: str, c: str, d: str) -> None:
+    one, other = (
+        RejectedMessage(
+            code=ErrorCode.NOT_ALLOWED,
+            detail="",
+            msg_id=msg_id,
+            msg_type=MsgType.TEXT,
+            sender=sender,
+            reply_to="",
+            stanza_id="",
+            received_at=1,
+            after_seq=0,
+        )
+        for sender, msg_id in ((a, b), (c, d))
+    )
+    assert (out_message_id(one) == out_message_id(other)) == ((a, b) == (c, d))
 
 
 @given(ids, ids)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from tlim_protocol.envelope import Envelope
-from tlim_protocol.events import StoredMessage
+from tlim_protocol.events import AcceptedMessage, StoredMessage
 from tlim_protocol.registry import MsgType
 from tlim_protocol.subjects import ALL_LEASES
 from tlim_runtime.broker import Overtaken, PubAck
@@ -36,11 +36,14 @@ class Published:
 
     subject: str
     payload: bytes
-    message_id: str
     future: asyncio.Future[PubAck]
 
-    def succeed(self, *, duplicate: bool = False) -> None:
-        self.future.set_result(PubAck(stream="TLIM_IN", seq=1, duplicate=duplicate))
+    @property
+    def msg_id(self) -> str:
+        return AcceptedMessage.from_bytes(self.payload).envelope.msg_id
+
+    def succeed(self) -> None:
+        self.future.set_result(PubAck(stream="TLIM_IN", seq=1))
 
     def fail(self, error: Exception | None = None) -> None:
         self.future.set_exception(error or BrokerUnavailable("away"))
@@ -50,10 +53,10 @@ class Published:
 class FakePublisher:
     published: list[Published] = field(default_factory=list)
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
+    def publish_soon(self, subject: str, payload: bytes, *, headers: Headers) -> asyncio.Future[PubAck]:
         del headers
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
-        self.published.append(Published(subject, payload, message_id, future))
+        self.published.append(Published(subject, payload, future))
         return future
 
 

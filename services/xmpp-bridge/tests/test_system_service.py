@@ -17,7 +17,7 @@ from tlim_protocol.events import (
     UsersKnown,
 )
 from tlim_protocol.registry import MsgType
-from tlim_protocol.subjects import Rpc, in_message_id, subject_in
+from tlim_protocol.subjects import Rpc, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
@@ -37,7 +37,7 @@ class FakeBroker:
 
     def __init__(self, awaited: Awaited) -> None:
         self.awaited = awaited
-        self.published: list[tuple[str, AcceptedMessage, str]] = []
+        self.published: list[tuple[str, AcceptedMessage]] = []
         self.seen: list[str] = []
         self.noted: list[AuditNote] = []
         self.is_noting = True
@@ -45,17 +45,17 @@ class FakeBroker:
         self.store: Store = stored
         self.heard: Callable[[OutEvent], None] = lambda _: None
 
-    async def publish(self, subject: str, payload: bytes, message_id: str, _headers: Headers) -> PubAck:
+    async def publish(self, subject: str, payload: bytes, *, headers: Headers) -> PubAck:
+        del headers
         if not self.is_up:
             raise BrokerUnavailable("away")
-        duplicate = any(message_id == before for _, _, before in self.published)
         message = AcceptedMessage.from_bytes(payload)
-        self.published.append((subject, message, message_id))
-        answer = None if duplicate else self.store(message)
+        self.published.append((subject, message))
+        answer = self.store(message)
         if answer is not None:
             self.awaited.settle(answer)
             self.heard(answer)
-        return PubAck(stream="TLIM_IN", seq=len(self.published), duplicate=duplicate)
+        return PubAck(stream="TLIM_IN", seq=len(self.published))
 
     async def request(self, subject: str, payload: bytes) -> bytes:
         if subject == Rpc.AUDIT_NOTE:
@@ -128,8 +128,8 @@ GROUP_TEXT = Draft("system", None, "s-1", MsgType.GROUP_TEXT, [{"text": "hello"}
 
 async def test_it_goes_the_way_of_all_messages(sender: SystemSender, broker: FakeBroker) -> None:
     event = await sender.send(ADMIN, TEXT)
-    ((subject, message, message_id),) = broker.published
-    assert (subject, message_id) == (subject_in(MsgType.TEXT, "u:bob:system"), in_message_id("system", "m1"))
+    ((subject, message),) = broker.published
+    assert (subject, message.envelope.msg_id) == (subject_in(MsgType.TEXT, "u:bob:system"), "m1")
     assert (message.sender, message.envelope.msg_to, message.envelope.body) == ("system", "bob", [{"text": "hello"}])
     assert (event.seq, event.stored_at) == (7, 8)
     assert broker.seen == ["system"]
@@ -137,14 +137,14 @@ async def test_it_goes_the_way_of_all_messages(sender: SystemSender, broker: Fak
 
 async def test_a_session_is_named_in_every_element(sender: SystemSender, broker: FakeBroker) -> None:
     await sender.send(ADMIN, GROUP_TEXT)
-    ((subject, message, _),) = broker.published
+    ((subject, message),) = broker.published
     assert subject == subject_in(MsgType.GROUP_TEXT, "s-1")
     assert [element["session_id"] for element in message.envelope.body] == ["s-1", "s-1"]
 
 
 async def test_an_element_with_null_for_a_session_gets_it(sender: SystemSender, broker: FakeBroker) -> None:
     await sender.send(ADMIN, GROUP_TEXT._replace(body=[{"text": "hello", "session_id": None}]))
-    ((_, message, _),) = broker.published
+    ((_, message),) = broker.published
     assert message.envelope.body == [{"text": "hello", "session_id": "s-1"}]
 
 
@@ -212,7 +212,7 @@ async def test_a_system_user_pays_for_the_people_whom_it_reaches(broker: FakeBro
         await sender.send(ADMIN, GROUP_TEXT._replace(msg_id="m2"))
     assert 0 < refusal.value.retry_after <= 900
     await sender.send(ADMIN, GROUP_TEXT._replace(sender="robot", msg_id="m3"))
-    assert [message.envelope.msg_id for _, message, _ in broker.published] == ["m1", "m3"]
+    assert [message.envelope.msg_id for _, message in broker.published] == ["m1", "m3"]
     assert [note.detail["msg_id"] for note in broker.noted] == ["m1", "m3"]
 
 
@@ -226,9 +226,7 @@ async def test_what_the_store_refuses_is_refused(sender: SystemSender, broker: F
 async def test_the_same_again_asks_the_store_again(sender: SystemSender, broker: FakeBroker) -> None:
     for _ in range(2):
         assert (await sender.send(ADMIN, TEXT)).seq == 7
-    ids = [message_id for _, _, message_id in broker.published]
-    assert ids[:2] == [in_message_id("system", "m1")] * 2
-    assert ids[2].startswith(f"{ids[0]}:")
+    assert [message.envelope.msg_id for _, message in broker.published] == ["m1"] * 2
     assert broker.seen == ["system"]
 
 

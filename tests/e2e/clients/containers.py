@@ -137,7 +137,7 @@ class Compose:
 
 
 AS_ROOT = (
-    'docker run --rm --interactive --pull never --network none --user 0:0 --volume "$PWD/secrets:/secrets" '
+    'docker run --rm --interactive --network none --user 0:0 --volume "$PWD/secrets:/secrets" '
     '--entrypoint sh "${TLIM_IMAGES:-localhost/tlim}/admin:${TLIM_VERSION:-dev}" -c'
 )
 """What a shell runs to change a secret: docs/operations.md, "Rotate"."""

@@ -96,14 +96,6 @@ def every_in_shard(shard: int) -> str:
     return f"tlim.in.*.{shard}"
 
 
-def in_message_id(sender: str, msg_id: str) -> str:
-    """Return the `Nats-Msg-Id` of an accepted message: `sender:msg_id`.
-
-    A user id holds no colon and msg_id is percent-encoded, so two different messages never have the same value.
-    """
-    return f"{quote(sender, safe='')}:{quote(msg_id, safe='')}"
-
-
 def session_event_id(session_id: str, version: int) -> str:
     """Return the `Nats-Msg-Id` of a session event: each version of a session is published once."""
     return f"session:{quote(session_id, safe='')}:{version}"
@@ -118,7 +110,8 @@ def out_message_id(event: OutEvent) -> str:
     if isinstance(event, StoredMessage):
         again = "" if event.recipients else f":{_stanza_of(event)}"
         return f"seq:{event.seq}:stored{again}"
-    return f"refused:{in_message_id(event.sender, event.msg_id)}:{_stanza_of(event)}"
+    # A user id holds no colon and msg_id is percent-encoded, so two messages never have the same value.
+    return f"refused:{quote(event.sender, safe='')}:{quote(event.msg_id, safe='')}:{_stanza_of(event)}"
 
 
 def piece_message_id(message_id: str, shard: int, part: Collection[str] = ()) -> str:

@@ -17,7 +17,7 @@ from tlim_protocol.streams import inbox_prefix
 from tlim_runtime.background import Tasks, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
-from tlim_runtime.publisher import MessageTooLarge, Publisher
+from tlim_runtime.publisher import MessageTooLarge, Publisher, with_id
 from tlim_runtime.questions import Responder, ask, respond
 from tlim_runtime.settings import ServiceSettings
 from tlim_runtime.tracing import NO_HEADERS, OFF, Headers, Tracing, ended
@@ -46,11 +46,14 @@ Callback = Callable[[], Awaitable[None]]
 
 
 class Outgoing(NamedTuple):
-    """A message to publish; the same `message_id` within the stream's duplicate window is stored once."""
+    """A message to publish; the same `message_id` within the stream's duplicate window is stored once.
+
+    Without a `message_id` it is stored each time.
+    """
 
     subject: str
     payload: bytes
-    message_id: str
+    message_id: str = ""
     headers: Headers = NO_HEADERS
 
 
@@ -154,26 +157,28 @@ class Broker:
         await self._publisher.room()
 
     def publish_soon(
-        self, subject: str, payload: bytes, message_id: str, headers: Headers = NO_HEADERS
+        self, subject: str, payload: bytes, message_id: str = "", headers: Headers = NO_HEADERS
     ) -> asyncio.Future[PubAck]:
         """Queue a message for JetStream, in the order of the calls; the future is done when it is acknowledged.
 
         It fails with BrokerUnavailable without a connection, without an acknowledgement within 5 s, or when
         `max_pending` publishes wait already. It fails with MessageTooLarge for a size that NATS never takes.
-        `PubAck.duplicate` is true when the stream already had this message id.
+        `PubAck.duplicate` is true when the stream already had this message id. A message without one is always stored.
         """
         return self._publisher.publish(subject, payload, message_id, headers)
 
     def objection(self, item: Outgoing) -> str | None:
         """Return why NATS will never take this message; None if it may take it, or if we are not connected."""
-        return self._publisher.objection(item.payload, {**item.headers, "Nats-Msg-Id": item.message_id})
+        return self._publisher.objection(item.payload, with_id(item.headers, item.message_id))
 
     @property
     def max_payload(self) -> int:
         """Bytes of the largest message that the server takes, with its headers."""
         return self._client.max_payload
 
-    async def publish(self, subject: str, payload: bytes, message_id: str, headers: Headers = NO_HEADERS) -> PubAck:
+    async def publish(
+        self, subject: str, payload: bytes, message_id: str = "", headers: Headers = NO_HEADERS
+    ) -> PubAck:
         """Publish to JetStream and wait for the acknowledgement; raises BrokerUnavailable."""
         await self.room()
         return await self.publish_soon(subject, payload, message_id, headers)

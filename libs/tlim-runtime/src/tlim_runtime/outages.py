@@ -9,13 +9,6 @@ class BrokerUnavailable(Unavailable):
     """NATS did not take or answer a message in time. It may have arrived, so repeat it with the same message id."""
 
 
-class StillInProcess(BrokerUnavailable):
-    """A message with this id came just before, and JetStream has not stored its copies yet. It may still fail.
-
-    Only a stream with several copies says so.
-    """
-
-
 class NoAnswerInTime(BrokerUnavailable):
     """Somebody listens for the question and does not answer: the asker has waited for the whole time.
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
 
 import msgspec
 import nats.errors
@@ -13,13 +12,12 @@ from tlim_protocol.dead_letters import msg_id_in
 
 from tlim_runtime.background import Background
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import BrokerUnavailable, StillInProcess
+from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.pulse import beat, waiting
-from tlim_runtime.tracing import TRACEPARENT, trace_of
+from tlim_runtime.tracing import TRACEPARENT, Headers, trace_of
 
 logger = get_logger(__name__)
 
-_IN_PROCESS = 10158  # JetStream's err_code: "duplicate message id is in process"
 _HEADER_LINES = len("NATS/1.0\r\n\r\n")
 
 
@@ -27,8 +25,13 @@ class MessageTooLarge(Exception):  # noqa: N818 - named for what it is
     """NATS never takes a message of this size, so sending it again is of no use."""
 
 
+def with_id(headers: Headers, message_id: str) -> Headers:
+    """Return the headers with that of a message id, if there is one."""
+    return {**headers, "Nats-Msg-Id": message_id} if message_id else headers
+
+
 _Entry = tuple[float, asyncio.Future[PubAck]]
-_Queued = tuple[str, bytes, dict[str, str], str]  # subject, payload, headers, and the token of its acknowledgement
+_Queued = tuple[str, bytes, Headers, str]  # subject, payload, headers, and the token of its acknowledgement
 
 
 class Publisher:
@@ -85,7 +88,7 @@ class Publisher:
             await loop.stop()
         self._fail_all("the process is stopping")
 
-    def objection(self, payload: bytes, headers: Mapping[str, str]) -> str | None:
+    def objection(self, payload: bytes, headers: Headers) -> str | None:
         """Return why NATS will never take such a message, or None if it may take it. Headers count as well.
 
         We must not just try: the server closes the connection of a client that sends too much. Everything in flight
@@ -102,13 +105,11 @@ class Publisher:
         for loop in self._loops:
             await loop.ping()
 
-    def publish(
-        self, subject: str, payload: bytes, message_id: str, headers: Mapping[str, str]
-    ) -> asyncio.Future[PubAck]:
+    def publish(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
         """Queue one message; see Broker.publish_soon."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[PubAck] = loop.create_future()
-        headers = {**headers, "Nats-Msg-Id": message_id}
+        headers = with_id(headers, message_id)
         objection = self.objection(payload, headers)
         if objection is not None:
             future.set_exception(MessageTooLarge(objection))
@@ -146,7 +147,9 @@ class Publisher:
                 self._fail(token, BrokerUnavailable("the message was not sent in time"))
                 continue
             try:
-                await self._client.publish(subject, payload, reply=f"{self._inbox}.{token}", headers=headers)
+                await self._client.publish(
+                    subject, payload, reply=f"{self._inbox}.{token}", headers=dict(headers) or None
+                )
             except (nats.errors.Error, OSError) as error:
                 self._fail(token, BrokerUnavailable(str(error) or type(error).__name__))
             except Exception as error:  # a subject or id that NATS cannot carry: fail this message, serve the others
@@ -168,9 +171,7 @@ class Publisher:
             return
         answer = msgspec.json.decode(message.data)  # a third of the time of json
         if "error" in answer:
-            is_in_process = answer["error"].get("err_code") == _IN_PROCESS
-            kind = StillInProcess if is_in_process else BrokerUnavailable
-            self._fail(token, kind(f"JetStream: {answer['error'].get('description')}"))
+            self._fail(token, BrokerUnavailable(f"JetStream: {answer['error'].get('description')}"))
             return
         entry = self._forget(token)
         if entry is not None:

@@ -43,7 +43,7 @@ from tlim_protocol.events import (
 )
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STORE_INBOXES, STREAMS, StreamName
-from tlim_protocol.subjects import Rpc, in_message_id, session_event_id, subject_in
+from tlim_protocol.subjects import Rpc, session_event_id, subject_in
 from tlim_runtime.broker import Broker
 from tlim_runtime.migrations import upgrade
 from tlim_runtime.outages import BrokerUnavailable
@@ -153,12 +153,11 @@ class World:
         async with app.router.lifespan_context(app):
             yield app
 
-    async def send(self, *messages: AcceptedMessage, fresh_id: str = "") -> None:
-        """Publish as the bridge does; with `fresh_id` past JetStream's own duplicate check, as it does for a resend."""
+    async def send(self, *messages: AcceptedMessage) -> None:
+        """Publish as the bridge does."""
         for message in messages:
             envelope = message.envelope
-            message_id = in_message_id(message.sender, envelope.msg_id) + fresh_id
-            await self.send_raw(subject_in(envelope.msg_type, envelope.conversation_id), message.to_bytes(), message_id)
+            await self.send_raw(subject_in(envelope.msg_type, envelope.conversation_id), message.to_bytes())
 
     async def announce(self, *events: SessionEvent) -> None:
         """Publish as session-api does."""
@@ -167,8 +166,8 @@ class World:
             message_id = session_event_id(event.session_id, event.version)
             await self.session_api.publish(subject, event.to_bytes(), message_id)
 
-    async def send_raw(self, subject: str, payload: bytes, message_id: str) -> None:
-        await self.bridge.publish(subject, payload, message_id)
+    async def send_raw(self, subject: str, payload: bytes) -> None:
+        await self.bridge.publish(subject, payload)
 
     async def out(self) -> list[OutEvent]:
         """Everything in TLIM_OUT, in its order; the pieces of a message are put together."""

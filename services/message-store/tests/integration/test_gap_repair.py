@@ -73,7 +73,7 @@ async def test_confirmations_of_old_messages_at_the_end_of_the_stream_replay_not
         await world.send(*(accepted(f"m{i}") for i in range(20)))
         await world.settled(20)
         await world.send(accepted("no", to="nobody"))
-        await world.send(accepted("m0", received_at=5), accepted("m1", received_at=5), fresh_id=":again")
+        await world.send(accepted("m0", received_at=5), accepted("m1", received_at=5))
         await world.settled(20)
     await world.forget_duplicates()
     async with world.running() as app:
@@ -88,7 +88,7 @@ async def test_resends_at_the_end_of_the_stream_are_not_gone_through_one_by_one(
         await world.send(accepted("m1"), accepted("m2"))
         await world.settled(2)
         for number in range(10):
-            await world.send(accepted("m1", received_at=number), fresh_id=f":{number}")
+            await world.send(accepted("m1", received_at=number))
         await world.settled(2)
     looked_at: list[int] = []
     broker = await world.connect("message-store")
@@ -204,7 +204,7 @@ async def test_a_stream_trimmed_up_to_a_confirmation_that_lost_its_tail_gets_it_
     async with own_world.running():
         await own_world.send(accepted("m0"), accepted("m1"))
         await own_world.settled(2)
-        await own_world.send(accepted("m0", received_at=5), fresh_id=":again")
+        await own_world.send(accepted("m0", received_at=5))
         await own_world.settled(2)
         state = await own_world.tests.stream_state(StreamName.OUT)
         await own_world.tests.answered(f"STREAM.PURGE.{StreamName.OUT}", seq=state.last_seq)

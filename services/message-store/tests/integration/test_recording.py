@@ -50,7 +50,7 @@ async def test_a_resend_is_confirmed_again_and_delivered_once(world: Any, accept
     async with world.running():
         await world.send(accepted("m1"))
         await world.settled(1)
-        await world.send(accepted("m1", received_at=1_700_000_009_999, stanza_id="again"), fresh_id=":again")
+        await world.send(accepted("m1", received_at=1_700_000_009_999, stanza_id="again"))
 
         async def confirmed() -> None:
             first, second = await world.out()
@@ -71,7 +71,7 @@ async def test_another_message_under_the_same_msg_id_is_refused_whatever_the_rel
         await world.sql('UPDATE messages SET body = \'[{"text":"hi", "n": 1.0}]\'')  # as another release may write it
         again = [[{"n": 1, "text": "hi"}], [{"n": 2, "text": "hi"}], [{"text": "x" * 100_000}]]
         for number, body in enumerate(again):
-            await world.send(accepted("m1", body=body, stanza_id=f"again{number}"), fresh_id=f":{number}")
+            await world.send(accepted("m1", body=body, stanza_id=f"again{number}"))
 
         async def answered() -> None:
             _, same, other, longer = await world.out()
@@ -91,8 +91,8 @@ async def test_a_receipt_is_compared_with_what_was_sent_where_the_log_keeps_only
     async with world.running():
         await world.send(accepted("m1"), accepted("m2"), read("r1", "m1"), read("r2", "m1", "m2"))
         await world.settled(4)
-        await world.send(read("r2", "m1", "m2"), fresh_id=":again")
-        await world.send(read("r2", "m2"), fresh_id=":other")
+        await world.send(read("r2", "m1", "m2"))
+        await world.send(read("r2", "m2"))
 
         async def answered() -> None:
             *_, kept, same, other = await world.out()
@@ -105,7 +105,7 @@ async def test_a_receipt_is_compared_with_what_was_sent_where_the_log_keeps_only
 
 async def test_copies_within_one_batch_are_stored_once(world: Any, accepted: Any) -> None:
     await world.send(accepted("m1"))
-    await world.send(accepted("m1", received_at=1_700_000_009_999), fresh_id=":again")
+    await world.send(accepted("m1", received_at=1_700_000_009_999))
     await world.send(accepted("m2"))
     async with world.running():
         await world.settled(2)
@@ -158,10 +158,8 @@ async def test_what_is_no_message_goes_to_the_dead_letters_and_its_neighbours_ar
 ) -> None:
     subject = subject_in(MsgType.TEXT, "u:alice:bob")
     await world.send(accepted("m1"))
-    await world.send_raw(subject, b"\xff no json", "bad1")
-    await world.send_raw(
-        subject, accepted("m2", sender="bob", to="alice").to_bytes().replace(b"bob", b"eve", 1), "bad2"
-    )
+    await world.send_raw(subject, b"\xff no json")
+    await world.send_raw(subject, accepted("m2", sender="bob", to="alice").to_bytes().replace(b"bob", b"eve", 1))
     await world.send(accepted("m3"))
     async with world.running():
         await world.settled(2)
@@ -176,9 +174,9 @@ async def test_a_row_that_postgresql_refuses_is_dead_lettered_and_its_neighbours
     world: Any, accepted: Any
 ) -> None:
     await world.send(accepted("m1"))
-    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted("nul \x00").to_bytes(), "bad1")
-    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted(_incompressible(9_000)).to_bytes(), "bad2")
-    await world.send(accepted("m2"), accepted("m1", received_at=1), fresh_id=":again")
+    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted("nul \x00").to_bytes())
+    await world.send_raw(subject_in(MsgType.TEXT, "u"), accepted(_incompressible(9_000)).to_bytes())
+    await world.send(accepted("m2"), accepted("m1", received_at=1))
     async with world.running():
         await world.settled(2)
     assert [row["msg_id"] for row in await world.rows()] == ["m1", "m2"]

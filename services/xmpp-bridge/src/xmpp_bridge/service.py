@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +14,11 @@ from tlim_protocol.envelope import MAX_STANZA_BYTES, read_envelope
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.events import AcceptedMessage
 from tlim_protocol.identity import normalize_user_id
-from tlim_protocol.subjects import in_message_id, subject_in
+from tlim_protocol.subjects import subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.metrics import Metrics
-from tlim_runtime.outages import StillInProcess, Unavailable
+from tlim_runtime.outages import Unavailable
 from tlim_runtime.tracing import Headers, Stage, TraceSpan, trace_of
 
 from xmpp_bridge.footprint import priced
@@ -46,9 +45,7 @@ RED_SECONDS = 10
 class InPublisher(Protocol):
     """Where accepted messages go: the broker."""
 
-    def publish_soon(
-        self, subject: str, payload: bytes, message_id: str, headers: Headers, /
-    ) -> asyncio.Future[PubAck]: ...
+    def publish_soon(self, subject: str, payload: bytes, *, headers: Headers) -> asyncio.Future[PubAck]: ...
 
 
 class Door(Protocol):
@@ -76,9 +73,7 @@ class Taken(NamedTuple):
 
     arrival: Arrival
     msg_id: str
-    subject: str
-    payload: bytes
-    message_id: str
+    size: int
     read_at: float  # by the clock of time.monotonic
     span: TraceSpan
 
@@ -282,28 +277,16 @@ class MessageIntake:
     ) -> None:
         envelope = message.envelope
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
-        message_id = in_message_id(message.sender, envelope.msg_id)
         span.note(msg_id=envelope.msg_id, msg_type=envelope.msg_type.value)
-        taken = Taken(arrival, envelope.msg_id, subject, payload, message_id, read_at, span)
-        future = self._publisher.publish_soon(subject, payload, taken.message_id, span.headers)
+        taken = Taken(arrival, envelope.msg_id, len(payload), read_at, span)
+        # Without a message id: a resend has to reach the store, which answers it (docs/decisions/resend.md).
+        future = self._publisher.publish_soon(subject, payload, headers=span.headers)
         self._in_flight += 1
         self._bytes_in_flight += len(payload)
         self._is_full = self._in_flight >= self._limit or self._bytes_in_flight >= MAX_BYTES_IN_FLIGHT
         future.add_done_callback(partial(self._on_answer, taken))
 
     def _on_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
-        failure = future.exception()
-        if isinstance(failure, StillInProcess) or (failure is None and future.result().duplicate):
-            # This is a resend, and JetStream dropped it as a duplicate. But the sender waits for an answer, so the
-            # message is published again under an id of its own, and the store answers it. The store keeps one message
-            # for each (sender, msg_id), so nothing is stored twice.
-            message_id = f"{taken.message_id}:{uuid.uuid4().hex}"
-            again = self._publisher.publish_soon(taken.subject, taken.payload, message_id, taken.span.headers)
-            again.add_done_callback(partial(self._on_last_answer, taken))
-        else:
-            self._on_last_answer(taken, future)
-
-    def _on_last_answer(self, taken: Taken, future: asyncio.Future[PubAck]) -> None:
         failure = future.exception()
         if failure is None:
             self._metrics.accepted(taken.msg_id, time.monotonic() - taken.read_at, taken.span)
@@ -315,7 +298,7 @@ class MessageIntake:
             self._failed_at = time.monotonic()
             detail = "the server could not process it now, send it again"
             self._refuse(taken.arrival, TlimError(ErrorCode.UNAVAILABLE, detail, msg_id=taken.msg_id), taken.span)
-        self._release(len(taken.payload))
+        self._release(taken.size)
 
     def _release(self, size: int) -> None:
         self._in_flight -= 1

@@ -20,7 +20,7 @@ from tlim_protocol.events import (
 from tlim_protocol.identity import normalize_user_id
 from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY
-from tlim_protocol.subjects import Rpc, in_message_id, subject_in
+from tlim_protocol.subjects import Rpc, subject_in
 from tlim_runtime.broker import PubAck
 from tlim_runtime.tracing import CURRENT, Headers, headers_with
 
@@ -35,7 +35,7 @@ _LOCATION = "server"
 class SystemBroker(Protocol):
     """The broker: it takes accepted messages. Requests over it make users known and write the audit log."""
 
-    async def publish(self, subject: str, payload: bytes, message_id: str, headers: Headers, /) -> PubAck: ...
+    async def publish(self, subject: str, payload: bytes, *, headers: Headers) -> PubAck: ...
     async def request(self, subject: str, payload: bytes) -> bytes: ...
 
 
@@ -140,11 +140,7 @@ class SystemSender:
             via=self._via,
         )
         subject = subject_in(envelope.msg_type, envelope.conversation_id)
-        message_id, headers = in_message_id(envelope.msg_from, envelope.msg_id), headers_with(CURRENT.get())
-        if (await self._broker.publish(subject, message.to_bytes(), message_id, headers)).duplicate:
-            # The msg_id was used before, and JetStream dropped this copy. Only the store knows what became of the first
-            # one, so the message is published again under an id of its own, and the store answers.
-            await self._broker.publish(subject, message.to_bytes(), f"{message_id}:{uuid.uuid4().hex}", headers)
+        await self._broker.publish(subject, message.to_bytes(), headers=headers_with(CURRENT.get()))
 
 
 def _envelope_text(draft: Draft) -> str:

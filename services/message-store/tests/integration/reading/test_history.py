@@ -170,7 +170,7 @@ async def test_numbers_come_out_as_they_went_in(client: Any, world: Any, accepte
     numbers = '{"price":100.10,"many":1e2,"long":12345678901234567890,"exact":0.10000000000000000555}'
     message = accepted("m1")
     payload = message.to_bytes().replace(b'{"text":"text of m1"}', f'{{"text":"x","numbers":{numbers}}}'.encode())
-    await world.send_raw(subject_in(MsgType.TEXT, message.envelope.conversation_id), payload, "m1")
+    await world.send_raw(subject_in(MsgType.TEXT, message.envelope.conversation_id), payload)
     await world.settled(1)
     (delivery,) = await world.deliveries()
     assert numbers in write_envelope(delivery.envelope)
