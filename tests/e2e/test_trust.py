@@ -70,6 +70,7 @@ async def test_a_stored_or_a_refusal_made_by_a_user_is_not_believed(people: Peop
     mallory, bob = await people("mallory", "bob")
     device, receiver = await mallory.device(), await bob.device()
     namespace = bob.stack.addresses.domain
+    await receiver.features_of(namespace)  # the answer comes when Bob's presence is known
     for name, details in (("stored", {"seq": "1", "time": "1"}), ("error", {"code": ErrorCode.BODY_EMPTY.value})):
         stanza = message_stanza(bob.jid, details.get("code", "forged"), str(uuid.uuid4()), location=None)
         stanza.append(Element(f"{{{namespace}}}{name}", {"msg_id": "x", **details}))

@@ -21,7 +21,15 @@ from message_store.mailbox.service import (
     take_notes,
 )
 from message_store.models import Message
-from tlim_protocol.mailboxes import LiveAnswer, LivePerson, MailboxNote, MailboxNotes, MissedAnswer, MissedQuestion
+from tlim_protocol.mailboxes import (
+    NOTICED_S,
+    LiveAnswer,
+    LivePerson,
+    MailboxNote,
+    MailboxNotes,
+    MissedAnswer,
+    MissedQuestion,
+)
 from tlim_protocol.registry import REGISTRY, MsgType
 
 
@@ -178,22 +186,35 @@ class FakeTables:
         self.done.append(("note", shard, now, *[note.user_id for note in notes]))
 
 
+NOW = 1_700_000_000_000
+
+
 def request_of(*people: str, term: int = 5, **settled: int) -> MailboxNotes:
     return MailboxNotes(shard=3, term=term, notes=[MailboxNote(user_id=one) for one in people], **settled)
 
 
 async def test_the_term_comes_first_then_what_settled_and_all_rows_are_locked_before_the_first_note() -> None:
     tables = FakeTables()
-    await take_notes(tables, request_of("bo", "ann", "bo", settled_seq=7, settled_at=8), 9)
+    await take_notes(tables, request_of("bo", "ann", "bo", settled_seq=7, settled_at=8), NOW)
     assert tables.done == [
-        ("term", 3), ("settle", 3, 7, 8), ("lock", 3, "bo", "ann"), ("note", 3, 9, "bo", "ann"), ("note", 3, 9, "bo")
-    ]  # fmt: skip
+        ("term", 3),
+        ("settle", 3, 7, 8),
+        ("lock", 3, "bo", "ann"),
+        ("note", 3, NOW, "bo", "ann"),
+        ("note", 3, NOW, "bo"),
+    ]
+
+
+async def test_what_settled_was_long_ago_whatever_the_clock_of_the_bridge_says() -> None:
+    tables = FakeTables()
+    await take_notes(tables, request_of(settled_seq=7, settled_at=NOW + 3_600_000), NOW)
+    assert tables.done == [("term", 3), ("settle", 3, 7, NOW - NOTICED_S * 1_000)]
 
 
 async def test_a_request_without_notes_only_says_what_settled() -> None:
     tables = FakeTables()
-    await take_notes(tables, request_of(settled_seq=0, settled_at=8), 9)
-    await take_notes(tables, request_of(), 9)
+    await take_notes(tables, request_of(settled_seq=0, settled_at=8), NOW)
+    await take_notes(tables, request_of(), NOW)
     assert tables.done == [("term", 3), ("settle", 3, 0, 8), ("term", 3)]
 
 

@@ -105,6 +105,15 @@ async def test_a_restore_of_many_pages_keeps_nobody_from_being_alive(clock: Cloc
     assert tables.hung == []
 
 
+async def test_a_restore_ends_the_alert_about_what_is_not_published(clock: Clock) -> None:
+    tables, metrics = SlowTables(clock), Metrics()
+    store_metrics = StoreMetrics(metrics)
+    tables.goes_on.set()
+    store_metrics.lag(3)
+    await Publication(tables, cast("Broker", Silent()), store_metrics).restore()
+    assert metrics.registry.get_sample_value("tlim_message_store_publication_lag_messages") == 0
+
+
 async def test_a_turn_is_given_back_by_whoever_fails_in_it_or_waits_for_it_in_vain(clock: Clock) -> None:
     published = Publication(SlowTables(clock), cast("Broker", Silent()), StoreMetrics(Metrics()))
 

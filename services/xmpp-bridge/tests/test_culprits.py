@@ -129,7 +129,7 @@ class Deliveries:
             while True:
                 await self._component.connected()
                 with contextlib.suppress(Unavailable):
-                    self._outbox.opened(0)
+                    self._outbox.opened(messages[-1].seq)
                     return list(await self._outbox.handle(batch))
 
 
@@ -253,7 +253,7 @@ def test_culprits_that_end_the_connection_by_turns_are_found() -> None:
 
 def test_losses_over_other_messages_are_not_added_up() -> None:
     culprits = Culprits()
-    culprits.opened("a")
+    culprits.opened("a", 20)
     culprits.note_loss("a", 1, 10)
     culprits.note_passed("a", 10)
     culprits.note_loss("a", 11, 20)
@@ -268,11 +268,28 @@ def test_losses_over_other_messages_are_not_added_up() -> None:
 
 def test_losses_of_a_shard_that_another_bridge_has_slow_nobody_down() -> None:
     culprits = Culprits()
-    culprits.opened("a")
+    culprits.opened("a", 10)
     culprits.note_loss("a", 1, 10)
     culprits.note_loss("a", 1, 10)
     assert culprits.are_feared
     culprits.closed("a")
     assert not culprits.are_feared
-    culprits.opened("a")
+    culprits.opened("a", 10)
     assert culprits.are_feared, "a culprit can come back with its shard"
+
+
+def test_what_another_bridge_has_delivered_slows_nobody_down_here() -> None:
+    culprits = Culprits()
+    culprits.opened("a", 10)
+    culprits.note_loss("a", 1, 10)
+    culprits.note_loss("a", 1, 10)
+    culprits.closed("a")
+    culprits.opened("a", 5)  # a stream that was emptied has other places
+    assert culprits.are_feared
+    culprits.note_passed("a", 5)
+    assert not culprits.are_feared
+    culprits.note_loss("a", 1, 10)
+    culprits.note_loss("a", 1, 10)
+    culprits.closed("a")
+    culprits.opened("a", 0)  # nothing of it comes again
+    assert not culprits.are_feared

@@ -83,6 +83,16 @@ async def test_what_is_dropped_is_named_in_the_log(process: Process) -> None:
     assert [(line["messages"], line["msg_ids"]) for line in lines] == [(2, ["m1", None])]
 
 
+async def test_a_body_that_no_parser_can_read_is_dropped_as_any_other(process: Process) -> None:
+    process.now = 2 * HUNG_S
+    process.doubt.take(ET.XML(f"<message xmlns='jabber:client'><body>{'[' * 100_000}</body></message>"))
+    await process.reads()
+    process.doubt.connection_lost()
+    await process.answered(0, is_there=False)
+    await process.reads("over the next connection")
+    assert process.taken == ["over the next connection"]
+
+
 async def test_an_answer_from_before_another_pause_says_nothing(process: Process) -> None:
     process.now = 2 * HUNG_S
     await process.reads("one")

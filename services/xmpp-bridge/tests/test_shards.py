@@ -37,6 +37,22 @@ async def test_a_connection_lost_twice_while_a_shard_closes_still_goes_back_to_t
     made[-1].go_back.assert_called_once_with(7)
 
 
+async def test_a_shard_counts_as_had_when_it_is_known_who_is_present() -> None:
+    mailroom, metrics = MagicMock(is_settled=False), Metrics()
+    mailroom.settled, mailroom.stop = never, AsyncMock()
+    consumer = MagicMock(going_back=None, abort=AsyncMock())
+    outbox = MagicMock(close=AsyncMock(), connection_lost=MagicMock(return_value=None))
+    parts = ShardParts(MagicMock(), mailroom, outbox, consumer)
+    shards = Shards(MagicMock(), "me", lambda _held, _lost: parts, Attendance(), metrics)
+    shards.went_up()
+    shards.taken(shards._leases._book.take(0, 1, time.monotonic()))
+    assert metrics.registry.get_sample_value("tlim_bridge_shards", {"shard": "0"}) == 0
+    mailroom.is_settled = True
+    assert metrics.registry.get_sample_value("tlim_bridge_shards", {"shard": "0"}) == 1
+    shards.went_down()
+    await asyncio.gather(*shards._closing.values())
+
+
 async def test_a_connection_lost_before_a_shard_has_opened_still_goes_back_to_the_first_place() -> None:
     consumers: list[Any] = []
 

@@ -45,7 +45,7 @@ def msg_id_in(data: bytes | str) -> str | None:
     """Return the msg_id in an envelope, or in a payload of `tlim.in` or `tlim.out`, if it can be read at all."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     envelope = value.get("envelope", value) if isinstance(value, dict) else None
     msg_id = envelope.get("msg_id") if isinstance(envelope, dict) else None

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from tlim_protocol.events import Carrier, Event, StoredMessage
 from tlim_protocol.identity import DELIVERY_SHARDS, delivery_shard
 
+NOTICED_S = 180
+"""A client's broken connection is noticed within this time: ejabberd takes 120 s, and Prosody 160 s (deploy/)."""
+
 
 class MailboxNote(Event):
     """What the bridge knows of one person's sessions; see MailboxNotes.
@@ -31,8 +34,8 @@ class MailboxNotes(Event):
     """Request of `tlim.rpc.mailbox.note`: notes about people of one shard, in the order in which they became true.
 
     `term` is what LiveAnswer gave to the bridge that has the shard. `settled_seq`: everything up to it had been handed
-    to the XMPP server at `settled_at`. That is so long ago that a connection which was broken then has been noticed by
-    now. A note about a person of another shard is a mistake of the asker: such a request cannot be made.
+    to the XMPP server at `settled_at`, NOTICED_S ago or more, so a connection that was broken then has been noticed. A
+    note about a person of another shard is a mistake of the asker: such a request cannot be made.
 
     `number` rises with each request of a term, also if it says the same again. A request that is taken after a newer
     one changes nothing: the instance of message-store that had it has hung. None: the asker is of an older release.

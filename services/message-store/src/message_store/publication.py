@@ -131,6 +131,7 @@ class Publication:
                 await self._tables.save_published(start, leave=False)
             reached = await self._catch_up(start, NO_END)
             await self._tables.save_published(max(noted, reached), leave=True)  # the last seqs may have no rows
+            self._metrics.lag(0)
 
     def require_certainty(self) -> None:
         """Raise BrokerUnavailable when `restore` has to come before anything new; inside `turn`."""

@@ -52,9 +52,17 @@ class Culprits:
         """Whether stanzas must be sent one at a time now."""
         return any(losses.count >= LOSSES for consumer, losses in self._losses.items() if consumer in self._here)
 
-    def opened(self, consumer: str) -> None:
-        """Note that this bridge delivers what the consumer gets."""
+    def opened(self, consumer: str, delivered: int) -> None:
+        """Note that this bridge delivers what the consumer gets.
+
+        Messages up to `delivered` in the stream come again; 0: none. Another bridge may have delivered what was lost
+        here, and a stream that was emptied begins at 1.
+        """
         self._here.add(consumer)
+        losses = self._losses.get(consumer)
+        if losses is not None:
+            losses.until = min(losses.until, delivered)
+            self.note_passed(consumer, 0)
 
     def closed(self, consumer: str) -> None:
         """Note that another bridge does: what is lost there slows nothing down here."""

@@ -78,14 +78,12 @@ class Doubt:
 
     def connection_lost(self) -> None:
         """Drop what waits: it came over a connection that is no more."""
-        if self._held:
-            msg_ids = [_msg_id_of(message) for message in self._held[:NAMED_IN_LOG]]  # their traces have not begun
+        dropped, self._held = self._held, None
+        if dropped:
+            msg_ids = [_msg_id_of(message) for message in dropped[:NAMED_IN_LOG]]  # their traces have not begun
             logger.warning(
-                "messages were dropped: the bridge had hung, and was given up",
-                messages=len(self._held),
-                msg_ids=msg_ids,
+                "messages were dropped: the bridge had hung, and was given up", messages=len(dropped), msg_ids=msg_ids
             )
-        self._held = None
 
     async def _look_again(self) -> None:
         self._look()

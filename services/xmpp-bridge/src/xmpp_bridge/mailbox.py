@@ -164,9 +164,6 @@ class Notes:
 
     async def _run(self) -> None:
         while True:
-            with waiting():
-                await self._news.wait()
-            self._news.clear()
             while self._term is not None and (self._waiting or self._settled):
                 try:
                     await cancellable(self._write(self._term))
@@ -179,6 +176,9 @@ class Notes:
                     await asyncio.sleep(RETRY_S)
                 else:
                     self._reason = ""
+            with waiting():
+                await self._news.wait()
+            self._news.clear()
 
     async def _drop(self) -> None:
         """Forget what waits: the bridge that has the shard now notes what is true."""

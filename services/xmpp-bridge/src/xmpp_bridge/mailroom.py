@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from tlim_protocol.mailboxes import NOTICED_S
 from tlim_runtime.background import Background, Repeated, cancellable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
@@ -20,9 +21,6 @@ from xmpp_bridge.presences import Hello, Missed, Sign
 from xmpp_bridge.translate import BridgeAddresses
 
 logger = get_logger(__name__)
-
-NOTICED_S = 180
-"""A client's broken connection is noticed within this time: ejabberd takes 120 s, and Prosody 160 s (deploy/)."""
 
 CLOCKS_MS = 60_000
 """The clocks of two services differ by less."""
@@ -122,12 +120,17 @@ class Mailroom:
 
         If it was loaded after the call of the roll, the shard has no term to write notes in: then it is begun anew.
         """
-        if isinstance(sign, Hello) and self._settled.is_set() and self.server_keeps:
+        if isinstance(sign, Hello) and self.is_settled and self.server_keeps:
             self._outdated()
-        elif isinstance(sign, Missed) and not self._settled.is_set():
+        elif isinstance(sign, Missed) and not self.is_settled:
             keep_oldest(self._missed, sign.user_id, sign.seq)
         else:
             self.roll.hear(sign)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known who is present. Before that nothing is delivered."""
+        return self._settled.is_set()
 
     async def settled(self) -> None:
         """Wait until it is known who is present."""
@@ -157,7 +160,7 @@ class Mailroom:
             self._handed_over.note(seq)
 
     async def _call_the_roll(self) -> None:
-        while not self._settled.is_set():
+        while not self.is_settled:
             try:
                 await cancellable(self._settle())
                 self._reason = ""

@@ -33,7 +33,11 @@ class BridgeMetrics:
             "tlim_bridge_batch_duration_seconds", "From a batch of deliveries to the barrier's answer"
         )
         self.missed = metrics.counter("tlim_bridge_missed_total", "Messages sent to people who had missed them")
-        self.shards = metrics.gauge("tlim_bridge_shards", "1 for each delivery shard that this bridge has", ("shard",))
+        self.shards = metrics.gauge(
+            "tlim_bridge_shards",
+            "1 for each delivery shard that this bridge has, once it knows who is present",
+            ("shard",),
+        )
         self.people_present = metrics.gauge(
             "tlim_bridge_people_present", "People of its shards with at least one session"
         )

@@ -255,9 +255,13 @@ class Shards:
             self._leases.release(shard.held)
             logger.info("a shard is closed", shard=shard.held.shard)
 
+    def _delivers(self, number: int) -> bool:
+        shard = self._shards.get(number)
+        return shard is not None and shard.mailroom.is_settled
+
     def _register(self, metrics: Metrics) -> None:
         ours = BridgeMetrics(metrics)
         for number in range(DELIVERY_SHARDS):
-            ours.shards.labels(str(number)).set_function(partial(self._shards.__contains__, number))
+            ours.shards.labels(str(number)).set_function(partial(self._delivers, number))
         ours.people_present.set_function(lambda: sum(shard.mailroom.roll.present for shard in self._shards.values()))
         ours.catch_ups_waiting.set_function(lambda: sum(shard.mailroom.waiting for shard in self._shards.values()))

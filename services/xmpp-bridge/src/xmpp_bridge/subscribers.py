@@ -102,7 +102,7 @@ class OutboxSubscriber:
     def opened(self, delivered: int) -> None:
         """Begin anew with what is not acknowledged. Messages up to `delivered` in the stream had been begun (Gaps)."""
         self._start_over("delivery starts anew")
-        self._culprits.opened(self._consumer)
+        self._culprits.opened(self._consumer, delivered)
         self._presence.gaps.opened(delivered)
         self._repeated = delivered
 

@@ -27,8 +27,8 @@ class SlowPublisher:
         self._waiting: list[asyncio.Future[PubAck]] = []
         self._is_slow = True
 
-    def publish_soon(self, subject: str, payload: bytes, message_id: str, headers: Headers) -> asyncio.Future[PubAck]:
-        del subject, message_id, headers
+    def publish_soon(self, subject: str, payload: bytes, *, headers: Headers) -> asyncio.Future[PubAck]:
+        del subject, headers
         self.msg_ids.append(AcceptedMessage.from_bytes(payload).envelope.msg_id)
         future: asyncio.Future[PubAck] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)

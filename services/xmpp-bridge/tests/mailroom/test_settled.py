@@ -1,6 +1,8 @@
 """What had been handed over long ago is noted behind the notes of people who had left before."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import MailboxNote, MailboxNoted, MailboxNotes
@@ -44,6 +46,32 @@ async def test_who_left_while_the_store_was_away_is_noted_before_what_was_handed
     await notes.background.stop()
     assert [[note.user_id for note in one.notes] for one in store.taken if one.settled_seq is None] == [["bob", "cat"]]
     assert [one.settled_seq for one in store.taken if one.settled_seq is not None] == [100]
+
+
+class Garbled(Store):
+    """Nobody can read its first answer."""
+
+    async def request(self, subject: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+        was_asked = self.asked.is_set()
+        answer = await super().request(subject, payload, timeout_s)
+        return answer if was_asked else b"{"
+
+
+def test_a_note_is_written_although_the_first_answer_cannot_be_read(
+    jumping: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    async def story() -> None:
+        store = Garbled()
+        store.is_up = True
+        notes = Notes(store, delivery_shard("bob"), lambda: None)
+        notes.begin(1)
+        notes.background.start()
+        notes.add(MailboxNote(user_id="bob"))
+        await notes.written()
+        await notes.background.stop()
+        assert [[note.user_id for note in one.notes] for one in store.taken] == [["bob"]] * 2
+
+    jumping(story())
 
 
 async def test_notes_wait_for_a_term_and_are_dropped_when_another_bridge_has_begun_a_later_one() -> None:

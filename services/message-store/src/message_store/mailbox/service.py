@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from tlim_protocol.events import StoredMessage
 from tlim_protocol.mailboxes import (
+    NOTICED_S,
     LiveAnswer,
     LivePerson,
     LiveQuestion,
@@ -84,7 +85,8 @@ async def take_notes(tables: NotedTables, request: MailboxNotes, now: int) -> Ma
     if request.number is not None and not await tables.take(shard, request.number):
         return MailboxNoted()
     if request.settled_seq is not None and request.settled_at is not None:
-        await tables.settle(shard, request.settled_seq, request.settled_at)
+        # The bridge speaks of a time so long ago. If its clock were ahead, mailboxes would skip what nobody got.
+        await tables.settle(shard, request.settled_seq, min(request.settled_at, now - NOTICED_S * 1_000))
     if request.notes:
         await tables.lock(shard, list(dict.fromkeys(note.user_id for note in request.notes)))
     for notes in rounds(request.notes):
