@@ -17,7 +17,7 @@ from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
-from tlim_runtime.pulse import waiting
+from tlim_runtime.pulse import held
 from tlim_runtime.transactions import Connection
 
 from message_store.archive_repository import Archive
@@ -279,7 +279,7 @@ class Preparation:
 
     async def of_a_group(self, group: int) -> None:
         """Compare table and stream; ask for missing changes if something may have been lost since the last time."""
-        async with self._alone():
+        async with held(self._turn):
             if not self._publication.is_certain:
                 self.doubt()
             await self._publication.restore()
@@ -291,18 +291,9 @@ class Preparation:
 
     async def again(self) -> None:
         """Compare table and stream, and ask for missing changes."""
-        async with self._alone():
+        async with held(self._turn):
             await self._publication.restore()
             await self._catch_up.run()
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        with waiting():
-            await self._turn.acquire()
-        try:
-            yield
-        finally:
-            self._turn.release()
 
 
 async def _catch_up(catch_up: CatchUp, preparation: Preparation) -> None:
