@@ -53,6 +53,7 @@ VALUES = {
     "consumer": {spec.durable for spec in CONSUMERS},
     "stream": set(StreamName) - {StreamName.LEASES},
     "state": states_of_an_outbox(),
+    "certificate": {"xmpp", "gateway"},
     "route": PROBES,
     "status": {"500", "503"},
 }
@@ -148,6 +149,13 @@ def test_the_runbook_has_no_entry_for_what_is_no_alert_and_no_shard_is_forgotten
 def test_every_service_is_missed_when_it_has_no_target_at_all() -> None:
     absent = re.findall(r'absent\(up{job="tlim", service="([\w-]+)"}\)', RULES["TlimServiceDown"]["expr"])
     assert set(absent) == set(SERVICES)
+
+
+def test_a_gauge_that_an_alert_asks_for_is_missed_when_nobody_tells_it() -> None:
+    by_itself = {name for one in RULES.values() if "vector(0)" in one["expr"] for name in _NAMES.findall(one["expr"])}
+    missed = set(re.findall(r"absent\((tlim_\w+)", RULES["TlimSignMissing"]["expr"]))
+    asked = {name for one in RULES.values() for name in _NAMES.findall(one["expr"])} & set(METRICS)
+    assert missed == {name for name in asked - by_itself if METRICS[name].kind == "gauge"}
 
 
 def test_each_alert_is_tested_both_silent_and_firing() -> None:

@@ -151,6 +151,7 @@ async def address(system: MadeUp) -> AsyncIterator[str]:
     url = SecretStr("postgresql+asyncpg://nobody:nothing@127.0.0.1:1/nowhere")
     app = create_app(Settings(jwks_url="", database_url=url, **unused))
     app.state.tokens, app.state.watch = TokenVerifier(keys, "tlim", "tlim"), system
+    app.state.tokens.refuse(())
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None))
     async with beside(server.serve()) as serving:

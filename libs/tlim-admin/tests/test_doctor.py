@@ -18,7 +18,7 @@ from tlim_admin.backup.tables import OwnerLogin
 from tlim_admin.certificates import new_pair
 from tlim_admin.doctor import postgres
 from tlim_admin.doctor.certificates import SOON_DAYS, https, judge
-from tlim_admin.doctor.clocks import judge_clock
+from tlim_admin.doctor.clocks import judge_clock, judge_date
 from tlim_admin.doctor.findings import LOOKS, Finding, NamedCheck, State, fine, run, run_all, wrong
 from tlim_admin.doctor.objects import reached
 from tlim_admin.doctor.postgres import locks_last
@@ -38,6 +38,13 @@ def test_a_clock_is_wrong_beyond_two_seconds_and_not_because_an_answer_took_long
     assert "10 s ahead of ours" in judge_clock("S3", NOW + 10, NOW, NOW).seen
     assert "10 s behind ours" in judge_clock("S3", NOW - 10, NOW, NOW).seen
     assert judge_clock("S3", NOW - 2.9, NOW, NOW, exact_s=1.0).state is State.OK
+
+
+def test_a_clock_that_nothing_tells_of_is_not_taken_for_right() -> None:
+    assert judge_date("S3", "Fri, 15 Jan 2027 08:00:00 GMT", NOW, NOW + 9).state is State.OK
+    assert judge_date("S3", "Fri, 15 Jan 2027 07:59:50 GMT", NOW, NOW).seen == "9 s behind ours"
+    finding = judge_date("S3", None, NOW, NOW)
+    assert (finding.state, finding.seen) == (State.WARNING, "not compared, as its answer has no Date")
 
 
 def test_a_certificate_that_ends_soon_is_named_before_it_ends() -> None:

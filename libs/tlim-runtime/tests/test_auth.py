@@ -57,9 +57,15 @@ def issuer() -> Issuer:
     return Issuer()
 
 
+def knowing(verifier: TokenVerifier) -> TokenVerifier:
+    """Tell a verifier that nobody is deactivated."""
+    verifier.refuse(())
+    return verifier
+
+
 @pytest.fixture
 def verifier(issuer: Issuer) -> TokenVerifier:
-    return TokenVerifier(issuer.jwks, "tlim", "tlim")
+    return knowing(TokenVerifier(issuer.jwks, "tlim", "tlim"))
 
 
 async def test_a_good_token_names_its_normalised_user_and_scopes(issuer: Issuer, verifier: TokenVerifier) -> None:
@@ -220,9 +226,9 @@ async def serving_keys(issuer: Issuer, *, refused: int = 0) -> AsyncIterator[str
 
 async def test_keys_are_fetched_over_http(issuer: Issuer) -> None:
     async with serving_keys(issuer) as url:
-        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        verifier = knowing(TokenVerifier(http_jwks(url), "tlim", "tlim"))
         assert (await verifier.verify(issuer.token())).user_id == "alice"
-    away = TokenVerifier(http_jwks(url), "tlim", "tlim")
+    away = knowing(TokenVerifier(http_jwks(url), "tlim", "tlim"))
     with pytest.raises(TlimError) as refused:
         await away.verify(issuer.token())
     assert refused.value.code is ErrorCode.UNAVAILABLE
@@ -230,7 +236,7 @@ async def test_keys_are_fetched_over_http(issuer: Issuer) -> None:
 
 async def test_one_of_several_servers_that_refuses_does_not_keep_the_keys_away(issuer: Issuer) -> None:
     async with serving_keys(issuer, refused=1) as url:
-        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        verifier = knowing(TokenVerifier(http_jwks(url), "tlim", "tlim"))
         assert (await verifier.verify(issuer.token())).user_id == "alice"
 
 
@@ -247,7 +253,7 @@ async def test_one_of_several_servers_whose_host_has_vanished_does_not_keep_the_
 
     monkeypatch.setattr(socket, "create_connection", connect_in_vain_at_first)
     async with serving_keys(issuer) as url:
-        verifier = TokenVerifier(http_jwks(url), "tlim", "tlim")
+        verifier = knowing(TokenVerifier(http_jwks(url), "tlim", "tlim"))
         assert (await verifier.verify(issuer.token())).user_id == "alice"
     assert next(connections) == 3
 
@@ -355,7 +361,8 @@ async def test_a_deactivated_users_tokens_are_refused_until_the_user_is_active_a
 ) -> None:
     monkeypatch.setattr(deactivation, "READ_EVERY_S", 0)
     directory, token = Directory(), issuer.token()
-    async with deactivation.deactivated_users_refused(deactivation.asked_of_session_api(directory), verifier):
+    reading = deactivation.asked_of_session_api(directory)
+    async with deactivation.deactivated_users_refused(reading, verifier, Health()):
         await directory.is_asked_again()
         assert (await verifier.verify(token)).user_id == "alice"
         directory.deactivated = ["alice"]
@@ -370,3 +377,33 @@ async def test_a_deactivated_users_tokens_are_refused_until_the_user_is_active_a
         directory.is_up, directory.deactivated = True, []
         await directory.is_asked_again()
         assert (await verifier.verify(token)).user_id == "alice"
+
+
+async def test_before_anybody_has_told_who_is_deactivated_no_token_counts_and_the_process_is_not_ready(
+    issuer: Issuer,
+) -> None:
+    verifier, health, directory = TokenVerifier(issuer.jwks, "tlim", "tlim"), Health(), Directory()
+    directory.is_up, directory.deactivated = False, ["alice"]
+    reading = deactivation.asked_of_session_api(directory)
+    async with deactivation.deactivated_users_refused(reading, verifier, health):
+        assert await health.check() == {"deactivated users": "away"}
+        with pytest.raises(TlimError) as refused:
+            await verifier.verify(issuer.token(sub="bob"))
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+        directory.is_up = True
+        assert await health.check() == {"deactivated users": "ok"}
+        directory.is_up = False
+        assert await health.check() == {"deactivated users": "ok"}, "the list stays as it is"
+        assert (await verifier.verify(issuer.token(sub="bob"))).user_id == "bob"
+        with pytest.raises(NotAuthenticated, match="deactivated"):
+            await verifier.verify(issuer.token())
+
+
+async def test_the_first_request_of_a_service_finds_the_list_of_deactivated_users(
+    issuer: Issuer,
+) -> None:
+    verifier, directory = TokenVerifier(issuer.jwks, "tlim", "tlim"), Directory()
+    directory.deactivated = ["alice"]
+    async with deactivation.deactivated_users_refused(deactivation.asked_of_session_api(directory), verifier, Health()):
+        with pytest.raises(NotAuthenticated, match="deactivated"):
+            await verifier.verify(issuer.token())

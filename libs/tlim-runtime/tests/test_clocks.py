@@ -1,6 +1,7 @@
 """Clocks that differ show, and when something was received is told in one's own time."""
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from nats.aio.msg import Msg
 from tlim_protocol.events import Time
 from tlim_protocol.streams import STORE_INBOXES
 from tlim_protocol.subjects import Rpc
-from tlim_runtime.clocks import ClockComparison, clock_responder
+from tlim_runtime.clocks import EXACT_S, UNCOMPARED_S, ClockComparison, clock_responder
 from tlim_runtime.health import Health
 from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.pull import PullSession
@@ -81,6 +82,21 @@ async def test_without_an_answer_the_last_comparison_stands(other: Other, compar
     with pytest.raises(BrokerUnavailable):
         await comparison.compare()
     assert comparison.warning() is not None
+
+
+@pytest.mark.parametrize("trouble", ["no answer", "slow answers"])
+async def test_clocks_that_could_not_be_compared_for_minutes_do_not_count_as_equal(
+    other: Other, comparison: ClockComparison, trouble: str
+) -> None:
+    other.is_up, other.takes = trouble != "no answer", 2 * EXACT_S
+    other.now += UNCOMPARED_S
+    with suppress(BrokerUnavailable):
+        await comparison.compare()
+    other.now += 1
+    assert comparison.warning() == "this clock was not compared with message-store's for 5 minutes"
+    other.is_up, other.takes = True, 0.0
+    await comparison.compare()
+    assert comparison.warning() is None
 
 
 async def test_the_answer_is_the_time_in_milliseconds() -> None:

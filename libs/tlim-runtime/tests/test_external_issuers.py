@@ -79,7 +79,9 @@ class Provider:
         return ExternalIssuer(**(given | changes))
 
     def verifier(self, **changes: Any) -> TokenVerifier:
-        return TokenVerifier(no_keys, "tlim", "tlim", [self.settings(**changes)])
+        verifier = TokenVerifier(no_keys, "tlim", "tlim", [self.settings(**changes)])
+        verifier.refuse(())
+        return verifier
 
     def token(self, key: str = "RS256", alg: str | None = None, kid: str | None = None, **changes: Any) -> str:
         return jwt.encode(claims(**changes), self.keys[key], algorithm=alg or key, headers={"kid": kid or key})
@@ -119,6 +121,7 @@ async def test_a_service_takes_tokens_of_the_issuers_that_its_settings_name(prov
     settings = ServiceSettings.placeholder()
     assert await refusal(TokenVerifier.of(settings), provider.token()) is ErrorCode.NOT_ALLOWED
     verifier = TokenVerifier.of(settings.model_copy(update={"external_issuers": [provider.settings()]}))
+    verifier.refuse(())
     assert (await verifier.verify(provider.token())).user_id == "alice"
 
 

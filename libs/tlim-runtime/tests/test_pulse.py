@@ -10,7 +10,7 @@ from tlim_runtime import pulse
 from tlim_runtime.background import Background, Repeated, Tasks, running, stuck
 from tlim_runtime.health import healthz
 from tlim_runtime.outages import Unavailable
-from tlim_runtime.pulse import HUNG_S, beat, waiting
+from tlim_runtime.pulse import HUNG_S, beat, held, waiting
 
 NEVER = 86_400
 
@@ -49,6 +49,28 @@ async def test_work_that_waits_for_something_to_do_may_wait_for_ever(clock: Cloc
         clock.now += 100 * HUNG_S
         assert stuck() == []
         assert (await healthz()).status_code == 200
+
+
+@pytest.mark.parametrize("turn", [asyncio.Lock(), asyncio.Semaphore(1)])
+async def test_work_waits_for_its_turn_and_does_not_wait_while_it_has_it(
+    clock: Clock, turn: asyncio.Lock | asyncio.Semaphore
+) -> None:
+    has_it = asyncio.Event()
+
+    async def work() -> None:
+        async with held(turn):
+            has_it.set()
+            await forever()
+
+    await turn.acquire()
+    async with begun(work):
+        clock.now += 2 * HUNG_S
+        assert stuck() == []
+        turn.release()
+        await has_it.wait()
+        clock.now += 2 * HUNG_S
+        assert stuck() == ["work: it hangs since 600 s"]
+    assert not turn.locked()
 
 
 async def test_work_that_neither_waits_nor_gets_on_is_stuck(clock: Clock) -> None:

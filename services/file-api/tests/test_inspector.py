@@ -111,6 +111,20 @@ async def test_only_a_crash_is_the_files_fault(number: signal.Signals, raised: t
         await Inspector(1).inspect(Kind.IMAGE, shot())
 
 
+async def test_a_broken_installation_is_not_the_files_fault_and_its_error_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(inspector._PROGRAMS, Kind.IMAGE, "file_api.inspect.nothing")
+    with pytest.raises(WorkerLost, match="No module named"):
+        await Inspector(1).inspect(Kind.IMAGE, fed(b"nonsense"))
+
+
+async def test_a_worker_that_cannot_be_started_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(WorkerLost, match="started"):
+        await Inspector(1).inspect(Kind.IMAGE, fed(b"nonsense"))
+
+
 async def test_a_worker_that_takes_too_much_processor_time_says_so_by_its_end() -> None:
     busy = "from file_api.inspect import worker; r = worker.resource; worker._LIMITS[r.RLIMIT_CPU] = (1, 6);"
     busy += "worker.work(lambda _: [None for _ in iter(int, 1)])"

@@ -1,8 +1,11 @@
 """What is missing of session-api's log of changes, and how it is got."""
 
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from message_store.catch_up import AGAIN_S, CatchUp
+from message_store.directory import ServiceDirectory
 from message_store.errors import DirectoryUnavailable
 from message_store.values import Progress
 from tlim_protocol.events import SessionChanges, SessionEvent
@@ -91,9 +94,25 @@ async def test_without_session_api_it_stays_due(bench: Any, session: Any) -> Non
     log = Log(session(1, "alice"))
     log.is_away = True
     catch_up = CatchUp(bench.recorder, log, everything)
-    await catch_up.run()
+    with pytest.raises(DirectoryUnavailable):
+        await catch_up.run()
     assert await catch_up.is_due()
     log.is_away = False
     await catch_up.run()
     assert not await catch_up.is_due()
     assert len(bench.stored) == 1
+
+
+class Gibberish:
+    """A session-api whose answers nobody can read."""
+
+    async def request(self, *_: object) -> bytes:
+        return b"gibberish"
+
+
+async def test_answers_that_nobody_can_read_fail_each_time(bench: Any) -> None:
+    catch_up = CatchUp(bench.recorder, ServiceDirectory(Gibberish(), timedelta(seconds=1)), everything)
+    for _ in range(2):
+        assert await catch_up.is_due()
+        with pytest.raises(DirectoryUnavailable):
+            await catch_up.run()

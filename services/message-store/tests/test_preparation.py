@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import pytest
 from message_store.duty import Preparation
+from message_store.errors import DirectoryUnavailable
 
 
 class Store:
@@ -12,6 +14,7 @@ class Store:
         self.is_certain = False
         self.asked = 0
         self.groups = {0}
+        self.answers = True
         self.while_asked: Callable[[], None] = lambda: None
         self.preparation = Preparation(self, self, self.groups)
 
@@ -21,6 +24,8 @@ class Store:
     async def run(self) -> None:
         self.asked += 1
         self.while_asked()
+        if not self.answers:
+            raise DirectoryUnavailable
 
 
 async def test_at_a_start_it_is_asked_for_once_for_all_groups() -> None:
@@ -64,3 +69,15 @@ async def test_what_is_uncertain_without_an_outage_is_asked_for() -> None:
     store.is_certain = False
     await store.preparation.of_a_group(0)
     assert store.asked == 2
+
+
+async def test_without_an_answer_a_group_goes_on_and_each_round_fails_until_there_is_one() -> None:
+    store = Store()
+    store.answers = False
+    await store.preparation.of_a_group(0)
+    for _ in range(2):
+        with pytest.raises(DirectoryUnavailable):
+            await store.preparation.again()
+    store.answers = True
+    await store.preparation.again()
+    assert store.asked == 4

@@ -98,7 +98,9 @@ async def test_the_right_password_gives_a_token_that_the_other_services_accept(
         return issuer.jwks()
 
     token = await desk.issue("Alice", "secret", "10.0.0.1")
-    user = await TokenVerifier(keys, "tlim", "tlim").verify(token.access_token)
+    verifier = TokenVerifier(keys, "tlim", "tlim")
+    verifier.refuse(())
+    user = await verifier.verify(token.access_token)
     assert (user.user_id, user.scopes) == ("alice", frozenset())
     assert token.lifetime == timedelta(hours=1)
     assert directory.seen == ["alice"]

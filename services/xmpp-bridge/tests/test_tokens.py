@@ -53,6 +53,7 @@ async def test_the_first_key_signs_and_all_verify(key_file: Path) -> None:
         return after.jwks()
 
     verifier = TokenVerifier(keys, "tlim", "tlim")
+    verifier.refuse(())
     tokens = [issuer.issue("alice", timedelta(hours=1)) for issuer in (before, after)]
     assert [(await verifier.verify(token)).user_id for token in tokens] == ["alice", "alice"]
     assert [jwt.get_unverified_header(token)["kid"] for token in tokens] == [
@@ -97,7 +98,9 @@ async def test_the_admin_command_prints_a_short_lived_token_with_admin_scope(
         return issuer.jwks()
 
     token = capsys.readouterr().out.strip()
-    user = await TokenVerifier(keys, "tlim", "tlim").verify(token)
+    verifier = TokenVerifier(keys, "tlim", "tlim")
+    verifier.refuse(())
+    user = await verifier.verify(token)
     claims = jwt.decode(token, options={"verify_signature": False})
     assert user.is_admin
     assert claims["exp"] - claims["iat"] == 300

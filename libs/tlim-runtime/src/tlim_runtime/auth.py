@@ -47,7 +47,7 @@ class TokenVerifier:
         own = Issuer.own(jwks, issuer, audience)
         self._own_keys = own.keys
         self._issuers = {one.name: one for one in (own, *map(Issuer.external, external))}
-        self._deactivated: frozenset[str] = frozenset()
+        self._deactivated: frozenset[str] | None = None  # nobody has told us yet
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self:
@@ -59,9 +59,14 @@ class TokenVerifier:
         """Refuse the tokens of these users from now on, and of no others."""
         self._deactivated = frozenset(users)
 
+    @property
+    def knows_whom_to_refuse(self) -> bool:
+        """Whether it was ever told. Until then no token can be verified."""
+        return self._deactivated is not None
+
     def is_refused(self, user_id: str) -> bool:
-        """Return whether the tokens of this user are refused."""
-        return user_id in self._deactivated
+        """Return whether the tokens of this user are refused; False while we do not know."""
+        return self._deactivated is not None and user_id in self._deactivated
 
     def looked_after(self, health: Health) -> None:
         """Have readiness wait for the keys of our own tokens, and warn when they are too old.
@@ -72,7 +77,11 @@ class TokenVerifier:
         health.warn("token keys", self._own_keys.warning)
 
     async def verify(self, token: str) -> CurrentUser:
-        """Return the user of a token; raises NotAuthenticated, or TlimError(UNAVAILABLE) without keys to check it."""
+        """Return the user of a token.
+
+        Raises NotAuthenticated. Raises TlimError(UNAVAILABLE) without keys to check it, and before we know who is
+        deactivated.
+        """
         issuer, header = self._announced(token)
         key = await issuer.keys.get(str(header.get("kid")))
         if header["alg"] != key.algorithm_name:
@@ -92,6 +101,8 @@ class TokenVerifier:
             raise NotAuthenticated("the token has expired") from None
         except (jwt.PyJWTError, TlimError):
             raise NotAuthenticated("the token is not valid here") from None
+        if not self.knows_whom_to_refuse:
+            raise TlimError(ErrorCode.UNAVAILABLE, "who is deactivated is not known yet, try again")
         if self.is_refused(user_id):
             raise NotAuthenticated("your account is deactivated")
         return CurrentUser(user_id, _scopes_here(issuer, claims))

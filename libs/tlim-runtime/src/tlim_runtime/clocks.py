@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from tlim_protocol.events import Time
 from tlim_protocol.subjects import Rpc
@@ -11,7 +11,6 @@ from tlim_runtime.background import Repeated, running
 from tlim_runtime.broker import Asker, Responder
 from tlim_runtime.health import Health
 from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import Unavailable
 
 logger = get_logger(__name__)
 
@@ -19,6 +18,9 @@ MAX_SKEW_S = 2.0
 """If clocks differ by more, times from another service look wrong. Clocks with NTP differ by milliseconds."""
 
 COMPARE_EVERY_S = 30.0
+
+UNCOMPARED_S = 300.0
+"""After so long without a comparison nobody knows whether the clocks agree. A restart of message-store takes less."""
 
 EXACT_S = 1.0
 """A slower answer is not used: the difference that we compute may be wrong by half of the time that it took."""
@@ -44,9 +46,13 @@ class ClockComparison:
         self._broker = broker
         self._clock = clock
         self._warning: str | None = None
+        self._compared_at = clock()
 
     def warning(self) -> str | None:
         """Return what is wrong, None while the clocks agree; for Health.warn."""
+        uncompared = self._clock() - self._compared_at
+        if self._warning is None and uncompared > UNCOMPARED_S:
+            return f"this clock was not compared with message-store's for {uncompared / 60:.0f} minutes"
         return self._warning
 
     async def compare(self) -> None:
@@ -61,16 +67,12 @@ class ClockComparison:
             self._note((asked + answered) / 2 - answer.now / 1000)
 
     def _note(self, ahead: float) -> None:
+        self._compared_at = self._clock()
         differs = abs(ahead) > MAX_SKEW_S
         if differs != (self._warning is not None):
             (logger.warning if differs else logger.info)("clock compared with message-store's", ahead_s=round(ahead, 1))
         side = "ahead of" if ahead > 0 else "behind"
         self._warning = f"this clock is {abs(ahead):.1f} s {side} message-store's" if differs else None
-
-    async def try_to_compare(self) -> None:
-        """Compare, unless message-store does not answer. That says nothing about the clocks; others report it."""
-        with suppress(Unavailable):
-            await self.compare()
 
 
 @asynccontextmanager
@@ -78,5 +80,5 @@ async def compared_clock(broker: Asker, health: Health) -> AsyncIterator[None]:
     """Compare the clocks regularly while entered, and warn at /readyz."""
     comparison = ClockComparison(broker)
     health.warn("clock", comparison.warning)
-    async with running(Repeated("clock comparison", comparison.try_to_compare, COMPARE_EVERY_S)):
+    async with running(Repeated("clock comparison", comparison.compare, COMPARE_EVERY_S)):
         yield

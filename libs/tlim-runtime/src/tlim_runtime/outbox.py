@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tlim_runtime.background import Background, Repeated
@@ -227,7 +228,8 @@ class OutboxRelay:
             is_it = self._table.c.id == row.id
             await session.execute(sa.update(self._table).where(is_it).values(refused=objection))
         await self._broker.publish_batch(list(sendable.values()))
-        await session.execute(sa.delete(self._table).where(self._table.c.id.in_(list(sendable))))
+        published = sa.any_(sa.literal(list(sendable), ARRAY(sa.BigInteger)))
+        await session.execute(sa.delete(self._table).where(self._table.c.id == published))
 
     def _fail(self, reason: str) -> None:
         if reason != self._reason:

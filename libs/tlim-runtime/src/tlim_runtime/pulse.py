@@ -5,9 +5,10 @@ reached (`beat`), so an outage makes nothing hang. It waits while there is nothi
 (`waiting`), for as long as that takes.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar, copy_context
 
 HUNG_S = 300.0
@@ -83,3 +84,14 @@ def waiting() -> Iterator[None]:
         return
     with pulse.waiting():
         yield
+
+
+@asynccontextmanager
+async def held(turn: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold `turn` inside the block. Until it is free the work waits, for others who have a pulse of their own."""
+    with waiting():
+        await turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()

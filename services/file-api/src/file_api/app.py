@@ -80,7 +80,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = {"uploads": app.state.pace}
         await stack.enter_async_context(limits_shared(broker, settings.service, app.state.metrics, limits=limits))
         await stack.enter_async_context(compared_clock(broker, app.state.health))
-        await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
+        asked, tokens = asked_of_session_api(broker), app.state.tokens
+        await stack.enter_async_context(deactivated_users_refused(asked, tokens, app.state.health))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         yield
 

@@ -51,7 +51,8 @@ class BlobRow(FileTable, table=True):
     """Bytes that are complete in S3, kept once for all files that have them. The row goes with the last such file.
 
     `scan_due_at` and `facts_due_at` say when a background task looks at the blob (again); null: nothing to do. Only an
-    infected blob has no object any more. Its row stays, so that the same bytes are refused.
+    infected blob has no object any more. Its row stays, so that the same bytes are refused. `worker_losses`: how many
+    workers in a row did not come back from it; a loss before `losses_count_from` is not counted.
     """
 
     __tablename__ = "blobs"
@@ -77,6 +78,8 @@ class BlobRow(FileTable, table=True):
     duration_ms: int | None = Field(default=None, sa_type=sa.BigInteger)
     thumbnail_type: str | None = Field(default=None, sa_type=sa.Text)  # null: there is no thumbnail of any size
     thumbnail_failed: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # nobody tries again
+    worker_losses: int = Field(default=0, sa_type=sa.SmallInteger, sa_column_kwargs={"server_default": "0"})
+    losses_count_from: datetime | None = Field(default=None, sa_type=_TIME)
 
 
 class FileRow(FileTable, table=True):

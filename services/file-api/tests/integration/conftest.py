@@ -29,7 +29,7 @@ from tlim_devstack.processes import dies_with_parent
 from tlim_devstack.pytest_plugin import S3Bucket
 from tlim_devstack.servers import PUBLISHED_KEYS, NatsServer
 from tlim_devstack.waiting import free_port
-from tlim_protocol.events import FileEvent, FileQuestion, FileVerdict
+from tlim_protocol.events import FileEvent, FileQuestion, FileVerdict, UsersDeactivated
 from tlim_protocol.streams import StreamName
 from tlim_protocol.subjects import Rpc
 from tlim_runtime.auth import CurrentUser
@@ -215,11 +215,18 @@ class World:
         return [base64.b64decode(one["message"].get("data", "")) for one in found if "message" in one]
 
 
+async def nobody_is_deactivated(_: bytes) -> bytes:
+    """Session-api's answer about deactivated users."""
+    return UsersDeactivated(users=[]).to_bytes()
+
+
 class NamesAreTokens:
     """Stands in for the token check, which tlim_runtime tests: the token is the user id."""
 
     async def verify(self, token: str) -> CurrentUser:
         return CurrentUser(token)
+
+    knows_whom_to_refuse = True
 
     def refuse(self, user_ids: Iterable[str]) -> None:
         """Refuse nobody: the tests deactivate nobody."""
@@ -247,6 +254,9 @@ async def servers(
     store, broker = MessageStore(), await connect_broker("message-store")
     await broker.respond(Rpc.MESSAGE_GRANTS, store.answer, "message-store")
     await broker.flush()
+    directory = await connect_broker("session-api")
+    await directory.respond(Rpc.USER_DEACTIVATED, nobody_is_deactivated, "session-api")
+    await directory.flush()
     tests = await connect_broker("tests")
     return World(clean_jetstream, make_database("file_api"), s3_bucket, bucket, tests, store, broker)
 

@@ -12,6 +12,7 @@ import pytest
 from file_api.files import object_key
 from file_api.inspect.inspection import MAX_INSPECTED_BYTES, Inspected, Kind, ThumbnailSize
 from file_api.inspect.inspector import WorkerLost, WorkersBusy
+from file_api.media.previews import MOST_LOSSES
 from PIL import Image
 from tlim_protocol.errors import ErrorCode
 
@@ -51,6 +52,19 @@ async def get(world: Any, path: str, user_id: str = "alice", **headers: str) -> 
     async with world.client(user_id) as client:
         answer: httpx.Response = await client.get(path, headers=headers)
     return answer
+
+
+class Lost:
+    """Workers that do not come back."""
+
+    async def inspect(self, *_: object) -> Inspected:
+        raise WorkerLost("short of memory")
+
+
+async def losses_of(world: Any) -> tuple[int, bool | None]:
+    """How many workers the only blob has cost, and whether the next look at it is put off; None: there is none."""
+    (row,) = await world.rows("SELECT worker_losses, facts_due_at > now() + interval '4 minutes' AS later FROM blobs")
+    return row["worker_losses"], row["later"]
 
 
 class TestFacts:
@@ -121,19 +135,62 @@ class TestFacts:
 
         await eventually(examined)
 
+    async def test_lost_workers_are_not_the_files_fault_until_there_were_many(
+        self, world: Any, eventually: Any, uploaded: Any
+    ) -> None:
+        world.app.state.previews._inspector = Lost()
+        await uploaded(photo())
+        for losses in range(1, MOST_LOSSES):
+
+            async def is_put_off(expected: tuple[int, bool] = (losses, True)) -> None:
+                assert await losses_of(world) == expected
+
+            await eventually(is_put_off)
+            await world.rows("UPDATE blobs SET facts_due_at = now(), losses_count_from = now()")
+
+        async def is_given_up() -> None:
+            assert [row["facts_due_at"] for row in await world.rows("SELECT facts_due_at FROM blobs")] == [None]
+
+        await eventually(is_given_up)
+
+    async def test_after_a_loss_it_is_looked_into_again(self, world: Any, eventually: Any, uploaded: Any) -> None:
+        previews = world.app.state.previews
+        right, previews._inspector = previews._inspector, Lost()
+        file_id = await uploaded(photo())
+
+        async def is_put_off() -> None:
+            assert await losses_of(world) == (1, True)
+
+        await eventually(is_put_off)
+        previews._inspector = right
+        await world.rows("UPDATE blobs SET facts_due_at = now()")
+
+        async def examined() -> None:
+            assert (await get(world, f"/v1/files/{file_id}/info")).json()["width"] == 600
+
+        await eventually(examined)
+        assert await losses_of(world) == (0, None)
+
 
 class TestThumbnails:
     async def test_a_worker_that_got_lost_is_no_answer_for_ever(self, world: Any, uploaded: Any) -> None:
-        class Lost:
-            async def inspect(self, *_: object) -> Inspected:
-                raise WorkerLost("short of memory")
-
         previews = world.app.state.previews
         right, previews._inspector = previews._inspector, Lost()
         path = f"/v1/files/{await uploaded(photo())}/thumbnail"
-        assert (await get(world, path)).status_code == 503
+        for _ in range(MOST_LOSSES + 1):
+            assert (await get(world, path)).status_code == 503, "losses that come at once count once"
         previews._inspector = right
         assert (await get(world, path)).status_code == 200
+
+    async def test_after_many_losses_there_is_none(self, world: Any, uploaded: Any) -> None:
+        world.app.state.previews._inspector = Lost()
+        path = f"/v1/files/{await uploaded(photo())}/thumbnail"
+        assert (await get(world, path)).status_code == 503
+        most = MOST_LOSSES - 1
+        await world.rows(f"UPDATE blobs SET worker_losses = {most}, losses_count_from = now()")  # noqa: S608
+        assert (await get(world, path)).status_code == 422
+        world.app.state.previews._inspector = None
+        assert (await get(world, path)).status_code == 422
 
     async def test_all_who_ask_at_once_share_one_worker(self, world: Any, uploaded: Any) -> None:
         class Counting:

@@ -64,7 +64,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await stack.enter_async_context(running(duty.looking))
         election = Background("leadership", leadership.run)
         await stack.enter_async_context(running(election))
-        await stack.enter_async_context(deactivated_users_refused(asked_of_session_api(broker), app.state.tokens))
+        asked, tokens = asked_of_session_api(broker), app.state.tokens
+        await stack.enter_async_context(deactivated_users_refused(asked, tokens, app.state.health))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         app.state.watch = Watch(broker, own)
         app.state.database, app.state.leadership = database, leadership

@@ -5,12 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tlim_protocol.events import SessionChanges, SessionEvent
-from tlim_runtime.logging import get_logger
 
-from message_store.errors import DirectoryUnavailable
 from message_store.values import Progress
-
-logger = get_logger(__name__)
 
 PAGE = 200
 """Changes asked for at a time; session-api sends fewer when they are large."""
@@ -37,7 +33,7 @@ class ChangeLog(Protocol):
 
 
 class CatchUp:
-    """Applies missing changes. While session-api is down, everything else goes on and `is_due` stays true.
+    """Applies missing changes. While session-api gives no answer, `is_due` stays true.
 
     Only those of sessions that are ours, with `is_ours`: what another store has not applied may wait behind messages
     that came before it, and must not overtake them.
@@ -57,7 +53,6 @@ class CatchUp:
         self._asked_behind, self._asked_at = -1, timer()
         self._is_owed = True
         self._gap_behind: int | None = None  # at the last look
-        self._is_away = False  # so that an outage is logged once, not at every attempt
 
     async def is_due(self) -> bool:
         """Tell whether a change may be missing: the last attempt failed, or a gap has stayed since the last look.
@@ -71,21 +66,15 @@ class CatchUp:
         return self._is_owed or (stays and not was_asked)
 
     async def run(self) -> None:
-        """Ask session-api for changes until there are no more, and apply them; without an answer it stays due.
+        """Ask session-api for changes until there are no more, and apply them.
 
-        Raises DatabaseUnavailable or BrokerUnavailable when a change could not be stored or published.
+        Raises DirectoryUnavailable without an answer that can be read; DatabaseUnavailable or BrokerUnavailable when a
+        change could not be stored or published. Then it stays due.
         """
         self._is_owed = True
         after = (await self._recorder.applied()).floor
         while True:
-            try:
-                page = await self._directory.changes(after, PAGE)
-            except DirectoryUnavailable as error:
-                if not self._is_away:
-                    logger.warning("changes of sessions may be missing", after=after, reason=str(error))
-                self._is_away = True
-                return
-            self._is_away = False
+            page = await self._directory.changes(after, PAGE)
             await self._recorder.record([event for event in page.events if self._is_ours(event)])
             if not page.more or not page.events:
                 self._is_owed = False

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -17,13 +17,14 @@ from tlim_runtime.health import Ping
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import DatabaseUnavailable, Unavailable
-from tlim_runtime.pulse import waiting
+from tlim_runtime.pulse import held
 from tlim_runtime.transactions import Connection
 
 from message_store.archive_repository import Archive
 from message_store.catch_up import CatchUp
 from message_store.directory import ASK_HUNG_EVERY_S, ServiceDirectory
 from message_store.earlier_consumer import pass_over_stored
+from message_store.errors import DirectoryUnavailable
 from message_store.gathering import GATHER_EVERY_S, Gathering
 from message_store.leadership import Leadership
 from message_store.metrics import StoreMetrics
@@ -248,7 +249,7 @@ class MissingChanges(Protocol):
     """What asks for missing changes of sessions (catch_up.CatchUp)."""
 
     async def run(self) -> None:
-        """Ask, and apply them."""
+        """Ask, and apply them; raises DirectoryUnavailable without an answer."""
 
 
 class Preparation:
@@ -279,30 +280,22 @@ class Preparation:
 
     async def of_a_group(self, group: int) -> None:
         """Compare table and stream; ask for missing changes if something may have been lost since the last time."""
-        async with self._alone():
+        async with held(self._turn):
             if not self._publication.is_certain:
                 self.doubt()
             await self._publication.restore()
             if group not in self._complete:
                 groups, doubts = set(self._groups), self._doubts
-                await self._catch_up.run()
+                with suppress(DirectoryUnavailable):  # messages go on, and `again` asks until there is an answer
+                    await self._catch_up.run()
                 if self._doubts == doubts:
                     self._complete |= groups
 
     async def again(self) -> None:
-        """Compare table and stream, and ask for missing changes."""
-        async with self._alone():
+        """Compare table and stream, and ask for missing changes; raises DirectoryUnavailable without an answer."""
+        async with held(self._turn):
             await self._publication.restore()
             await self._catch_up.run()
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        with waiting():
-            await self._turn.acquire()
-        try:
-            yield
-        finally:
-            self._turn.release()
 
 
 async def _catch_up(catch_up: CatchUp, preparation: Preparation) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from tlim_runtime.outages import DatabaseUnavailable
+from tlim_runtime.outages import DatabaseUnavailable, Unavailable
 
 
-class DirectoryUnavailable(Exception):  # noqa: N818 - named for what is the case, like BrokerUnavailable
+class DirectoryUnavailable(Unavailable):
     """Another service did not answer. Messages that depend on the answer shall be sent again; all others go on."""
 
 

@@ -13,7 +13,7 @@ from tlim_protocol.registry import MsgType
 from tlim_runtime.broker import Broker
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import BrokerUnavailable
-from tlim_runtime.pulse import beat, waiting
+from tlim_runtime.pulse import beat, held
 
 from message_store.metrics import StoreMetrics
 from message_store.models import Message
@@ -104,16 +104,13 @@ class Publication:
         After a failure inside, this store publishes nothing new before `restore`: a row may be committed, and what
         comes next would be published past it. Other stores may go on.
         """
-        with waiting():  # for somebody who publishes, and has a pulse
-            await self._turn.acquire()
-        try:
-            yield
-        except BaseException:
-            self.doubt()
-            await self._tables.leave_publication()
-            raise
-        finally:
-            self._turn.release()
+        async with held(self._turn):
+            try:
+                yield
+            except BaseException:
+                self.doubt()
+                await self._tables.leave_publication()
+                raise
 
     async def restore(self) -> None:
         """Compare table and stream, and publish from the table what the stream lacks. Call it before any new message.

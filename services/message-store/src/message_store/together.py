@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tlim_runtime.consumer import Handler, Incoming, Later, Verdict
 from tlim_runtime.outages import Unavailable
-from tlim_runtime.pulse import waiting
+from tlim_runtime.pulse import held
 
 Verdicts = Sequence[Verdict | Later]
 
@@ -41,13 +41,9 @@ class Together:
         mine = _Waiting(batch, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
         try:
-            with waiting():  # for the consumer that has the turn, and a pulse
-                await self._turn.acquire()
-            try:
+            async with held(self._turn):
                 if not mine.verdicts.done():  # then it is the first of those that wait
                     await self._handle_some()
-            finally:
-                self._turn.release()
         except BaseException:
             if mine in self._waiting:
                 self._waiting.remove(mine)

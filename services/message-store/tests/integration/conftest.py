@@ -38,6 +38,7 @@ from tlim_protocol.events import (
     SessionsQuestion,
     StoredMessage,
     UserMeet,
+    UsersDeactivated,
     UsersKnown,
     read_out_event,
 )
@@ -103,6 +104,9 @@ class Directory:
         question = UserMeet.from_bytes(data)
         self.questions.append(question)
         return UsersKnown(known=[user for user in question.ask if user not in self.strangers]).to_bytes()
+
+    async def answer_deactivated(self, _: bytes) -> bytes:
+        return UsersDeactivated(users=[]).to_bytes()
 
     async def answer_changes(self, data: bytes) -> bytes:
         question = SessionChangesQuestion.from_bytes(data)
@@ -286,6 +290,7 @@ async def open_world(nats: NatsServer, database_url: str) -> AsyncIterator[World
         await world.session_api.respond(Rpc.USER_MEET, world.directory.answer, "session-api")
         await world.session_api.respond(Rpc.SESSION_GET, world.directory.answer_session, "session-api")
         await world.session_api.respond(Rpc.SESSION_CHANGES, world.directory.answer_changes, "session-api")
+        await world.session_api.respond(Rpc.USER_DEACTIVATED, world.directory.answer_deactivated, "session-api")
         await world.session_api.flush()
         await world.file_api.respond(Rpc.FILE_CHECK, world.directory.answer_files, "file-api")
         await world.file_api.flush()

@@ -45,6 +45,7 @@ async def operator(world: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(world.running())
         app.state.tokens = TokenVerifier(keys, "tlim", "tlim")
+        app.state.tokens.refuse(())
         transport = httpx.ASGITransport(app)
         yield await stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url="http://store.test", headers=token("admin"))

@@ -102,6 +102,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await stack.enter_async_context(compared_clock(broker, app.state.health))
         deactivated = DeactivatedUsers(own)
         app.state.health.warn("deactivated users", deactivated.warning)
-        await stack.enter_async_context(deactivated_users_refused(deactivated.read, app.state.tokens))
+        tokens = app.state.tokens
+        await stack.enter_async_context(deactivated_users_refused(deactivated.read, tokens, app.state.health))
         await stack.enter_async_context(reporting(app, broker, settings.service))
         yield

@@ -83,7 +83,8 @@ class ChangeRepository:
         Close it (contextlib.aclosing) before the transaction ends.
         """
         session_id, version = col(SessionChange.session_id), col(SessionChange.version)
-        newest = sa.select(session_id, sa.func.max(version)).where(session_id.in_(session_ids)).group_by(session_id)
+        is_one = session_id == sa.any_(sa.literal(list(session_ids), _TEXTS))
+        newest = sa.select(session_id, sa.func.max(version)).where(is_one).group_by(session_id)
         async for event in self._read(_events().where(sa.tuple_(session_id, version).in_(newest))):
             yield event
 

@@ -19,7 +19,7 @@ def overrides() -> dict[str, Any]:
 
 async def test_ready_means_database_broker_token_keys_and_outbox(stranger: httpx.AsyncClient) -> None:
     answer = await stranger.get("/readyz")
-    checks = dict.fromkeys(("postgres", "nats", "token keys", "outbox"), "ok")
+    checks = dict.fromkeys(("postgres", "nats", "token keys", "outbox", "deactivated users"), "ok")
     assert answer.json() == {"ready": True, "checks": checks}
 
 

@@ -79,7 +79,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with (
             compared_clock(broker, app.state.health),
-            deactivated_users_refused(asked_of_session_api(broker), app.state.tokens),
+            deactivated_users_refused(asked_of_session_api(broker), app.state.tokens, app.state.health),
             running(_certificate(app, "xmpp", logins.certificate_ends)),
             running(_certificate(app, "gateway", partial(_gateways_end, settings))),
             reporting(app, broker, settings.service),

@@ -12,7 +12,7 @@ from tlim_runtime.errors import TooManyRequests
 from tlim_runtime.logging import get_logger
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import NoAnswerInTime, Unavailable
-from tlim_runtime.pulse import waiting
+from tlim_runtime.pulse import held, waiting
 from tlim_runtime.throttle import Throttle
 
 from xmpp_bridge.component import ComponentDown
@@ -212,13 +212,8 @@ class CatchUps:
     @asynccontextmanager
     async def _turn_of_a_page(self, *, is_alone: bool) -> AsyncIterator[None]:
         """Enter when a page may be asked for. It `is_alone` if live deliveries wait for it."""
-        with waiting():  # for the pages of others, which have their own pulse
-            await self._pages.acquire()
-        try:
-            async with self._turn if is_alone else nullcontext():
-                yield
-        finally:
-            self._pages.release()
+        async with held(self._pages), self._turn if is_alone else nullcontext():
+            yield
 
     async def _send_page(
         self, user_id: str, person: Attendee, question: MissedQuestion, *, is_alone: bool

@@ -35,6 +35,7 @@ from tlim_protocol.events import (
     SeqsQuestion,
     StoredMessage,
     UserMeet,
+    UsersDeactivated,
     UsersKnown,
 )
 from tlim_protocol.identity import delivery_shard
@@ -192,6 +193,9 @@ class Directory:
         question = UserMeet.from_bytes(data)
         self.seen.extend(question.seen)
         return UsersKnown(known=question.ask).to_bytes()
+
+    async def answer_deactivated(self, _: bytes) -> bytes:
+        return UsersDeactivated(users=[]).to_bytes()
 
 
 @dataclass
@@ -382,6 +386,7 @@ async def world(xmpp_server: XmppServerProcess, clean_jetstream: NatsServer, bro
     await xmpp_server.make_accounts()
     directory, recalls = Directory(), Recalls()
     await broker.respond(Rpc.USER_MEET, directory.answer, "directory")
+    await broker.respond(Rpc.USER_DEACTIVATED, directory.answer_deactivated, "directory")
     mailboxes = Mailboxes(recalls)
     await broker.respond(Rpc.MESSAGE_RECALLED, recalls.answer, "store")
     await broker.respond(Rpc.MAILBOX_NOTE, mailboxes.note, "store")

@@ -33,7 +33,9 @@ async def test_the_right_password_gives_a_token_that_the_published_keys_verify(w
         async def keys() -> Any:
             return published.json()
 
-        user = await TokenVerifier(keys, "tlim", "tlim").verify(token["access_token"])
+        verifier = TokenVerifier(keys, "tlim", "tlim")
+        verifier.refuse(())
+        user = await verifier.verify(token["access_token"])
         assert (user.user_id, user.is_admin) == (username.lower(), False)
         assert world.directory.seen == [username.lower()]
 

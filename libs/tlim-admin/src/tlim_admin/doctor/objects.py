@@ -3,14 +3,13 @@
 import asyncio
 import secrets
 import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tlim_admin.backup.objects import key_of
-from tlim_admin.doctor.clocks import judge_clock
+from tlim_admin.doctor.clocks import judge_date
 from tlim_admin.doctor.findings import Finding, fine, skipped, wrong
 from tlim_admin.http import ask
 from tlim_admin.object_store import client
@@ -35,8 +34,7 @@ async def look(settings: DoctorSettings) -> list[Finding]:
             findings = [_reads(await asyncio.to_thread(body.read))]
             findings.append(await asyncio.to_thread(uploads, s3, settings.s3_bucket, key))
             date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            if date is not None:
-                findings.append(_clock(date, began, ended))
+            findings.append(judge_date("S3", date, began, ended))
             findings.append(await _public(settings, key))
         finally:
             await asyncio.to_thread(lambda: s3.delete_object(Bucket=settings.s3_bucket, Key=key))
@@ -65,10 +63,6 @@ def uploads(s3: "S3Client", bucket: str, key: str) -> Finding:
     if [one["Key"] for one in objects] != [key] or [one["UploadId"] for one in unfinished] != [upload_id]:
         return wrong(name, "does not list what it has", "do not use this S3")
     return fine(name, "are begun, listed and aborted")
-
-
-def _clock(date: str, began: float, ended: float) -> Finding:
-    return judge_clock("S3", parsedate_to_datetime(date).timestamp(), began, ended, exact_s=1.0)
 
 
 async def _public(settings: DoctorSettings, key: str) -> Finding:

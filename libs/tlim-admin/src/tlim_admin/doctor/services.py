@@ -1,10 +1,9 @@
 """Checks over HTTP: the services, the gateway, the keys of tokens, and the API of the XMPP server."""
 
 import json
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from tlim_admin.doctor.clocks import judge_clock
+from tlim_admin.doctor.clocks import judge_date
 from tlim_admin.doctor.findings import Finding, doubtful, fine, wrong
 from tlim_admin.http import Answer, ask
 
@@ -42,10 +41,8 @@ async def gateway(url: str, authority: Path | None) -> list[Finding]:
     answer = await ask(f"{url.rstrip('/')}/healthz", authority=authority)
     if answer.status != 200:
         return [wrong("gateway", f"answers {answer.status}", "look into its log")]
-    findings = [fine("gateway", url)]
-    if "Date" in answer.headers:
-        theirs = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        findings.append(judge_clock("gateway", theirs, answer.before, answer.after, exact_s=1.0))
+    clock = judge_date("gateway", answer.headers.get("Date"), answer.before, answer.after)
+    findings = [fine("gateway", url), clock]
     if not url.startswith("https:"):
         advice = (
             "add deploy/compose/tls.yml, in Kubernetes components/https, unless something before the gateway speaks TLS"

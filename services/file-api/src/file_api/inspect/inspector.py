@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
@@ -45,8 +45,15 @@ class WorkersBusy(Unavailable):
     """All workers have enough to do."""
 
 
+_MAX_SAID = 2048
+"""How much of its last words is kept of a worker that ended early: a traceback ends with the error."""
+
+
 class WorkerLost(Unavailable):
-    """The worker did not finish, through no fault of the file: S3 was slow, or the machine was short of memory."""
+    """The worker did not finish, and the file need not be the reason.
+
+    S3 was slow, the machine was short of memory or processes, or something is wrong with what is installed.
+    """
 
 
 class Inspector:
@@ -86,9 +93,11 @@ _PROGRAMS = {Kind.IMAGE: "file_api.inspect.pictures", Kind.AUDIO: "file_api.insp
 async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Process]:
     arguments = [_PROGRAMS[kind], *([] if size is None else [str(size.value)])]
     # No environment: there are passwords in ours. -I: imports only what is installed; -B: writes nothing.
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-B", "-m", *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
-    )
+    command = (sys.executable, "-I", "-B", "-m", *arguments)
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env={})
+    except OSError as error:
+        raise WorkerLost(f"no worker could be started: {error}") from error
     try:
         yield process
     finally:
@@ -98,21 +107,29 @@ async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Proce
 
 
 async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
-    stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # both are pipes
-    async with beside(_all_of(stdout)) as answering:
+    stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # all three are pipes
+    stderr = cast("StreamReader", worker.stderr)
+    async with beside(_all_of(stdout)) as answering, beside(_last_words(stderr)) as complaining:
         with suppress(ConnectionError):  # the worker gave up early: its answer or its exit status says why
             async for chunk in data:
                 stdin.write(chunk)
                 await stdin.drain()
         stdin.close()
-        answer = await answering
+        answer, said = await answering, await complaining
     status = await worker.wait()
-    if status != 0:
+    if -status in _THROUGH_THE_FILE:
         logger.warning("a worker did not survive a file", status=status)
-        if status < 0 and -status not in _THROUGH_THE_FILE:
-            raise WorkerLost(f"a worker was ended by signal {-status}")
         raise UnsuitableError("it cannot be read within the limits")
+    if status != 0:
+        raise WorkerLost(f"a worker ended with status {status}: {said}")
     return answer
+
+
+async def _last_words(stream: StreamReader) -> str:
+    said = b""
+    while chunk := await stream.read(2**16):
+        said = (said + chunk)[-_MAX_SAID:]
+    return said.decode(errors="replace").strip()
 
 
 async def _all_of(stream: StreamReader) -> bytes:

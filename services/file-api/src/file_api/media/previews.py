@@ -23,7 +23,7 @@ from file_api.inspect.inspection import (
     UnsuitableError,
     kind_of,
 )
-from file_api.inspect.inspector import Inspector
+from file_api.inspect.inspector import Inspector, WorkerLost
 from file_api.keep.storage import ObjectMissing, Storage
 from file_api.repository import Transaction
 from file_api.repository.facts import Unexamined
@@ -33,6 +33,10 @@ logger = get_logger(__name__)
 
 _LEASE = timedelta(minutes=5)
 """The time that a process has to look into a blob: ten times what the limits of a worker allow."""
+
+MOST_LOSSES = 11
+"""So many workers a blob may cost. The pauses between them grow from 5 minutes to 43 hours, 3.5 days together: longer
+than a weekend, so somebody can mend the machine. Then the blob itself is taken for the reason."""
 
 
 class Previews:
@@ -111,8 +115,17 @@ class Previews:
         return Inspected(Facts())
 
     async def _inspect(self, blob: Blob, kind: Kind, size: ThumbnailSize | None = None, user_id: str = "") -> Inspected:
-        async with aclosing(self._bytes_of(blob)) as data:
-            return await self._inspector.inspect(kind, data, size, user_id)
+        """Have a worker look into a blob. Raises UnsuitableError, Unavailable."""
+        try:
+            async with aclosing(self._bytes_of(blob)) as data:
+                return await self._inspector.inspect(kind, data, size, user_id)
+        except WorkerLost as error:
+            async with self._transaction() as tables:
+                losses = await tables.facts.note_loss(blob.blob_id, datetime.now(UTC), _LEASE)
+            logger.exception("a worker was lost over a file", blob_id=blob.blob_id, losses=losses)
+            if losses < MOST_LOSSES:
+                raise
+            raise UnsuitableError("no worker survives it") from error
 
     async def _bytes_of(self, blob: Blob) -> AsyncGenerator[bytes, None]:
         # Opened with the first byte that is asked for: a request that waits for a worker holds no connection to S3.

@@ -1,6 +1,6 @@
 """SQL about the facts that were found by looking into blobs."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -49,9 +49,26 @@ class FactsRepository:
         A fact that is None was not found out: the stored value stays.
         """
         found = {**facts._asdict(), "thumbnail_type": thumbnail_type}
-        values = {"facts_due_at": None, **{name: value for name, value in found.items() if value is not None}}
+        done = {"facts_due_at": None, "worker_losses": 0, "losses_count_from": None}
+        values = {**done, **{name: value for name, value in found.items() if value is not None}}
         row = sa.update(BlobRow).where(col(BlobRow.blob_id) == blob_id).values(values)
         return (await self._session.scalars(row.returning(col(BlobRow.blob_id)))).first() is not None
+
+    async def note_loss(self, blob_id: str, now: datetime, pause: timedelta) -> int:
+        """Record that a worker was lost over a blob. Return how often this has happened; 0 when the blob is gone.
+
+        Further losses count, and facts are looked for again, after `pause`, and after twice as long each time.
+        """
+        same = sa.select(BlobRow).where(col(BlobRow.blob_id) == blob_id).with_for_update()
+        row = (await self._session.scalars(same)).first()
+        if row is None:
+            return 0
+        if row.losses_count_from is None or row.losses_count_from <= now:
+            row.losses_count_from = now + pause * 2**row.worker_losses
+            row.worker_losses += 1
+        if row.facts_due_at is not None:
+            row.facts_due_at = row.losses_count_from
+        return row.worker_losses
 
     async def note_no_thumbnail(self, blob_id: str) -> None:
         """Record that no thumbnail can be made of these bytes."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -37,5 +38,6 @@ class UploadRepository:
         # As an array: a plan may run a sub-select with SKIP LOCKED more than once, and then end more than `limit`.
         ids = (await self._session.scalars(oldest)).all()
         if ids:
-            await self._session.execute(sa.delete(UploadRow).where(col(UploadRow.upload_id).in_(ids)))
+            is_one = col(UploadRow.upload_id) == sa.any_(sa.literal(ids, ARRAY(sa.Text)))
+            await self._session.execute(sa.delete(UploadRow).where(is_one))
         return ids

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from sqlalchemy import Text, any_, literal
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -38,9 +40,8 @@ class HistoryReader:
 
     async def conversations_of(self, user_id: str, conversation_ids: Collection[str]) -> set[str]:
         """Return those of the conversations that the user is or was in."""
-        query = select(Member.conversation_id).where(
-            Member.user_id == user_id, col(Member.conversation_id).in_(conversation_ids)
-        )
+        is_one = col(Member.conversation_id) == any_(literal(list(conversation_ids), ARRAY(Text)))
+        query = select(Member.conversation_id).where(Member.user_id == user_id, is_one)
         return set((await self._session.scalars(query)).all())
 
     async def messages_before(self, user_id: str, conversation_id: str, before: int | None, limit: int) -> Slice:

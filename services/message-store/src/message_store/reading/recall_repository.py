@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from sqlalchemy import BigInteger, any_, literal
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -16,5 +18,6 @@ class Recalls:
 
     async def among(self, seqs: Collection[int]) -> Sequence[int]:
         """Return those of `seqs` that are recalled, rising."""
-        query = select(Message.seq).where(col(Message.seq).in_(seqs), col(Message.recalled_at).is_not(None))
+        is_one = col(Message.seq) == any_(literal(list(seqs), ARRAY(BigInteger)))
+        query = select(Message.seq).where(is_one, col(Message.recalled_at).is_not(None))
         return (await self._session.scalars(query.order_by(col(Message.seq)))).all()

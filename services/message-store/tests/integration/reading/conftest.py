@@ -227,6 +227,7 @@ async def log(database_url: str) -> AsyncIterator[Log]:
 async def open_http(app: FastAPI) -> AsyncIterator[Http]:
     """Go through the HTTP door of an application that knows the test's tokens."""
     app.state.tokens = TokenVerifier(keys, "tlim", "tlim")
+    app.state.tokens.refuse(())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://store") as client:
         yield Http(client)
 
