@@ -13,6 +13,7 @@ import httpx
 from tlim_client.compose import group_message
 from tlim_client.failures import ClientError
 from tlim_client.http import HttpClient
+from tlim_client.xmpp import XmppClient
 from tlim_protocol.registry import MsgType
 
 from tests.torture.book import Book
@@ -201,16 +202,24 @@ class Run:
     async def _read(self, client: HttpClient, actor: Actor) -> None:
         try:
             async with asyncio.timeout(CATCH_UP_S):
-                while (device := await actor.come(resumes=True)) is None or device.client is None:
-                    await asyncio.sleep(1)
+                device, xmpp = await _log_in(actor)
                 await device.caught_up.wait()
             async with asyncio.timeout(READ_S):
-                client.token = await ask_patiently(device.client)
+                client.token = await ask_patiently(xmpp)
                 self.book.readings[actor.name] = await read_patiently(client, actor.name)
         except (TimeoutError, ClientError) as error:
             self.book.wrong.append(f"{actor.name} did not catch up, got no token, or read nothing: {error!r}")
             return
         await actor.go()
+
+
+async def _log_in(actor: Actor) -> tuple[Device, XmppClient]:
+    """Log in, however often it takes; whoever calls sets a time limit."""
+    while True:
+        device = await actor.come(resumes=True)
+        if device is not None and device.client is not None:
+            return device, device.client
+        await asyncio.sleep(1)
 
 
 async def _until_came(device: Device, msg_id: str) -> None:

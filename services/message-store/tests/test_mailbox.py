@@ -20,7 +20,8 @@ from message_store.mailbox.service import (
     rounds,
     take_notes,
 )
-from message_store.models import Message
+from message_store.values import ReadRow
+from tlim_protocol.lenient import write_json
 from tlim_protocol.mailboxes import (
     NOTICED_S,
     LiveAnswer,
@@ -33,11 +34,10 @@ from tlim_protocol.mailboxes import (
 from tlim_protocol.registry import REGISTRY, MsgType
 
 
-def row(seq: int, msg_type: MsgType = MsgType.TEXT) -> Message:
-    return Message(
-        seq=seq, conversation_id="u:alice:bob", sender="bob", recipient="alice", audience=1, msg_id=f"m{seq}",
-        msg_type=msg_type, is_chat=REGISTRY[msg_type].is_chat, version="2.0.0", body=[dict(REGISTRY[msg_type].example)],
-        msg_time="0", location="web", stored_at=seq,
+def row(seq: int, msg_type: MsgType = MsgType.TEXT) -> ReadRow:
+    return ReadRow(
+        seq=seq, conversation_id="u:alice:bob", sender="bob", recipient="alice", msg_id=f"m{seq}", msg_type=msg_type,
+        version="2.0.0", body=write_json([dict(REGISTRY[msg_type].example)]), msg_time="0", stored_at=seq,
     )  # fmt: skip
 
 

@@ -3,18 +3,17 @@
 from collections.abc import Collection
 
 import pytest
-from message_store.models import Message
 from message_store.reading.history_service import find_conversation, read_page
 from message_store.reading.slice_repository import Slice
+from message_store.values import ReadRow
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.registry import MsgType
 
 
-def row(seq: int) -> Message:
-    return Message(
-        seq=seq, conversation_id="u:alice:bob", sender="alice", recipient="bob", audience=1, is_chat=True,
-        msg_id=str(seq), msg_type=MsgType.TEXT, version="2.0.0", body=[{"text": "hi"}], msg_time="1",
-        location="web", stored_at=1,
+def row(seq: int) -> ReadRow:
+    return ReadRow(
+        seq=seq, conversation_id="u:alice:bob", sender="alice", recipient="bob", msg_id=str(seq), msg_type=MsgType.TEXT,
+        version="2.0.0", body='[{"text":"hi"}]', msg_time="1", stored_at=1,
     )  # fmt: skip
 
 

@@ -1,21 +1,21 @@
 """What each row of the log is to a reader, and how he calls where it belongs."""
 
 import pytest
-from message_store.models import Audience, Message
-from message_store.reading.schemas import LogItem
+from message_store.reading.answers import log_item
 from message_store.reading.sync_service import LogKind, conversation_name, kind_of
+from message_store.values import ReadRow
+from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY, MsgType
 
 
-def row(msg_type: MsgType, sender: str = "bob", **changes: object) -> Message:
-    known = {
-        "seq": 7, "conversation_id": "u:alice:bob", "sender": sender, "recipient": "alice",
-        "audience": Audience.RECIPIENT, "msg_id": "m", "msg_type": msg_type.value,
-        "is_chat": REGISTRY[msg_type].is_chat,
-        "version": "2.0.0", "body": [dict(REGISTRY[msg_type].example)], "msg_time": "0", "location": "web",
-        "stored_at": 1,
-    }  # fmt: skip
-    return Message.model_validate({**known, **changes})
+def row(
+    msg_type: MsgType, sender: str = "bob", *, body: object = None, conversation_id: str = "u:alice:bob"
+) -> ReadRow:
+    return ReadRow(
+        seq=7, conversation_id=conversation_id, sender=sender, recipient="alice", msg_id="m", msg_type=msg_type.value,
+        version="2.0.0", body=write_json([dict(REGISTRY[msg_type].example)] if body is None else body), msg_time="0",
+        stored_at=1,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("msg_type", MsgType)
@@ -40,9 +40,9 @@ def test_a_conversation_is_called_by_the_other_one_or_by_its_session(conversatio
 
 
 def test_a_notice_without_a_body_is_from_nobody() -> None:
-    told = LogItem.seen_by("alice", row(MsgType.SESSION_CHANGED, "", body=[], conversation_id="s-1"))
-    assert (told.msg_from, told.conversation, told.session_id) == ("", "s-1", "s-1")
+    told = log_item("alice", row(MsgType.SESSION_CHANGED, "", body=[], conversation_id="s-1"))
+    assert (told["from"], told["conversation"], told["session_id"]) == ("", "s-1", "s-1")
 
 
 def test_who_did_it_is_who_a_notice_is_from() -> None:
-    assert LogItem.seen_by("alice", row(MsgType.SESSION_ADDED, "", body=[{"actor": "carol"}])).msg_from == "carol"
+    assert log_item("alice", row(MsgType.SESSION_ADDED, "", body=[{"actor": "carol"}]))["from"] == "carol"

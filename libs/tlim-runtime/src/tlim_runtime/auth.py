@@ -17,13 +17,13 @@ from tlim_runtime.errors import NotAuthenticated, problem_responses
 from tlim_runtime.health import Health
 from tlim_runtime.issuers import Issuer, JwksSource, http_jwks
 from tlim_runtime.logging import get_logger
+from tlim_runtime.proven import LEEWAY_S, ProvenToken, ProvenTokens, time_of
 from tlim_runtime.settings import ExternalIssuer, ServiceSettings
 
 logger = get_logger(__name__)
 
 ADMIN_SCOPE = "admin"
 
-_LEEWAY_S = 60  # how far the clocks of issuer and service may differ: without NTP they drift by seconds a day
 _JWT = jwt.PyJWT({"enforce_minimum_key_length": True})  # an RSA key below 2048 bits proves nothing
 
 
@@ -48,6 +48,7 @@ class TokenVerifier:
         self._own_keys = own.keys
         self._issuers = {one.name: one for one in (own, *map(Issuer.external, external))}
         self._deactivated: frozenset[str] | None = None  # nobody has told us yet
+        self._proven = ProvenTokens()
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Self:
@@ -80,10 +81,24 @@ class TokenVerifier:
         """Return the user of a token.
 
         Raises NotAuthenticated. Raises TlimError(UNAVAILABLE) without keys to check it, and before we know who is
-        deactivated.
+        deactivated. The signature of a token is checked once. Whatever may change is looked at each time: the time, the
+        issuer's keys, and who is deactivated.
         """
+        proven = self._proven.find(token)
+        if proven is None or not proven.counts_with(await self._issuers[proven.issuer].keys.get(proven.key_id)):
+            proven = await self._prove(token)
+            self._proven.keep(token, proven)
+        if not self.knows_whom_to_refuse:
+            raise TlimError(ErrorCode.UNAVAILABLE, "who is deactivated is not known yet, try again")
+        if self.is_refused(proven.user_id):
+            raise NotAuthenticated("your account is deactivated")
+        return CurrentUser(proven.user_id, proven.scopes)
+
+    async def _prove(self, token: str) -> ProvenToken:
+        """Check all of a token but its user's account; raises what `verify` raises."""
         issuer, header = self._announced(token)
-        key = await issuer.keys.get(str(header.get("kid")))
+        key_id = str(header.get("kid"))
+        key = await issuer.keys.get(key_id)
         if header["alg"] != key.algorithm_name:
             raise NotAuthenticated("the token is not valid here")
         try:
@@ -93,7 +108,7 @@ class TokenVerifier:
                 algorithms=[key.algorithm_name],  # the key's, never the token's choice
                 issuer=issuer.name,
                 audience=issuer.audience,
-                leeway=_LEEWAY_S,
+                leeway=LEEWAY_S,
                 options={"require": [issuer.user_claim, "iss", "aud", "exp", "iat"]},
             )
             user_id = _user_named_by(claims[issuer.user_claim])
@@ -101,11 +116,8 @@ class TokenVerifier:
             raise NotAuthenticated("the token has expired") from None
         except (jwt.PyJWTError, TlimError):
             raise NotAuthenticated("the token is not valid here") from None
-        if not self.knows_whom_to_refuse:
-            raise TlimError(ErrorCode.UNAVAILABLE, "who is deactivated is not known yet, try again")
-        if self.is_refused(user_id):
-            raise NotAuthenticated("your account is deactivated")
-        return CurrentUser(user_id, _scopes_here(issuer, claims))
+        begins, ends = time_of(claims)
+        return ProvenToken(issuer.name, key_id, key, begins, ends, user_id, _scopes_here(issuer, claims))
 
     def _announced(self, token: str) -> tuple[Issuer, dict[str, Any]]:
         """Return the issuer that the token claims, and the token's header. Neither is proved yet."""
@@ -168,7 +180,7 @@ async def admin_user(user: Annotated[CurrentUser, Depends(current_user)]) -> Cur
 class TokenFirstRoute(BoundedRoute):
     """A route that reads the body only for a valid token: `APIRouter(route_class=TokenFirstRoute)`.
 
-    FastAPI itself reads and parses a body before it looks at any dependency. The dependencies of the route check the
+    FastAPI itself reads and parses a body before it looks at any dependency. The dependencies of the route look at the
     token a second time. The bodies of one user take turns: otherwise a user with many slow ones could fill the memory.
     Needs `app.state.tokens` and `app.state.bodies` (Turns).
     """

@@ -1,15 +1,16 @@
 """PostgreSQL: one engine per process, transactions that commit or roll back at the edge, failures with one name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Literal, TypeVar, cast
 
 import asyncpg
 import sqlalchemy.exc
 from fastapi import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 from tlim_protocol.lenient import read_strict
 
 from tlim_runtime.background import is_cancelled
@@ -17,6 +18,8 @@ from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
 from tlim_runtime.tested_pool import DRIVER_ERRORS, tested_before_use
 from tlim_runtime.transactions import Connection, begun
+
+T = TypeVar("T")
 
 STATEMENT_TIMEOUT_MS = 10_000
 """A statement of a request or batch takes milliseconds. One that runs this long waits for a lost lock or has a bad
@@ -83,40 +86,42 @@ class Database:
             await session.commit()
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncSession]:
-        """Give a session whose statements all see the database as it was at the first of them (REPEATABLE READ).
-
-        Raises DatabaseUnavailable like `session`.
-        """
-        async with self.session() as session:
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            yield session
-
-    @asynccontextmanager
-    async def hot_transaction(self) -> AsyncIterator[Connection]:
+    async def hot_transaction(
+        self, *, isolation: Literal["repeatable_read"] | None = None
+    ) -> AsyncIterator[Connection]:
         """Give the raw asyncpg connection inside BEGIN … COMMIT, for multi-row statements without ORM overhead.
 
+        A session and its first statement take 0.9 ms of the processor, and this takes 0.25 ms. Raises
+        DatabaseUnavailable like `session`.
+        """
+        async with _translated(), self._driver_connection() as connection, begun(connection, isolation=isolation):
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Give a hot transaction whose statements all see the database as it was at the first of them.
+
         Raises DatabaseUnavailable like `session`.
         """
-        async with _translated(), self._connection() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            driver = cast("Connection", raw)  # SQLAlchemy knows it as Any | None
-            async with begun(driver):
-                yield driver
+        async with self.hot_transaction(isolation="repeatable_read") as connection:
+            yield connection
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with asyncio.timeout(CHECKOUT_S):
-                connection = await self.engine.connect()
-        except (OSError, TimeoutError, sqlalchemy.exc.TimeoutError) as error:
-            raise DatabaseUnavailable(_first_line(error)) from error
-        finally:
-            beat()
+        connection = await _in_time(self.engine.connect())
         try:
             yield connection
         finally:
             await connection.close()
+            beat()
+
+    @asynccontextmanager
+    async def _driver_connection(self) -> AsyncIterator[Connection]:
+        pooled = await _in_time(self.engine.raw_connection())  # an AsyncConnection around it would cost 0.1 ms
+        try:
+            yield cast("Connection", pooled.driver_connection)  # SQLAlchemy knows it as Any | None
+        finally:
+            await greenlet_spawn(pooled.close)
             beat()
 
     @asynccontextmanager
@@ -192,6 +197,17 @@ def _is_lost_connection(error: BaseException) -> bool:
     return error.__cause__ is not None and is_unavailable(error.__cause__)
 
 
+async def _in_time(checkout: Awaitable[T]) -> T:
+    """Return what the pool gives; raises DatabaseUnavailable after CHECKOUT_S, and when there is no server."""
+    try:
+        async with asyncio.timeout(CHECKOUT_S):
+            return await checkout
+    except (OSError, TimeoutError, sqlalchemy.exc.TimeoutError) as error:
+        raise DatabaseUnavailable(_first_line(error)) from error
+    finally:
+        beat()
+
+
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     try:
@@ -216,3 +232,9 @@ async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
     """
     async with request.app.state.database.session() as session:
         yield session
+
+
+async def connection_dependency(request: Request) -> AsyncIterator[Connection]:
+    """Give a request its one transaction, as `session_dependency` does, on the driver's connection."""
+    async with request.app.state.database.hot_transaction() as connection:
+        yield connection

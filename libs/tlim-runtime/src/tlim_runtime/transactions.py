@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import asyncpg
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Record: TypeAlias = asyncpg.Record
 
 ROLLBACK_S = 10.0
 """A rollback takes milliseconds. When a statement was cancelled, asyncpg first waits for the server to say so, and a

@@ -3,9 +3,9 @@
 from typing import Annotated
 
 from fastapi import Depends
-from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_runtime.auth import CurrentUser, current_user
-from tlim_runtime.database import session_dependency
+from tlim_runtime.database import connection_dependency
+from tlim_runtime.transactions import Connection
 
-SessionDep = Annotated[AsyncSession, Depends(session_dependency, scope="function")]
+ConnectionDep = Annotated[Connection, Depends(connection_dependency, scope="function")]
 CurrentUserDep = Annotated[CurrentUser, Depends(current_user)]

@@ -9,8 +9,7 @@ from tlim_protocol.identity import is_direct
 from tlim_protocol.notices import kept_form
 from tlim_protocol.registry import MsgType
 
-from message_store.models import Message
-from message_store.values import LogRow, Roster
+from message_store.values import LogRow, ReadRow, Roster
 
 SERVER = ""
 """The sender of notices and gathered receipts in the table. People in whose name they are told get them too."""
@@ -90,7 +89,7 @@ def _listed(people: Iterable[str]) -> list[dict[str, str]]:
     return [{"user_id": user_id} for user_id in people]
 
 
-def receiver_of(row: LogRow | Message) -> str | None:
+def receiver_of(row: LogRow | ReadRow) -> str | None:
     """Return the `to` of a row: a user's message to a session has none, even if only one author gets it."""
     return row.recipient if row.sender == SERVER or is_direct(row.conversation_id) else None
 

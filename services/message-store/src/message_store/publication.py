@@ -16,12 +16,11 @@ from tlim_runtime.outages import BrokerUnavailable
 from tlim_runtime.pulse import beat, held
 
 from message_store.metrics import StoreMetrics
-from message_store.models import Message
 from message_store.notices import SERVER, in_the_name_of, receiver_of
 from message_store.pieces import written_out
 from message_store.publication_repository import PublicationTables
 from message_store.stream_end import Newest, newest_in
-from message_store.values import DeliveredRow, LogRow
+from message_store.values import DeliveredRow, LogRow, ReadRow
 
 logger = get_logger(__name__)
 
@@ -56,7 +55,7 @@ def delivery_of(found: DeliveredRow) -> StoredMessage | None:
     return delivery_from(found.row, cast("Body", read_strict(found.row.body)), found.recipients)
 
 
-def delivery_from(row: LogRow | Message, body: Body, recipients: Sequence[str]) -> StoredMessage:
+def delivery_from(row: LogRow | ReadRow, body: Body, recipients: Sequence[str]) -> StoredMessage:
     """Return the delivery of a row with this body to these people, without a confirmation to its sender."""
     envelope = Envelope(
         version=row.version,

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from tlim_protocol.envelope import Envelope
 from tlim_protocol.events import AcceptedMessage, SessionEvent
+from tlim_protocol.lenient import read_strict
 
 from message_store.models import Audience
 
@@ -82,6 +83,31 @@ class LogRow(NamedTuple):
     stored_at: int
     sent_body: str | None = None
     """The body as it was sent (JSON text), if the row keeps less: the row of a receipt keeps only what was new."""
+
+
+class ReadRow(NamedTuple):
+    """A row of the log read back for a person, in the order of COLUMNS; `body` is JSON text, `[]` if it is recalled."""
+
+    seq: int
+    conversation_id: str
+    sender: str
+    recipient: str | None
+    msg_id: str
+    msg_type: str
+    version: str
+    body: str
+    msg_time: str
+    stored_at: int
+    recalled_at: int | None = None
+
+    @property
+    def elements(self) -> list[dict[str, Any]]:
+        """The body, parsed. Numbers are kept as they were written."""
+        return cast("list[dict[str, Any]]", read_strict(self.body))
+
+
+COLUMNS = ", ".join("body::text AS body" if name == "body" else name for name in ReadRow._fields)
+"""What a statement selects to read such rows. Our pools would parse a body that is no text."""
 
 
 class DeliveredRow(NamedTuple):

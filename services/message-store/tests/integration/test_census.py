@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from message_store.metrics import StoreMetrics
-from message_store.models import Message
 from message_store.operate import census
 from message_store.operate.census import Census, drift_of
 from message_store.operate.census_repository import CensusRepository
 from message_store.reading.conversations_repository import ConversationsReader, Entry
 from message_store.reading.conversations_service import UNREAD_LOOKED_AT
+from message_store.values import ReadRow
 from pydantic import SecretStr
 from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import StreamName
@@ -53,8 +53,8 @@ async def test_unread_messages_behind_more_than_the_list_looks_at_are_no_drift(
         await world.send(*(accepted(f"m{number}") for number in range(2)))
         await world.send(*(accepted(f"own{number}", "bob", "alice") for number in range(4)))
         await world.settled(6)
-    async with database.snapshot() as session:
-        both = CensusRepository(session), ConversationsReader(session)
+    async with database.snapshot() as connection:
+        both = CensusRepository(connection), ConversationsReader(connection)
         assert [await drift_of(*both, person) for person in ("alice", "bob")] == [0, 0]
 
 
@@ -62,8 +62,8 @@ async def test_the_plain_count_stops_where_it_is_told_to(world: Any, accepted: A
     async with world.running():
         await world.send(*(accepted(f"m{number}") for number in range(5)))
         await world.settled(5)
-    async with database.snapshot() as session:
-        unread = partial(CensusRepository(session).unread, "bob", "u:alice:bob", 0)
+    async with database.snapshot() as connection:
+        unread = partial(CensusRepository(connection).unread, "bob", "u:alice:bob", 0)
         assert [await unread(look_at=9, at_most=most) for most in (3, 9)] == [3, 5]
         assert await unread(look_at=4, at_most=9) == 4
 
@@ -78,8 +78,8 @@ async def test_people_who_only_read_are_looked_at_as_well(
             *(accepted(f"m{number}", to=None, msg_type=MsgType.GROUP_TEXT, body=body) for number in range(5))
         )
         await world.settled(6)
-    async with database.snapshot() as session:
-        chosen = [await CensusRepository(session).some_people(3) for _ in range(100)]
+    async with database.snapshot() as connection:
+        chosen = [await CensusRepository(connection).some_people(3) for _ in range(100)]
     assert {person for people in chosen for person in people} == {"alice", "bob", "carol"}
 
 
@@ -98,7 +98,7 @@ class OneConversation:
         assert (user_id, count_to < look_at, before > limit) == ("bob", True, True)
         return [Entry("u:alice:bob", None, None, None, place=3, read_seq=1, unread=self._unread, last_seq=3)], False
 
-    async def messages(self, seqs: Sequence[int]) -> dict[int, Message]:
+    async def messages(self, seqs: Sequence[int]) -> dict[int, ReadRow]:
         assert not seqs
         return {}
 

@@ -83,9 +83,9 @@ class Library:
             pass
 
     async def page(self, me: str, text: str, limit: int = 200, *, elapsed: float = 0, **only: Any) -> Hits:
-        async with self.database.session() as session:
+        async with self.database.hot_transaction() as connection:
             return await search(
-                SearchReader(session), me, checked(Question(text, **only)), limit=limit, elapsed=lambda: elapsed
+                SearchReader(connection), me, checked(Question(text, **only)), limit=limit, elapsed=lambda: elapsed
             )
 
     async def find(self, me: str, text: str, **only: Any) -> list[int]:

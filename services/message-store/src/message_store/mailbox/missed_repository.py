@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Executable, bindparam, inspect, literal_column, select, text
 from tlim_protocol.registry import REGISTRY, Effect
 
 from message_store.mailbox.repository import Mailboxes
-from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES, go_along_the_indexes
 from message_store.reading.sync_repository import ADDRESSED, HEADS
+from message_store.statements import NamedStatement
+from message_store.values import COLUMNS, ReadRow
 
 _RECEIPTS = [str(name) for name, kind in REGISTRY.items() if kind.effect is Effect.RECEIPT]
 
@@ -27,7 +27,7 @@ _IS_SENT = "(sender <> :user_id OR recipient = :user_id) AND NOT (is_chat AND re
 _ROW = "CROSS JOIN LATERAL (SELECT * FROM messages WHERE messages.seq = looked_up.seq OFFSET 0) AS message"
 
 # The bytes of a body are only looked at for rows that may be on the page.
-_PAGE = f"""
+_PAGE = NamedStatement(f"""
     WITH candidates AS MATERIALIZED ({ADDRESSED}),
     looked AS (SELECT count(*) AS looked_at, max(seq) AS frontier FROM candidates),
     sent AS (
@@ -40,9 +40,10 @@ _PAGE = f"""
                    - octet_length(body::text) AS bytes_before
         FROM sent),
     page AS (SELECT * FROM sized WHERE bytes_before < :max_bytes ORDER BY seq LIMIT :max_rows)
-    SELECT page.*, looked_at, frontier FROM looked LEFT JOIN page ON true ORDER BY seq"""  # noqa: S608 - no input
+    SELECT {COLUMNS}, found, looked_at, frontier FROM looked LEFT JOIN page ON true
+    ORDER BY seq""")  # noqa: S608 - no input
 
-_BACK = text(f"""
+_BACK = NamedStatement(f"""
     WITH named AS (
         (SELECT seq FROM messages
          WHERE recipient IS NOT NULL AND seq > :low AND seq <= :high
@@ -68,6 +69,8 @@ _BACK = text(f"""
     FROM looked AS looked_up {_ROW}
     WHERE {_IS_SENT}""")  # noqa: S608 - no input
 
+_WIDTH = len(ReadRow._fields)
+
 
 class MissedPage(NamedTuple):
     """What is sent, oldest first; `next` is where the next page begins.
@@ -75,7 +78,7 @@ class MissedPage(NamedTuple):
     `more`: there may be more. A page with `more` may be empty.
     """
 
-    messages: list[Message]
+    messages: Sequence[ReadRow]
     next: int
     more: bool
 
@@ -90,33 +93,32 @@ class Block(NamedTuple):
 
 
 class MissedTables(Mailboxes):
-    """What was addressed to a person, on a database session with one snapshot."""
+    """What was addressed to a person, on a database connection with one snapshot."""
 
     async def page(self, user_id: str, after: int, limit: int, *, look_at: int, receipts: bool) -> MissedPage:
         """Return up to `limit` rows after seq `after`, among the first `look_at` that were addressed to the person."""
-        await go_along_the_indexes(self._session, sort=False)
-        bounds = {"after": after, "one_more": look_at, "max_rows": limit, "receipts": receipts}
-        bounds["heads"] = max(HEADS, isqrt(look_at))
-        rows = (await self._session.execute(_TYPED_PAGE, {"user_id": user_id, **bounds})).all()
-        messages = [row[0] for row in rows if row[0] is not None]
-        found, looked_at, frontier = rows[0][1:]
+        await go_along_the_indexes(self._connection, sort=False)
+        rows = await _PAGE.rows(
+            self._connection,
+            user_id=user_id,
+            after=after,
+            one_more=look_at,
+            max_rows=limit,
+            max_bytes=MAX_BYTES,
+            receipts=receipts,
+            receipt_types=_RECEIPTS,
+            heads=max(HEADS, isqrt(look_at)),
+        )
+        messages = [ReadRow(*row[:_WIDTH]) for row in rows if row["seq"] is not None]
+        found, looked_at, frontier = rows[0][_WIDTH:]
         if messages and found > len(messages):
             return MissedPage(messages, messages[-1].seq, more=True)
         return MissedPage(messages, after if frontier is None else frontier, more=looked_at == look_at)
 
     async def back(self, user_id: str, low: int, high: int, most: int) -> Block:
         """Look back at up to `most` rows that were addressed to the person, from seq `high` down to behind `low`."""
-        await go_along_the_indexes(self._session, sort=False)
-        bounds = {"low": low, "high": high, "most": most, "receipt_types": _RECEIPTS}
-        looked_at, oldest, others, receipts = (await self._session.execute(_BACK, {"user_id": user_id, **bounds})).one()
+        await go_along_the_indexes(self._connection, sort=False)
+        looked_at, oldest, others, receipts = await _BACK.row(
+            self._connection, user_id=user_id, low=low, high=high, most=most, receipt_types=_RECEIPTS
+        )
         return Block(others or (), receipts or (), looked_at, oldest - 1 if looked_at == most else low)
-
-
-def _typed_page() -> Executable:
-    extra = [literal_column(name, BigInteger) for name in ("found", "bytes_before", "looked_at", "frontier")]
-    frame = text(_PAGE).bindparams(bindparam("max_bytes", MAX_BYTES), bindparam("receipt_types", _RECEIPTS))
-    found, _, looked_at, frontier = extra
-    return select(Message, found, looked_at, frontier).from_statement(frame.columns(*inspect(Message).columns, *extra))
-
-
-_TYPED_PAGE = _typed_page()

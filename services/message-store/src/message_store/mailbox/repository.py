@@ -4,24 +4,29 @@ import json
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import LivePerson, MailboxNote
+from tlim_runtime.transactions import Connection
 
-_TERM = text("SELECT term FROM delivery_shards WHERE shard = :shard FOR UPDATE")
+from message_store.statements import NamedStatement
 
-_BEGIN_TERM = text("UPDATE delivery_shards SET term = term + 1, noted = 0 WHERE shard = :shard RETURNING term")
+_TERM = NamedStatement("SELECT term FROM delivery_shards WHERE shard = :shard FOR UPDATE")
 
-_TAKE = text("UPDATE delivery_shards SET noted = :number WHERE shard = :shard AND noted < :number RETURNING noted")
+_BEGIN_TERM = NamedStatement(
+    "UPDATE delivery_shards SET term = term + 1, noted = 0 WHERE shard = :shard RETURNING term"
+)
 
-_SETTLE = text("""
+_TAKE = NamedStatement(
+    "UPDATE delivery_shards SET noted = :number WHERE shard = :shard AND noted < :number RETURNING noted"
+)
+
+_SETTLE = NamedStatement("""
     UPDATE delivery_shards SET settled_seq = greatest(settled_seq, :seq), settled_at = greatest(settled_at, :at)
     WHERE shard = :shard AND (settled_seq < :seq OR settled_at < :at)""")
 
 # Every transaction locks rows in the order of user ids, so two of them never wait for each other. DO UPDATE locks a row
 # that is there, and WHERE false leaves it as it is.
-_LOCK = text("""
+_LOCK = NamedStatement("""
     INSERT INTO mailboxes (user_id, taken_seq, shard)
     SELECT user_id, start_seq, :shard FROM unnest(CAST(:user_ids AS text[])) AS noted (user_id), delivery
     ORDER BY user_id
@@ -30,7 +35,7 @@ _LOCK = text("""
 # greatest() and least() leave out NULLs. A seq that no row has yet is a mistake: a mailbox that stands there would skip
 # messages. numeric, because such a number may be larger than a bigint. A mailbox that goes back has something again
 # that no sync may have given, so the next cursor does not count.
-_NOTE = text("""
+_NOTE = NamedStatement("""
     UPDATE mailboxes SET
         taken_seq = least(note.at_most, greatest(taken_seq, CASE
             WHEN note.is_live THEN NULL
@@ -45,11 +50,11 @@ _NOTE = text("""
             user_id text, sessions text[], is_live boolean, is_new boolean, taken numeric, at_most numeric)
     WHERE mailboxes.user_id = note.user_id AND delivery_shards.shard = :shard""")
 
-_LIVE = text("""
+_LIVE = NamedStatement("""
     SELECT user_id, sessions FROM mailboxes
     WHERE sessions <> '{}' AND shard = :shard AND user_id > :after ORDER BY user_id LIMIT :limit""")
 
-_STANDING = text("""
+_STANDING = NamedStatement("""
     SELECT coalesce((SELECT taken_seq FROM mailboxes WHERE user_id = :user_id), start_seq) AS taken,
            coalesce((SELECT max(seq) FROM messages), 0) AS newest
     FROM delivery""")
@@ -59,7 +64,7 @@ _STANDING = text("""
 # device that began at `sync_from` lacks what the mailbox holds before that, and its cursors move nothing.
 # DO UPDATE looks at the row as it is when it is locked: a note may have moved it meanwhile.
 # A device that has nothing new asks again and again. Then no row passes WHERE, and nothing is written or locked.
-_SYNCED = text("""
+_SYNCED = NamedStatement("""
     INSERT INTO mailboxes (user_id, taken_seq, given_seq, shard)
     SELECT CAST(:user_id AS text), start_seq, CAST(:next AS bigint), :shard
     FROM delivery LEFT JOIN mailboxes ON user_id = :user_id
@@ -82,33 +87,33 @@ class Standing(NamedTuple):
 
 
 class Mailboxes:
-    """The table of mailboxes, on a database session."""
+    """The table of mailboxes, on a database connection."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def term(self, shard: int) -> int:
         """Return the shard's term. It stays what it is until the commit.
 
         Call it, or `begin_term`, before everything else: so all transactions lock in one order.
         """
-        return int((await self._session.execute(_TERM, {"shard": shard})).scalar_one())
+        return int((await _TERM.row(self._connection, shard=shard))["term"])
 
     async def begin_term(self, shard: int) -> int:
         """Begin the next term of the shard, and return it."""
-        return int((await self._session.execute(_BEGIN_TERM, {"shard": shard})).scalar_one())
+        return int((await _BEGIN_TERM.row(self._connection, shard=shard))["term"])
 
     async def take(self, shard: int, number: int) -> bool:
         """Note that the request `number` of the term is applied. Return False if that or a newer one was before."""
-        return (await self._session.execute(_TAKE, {"shard": shard, "number": number})).first() is not None
+        return bool(await _TAKE.rows(self._connection, shard=shard, number=number))
 
     async def settle(self, shard: int, seq: int, at: int) -> None:
         """Note that the XMPP server had the shard's deliveries up to `seq` at `at`; only newer values count."""
-        await self._session.execute(_SETTLE, {"shard": shard, "seq": seq, "at": at})
+        await _SETTLE.rows(self._connection, shard=shard, seq=seq, at=at)
 
     async def lock(self, shard: int, user_ids: Collection[str]) -> None:
         """Lock the rows of these people of a shard until the commit; people without a row get one."""
-        await self._session.execute(_LOCK, {"shard": shard, "user_ids": list(user_ids)})
+        await _LOCK.rows(self._connection, shard=shard, user_ids=list(user_ids))
 
     async def note(self, shard: int, notes: Sequence[MailboxNote], now: int) -> None:
         """Apply notes about different people, whose rows are locked, at the time `now` (epoch milliseconds)."""
@@ -120,16 +125,16 @@ class Mailboxes:
             }
             for note in notes
         ]  # fmt: skip
-        await self._session.execute(_NOTE, {"shard": shard, "notes": json.dumps(values), "now": now})
+        await _NOTE.rows(self._connection, shard=shard, notes=json.dumps(values), now=now)
 
     async def live(self, shard: int, after_user: str, limit: int) -> list[LivePerson]:
         """Return up to `limit` people of the shard with sessions, by user id, after `after_user`."""
-        found = await self._session.execute(_LIVE, {"shard": shard, "after": after_user, "limit": limit})
+        found = await _LIVE.rows(self._connection, shard=shard, after=after_user, limit=limit)
         return [LivePerson(user_id=user_id, sessions=sessions) for user_id, sessions in found]
 
     async def standing(self, user_id: str) -> Standing:
         """Return where the person's mailbox stands."""
-        return Standing(*(await self._session.execute(_STANDING, {"user_id": user_id})).one())
+        return Standing(*await _STANDING.row(self._connection, user_id=user_id))
 
     async def synced(self, user_id: str, after: int, following: int) -> None:
         """Note that a device has asked with the cursor `after` and is given the cursor `following`.
@@ -137,5 +142,5 @@ class Mailboxes:
         The mailbox moves to `after` if a sync has given that cursor, and what lies before was given as well. It never
         moves back by it.
         """
-        values = {"user_id": user_id, "after": after, "next": following, "shard": delivery_shard(user_id)}
-        await self._session.execute(_SYNCED, values)
+        shard = delivery_shard(user_id)
+        await _SYNCED.rows(self._connection, user_id=user_id, after=after, next=following, shard=shard)

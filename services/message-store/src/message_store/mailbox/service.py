@@ -19,8 +19,8 @@ from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
 from message_store.mailbox.missed_repository import Block, MissedPage
 from message_store.mailbox.repository import Standing
-from message_store.models import Message
 from message_store.publication import delivery_from
+from message_store.values import ReadRow
 
 MAX_MISSED = 10_000
 """The most that a person is sent after an absence: the newest. Sync has the rest."""
@@ -199,6 +199,6 @@ def _further(width: int, block: Block, most: int, missing: int) -> int:
     return min(rows, things) + FIRST_BLOCK
 
 
-def _delivery(message: Message, me: str) -> StoredMessage:
+def _delivery(message: ReadRow, me: str) -> StoredMessage:
     """Return the delivery to one person; it tells the sender's own devices nothing."""
-    return delivery_from(message, message.body, [me]).model_copy(update={"tells_sender": False})
+    return delivery_from(message, message.elements, [me]).model_copy(update={"tells_sender": False})

@@ -35,8 +35,8 @@ def note_responder(database: Database) -> Responder:
 
     async def answer(data: bytes) -> bytes:
         request = MailboxNotes.from_bytes(data)
-        async with database.session() as session:
-            answer = await take_notes(Mailboxes(session), request, time.time_ns() // 1_000_000)
+        async with database.hot_transaction() as connection:
+            answer = await take_notes(Mailboxes(connection), request, time.time_ns() // 1_000_000)
         return answer.to_bytes()
 
     return answer
@@ -47,8 +47,8 @@ def live_responder(database: Database, broker: Broker) -> Responder:
 
     async def answer(data: bytes) -> bytes:
         question = LiveQuestion.from_bytes(data)
-        async with database.session() as session:
-            found = await list_live(Mailboxes(session), question)
+        async with database.hot_transaction() as connection:
+            found = await list_live(Mailboxes(connection), question)
         return _fitting(found, half_of_people, broker.max_payload)
 
     return answer
@@ -60,8 +60,8 @@ def missed_responder(database: Database, broker: Broker) -> Responder:
 
     async def answer(data: bytes) -> bytes:
         question = MissedQuestion.from_bytes(data)
-        async with turns.one(), database.snapshot() as session:
-            found = await read_missed(MissedTables(session), question)
+        async with turns.one(), database.snapshot() as connection:
+            found = await read_missed(MissedTables(connection), question)
         return _fitting(found, half_of_events, broker.max_payload)
 
     return answer

@@ -51,8 +51,8 @@ class Census:
     async def look_at_tables(self) -> None:
         """Note sizes, and compare a sample of unread messages; raises DatabaseUnavailable."""
         size = await self._database.size()
-        async with self._database.snapshot() as session:
-            census, reader = CensusRepository(session), ConversationsReader(session)
+        async with self._database.snapshot() as connection:
+            census, reader = CensusRepository(connection), ConversationsReader(connection)
             self._metrics.kept(size, await census.mailboxes())
             people = await census.some_people(PEOPLE)
             self._metrics.drift(sum([await drift_of(census, reader, user_id) for user_id in people]))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_runtime.transactions import Connection
+
+from message_store.statements import NamedStatement
 
 # An exact count of a large table reads all of it. Autovacuum keeps an estimate within a few percent.
-_MAILBOXES = text("""
+_MAILBOXES = NamedStatement("""
     SELECT CASE WHEN reltuples >= :exact THEN reltuples::bigint
                 ELSE (SELECT count(*) FROM (SELECT FROM mailboxes LIMIT :at_most) AS counted) END
     FROM pg_class WHERE oid = 'mailboxes'::regclass""")
@@ -14,7 +15,7 @@ _MAILBOXES = text("""
 _EXACT, _AT_MOST = 10_000, 100_000
 
 # A random member, and not the sender: many people of a group only read.
-_SOME_PEOPLE = text("""
+_SOME_PEOPLE = NamedStatement("""
     SELECT DISTINCT user_id FROM (
         SELECT conversation_id FROM messages
         WHERE seq >= (SELECT (random() * coalesce(max(seq), 0))::bigint FROM messages)
@@ -25,7 +26,7 @@ _SOME_PEOPLE = text("""
 
 # The plain way: each message of the conversation on its own, without the list's spans. It looks at as many of the
 # newest messages as the list does: older ones are unread, but the list does not count them.
-_UNREAD = text("""
+_UNREAD = NamedStatement("""
     SELECT count(*) FROM (
         SELECT FROM (
             SELECT sender, recalled_at FROM messages
@@ -39,26 +40,30 @@ _UNREAD = text("""
 
 
 class CensusRepository:
-    """Counts, on one database session."""
+    """Counts, on one database connection."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def mailboxes(self) -> int:
         """Return how many people have a mailbox; an estimate when there are many."""
-        return int(await self._session.scalar(_MAILBOXES, {"exact": _EXACT, "at_most": _AT_MOST}) or 0)
+        return int((await _MAILBOXES.row(self._connection, exact=_EXACT, at_most=_AT_MOST))[0])
 
     async def some_people(self, people: int) -> Sequence[str]:
         """Return up to so many people of the conversations at a random place of the log."""
-        return list(await self._session.scalars(_SOME_PEOPLE, {"people": people}))
+        return [row["user_id"] for row in await _SOME_PEOPLE.rows(self._connection, people=people)]
 
     async def unread(self, user_id: str, conversation_id: str, read_seq: int, *, look_at: int, at_most: int) -> int:
         """Count a person's unread messages behind their read cursor, among the newest `look_at` of a conversation.
 
         Counting stops at `at_most`.
         """
-        asked = {
-            "user_id": user_id, "conversation_id": conversation_id, "read_seq": read_seq, "look_at": look_at,
-            "at_most": at_most,
-        }  # fmt: skip
-        return int(await self._session.scalar(_UNREAD, asked) or 0)
+        row = await _UNREAD.row(
+            self._connection,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            read_seq=read_seq,
+            look_at=look_at,
+            at_most=at_most,
+        )
+        return int(row[0])

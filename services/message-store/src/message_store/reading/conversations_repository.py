@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, any_, func, literal, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from tlim_runtime.transactions import Connection
 
-from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES, go_along_the_indexes
+from message_store.statements import NamedStatement
+from message_store.values import COLUMNS, ReadRow
 
 # The place of a conversation in the list is a seq: that of its newest message, or of the reader's joining or leaving.
 # After the reader has left, the place stays at the leaving. No two conversations share a place: so a cursor is a seq.
 # The LIMIT 1 keeps the planner from reading all conversations of the store to find those of one reader.
 # The last message and the unread count are looked up only for what is on the page. Each membership is one range of
 # ix_messages_history; this index also contains who sent a message and whether it is recalled.
-_PAGE = text("""
+_PAGE = NamedStatement("""
     WITH latest AS (
         SELECT DISTINCT ON (conversation_id) conversation_id, joined_seq, left_seq
         FROM members WHERE user_id = :user_id ORDER BY conversation_id, joined_seq DESC),
@@ -58,6 +57,10 @@ _PAGE = text("""
             LIMIT :count_to) AS counted) AS counts
     ORDER BY place DESC""")
 
+_NEWEST = NamedStatement("SELECT coalesce(max(seq), 0) FROM messages")
+
+_BY_SEQ = NamedStatement(f"SELECT {COLUMNS} FROM messages WHERE seq = ANY(:seqs)")  # noqa: S608 - no input
+
 
 class Entry(NamedTuple):
     """A conversation as the list has it: seqs, 0 or None for none; times in epoch milliseconds."""
@@ -73,14 +76,14 @@ class Entry(NamedTuple):
 
 
 class ConversationsReader:
-    """The conversations of a user, on the database session of a request."""
+    """The conversations of a user, on the database connection of a request."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def newest_seq(self) -> int:
         """Return the newest seq of the log; 0: it is empty."""
-        return int(await self._session.scalar(select(func.coalesce(func.max(Message.seq), 0))) or 0)
+        return int((await _NEWEST.row(self._connection))[0])
 
     async def entries(
         self, user_id: str, before: int, limit: int, *, count_to: int, look_at: int
@@ -90,16 +93,15 @@ class ConversationsReader:
         The newest come first. There are fewer when their last messages are large. Unread messages are counted up to
         `count_to`, among the newest `look_at` of each conversation.
         """
-        asked = {
-            "user_id": user_id, "before": before, "one_more": limit + 1, "count_to": count_to, "look_at": look_at,
-        }  # fmt: skip
-        await go_along_the_indexes(self._session)
-        rows = (await self._session.execute(_PAGE, asked)).all()
+        await go_along_the_indexes(self._connection)
+        rows = await _PAGE.rows(
+            self._connection, user_id=user_id, before=before, one_more=limit + 1, count_to=count_to, look_at=look_at
+        )
         full_at = accumulate((row[-1] for row in rows), initial=0)
         page = [Entry(*row[:-1]) for row, filled in zip(rows[:limit], full_at, strict=False) if filled < MAX_BYTES]
         return page, len(rows) > len(page)
 
-    async def messages(self, seqs: Sequence[int]) -> dict[int, Message]:
+    async def messages(self, seqs: Sequence[int]) -> dict[int, ReadRow]:
         """Return the rows of the log with these seqs."""
-        query = select(Message).where(col(Message.seq) == any_(literal(seqs, ARRAY(BigInteger))))
-        return {message.seq: message for message in await self._session.scalars(query)}
+        rows = await _BY_SEQ.rows(self._connection, seqs=list(seqs))
+        return {row["seq"]: ReadRow(*row) for row in rows}

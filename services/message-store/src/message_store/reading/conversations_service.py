@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from message_store.models import Message
 from message_store.reading.conversations_repository import Entry
+from message_store.values import ReadRow
 
 UNREAD_CAP = 1000
 """Counting of unread messages stops here: for a reader, 1,000 and 50,000 mean the same."""
@@ -27,7 +27,7 @@ class ConversationTables(Protocol):
     ) -> tuple[Sequence[Entry], bool]:
         """Return conversations whose place is before a seq, the newest first, and whether more follow."""
 
-    async def messages(self, seqs: Sequence[int], /) -> Mapping[int, Message]:
+    async def messages(self, seqs: Sequence[int], /) -> Mapping[int, ReadRow]:
         """Return the rows of the log with these seqs."""
 
 
@@ -39,7 +39,7 @@ class Overview(NamedTuple):
 
     conversation_id: str
     name: str | None
-    last: Message | None
+    last: ReadRow | None
     unread: int
     read_seq: int
     left: bool
@@ -69,13 +69,14 @@ async def read_conversations(reader: ConversationTables, me: str, *, before: int
     return Overviews([_overview(entry, rows) for entry in entries], entries[-1].place if more else None, sync_from)
 
 
-def _overview(entry: Entry, rows: Mapping[int, Message]) -> Overview:
+def _overview(entry: Entry, rows: Mapping[int, ReadRow]) -> Overview:
     last = None if entry.last_seq is None else rows.get(entry.last_seq)
     name, deleted = entry.session_name, entry.deleted_at is not None
     if entry.left_seq is not None:
         # a user who left may not learn the present name of the session, nor whether it still exists
         farewell = rows.get(entry.left_seq)
-        notice = farewell.body[0] if farewell is not None and farewell.body else {}
+        told = farewell.elements if farewell is not None else []
+        notice = told[0] if told else {}
         name = notice.get("session_name")
         deleted = notice.get("session_valid") == 1  # as the specification has it: 1 deleted
     return Overview(

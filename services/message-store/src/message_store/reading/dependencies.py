@@ -1,34 +1,34 @@
-"""The dependencies of the reading endpoints: repositories on the request's database session."""
+"""The dependencies of the reading endpoints: repositories on the request's database connection."""
 
 from typing import Annotated
 
 from fastapi import Depends
 
-from message_store.dependencies import SessionDep
+from message_store.dependencies import ConnectionDep
 from message_store.reading.conversations_repository import ConversationsReader
 from message_store.reading.history_repository import HistoryReader
 from message_store.reading.ledger_repository import LedgerReader
 from message_store.reading.sync_repository import SyncReader
 
 
-async def history_reader(session: SessionDep) -> HistoryReader:
+async def history_reader(connection: ConnectionDep) -> HistoryReader:
     """Give the repository of history."""
-    return HistoryReader(session)
+    return HistoryReader(connection)
 
 
-async def sync_reader(session: SessionDep) -> SyncReader:
+async def sync_reader(connection: ConnectionDep) -> SyncReader:
     """Give the repository of sync."""
-    return SyncReader(session)
+    return SyncReader(connection)
 
 
-async def conversations_reader(session: SessionDep) -> ConversationsReader:
+async def conversations_reader(connection: ConnectionDep) -> ConversationsReader:
     """Give the repository of the list of conversations."""
-    return ConversationsReader(session)
+    return ConversationsReader(connection)
 
 
-async def ledger_reader(session: SessionDep) -> LedgerReader:
+async def ledger_reader(connection: ConnectionDep) -> LedgerReader:
     """Give the repository of the ledger."""
-    return LedgerReader(session)
+    return LedgerReader(connection)
 
 
 HistoryReaderDep = Annotated[HistoryReader, Depends(history_reader)]

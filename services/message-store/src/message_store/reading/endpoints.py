@@ -9,7 +9,7 @@ from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
 from message_store.dependencies import CurrentUserDep
-from message_store.reading.answers import PageAnswer
+from message_store.reading.answers import PageAnswer, conversation_page, history_page, message_details, sync_page
 from message_store.reading.conversations_service import read_conversations
 from message_store.reading.dependencies import ConversationsReaderDep, HistoryReaderDep, LedgerReaderDep, SyncReaderDep
 from message_store.reading.history_service import read_page
@@ -43,7 +43,7 @@ async def list_conversations(
     """
     before = None if cursor is None else int(cursor)
     page = await read_conversations(reader, user.user_id, before=before, limit=limit)
-    return PageAnswer(ConversationPage.of(user.user_id, page))
+    return PageAnswer(conversation_page(user.user_id, page))
 
 
 @router.get(
@@ -65,9 +65,8 @@ async def read_messages(
     Of a group I see only what was written while I was in it. A page may hold fewer messages than asked for, when they
     are large: `more` tells whether to go on.
     """
-    return PageAnswer(
-        HistoryPage.of(await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit))
-    )
+    page = await read_page(reader, user.user_id, conversation, before=before, after=after, limit=limit)
+    return PageAnswer(history_page(page))
 
 
 @router.get(
@@ -87,7 +86,7 @@ async def sync(
     It includes what I sent, for my other devices. Nothing is ever inserted before a cursor that was handed out. A new
     device begins with `sync_from` of the first page of `GET /v1/conversations`.
     """
-    return PageAnswer(SyncPage.of(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit)))
+    return PageAnswer(sync_page(user.user_id, await read_changes(reader, user.user_id, after=after, limit=limit)))
 
 
 @router.get(
@@ -110,4 +109,4 @@ async def read_message(
     Without `sender`, it is the newest message with that msg_id.
     """
     ledger = await read_ledger(reader, user.user_id, msg_id, sender=sender, state=state, after=cursor, limit=limit)
-    return PageAnswer(MessageDetails.told(user.user_id, ledger))
+    return PageAnswer(message_details(user.user_id, ledger))

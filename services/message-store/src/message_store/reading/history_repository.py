@@ -2,13 +2,10 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Text, any_, literal
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from tlim_runtime.transactions import Connection
 
-from message_store.models import Member
 from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
+from message_store.statements import NamedStatement
 
 _END = 2**63 - 1
 
@@ -32,26 +29,30 @@ _BEFORE = slice_statement(
 _AFTER = slice_statement(_CANDIDATES.format(after=f"greatest({_JOINED}, :after)", before=_LEFT, order="ASC"))
 
 
-class HistoryReader:
-    """Pages of a conversation, each one range of an index, on the database session of a request."""
+_MINE = NamedStatement("""
+    SELECT conversation_id FROM members
+    WHERE user_id = :user_id AND conversation_id = ANY(CAST(:conversation_ids AS text[]))""")
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+
+class HistoryReader:
+    """Pages of a conversation, each one range of an index, on the database connection of a request."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def conversations_of(self, user_id: str, conversation_ids: Collection[str]) -> set[str]:
         """Return those of the conversations that the user is or was in."""
-        is_one = col(Member.conversation_id) == any_(literal(list(conversation_ids), ARRAY(Text)))
-        query = select(Member.conversation_id).where(Member.user_id == user_id, is_one)
-        return set((await self._session.scalars(query)).all())
+        rows = await _MINE.rows(self._connection, user_id=user_id, conversation_ids=list(conversation_ids))
+        return {row[0] for row in rows}
 
     async def messages_before(self, user_id: str, conversation_id: str, before: int | None, limit: int) -> Slice:
         """Return what the user may see of a conversation older than seq `before` (None: its end), newest first."""
         place = {"user_id": user_id, "conversation_id": conversation_id}
-        await go_along_the_indexes(self._session)
-        return await read_slice(self._session, _BEFORE, limit, {**place, "before": _END if before is None else before})
+        await go_along_the_indexes(self._connection)
+        return await read_slice(self._connection, _BEFORE, limit, **place, before=_END if before is None else before)
 
     async def messages_after(self, user_id: str, conversation_id: str, after: int, limit: int) -> Slice:
         """Return what the user may see of a conversation newer than seq `after`, oldest first."""
         place = {"user_id": user_id, "conversation_id": conversation_id}
-        await go_along_the_indexes(self._session)
-        return await read_slice(self._session, _AFTER, limit, {**place, "after": after})
+        await go_along_the_indexes(self._connection)
+        return await read_slice(self._connection, _AFTER, limit, **place, after=after)

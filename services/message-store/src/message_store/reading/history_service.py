@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import conversation_of_users, normalize_user_id
 
-from message_store.models import Message
 from message_store.reading.slice_repository import Slice
+from message_store.values import ReadRow
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as session-api makes them
 
@@ -29,7 +29,7 @@ class HistoryTables(Protocol):
 class Page(NamedTuple):
     """A page of history; `next` is the `before` or `after` of the next page."""
 
-    messages: Sequence[Message]
+    messages: Sequence[ReadRow]
     next: int | None
     more: bool
 

@@ -8,8 +8,8 @@ from tlim_protocol.characters import is_plain_text
 from tlim_protocol.errors import ErrorCode, TlimError
 from tlim_protocol.identity import normalize_user_id
 
-from message_store.models import Message
 from message_store.reading.ledger_repository import Counts, LedgerLine
+from message_store.values import ReadRow
 
 
 class ReadState(StrEnum):
@@ -23,20 +23,20 @@ class ReadState(StrEnum):
 class LedgerTables(Protocol):
     """Where the ledger is read (ledger_repository.LedgerReader)."""
 
-    async def find_message(self, user_id: str, msg_id: str, sender: str | None, /) -> Message | None:
+    async def find_message(self, user_id: str, msg_id: str, sender: str | None, /) -> ReadRow | None:
         """Return the newest message with that msg_id that the user may see."""
 
-    async def counts(self, message: Message, /) -> Counts:
+    async def counts(self, message: ReadRow, /) -> Counts:
         """Return how many have received and read it."""
 
-    async def lines(self, message: Message, state: str | None, after: str, limit: int, /) -> Sequence[LedgerLine]:
+    async def lines(self, message: ReadRow, state: str | None, after: str, limit: int, /) -> Sequence[LedgerLine]:
         """Return up to `limit` receivers after a user id, in the order of their ids."""
 
 
 class Ledger(NamedTuple):
     """A message and a page of its receivers; `next` is the user id after which the next page begins."""
 
-    message: Message
+    message: ReadRow
     counts: Counts
     lines: Sequence[LedgerLine]
     next: str | None

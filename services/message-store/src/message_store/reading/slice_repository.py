@@ -6,13 +6,13 @@ seq`. With `sender = :user_id ... ORDER BY seq` PostgreSQL could also walk along
 of all other users. It does so when it believes that a sender or a conversation has a large share of the log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Executable, bindparam, inspect, literal_column, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_runtime.transactions import Connection
 
-from message_store.models import Message
+from message_store.statements import NamedStatement
+from message_store.values import COLUMNS, ReadRow
 
 MAX_BYTES = 1024 * 1024
 """The most that the bodies of one page may hold together. A phone can take that, and a page of common messages has a
@@ -23,45 +23,45 @@ tenth of it."""
 _FRAME = """
     WITH candidates AS MATERIALIZED ({candidates}),
     sized AS (
-        SELECT messages.*, count(*) OVER () AS found,
+        SELECT {columns}, count(*) OVER () AS found,
                sum(octet_length(body::text)) OVER (ORDER BY seq {order} ROWS UNBOUNDED PRECEDING)
                    - octet_length(body::text) AS bytes_before
         FROM candidates JOIN messages USING (seq))
-    SELECT * FROM sized WHERE bytes_before < :max_bytes ORDER BY seq {order} LIMIT :max_rows"""
+    SELECT {columns}, found FROM sized WHERE bytes_before < :max_bytes ORDER BY seq {order} LIMIT :max_rows"""
 
 
 # PostgreSQL can only guess how many rows lie between such bounds, and it guesses few. Then it fetches and sorts all of
 # them, which may be years of a conversation. Without bitmap scans it goes along the index, and stops at a full page.
-_ALONG_THE_INDEX = text("SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', :sort, true)")
+_ALONG_THE_INDEX = NamedStatement(
+    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', :sort, true)"
+)
 
 
 class Slice(NamedTuple):
     """Rows in the order asked for, and whether more rows follow."""
 
-    messages: Sequence[Message]
+    messages: Sequence[ReadRow]
     more: bool
 
 
-def slice_statement(candidates: str, *, newest_first: bool = False) -> Executable:
+def slice_statement(candidates: str, *, newest_first: bool = False) -> NamedStatement:
     """Return the statement of a page; `candidates` selects the first `:one_more` seqs that match."""
-    found = literal_column("found", BigInteger)
-    frame = text(_FRAME.format(candidates=candidates, order="DESC" if newest_first else "ASC"))
-    typed = frame.bindparams(bindparam("max_bytes", MAX_BYTES)).columns(*inspect(Message).columns, found)
-    return select(Message, found).from_statement(typed)
+    return NamedStatement(
+        _FRAME.format(columns=COLUMNS, candidates=candidates, order="DESC" if newest_first else "ASC")
+    )
 
 
-async def go_along_the_indexes(session: AsyncSession, *, sort: bool = True) -> None:
+async def go_along_the_indexes(connection: Connection, *, sort: bool = True) -> None:
     """Let the statements of this transaction read ranges of indexes in their order, and stop when they have enough.
 
     Without `sort` they also avoid to sort what an index gives in order.
     """
-    await session.execute(_ALONG_THE_INDEX, {"sort": "on" if sort else "off"})
+    await _ALONG_THE_INDEX.rows(connection, sort="on" if sort else "off")
 
 
 async def read_slice(
-    session: AsyncSession, statement: Executable, limit: int, parameters: Mapping[str, int | str | list[int]]
+    connection: Connection, statement: NamedStatement, limit: int, **parameters: int | str | list[int]
 ) -> Slice:
     """Run a statement of `slice_statement` for at most `limit` rows."""
-    bounds = {"max_rows": limit, "one_more": limit + 1}
-    rows = (await session.execute(statement, {**parameters, **bounds})).all()
-    return Slice([row[0] for row in rows], more=bool(rows) and rows[0][1] > len(rows))
+    rows = await statement.rows(connection, max_bytes=MAX_BYTES, max_rows=limit, one_more=limit + 1, **parameters)
+    return Slice([ReadRow(*row[:-1]) for row in rows], more=bool(rows) and rows[0]["found"] > len(rows))

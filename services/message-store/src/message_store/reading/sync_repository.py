@@ -1,6 +1,6 @@
 """The SQL of sync: all rows that concern a user, in the order of the log."""
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from tlim_runtime.transactions import Connection
 
 from message_store.mailbox.repository import Mailboxes
 from message_store.reading.slice_repository import Slice, go_along_the_indexes, read_slice, slice_statement
@@ -80,10 +80,10 @@ _AFTER = slice_statement(_merged(_TO_USER, _BY_USER, _LISTING_USER))
 
 
 class SyncReader:
-    """The rows that concern a user, on the database session of a request."""
+    """The rows that concern a user, on the database connection of a request."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def concerning(self, user_id: str, after: int, limit: int) -> Slice:
         """Return up to `limit` rows of any kind that concern the user after seq `after`, oldest first.
@@ -91,9 +91,9 @@ class SyncReader:
         Seqs become visible in their order. So no row appears later before one that was already returned.
         """
         # PostgreSQL expects few rows between the cursor and `reach`, and would sort all of them for each group.
-        await go_along_the_indexes(self._session, sort=False)
-        return await read_slice(self._session, _AFTER, limit, {"user_id": user_id, "after": after, "heads": HEADS})
+        await go_along_the_indexes(self._connection, sort=False)
+        return await read_slice(self._connection, _AFTER, limit, user_id=user_id, after=after, heads=HEADS)
 
     async def synced(self, user_id: str, after: int, following: int) -> None:
         """Tell the user's mailbox of a page between two cursors; writes only if that is news."""
-        await Mailboxes(self._session).synced(user_id, after, following)
+        await Mailboxes(self._connection).synced(user_id, after, following)

@@ -1,13 +1,14 @@
 """The rules of sync: what each row of the log means to the user who catches up."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, assert_never
 
 from tlim_protocol.identity import is_direct
 from tlim_protocol.registry import REGISTRY, Effect, MsgType
 
-from message_store.models import Message
 from message_store.reading.slice_repository import Slice
+from message_store.values import ReadRow
 
 
 class LogKind(StrEnum):
@@ -32,12 +33,12 @@ class SyncTables(Protocol):
 class Changes(NamedTuple):
     """A page of what concerns a user; `next` is the cursor of the next page."""
 
-    items: list[Message]
+    items: Sequence[ReadRow]
     next: int
     more: bool
 
 
-def kind_of(message: Message) -> LogKind:
+def kind_of(message: ReadRow) -> LogKind:
     """Return what a row is: a message, a receipt, a recall, or the server's notice about a session."""
     match REGISTRY[MsgType(message.msg_type)].effect:
         case Effect.CHAT:
@@ -68,4 +69,4 @@ async def read_changes(reader: SyncTables, me: str, *, after: int, limit: int) -
     found = await reader.concerning(me, after, limit)
     following = found.messages[-1].seq if found.messages else after
     await reader.synced(me, after, following)
-    return Changes(list(found.messages), following, found.more)
+    return Changes(found.messages, following, found.more)

@@ -9,8 +9,9 @@ from tlim_protocol.identity import MAX_ID
 from tlim_runtime.errors import problem_responses
 from tlim_runtime.turns import IN_TURN, TURN_RESPONSES
 
-from message_store.dependencies import CurrentUserDep, SessionDep
+from message_store.dependencies import ConnectionDep, CurrentUserDep
 from message_store.reading.answers import PageAnswer
+from message_store.search.answers import search_page
 from message_store.search.repository import SearchReader
 from message_store.search.schemas import SearchPage
 from message_store.search.service import Question, checked, search
@@ -23,9 +24,9 @@ _MAX_TIME = 2**53  # epoch milliseconds, as JSON's readers take them
 Time = Annotated[int | None, Query(ge=0, le=_MAX_TIME, description="epoch milliseconds on the server's clock")]
 
 
-async def search_reader(session: SessionDep) -> SearchReader:
-    """Give search's repository on the request's session."""
-    return SearchReader(session)
+async def search_reader(connection: ConnectionDep) -> SearchReader:
+    """Give search's repository on the request's connection."""
+    return SearchReader(connection)
 
 
 @router.get(
@@ -52,4 +53,4 @@ async def search_messages(
     question = checked(Question(q, conversation, sender, msg_type, since, until, before))
     started = time.monotonic()
     hits = await search(reader, user.user_id, question, limit=limit, elapsed=lambda: time.monotonic() - started)
-    return PageAnswer(SearchPage.of(user.user_id, hits))
+    return PageAnswer(search_page(user.user_id, hits))

@@ -1,17 +1,15 @@
 """All SQL of search: look candidates up by their numbers, and keep the index up to date with the log."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 from tlim_runtime.database import Database, silent_after_s
+from tlim_runtime.transactions import Connection
 
 from message_store.locks import SEQ_LOCK
-from message_store.models import Member
 from message_store.reading.slice_repository import Slice, read_slice, slice_statement
 from message_store.search.service import Candidates, Lookup
+from message_store.statements import NamedStatement
 
 STATEMENT_TIMEOUT_MS = 2_000
 """A statement of a search takes milliseconds. A slower one is cancelled, and the reader gets error-010."""
@@ -26,11 +24,15 @@ PREFETCH = 25
 # Without this, PostgreSQL scans all messages and compares each with every conversation of the reader. It believes that
 # comparing costs nothing. In fact comparing one message with hundreds of conversations is as slow as looking up
 # hundreds of messages. Such scans took seconds in small stores, and for readers with many conversations.
-_BY_THE_INDEX = text(
+_BY_THE_INDEX = NamedStatement(
     f"SELECT set_config('enable_seqscan', 'off', true), set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', true)"
 )
 
-_GROUPS = select(Member.conversation_id).distinct().where(~col(Member.conversation_id).startswith("u:"))
+_GROUPS = NamedStatement("""
+    SELECT DISTINCT conversation_id FROM members
+    WHERE user_id = :user_id AND NOT starts_with(conversation_id, 'u:')""")
+
+_SPAN = NamedStatement("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM search_documents")
 
 # `hits` is materialized: first the GIN index gives all hits, then the newest are picked. Otherwise the planner prefers
 # to walk back through the whole table in the order of seq. `seq + 0` keeps it from using the index on seq.
@@ -55,15 +57,15 @@ _CANDIDATES = """
     ) AS found ON true
     ORDER BY newest.seq DESC"""
 
-_IN_ONE = text(_CANDIDATES.format(any_of=""))
-_IN_SEVERAL = text(_CANDIDATES.format(any_of="AND grams && CAST(:any_of AS int[])"))
+_IN_ONE = NamedStatement(_CANDIDATES.format(any_of=""))
+_IN_SEVERAL = NamedStatement(_CANDIDATES.format(any_of="AND grams && CAST(:any_of AS int[])"))
 
 _MESSAGES = slice_statement(
     "SELECT seq FROM unnest(CAST(:seqs AS bigint[])) AS asked (seq) ORDER BY seq DESC LIMIT :one_more",
     newest_first=True,
 )
 
-_FIRST_AFTER = text("""
+_FIRST_AFTER = NamedStatement("""
     WITH RECURSIVE halves (low, high) AS (
         SELECT CAST(:first AS bigint), CAST(:last AS bigint) + 1
         UNION ALL
@@ -92,50 +94,47 @@ _DROP_RECALLED = """
 
 
 class SearchReader:
-    """The questions of a search, on the database session of its request."""
+    """The questions of a search, on the database connection of its request."""
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def groups_of(self, user_id: str) -> Collection[str]:
         """Return the ids of the sessions that a user is or was in.
 
         Call it first: it also sets the planner's options and the timeout for the other statements of this search.
         """
-        await self._session.execute(_BY_THE_INDEX)
-        return set(await self._session.scalars(_GROUPS.where(Member.user_id == user_id)))
+        await _BY_THE_INDEX.rows(self._connection)
+        return {row[0] for row in await _GROUPS.rows(self._connection, user_id=user_id)}
 
     async def span(self) -> tuple[int, int]:
         """Return the first and the last indexed seq; (0, 0) when nothing is indexed."""
-        statement = text("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM search_documents")
-        first, last = (await self._session.execute(statement)).one()
-        return int(first), int(last)
+        first, last = await _SPAN.row(self._connection)
+        return first, last
 
     async def first_after(self, stored_at: int, first: int, last: int) -> int:
         """Return the first seq, from `first` to `last` + 1, from which on everything was stored after `stored_at`.
 
         A binary search, because times rise with seqs: about twenty look-ups in the primary key, in one statement.
         """
-        values = {"stored_at": stored_at, "first": first, "last": last}
-        return int((await self._session.execute(_FIRST_AFTER, values)).scalar_one())
+        return int((await _FIRST_AFTER.row(self._connection, stored_at=stored_at, first=first, last=last))[0])
 
     async def candidates(self, lookup: Lookup, before: int, limit: int) -> Candidates:
         """Return the newest messages before a seq that match a look-up in the index."""
-        values: dict[str, Any] = {
+        rows = await (_IN_SEVERAL if lookup.any_of else _IN_ONE).rows(
+            self._connection,
             **lookup.filters._asdict(),
-            "user_id": lookup.user_id,
-            "required": list(lookup.required),
-            "before": before,
-            "limit": limit,
-        }
-        if lookup.any_of:
-            values["any_of"] = list(lookup.any_of)
-        rows = (await self._session.execute(_IN_SEVERAL if lookup.any_of else _IN_ONE, values)).all()
-        return Candidates(len(rows), rows[-1].seq if rows else 0, [row.seq for row in rows if row.visible])
+            user_id=lookup.user_id,
+            required=list(lookup.required),
+            any_of=list(lookup.any_of),
+            before=before,
+            limit=limit,
+        )
+        return Candidates(len(rows), rows[-1]["seq"] if rows else 0, [row["seq"] for row in rows if row["visible"]])
 
     async def messages(self, seqs: Sequence[int]) -> Slice:
         """Return the messages with these seqs, newest first, until they fill a page (MAX_BYTES)."""
-        return await read_slice(self._session, _MESSAGES, len(seqs), {"seqs": list(seqs)})
+        return await read_slice(self._connection, _MESSAGES, len(seqs), seqs=list(seqs))
 
 
 class Unindexed(NamedTuple):

@@ -1,12 +1,8 @@
-"""The HTTP shapes of search."""
-
-from typing import Self
+"""The HTTP shapes of search, as the OpenAPI document tells them; answers.py writes them."""
 
 from pydantic import BaseModel, Field
 
-from message_store.models import Message
-from message_store.reading.schemas import HistoryMessage, place_of
-from message_store.search.service import Hits
+from message_store.reading.schemas import HistoryMessage
 
 
 class Hit(HistoryMessage):
@@ -14,11 +10,6 @@ class Hit(HistoryMessage):
 
     conversation: str = Field(description="user id of the other person, or session_id: the id under /v1/conversations")
     session_id: str | None = Field(description="null: between two people")
-
-    @classmethod
-    def found_by(cls, user_id: str, message: Message) -> Self:
-        """Return the shape of a row for the user who searched."""
-        return cls(**HistoryMessage.of(message).model_dump(), **place_of(message.conversation_id, user_id))
 
 
 class SearchPage(BaseModel):
@@ -29,9 +20,3 @@ class SearchPage(BaseModel):
     more: bool = Field(
         description="whether there is a next page; where searching is slow, this one may hold few messages or none"
     )
-
-    @classmethod
-    def of(cls, user_id: str, hits: Hits) -> Self:
-        """Return the shape of a page."""
-        messages = [Hit.found_by(user_id, message) for message in hits.messages]
-        return cls(messages=messages, next=hits.next, more=hits.next is not None)

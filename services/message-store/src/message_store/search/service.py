@@ -5,10 +5,8 @@ from typing import NamedTuple, Protocol
 
 from tlim_protocol.errors import ErrorCode, TlimError, quoted
 from tlim_protocol.identity import conversation_of_users, normalize_user_id
-from tlim_protocol.lenient import write_json
 from tlim_protocol.registry import REGISTRY
 
-from message_store.models import Message
 from message_store.reading.slice_repository import MAX_BYTES, Slice
 from message_store.search.grams import (
     BLOCK_BITS,
@@ -20,6 +18,7 @@ from message_store.search.grams import (
     grams_of_query,
     text_of,
 )
+from message_store.values import ReadRow
 
 CANDIDATES = 200
 """Messages looked at in one statement: a few milliseconds of work, and more than most pages need."""
@@ -106,7 +105,7 @@ class SearchTables(Protocol):
 class Hits(NamedTuple):
     """A page of hits, newest first; `next` is the `before` of the next page, None when everything was searched."""
 
-    messages: Sequence[Message]
+    messages: Sequence[ReadRow]
     next: int | None
 
 
@@ -147,7 +146,7 @@ class _Search:
         self._question = question
         self._limit = limit
         self._elapsed = elapsed
-        self._found: list[Message] = []
+        self._found: list[ReadRow] = []
         self._size = 0  # characters of the bodies found so far
 
     async def run(self) -> Hits:
@@ -214,10 +213,10 @@ class _Search:
             asked, seqs = seqs[: self._limit + 1 - len(self._found)], seqs[self._limit + 1 - len(self._found) :]
             read = await self._reader.messages(asked)
             for message in read.messages:
-                text = text_of(message.msg_type, message.body)
+                text = text_of(message.msg_type, message.elements)
                 if self._question.text in text:
                     self._found.append(message)
-                    self._size += len(write_json(message.body))  # the page holds the whole body, not only its text
+                    self._size += len(message.body)  # the page holds the whole body, not only its text
             if read.more:
                 seqs = [*(seq for seq in asked if seq < read.messages[-1].seq), *seqs]
             if self._elapsed() > MAX_SECONDS:

@@ -15,6 +15,9 @@ from tlim_protocol.mailboxes import MailboxNote
 
 GROUPS = 20
 
+FRAME = ("SELECT 1", "BEGIN", "COMMIT")
+"""What the pool and the transaction say around the statements of a question."""
+
 # 40,000 messages to u0: from 500 people, in 20 groups that he is in, and in as many that he is not in. As many of his
 # own, all to one of them.
 FILL = """
@@ -295,13 +298,22 @@ async def plans_of_asking(database: Any, owner: Any, question: Awaitable[Any]) -
     """Await a question, and return the plans of each of its statements."""
     asked: list[tuple[str, tuple[Any, ...]]] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: tuple[Any, ...], *_: Any) -> None:
-        asked.append((statement, parameters))
+    def note(query: Any) -> None:
+        if not query.query.startswith(FRAME):
+            asked.append((query.query, query.args))
+
+    def watch(connection: Any, *_: Any) -> None:
+        connection.driver_connection.add_query_logger(note)
+
+    def leave(connection: Any, *_: Any) -> None:
+        connection.driver_connection.remove_query_logger(note)
 
     engine = database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
+    for name, listener in (("checkout", watch), ("checkin", leave)):
+        event.listen(engine, name, listener)
     await question
-    event.remove(engine, "before_cursor_execute", note)
+    for name, listener in (("checkout", watch), ("checkin", leave)):
+        event.remove(engine, name, listener)
     async with owner.transaction():
         found = [await plans_of(owner, *one) for one in asked]
     assert any(found)
