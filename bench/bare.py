@@ -53,8 +53,12 @@ def statements_of(stack: Stack, ask: Callable[[], None], mark: str) -> list[Stat
 
 
 def statements_in(log: str, mark: str) -> list[Statement]:
-    """Return the statements of the first connection in a log of PostgreSQL that has `mark` in a parameter."""
+    """Return the statements of the connection that is the first in a log of PostgreSQL to have `mark` in a parameter.
+
+    What a request has caused is in the log behind its own statements, on connections that were there before.
+    """
     connections: dict[str, list[Statement]] = {}
+    marked: list[Statement] | None = None
     for process, kind, text in _entries(log):
         executed = connections.setdefault(process, [])
         if kind == "LOG" and (match := STATEMENT.match(text)):
@@ -63,10 +67,11 @@ def statements_in(log: str, mark: str) -> list[Statement]:
             found = (one[1] for one in PARAMETER.finditer(text))
             values = tuple(None if one == "NULL" else one[1:-1].replace("''", "'") for one in found)
             executed[-1] = Statement(executed[-1].sql, values)
-    for executed in connections.values():
-        if any(mark in (value or "") for one in executed for value in one.parameters):
-            return [one for one in executed if not EDGE.match(one.sql) and not DRIVERS_OWN.search(one.sql)]
-    raise RuntimeError(f"PostgreSQL's log has no statement with {mark}")
+            if marked is None and any(mark in (value or "") for value in values):
+                marked = executed
+    if marked is None:
+        raise RuntimeError(f"PostgreSQL's log has no statement with {mark}")
+    return [one for one in marked if not EDGE.match(one.sql) and not DRIVERS_OWN.search(one.sql)]
 
 
 def _log_statements(stack: Stack, which: str) -> None:
