@@ -21,6 +21,9 @@ _Events = sa.Select[SessionChange, str, int, list[str], list[str], list[str]]
 REVOKED = "revoked"
 """The key in a transaction's `info` for a change that takes rights away: its session id and version."""
 
+IS_NEW = "is new"
+"""The key in a transaction's `info` for a session that nobody can know yet."""
+
 _READ_AHEAD = 8
 """Events in memory at a time: few, as events of 10,000 subscribers are large and a page ends after 2 MB."""
 
@@ -57,6 +60,8 @@ class ChangeRepository:
         message_id = session_event_id(event.session_id, event.version)
         payload = event.model_copy(update={"change": change}).to_bytes()
         await OUTBOX.add(self._session, subject, payload, message_id)
+        if event.version == 1:
+            self._session.info[IS_NEW] = True
         if event.removed or event.deleted:
             self._session.info[REVOKED] = (event.session_id, event.version)
 
