@@ -27,9 +27,6 @@ EDGE = re.compile(r"BEGIN|COMMIT|ROLLBACK|;?$")
 DRIVERS_OWN = re.compile(r"typeinfo_tree|'jit'")
 """Of asyncpg itself: it asks for the types of arrays once on each connection."""
 
-HIGHEST = "max("
-"""A statement with it draws a number: what follows has the next one as a parameter."""
-
 POOL = 10
 """As many connections as our services have by default."""
 
@@ -53,8 +50,12 @@ def statements_of(stack: Stack, ask: Callable[[], None], mark: str) -> list[Stat
 
 
 def statements_in(log: str, mark: str) -> list[Statement]:
-    """Return the statements of the first connection in a log of PostgreSQL that has `mark` in a parameter."""
+    """Return the statements of the connection that is the first in a log of PostgreSQL to have `mark` in a parameter.
+
+    What a request has caused is in the log behind its own statements, on connections that were there before.
+    """
     connections: dict[str, list[Statement]] = {}
+    marked: list[Statement] | None = None
     for process, kind, text in _entries(log):
         executed = connections.setdefault(process, [])
         if kind == "LOG" and (match := STATEMENT.match(text)):
@@ -63,10 +64,11 @@ def statements_in(log: str, mark: str) -> list[Statement]:
             found = (one[1] for one in PARAMETER.finditer(text))
             values = tuple(None if one == "NULL" else one[1:-1].replace("''", "'") for one in found)
             executed[-1] = Statement(executed[-1].sql, values)
-    for executed in connections.values():
-        if any(mark in (value or "") for one in executed for value in one.parameters):
-            return [one for one in executed if not EDGE.match(one.sql) and not DRIVERS_OWN.search(one.sql)]
-    raise RuntimeError(f"PostgreSQL's log has no statement with {mark}")
+            if marked is None and any(mark in (value or "") for value in values):
+                marked = executed
+    if marked is None:
+        raise RuntimeError(f"PostgreSQL's log has no statement with {mark}")
+    return [one for one in marked if not EDGE.match(one.sql) and not DRIVERS_OWN.search(one.sql)]
 
 
 def _log_statements(stack: Stack, which: str) -> None:
@@ -105,9 +107,6 @@ def _serve(database_url: str, statements: Sequence[Statement], fresh: str, port:
         async with asyncpg.create_pool(database_url, min_size=POOL, max_size=POOL) as pool:
             app.state.statements = [(one.sql, await _typed(pool, one)) for one in statements]
             app.state.pool = pool
-            if fresh:  # the number that the logged request has drawn is the highest now
-                drawing = next(one.sql for one in statements if HIGHEST in one.sql)
-                app.state.highest = await pool.fetchval(drawing)
             yield
 
     app = FastAPI(lifespan=lifespan)
@@ -115,12 +114,10 @@ def _serve(database_url: str, statements: Sequence[Statement], fresh: str, port:
     @app.api_route("/", methods=["GET", "POST"])
     async def answer() -> list[dict[str, Any]]:
         rows: list[asyncpg.Record] = []
-        new: dict[Any, Any] = {fresh: str(uuid4())} if fresh else {}
+        new = {fresh: str(uuid4())} if fresh else {}
         async with app.state.pool.acquire() as connection, connection.transaction():
             for sql, values in app.state.statements:
                 rows = await connection.fetch(sql, *(renewed(one, new) for one in values))
-                if fresh and HIGHEST in sql:
-                    new[app.state.highest] = rows[0][0] + 1
         return [dict(row) for row in rows]
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
@@ -153,12 +150,12 @@ def scalar(text: str, name: str) -> Any:  # noqa: ANN401 - whatever asyncpg take
     return text == "t" if name.startswith("bool") else text
 
 
-def renewed(value: Any, new: Mapping[Any, Any]) -> Any:  # noqa: ANN401 - whatever asyncpg takes
-    """Return a parameter of a logged request as a parameter of a new one: with a new id and number."""
+def renewed(value: Any, new: Mapping[str, str]) -> Any:  # noqa: ANN401 - whatever asyncpg takes
+    """Return a parameter of a logged request as a parameter of a new one: with a new id."""
     if isinstance(value, list):
         return [renewed(one, new) for one in value]
     if isinstance(value, bytes):
         return str(renewed(value.decode(), new)).encode()  # an event, as JSON
     if isinstance(value, str):
-        return next((value.replace(old, now) for old, now in new.items() if isinstance(old, str)), value)
-    return new.get(value, value)
+        return next((value.replace(old, now) for old, now in new.items()), value)
+    return value

@@ -227,6 +227,11 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
+    @property
+    def running(self) -> int:
+        """How many have begun and not ended."""
+        return len(self._running)
+
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Begin, and return the task for a caller that does want to wait."""
         task = asyncio.create_task(work, name=name, context=apart())

@@ -64,11 +64,13 @@ class Outbox:
             sa.Column("refused", sa.Text),  # why NATS will never take it; the row is kept for the operator
             sa.Column("traceparent", sa.Text),  # of the request that caused it
         )
+        self._insert = sa.insert(self.table)
+        self._lock = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self.table.name} relay")))
 
     async def add(self, session: AsyncSession, subject: str, payload: bytes, message_id: str) -> None:
         """Add an event to the session's transaction; call the relay's `flush` after the commit."""
         values = {"subject": subject, "payload": payload, "message_id": message_id, "traceparent": CURRENT.get()}
-        await session.execute(sa.insert(self.table).values(values))
+        await session.execute(self._insert, values)
         session.info["outbox"] = True
 
     async def withdraw(self, session: AsyncSession, message_id: str) -> bool:
@@ -84,7 +86,7 @@ class Outbox:
 
     async def publish_alone(self, session: AsyncSession) -> None:
         """Wait until no instance publishes, and keep all others from publishing until the transaction ends."""
-        await session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"{self.table.name} relay"))))
+        await session.execute(self._lock)
 
 
 class OutboxRelay:
@@ -95,6 +97,7 @@ class OutboxRelay:
         self._broker = broker
         self._outbox = outbox
         self._table = outbox.table
+        self._oldest = _oldest(outbox.table)
         self._wake = asyncio.Event()
         self._waiters: list[asyncio.Future[bool]] = []
         self._background = Background("outbox relay", self._run)
@@ -194,20 +197,11 @@ class OutboxRelay:
         """Publish and delete the oldest rows in one transaction; return whether there may be more."""
         async with self._database.session() as session:
             await self._outbox.publish_alone(session)  # two instances at once would mix up the order
-            rows = (await session.execute(self._oldest())).all()
+            rows = (await session.execute(self._oldest)).all()
             if not rows:
                 return False
             await self._publish(session, rows)
         return len(rows) == BATCH or sum(len(row.payload) for row in rows) >= BATCH_BYTES
-
-    def _oldest(self) -> sa.Select[*tuple[Any, ...]]:
-        """Return the query for the oldest rows: at most BATCH, and none after the row that reaches BATCH_BYTES."""
-        waiting = sa.select(self._table).where(self._table.c.refused.is_(None))
-        oldest = waiting.order_by(self._table.c.id).limit(BATCH).subquery()
-        size = sa.func.octet_length(oldest.c.payload)
-        before = sa.func.sum(size).over(order_by=oldest.c.id) - size
-        measured = sa.select(oldest, before.label("before")).subquery()
-        return sa.select(measured).where(measured.c.before < BATCH_BYTES).order_by(measured.c.id)
 
     async def _publish(self, session: AsyncSession, rows: Sequence[sa.Row[tuple[Any, ...]]]) -> None:
         """Publish rows and delete them. A row that NATS will never take stays, with the reason, and is passed over."""
@@ -238,6 +232,16 @@ class OutboxRelay:
 
     async def _on_reconnect(self) -> None:
         self._wake.set()
+
+
+def _oldest(table: sa.Table) -> sa.Select[*tuple[Any, ...]]:
+    """Return the query for the oldest rows: at most BATCH, and none after the row that reaches BATCH_BYTES."""
+    waiting = sa.select(table).where(table.c.refused.is_(None))
+    oldest = waiting.order_by(table.c.id).limit(BATCH).subquery()
+    size = sa.func.octet_length(oldest.c.payload)
+    before = sa.func.sum(size).over(order_by=oldest.c.id) - size
+    measured = sa.select(oldest, before.label("before")).subquery()
+    return sa.select(measured).where(measured.c.before < BATCH_BYTES).order_by(measured.c.id)
 
 
 def _release(waiters: Sequence[asyncio.Future[bool]], *, published: bool) -> None:

@@ -98,6 +98,7 @@ async def _assemble(
     )
     app.state.admission = Admission(transaction, uploads, app.state.pace, quota_bytes=settings.user_quota_bytes)
     app.state.disposal = Disposal(transaction, storage)
+    stack.push_async_callback(app.state.disposal.close)
     app.state.previews = Previews(transaction, storage, Inspector(settings.workers))
     stack.push_async_callback(app.state.previews.close)
     scanners = _scanners(app, transaction, storage)

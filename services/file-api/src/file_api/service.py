@@ -116,13 +116,14 @@ class FileService:
         except TlimError:
             await self.give_up(received.upload_id)
             raise
-        if file is not None:
-            await self._announced()
-            self._arrived()
-        if file is None or file.blob.blob_id != received.upload_id:
-            await self._disposal.remove(object_key(received.upload_id))
+        key = object_key(received.upload_id)
         if file is None:  # swept meanwhile: somebody set pending_expiry below upload_timeout
+            await self._disposal.remove(key)
             raise TlimError(ErrorCode.UNAVAILABLE, "the upload took too long and was given up")
+        await self._announced()
+        self._arrived()
+        if file.blob.blob_id != received.upload_id:
+            self._disposal.remove_soon(key)  # the answer does not wait: the row in `discarded` is the record
         return file._replace(blob=self._new_blob(received))  # the answer must not tell whether its bytes were known
 
     async def _file_away(self, received: Received) -> StoredFile | None:

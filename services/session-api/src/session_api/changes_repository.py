@@ -1,6 +1,7 @@
 """All SQL of the log of changes: the changes of all sessions, in the order of the commits."""
 
 from collections.abc import AsyncGenerator, Collection
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -10,7 +11,7 @@ from tlim_protocol.events import SessionEvent
 from tlim_protocol.subjects import session_event_id, subject_in
 
 from session_api.edits import type_of_change
-from session_api.models import OUTBOX, Session, SessionChange, Subscriber
+from session_api.models import OUTBOX, Session, SessionChange, SessionTable, Subscriber
 
 _TEXTS = ARRAY(sa.Text)
 _IN_ORDER = (col(Subscriber.added_version), col(Subscriber.position))
@@ -20,8 +21,23 @@ _Events = sa.Select[SessionChange, str, int, list[str], list[str], list[str]]
 REVOKED = "revoked"
 """The key in a transaction's `info` for a change that takes rights away: its session id and version."""
 
+IS_NEW = "is new"
+"""The key in a transaction's `info` for a session that nobody can know yet."""
+
 _READ_AHEAD = 8
 """Events in memory at a time: few, as events of 10,000 subscribers are large and a page ends after 2 MB."""
+
+_LOG = SessionTable.metadata.tables[SessionChange.__tablename__]
+
+_LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(SessionChange.__tablename__)))
+
+_TOLD = ("session_id", "version", "session_name", "actor", "at", "deleted")
+
+_NEXT = sa.select(sa.func.coalesce(sa.func.max(_LOG.c.change), 0) + 1).scalar_subquery()
+
+_GIVEN: dict[str, sa.ColumnElement[Any]] = {name: sa.bindparam(name) for name in _TOLD}
+
+_NUMBER = sa.insert(_LOG).values({"change": _NEXT} | _GIVEN).returning(_LOG.c.change)
 
 
 class ChangeRepository:
@@ -36,17 +52,16 @@ class ChangeRepository:
         From here to the commit all other changes wait. So numbers appear in order and without gaps, and events leave in
         the order of numbers. A database sequence could show 8 before 7 is committed.
         """
-        await self._session.execute(
-            sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(SessionChange.__tablename__)))
-        )
+        await self._session.flush()  # what is not about the log is written before the others have to wait
+        await self._session.execute(_LOCK)
         # A separate statement, so that it sees what the transaction before us has committed.
-        newest = await self._session.scalar(sa.select(sa.func.max(col(SessionChange.change))))
-        numbered = event.model_copy(update={"change": (newest or 0) + 1})
-        columns = {"change", "session_id", "version", "session_name", "actor", "at", "deleted"}
-        await self._session.execute(sa.insert(SessionChange).values(numbered.model_dump(include=columns)))
+        change = await self._session.scalar(_NUMBER, event.model_dump(include={*_TOLD}))
         subject = subject_in(event.msg_type, event.session_id)
         message_id = session_event_id(event.session_id, event.version)
-        await OUTBOX.add(self._session, subject, numbered.to_bytes(), message_id)
+        payload = event.model_copy(update={"change": change}).to_bytes()
+        await OUTBOX.add(self._session, subject, payload, message_id)
+        if event.version == 1:
+            self._session.info[IS_NEW] = True
         if event.removed or event.deleted:
             self._session.info[REVOKED] = (event.session_id, event.version)
 

@@ -19,7 +19,7 @@ from tlim_runtime.throttle import Throttle
 from session_api import users_service
 from session_api.audit import Admin, AuditService
 from session_api.audit_repository import AuditRepository
-from session_api.changes_repository import REVOKED, ChangeRepository
+from session_api.changes_repository import IS_NEW, REVOKED, ChangeRepository
 from session_api.changes_service import ChangeLogService
 from session_api.deactivation_service import DeactivationService
 from session_api.idempotency import HEADER, KEY, checked_key
@@ -133,7 +133,10 @@ RevocationsDep = Annotated[Revocations, Depends(_revocations)]
 
 
 async def _transaction(request: Request, revocations: RevocationsDep) -> AsyncIterator[AsyncSession]:
-    """Give a request its single transaction: it is committed, its event is published, then the request is answered."""
+    """Give a request its single transaction: it is committed, its event is published, then the request is answered.
+
+    A new session is answered before its event is published (docs/decisions/membership.md).
+    """
     async with request.app.state.database.session() as session:
         yield session
     revoked: tuple[str, int] | None = session.info.get(REVOKED)
@@ -143,6 +146,8 @@ async def _transaction(request: Request, revocations: RevocationsDep) -> AsyncIt
         except BrokerUnavailable:
             _pace(request).give_back(*session.info[_CHARGED])  # else an outage would use up the limit
             raise
+    elif IS_NEW in session.info:
+        await request.app.state.outbox_relay.flush(timeout_s=0)  # wakes the relay without waiting: the row is safe
     elif session.info.get("outbox"):
         await request.app.state.outbox_relay.flush()
 

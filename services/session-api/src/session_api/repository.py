@@ -7,10 +7,36 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from session_api.models import Session, Subscriber, User
+from session_api.models import Session, SessionTable, Subscriber, User
 
 _TEXTS = ARRAY(sa.Text)
 _STILL_IN = col(Subscriber.left_at).is_(None)
+
+
+_SESSIONS, _SUBSCRIBERS = (SessionTable.metadata.tables[one.__tablename__] for one in (Session, Subscriber))
+
+_GIVEN = ("session_id", "session_name", "session_type", "creator", "version", "changed_by", "created_at")
+
+_PEOPLE = (
+    sa.func.unnest(sa.bindparam("ids", type_=_TEXTS))
+    .table_valued("user_id", with_ordinality="position", name="given")
+    .render_derived()
+)
+
+_ADD_SUBSCRIBERS = sa.insert(_SUBSCRIBERS).from_select(
+    ["session_id", "user_id", "added_version", "position", "joined_at"],
+    sa.select(
+        sa.bindparam("session_id", type_=sa.Text),
+        _PEOPLE.c.user_id,
+        sa.bindparam("added_version", type_=sa.Integer),
+        sa.cast(_PEOPLE.c.position, sa.Integer),
+        sa.bindparam("joined_at", type_=sa.BigInteger),
+    ),
+)
+
+_ADD = _ADD_SUBSCRIBERS.add_cte(
+    sa.insert(_SESSIONS).values({name: sa.bindparam(name) for name in _GIVEN}).cte("new_session")
+)
 
 
 class SessionRepository:
@@ -19,10 +45,10 @@ class SessionRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(self, new: Session) -> None:
-        """Insert a new session."""
-        self._session.add(new)
-        await self._session.flush()
+    async def add(self, new: Session, ids: Sequence[str]) -> None:
+        """Insert a new session and its subscribers, keeping their order, in one statement."""
+        people = {"ids": list(ids), "added_version": new.version, "joined_at": new.created_at}
+        await self._session.execute(_ADD, new.model_dump(include={*_GIVEN}) | people)
 
     async def lock(self, session_id: str, *, deleted: bool = False) -> Session | None:
         """Return a session with its row locked: others who would change it wait for our commit.
@@ -71,20 +97,8 @@ class SessionRepository:
 
     async def add_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
         """Open a membership period for each of `ids`, keeping their order, in one statement."""
-        given = (
-            sa.func.unnest(sa.bindparam("ids", list(ids), _TEXTS))
-            .table_valued("user_id", with_ordinality="position", name="given")
-            .render_derived()
-        )
-        rows = sa.select(
-            sa.literal(session_id, sa.Text),
-            given.c.user_id,
-            sa.literal(version, sa.Integer),
-            sa.cast(given.c.position, sa.Integer),
-            sa.literal(at, sa.BigInteger),
-        )
-        columns = ["session_id", "user_id", "added_version", "position", "joined_at"]
-        await self._session.execute(sa.insert(Subscriber).from_select(columns, rows))
+        people = {"session_id": session_id, "ids": list(ids), "added_version": version, "joined_at": at}
+        await self._session.execute(_ADD_SUBSCRIBERS, people)
 
     async def remove_subscribers(self, session_id: str, ids: Sequence[str], version: int, at: int) -> None:
         """End the open membership period of each of `ids`, in one statement; the period itself is kept."""

@@ -182,9 +182,10 @@ class SessionService:
 
     async def _make(self, caller: Caller, new: NewSession) -> SessionView:
         now = self._clock()
-        if caller.authenticated:
-            await self._users.meet([caller.user_id], now)
         known = await self._users.names_of_known([caller.user_id, *new.subscribers])
+        if caller.authenticated and caller.user_id not in known:
+            await self._users.meet([caller.user_id], now)
+            known |= await self._users.names_of_known([caller.user_id])
         inside = who_is_in(caller.user_id, new.subscribers, known)
         check_size(len(inside), self._limit)
         session = Session(
@@ -195,8 +196,7 @@ class SessionService:
             changed_by=caller.user_id,
             created_at=now,
         )
-        await self._sessions.add(session)
-        await self._sessions.add_subscribers(session.session_id, inside, session.version, now)
+        await self._sessions.add(session, inside)
         return SessionView(session, inside, tuple(one for one in new.subscribers if one not in known))
 
     async def edit(self, caller: Caller, session_id: str, edit: Edit) -> SessionView:

@@ -15,6 +15,13 @@ _WAS_CREATED = sa.literal_column("(users.xmax = 0)", sa.Boolean)
 """True for a created row, False for an updated one: only a new row has no deleting or locking transaction (xmax)."""
 
 
+_USERS = sa.inspect(User).local_table
+
+_NAMES_OF_KNOWN = sa.select(_USERS.c.user_id, _USERS.c.name).where(
+    _USERS.c.user_id == sa.any_(sa.bindparam("ids", type_=_TEXTS)), _USERS.c.active
+)
+
+
 class UserRepository:
     """Questions about users, in the caller's transaction; a list of any length is sent as one array."""
 
@@ -60,8 +67,7 @@ class UserRepository:
 
     async def names_of_known(self, ids: Iterable[str]) -> dict[str, str]:
         """Return id -> name of the known users among `ids`: in the directory and active."""
-        wanted = col(User.user_id) == sa.any_(sa.bindparam("ids", list(ids), _TEXTS))
-        rows = await self._session.execute(sa.select(col(User.user_id), col(User.name)).where(wanted, col(User.active)))
+        rows = await self._session.execute(_NAMES_OF_KNOWN, {"ids": list(ids)})
         return {row.user_id: row.name for row in rows}
 
     async def exists(self, user_id: str) -> bool:

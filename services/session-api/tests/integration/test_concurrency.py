@@ -104,7 +104,7 @@ async def test_ten_thousand_subscribers_take_as_many_statements_as_two(
         return sum("subscribers" in statement or "users" in statement for statement in statements)
 
     many = [f"u{one:04}" for one in range(9_999)]
-    await admin.post("/v1/users", json={"users": [{"user_id": one} for one in many]})
+    await admin.post("/v1/users", json={"users": [{"user_id": one} for one in [*many, "alice"]]})
     alice = as_user("alice")
     two = await writes(alice.post("/v1/sessions", json={"session_type": 1, "subscribers": many[:1]}))
     place = f"/v1/sessions/{(await published())[-1].session_id}"

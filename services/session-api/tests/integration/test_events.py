@@ -1,8 +1,10 @@
-"""HTS events: what they tell, that they leave after the commit and before the answer, and that none is lost."""
+"""HTS events: what they tell, that they leave after the commit, which answers wait for them, and that none is lost."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -18,13 +20,14 @@ from tlim_protocol.registry import MsgType
 from tlim_protocol.streams import STREAMS, StreamName
 from tlim_protocol.subjects import session_event_id, subject_in
 from tlim_runtime.broker import Broker
+from tlim_runtime.outbox import FLUSH_TIMEOUT_S
 
 AsUser = Callable[..., httpx.AsyncClient]
 AllPublished = Callable[[], Awaitable[None]]
 Published = Callable[[], Awaitable[list[SessionEvent]]]
 
 
-async def test_each_change_is_told_before_its_answer_with_all_subscribers(
+async def test_each_change_is_told_with_all_subscribers(
     as_user: AsUser, people: list[str], published: Published
 ) -> None:
     alice = as_user("alice")
@@ -55,6 +58,53 @@ async def test_each_change_is_told_before_its_answer_with_all_subscribers(
     _, _, deleted = await published()
     assert (deleted.msg_type, deleted.version, deleted.deleted) == (MsgType.SESSION_DELETED, 3, True)
     assert deleted.subscribers == ["alice", "carol", "dave"]
+
+
+class HeldRelay:
+    """A relay that publishes nothing until `go_on` is set. It notes how long its callers would wait."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+        self.waits: list[float] = []
+
+    async def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        self.waits.append(timeout_s)
+        if timeout_s:
+            await self.go_on.wait()
+        return self.go_on.is_set()
+
+
+@pytest.mark.parametrize(
+    ("door", "bob"), [("/v1/sessions", "bob"), ("/plugin/tlim/addSession", {"user_id": "bob"})], ids=["v1", "legacy"]
+)
+@pytest.mark.usefixtures("people")
+async def test_a_new_session_is_answered_while_its_event_waits(
+    *, app: FastAPI, as_user: AsUser, published: Published, door: str, bob: object
+) -> None:
+    held, relay = HeldRelay(), app.state.outbox_relay
+    app.state.outbox_relay = held
+    answer = await as_user("alice").post(door, json={"session_type": 1, "subscribers": [bob]})
+    app.state.outbox_relay = relay
+    assert answer.is_success
+    assert held.waits == [0]
+    assert [one.session_id for one in await published()] == [answer.json()["session_id"]]
+
+
+@pytest.mark.parametrize("edit", [{"add": ["dave"]}, {"session_name": "dinner"}])
+async def test_a_changed_session_is_answered_when_its_event_is_published(
+    app: FastAPI, as_user: AsUser, lunch: str, edit: dict[str, Any]
+) -> None:
+    held, relay, alice, place = HeldRelay(), app.state.outbox_relay, as_user("alice"), f"/v1/sessions/{lunch}"
+    app.state.outbox_relay = held
+    changing = asyncio.create_task(alice.patch(place, json=edit))
+    async for attempt in AsyncRetrying(stop=stop_after_delay(30), wait=wait_fixed(0.01), reraise=True):
+        with attempt:
+            assert held.waits
+    assert (await alice.get(place)).json()["version"] == 2
+    assert not changing.done()
+    held.go_on.set()
+    assert (await changing).status_code == 200
+    app.state.outbox_relay = relay
 
 
 async def test_an_event_travels_under_its_subject_with_its_id(

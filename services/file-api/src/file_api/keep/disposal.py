@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from tlim_runtime.background import Tasks
 from tlim_runtime.logging import get_logger
 from tlim_runtime.outages import Unavailable
 
@@ -18,6 +19,9 @@ _LEASE = timedelta(minutes=5)
 """The time that a process has to remove an object. After a failure the object waits until then, and others go first:
 S3 may refuse this object for ever."""
 
+AT_ONCE = 4
+"""Removals at a time that nobody waits for. Each takes a connection of the database's pool of ten, for moments."""
+
 _BATCH = 500  # expired uploads in one transaction
 
 
@@ -31,6 +35,16 @@ class Disposal:
     def __init__(self, transaction: Transaction, storage: Storage) -> None:
         self._transaction = transaction
         self._storage = storage
+        self._tasks = Tasks()
+
+    def remove_soon(self, key: str) -> None:
+        """Begin to remove one discarded object, and do not wait. It is left to the next sweep while AT_ONCE go on."""
+        if self._tasks.running < AT_ONCE:
+            self._tasks.start(self.remove(key), "removal of an object")
+
+    async def close(self) -> None:
+        """End the removals that nobody waits for. What they have not removed is left to a sweep."""
+        await self._tasks.close()
 
     async def remove(self, key: str) -> None:
         """Remove one discarded object now. It is left to the next sweep when S3 or the database is away."""

@@ -37,6 +37,8 @@ PROBE_BYTES = 64 * 1024
 
 _CHUNK_BYTES = 64 * 1024
 
+# The bytes stay signed (SHA-256, 2 ms for a MiB). Over plain HTTP nothing else shows S3 that they changed on the way,
+# and everybody who uploads the same bytes gets the one blob.
 _CONFIG = AioConfig(
     connect_timeout=2,
     read_timeout=30,
