@@ -7,12 +7,15 @@ from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
+from tlim_devstack.clock import Clock
 from tlim_runtime import background
 from tlim_runtime.background import Background, Repeated, Tasks, beside, cancellable, running
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import Unavailable
 
 NEVER, AT_ONCE = 86_400, 0
+
+PAUSE_S, ROUND_S = 900, 60
 
 
 class Work:
@@ -145,23 +148,45 @@ async def test_an_outage_is_said_once_and_so_is_its_end() -> None:
 
 
 @pytest.mark.parametrize("failure", [Unavailable("a server is away"), LookupError("a mistake")])
-async def test_work_that_fails_each_time_is_seen_in_the_metrics_until_a_round_succeeds(failure: Exception) -> None:
-    def seconds() -> float | None:
-        return metrics.registry.get_sample_value("tlim_work_failing_seconds", {"work": "work"})
+async def test_the_metric_tells_the_time_from_the_first_failure_in_a_row_to_the_last_one(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the time since counts, in which nothing was tried, nor a round that is still at work."""
 
-    metrics, work = Metrics(), Work()
-    async with running(Repeated("work", work, AT_ONCE)):
-        await work.until(lambda: work.rounds > 2)
-        assert seconds() == 0
-        work.fails_with, seen = failure, work.rounds
-        await work.until(lambda: work.rounds > seen + 2)
-        first = seconds()
-        await work.until(lambda: work.rounds > seen + 4)
-        assert 0 < (first or 0) < (seconds() or 0)
-        work.fails_with, seen = None, work.rounds
-        await work.until(lambda: work.rounds > seen + 2)
-        assert seconds() == 0
+    def seconds() -> float | None:
+        return metrics.registry.get_sample_value("tlim_work_failing_seconds", {"work": "sweep"})
+
+    async def sweep() -> None:
+        clock.now += PAUSE_S + ROUND_S
+        told.append(seconds())
+        if not outcomes:
+            over.set()
+            await forever()
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    outcomes = [None, failure, None, failure, failure, failure, None]
+    metrics, clock, told, over = Metrics(), Clock(), list[float | None](), asyncio.Event()
+    monkeypatch.setattr(background, "time", clock)
+    async with asyncio.timeout(30), running(Repeated("sweep", sweep, AT_ONCE)):
+        await over.wait()
+    assert told == [0, 0, 0, 0, 0, PAUSE_S + ROUND_S, 2 * (PAUSE_S + ROUND_S), 0]
     assert seconds() is None
+
+
+async def test_work_that_has_more_to_do_is_done_again_at_once() -> None:
+    left, over = 5, asyncio.Event()
+
+    async def work() -> bool:
+        nonlocal left
+        left -= 1
+        if not left:
+            over.set()
+        return left > 0
+
+    async with asyncio.timeout(30), running(Repeated("work", work, NEVER)):
+        await over.wait()
+    assert left == 0
 
 
 async def test_rounds_go_on_after_a_foreign_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ class FakeSessionApi:
         self.at_most = 1_000
         self.is_away = False
         self.is_hung = False
+        self.hangs_on: set[str] = set()
         self.is_half_hung = False
         self.asked = 0
         self.questions: list[list[str]] = []
@@ -42,7 +43,7 @@ class FakeSessionApi:
         self.payloads.append(payload)
         if self.is_away:
             raise BrokerUnavailable("away")
-        if self.is_hung:
+        if self.is_hung or subject in self.hangs_on:
             self.waited_for.append(subject)
             raise NoAnswerInTime(subject)
         self.asked += 1
@@ -160,7 +161,8 @@ async def test_no_batch_asks_a_service_again_before_it_has_answered_by_itself(
     for name in ("s0", "s1", "s2"):
         await refused(name)
     assert sorted(session_api.waited_for) == sorted([Rpc.SESSION_GET, Rpc.USER_MEET, Rpc.FILE_CHECK])
-    await directory.ask_hung()
+    with pytest.raises(NoAnswerInTime):
+        await directory.ask_hung()
     assert len(session_api.waited_for) == 6
     session_api.is_hung = False
     await refused("s3")
@@ -168,6 +170,22 @@ async def test_no_batch_asks_a_service_again_before_it_has_answered_by_itself(
     assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
     assert await directory.known(seen=["alice"], ask=["bob"]) == {"bob"}
     assert await directory.files([("f1", "alice")]) == FileFacts(set(), set())
+
+
+async def test_a_round_fails_while_a_service_hangs_and_those_that_answer_again_are_asked(
+    directory: ServiceDirectory, session_api: FakeSessionApi
+) -> None:
+    session_api.is_hung = True
+    assert await directory.sessions(["s0"]) == {"s0": None}
+    assert await directory.files([("f1", "alice")]) is None
+    session_api.is_hung, session_api.hangs_on = False, {Rpc.SESSION_GET}
+    for _ in range(2):
+        with pytest.raises(NoAnswerInTime, match=Rpc.SESSION_GET):
+            await directory.ask_hung()
+        assert await directory.files([("f1", "alice")]) == FileFacts(set(), set())
+    session_api.hangs_on.clear()
+    await directory.ask_hung()
+    assert await directory.sessions(["s0"]) == {"s0": AnsweredSession(None)}
 
 
 async def test_a_service_that_has_gone_is_asked_again_as_nobody_has_to_wait_for_it(
@@ -209,7 +227,8 @@ async def test_a_service_that_hangs_is_asked_about_nothing_once_a_round_and_look
     session_api.is_hung = True
     assert await directory.files([("f1", "alice")]) is None
     session_api.payloads.clear()
-    await directory.ask_hung()
+    with pytest.raises(NoAnswerInTime):
+        await directory.ask_hung()
     (payload,) = session_api.payloads
     (ask,) = FilesQuestion.from_bytes(payload).asks
     assert re.fullmatch("[0-9a-f]{32}", ask.file_id), "file-api answers all others without a look"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from message_store import gathering
 from message_store.gathering import MAX_ELEMENTS, MAX_NAMED, gather
 from message_store.models import Audience
 from message_store.publication import delivery_of
@@ -94,6 +95,33 @@ async def test_what_could_not_be_published_is_made_up_for_with_the_next_call(
     await bench.gathering.tell()
     await bench.gathering.tell()
     assert bench.publication.restored == 2  # at its start, and after the failure
+
+
+async def test_a_call_tells_once_whatever_is_read_meanwhile(
+    bench: Any, session: Any, to_group: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.record(session(1, *LARGE), to_group("m1"), read("bob", "m1"))
+    publish = bench.publication.publish
+
+    async def published_late(deliveries: Any) -> None:
+        await publish(deliveries)
+        bench.archive.untold += more[:1]
+        del more[:1]
+
+    more = bench.archive.untold * 3
+    monkeypatch.setattr(bench.publication, "publish", published_late)
+    before = len(bench.stored)
+    assert not await bench.gathering.tell()
+    assert len(bench.stored) == before + 1, "each author hears at most once a second"
+
+
+async def test_a_call_that_could_not_tell_all_asks_for_another_one(
+    bench: Any, session: Any, to_group: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "MAX_TAKEN", 2)
+    await bench.record(session(1, *LARGE), to_group("m1"), *(read(reader, "m1") for reader in OTHERS))
+    assert [await bench.gathering.tell() for _ in range(4)] == [True, True, False, False]
+    assert [len(event.envelope.body[0]["readers"]) for event in bench.stored[-3:]] == [2, 2, 1]
 
 
 def test_a_receipt_of_very_many_names_some_readers_and_counts_all() -> None:

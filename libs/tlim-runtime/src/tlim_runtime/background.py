@@ -128,23 +128,33 @@ def stuck() -> list[str]:
 class Repeated:
     """Does `work` at start, then `every` seconds after each round, and when woken. A failure costs one round.
 
-    With `at_once=False` the first round comes after the interval. An outage is said once, and its end.
+    Work that returns True has more to do, so the next round comes at once. Each round does only a part of what may take
+    long: the success of the first part ends `failing_s`. With `at_once=False` the first round comes after the interval.
+    An outage is said once, and its end.
     """
 
-    def __init__(self, name: str, work: Callable[[], Awaitable[object]], every: float, *, at_once: bool = True) -> None:
+    def __init__(
+        self, name: str, work: Callable[[], Awaitable[bool | None]], every: float, *, at_once: bool = True
+    ) -> None:
         self.name = name
         self._work = work
         self._every = every
         self._at_once = at_once
         self._woken = asyncio.Event()
         self._outage: str | None = None
-        self._failing_since: float | None = None
+        self._failed: tuple[float, float] | None = None  # when the first failure in a row ended, and the last one
         self._background = Background(name, self._rounds)
 
     @property
     def failing_s(self) -> float:
-        """For how many seconds each round has failed; 0: the last one has not, or there was none."""
-        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+        """For how many seconds each round has failed: from the first failure in a row to the last one.
+
+        The time since does not count: nothing was tried in it, or a round is still at work.
+        """
+        if self._failed is None:
+            return 0.0
+        first, last = self._failed
+        return last - first
 
     def start(self) -> None:
         """Begin."""
@@ -170,13 +180,14 @@ class Repeated:
             await self._pause()
         while True:
             self._woken.clear()
-            begun = time.monotonic()
             try:
-                await cancellable(self._work())
+                if await cancellable(self._work()):
+                    self.wake()
                 self._note(None)
-                self._failing_since = None
+                self._failed = None
             except Exception as error:
-                self._failing_since = self._failing_since or begun
+                now = time.monotonic()
+                self._failed = (self._failed[0] if self._failed else now, now)
                 if isinstance(error, Unavailable):
                     self._note(str(error))
                 else:

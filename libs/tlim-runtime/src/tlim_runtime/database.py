@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Literal, TypeVar, cast
 
-import asyncpg
 import sqlalchemy.exc
 from fastapi import Request
 from sqlalchemy import text
@@ -14,9 +13,10 @@ from sqlalchemy.util import greenlet_spawn
 from tlim_protocol.lenient import read_strict
 
 from tlim_runtime.background import is_cancelled
+from tlim_runtime.database_errors import DRIVER_ERRORS, is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import beat
-from tlim_runtime.tested_pool import DRIVER_ERRORS, tested_before_use
+from tlim_runtime.tested_pool import tested_before_use
 from tlim_runtime.transactions import Connection, begun
 
 T = TypeVar("T")
@@ -39,11 +39,6 @@ statements on a new connection have none that is so short."""
 SILENCE_S = 5.0
 """The server ends a statement that takes too long. When it says nothing for so much longer, the connection is dead: its
 host has vanished, and TCP alone would notice after a quarter of an hour."""
-
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "40", "55P03")
-"""SQLSTATE classes of failures that pass by themselves: connection, resources, operator intervention, system,
-rollback. `55P03` is one code: lock not available."""
-
 
 _DRIVER_ERRORS = (sqlalchemy.exc.SQLAlchemyError, *DRIVER_ERRORS, ConnectionError, TimeoutError)
 
@@ -171,30 +166,6 @@ class Database:
 def silent_after_s(statement_timeout_ms: int) -> float:
     """Return after how many seconds a server with this `statement_timeout` is taken for dead: asyncpg's `timeout`."""
     return statement_timeout_ms / 1000 + SILENCE_S
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """Return whether a database exception means 'try again later', and not a mistake in the statement or the data."""
-    if isinstance(error, DatabaseUnavailable):
-        return True
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
-        return error.connection_invalidated or (error.orig is not None and is_unavailable(error.orig))
-    if isinstance(error, sqlalchemy.exc.TimeoutError | TimeoutError):
-        return True
-    sqlstate = getattr(error, "sqlstate", None)
-    if isinstance(sqlstate, str):
-        return sqlstate.startswith(_UNAVAILABLE_CLASSES)
-    return _is_lost_connection(error)
-
-
-def _is_lost_connection(error: BaseException) -> bool:
-    # asyncpg raises InterfaceError both for misuse and for a closed connection: only the text tells them apart.
-    # It raises InternalClientError when the server closed the connection between two statements.
-    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
-        return True
-    if isinstance(error, asyncpg.InternalClientError | ConnectionError):
-        return True
-    return error.__cause__ is not None and is_unavailable(error.__cause__)
 
 
 async def _in_time(checkout: Awaitable[T]) -> T:

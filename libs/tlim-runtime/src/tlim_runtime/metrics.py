@@ -41,7 +41,7 @@ class Described(NamedTuple):
 FAILING = Described(
     "tlim_work_failing_seconds",
     "gauge",
-    "For how long each round of what is done again and again has failed; 0: the last one has not",
+    "Time from the first failure in a row of what is done again and again to the last one; 0: none, or only one",
     ("work",),
 )
 

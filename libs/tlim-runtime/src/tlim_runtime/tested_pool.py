@@ -2,27 +2,24 @@
 
 After a restart of PostgreSQL the pool holds dead connections. SQLAlchemy's `pool_pre_ping` finds those that the server
 has closed. When the host has vanished without a word and another answers under its name, `pool_pre_ping` waits for the
-old host until TCP gives up: a quarter of an hour. Here a test has a deadline. After one that fails, each connection of
-that age is replaced when it is next taken out.
+old host until TCP gives up: a quarter of an hour. Here a test has a deadline. After one that gets no answer, each
+connection of that age is replaced when it is next taken out. A test that fails by a mistake costs its own connection.
 """
 
 import asyncio
 from typing import cast
 
-import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import AdaptedConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from tlim_runtime.database_errors import is_unavailable
 from tlim_runtime.logging import get_logger
 from tlim_runtime.transactions import Connection
 
 logger = get_logger(__name__)
-
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises."""
 
 ANSWER_S = 3.0
 """A test takes milliseconds. A machine that is too busy gets as long as for a new connection."""
@@ -46,11 +43,11 @@ def _test(connection: object, entry: ConnectionPoolEntry, _proxy: PoolProxiedCon
     try:
         cast("AdaptedConnection", connection).run_async(_ask)
     except Exception as error:
-        if not isinstance(error, (*DRIVER_ERRORS, OSError)):
-            logger.exception(
-                "the test of a pooled connection failed"
-            )  # otherwise each use would open a new one, unseen
-        raise InvalidatePoolError from error
+        if is_unavailable(error) or isinstance(error, OSError):  # the server is away, so the others are dead as well
+            raise InvalidatePoolError from error
+        # A mistake of ours. If it were not said, each use would open a new connection, and nobody would see why.
+        logger.exception("the test of a pooled connection failed")
+        raise DisconnectionError from error
 
 
 async def _ask(connection: Connection) -> None:

@@ -18,7 +18,8 @@ from tlim_devstack.servers import PostgresServer
 from tlim_devstack.waiting import free_port
 from tlim_runtime import database as runtime_database
 from tlim_runtime import tested_pool
-from tlim_runtime.database import Database, is_unavailable, session_dependency
+from tlim_runtime.database import Database, session_dependency
+from tlim_runtime.database_errors import is_unavailable
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.transactions import Connection
@@ -83,16 +84,37 @@ async def test_a_connection_serves_one_session_after_the_other(database: Databas
     assert len(served) == 1
 
 
-async def test_a_test_of_connections_that_fails_by_a_mistake_is_in_the_log_and_the_session_goes_on(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        AttributeError("no such method"),
+        asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+        asyncpg.InFailedSQLTransactionError("current transaction is aborted"),
+    ],
+    ids=lambda mistake: type(mistake).__name__,
+)
+async def test_a_test_of_connections_that_fails_by_a_mistake_is_in_the_log_and_costs_one_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch, mistake: Exception
 ) -> None:
-    async def mistaken(_connection: Connection) -> None:
-        raise AttributeError("a mistake")
+    async def mistaken(connection: Connection) -> None:
+        if mistakes:
+            raise mistakes.pop()
+        await ask(connection)
 
+    before = await both_connections(database)
+    ask, mistakes = tested_pool._ask, [mistake]
     monkeypatch.setattr(tested_pool, "_ask", mistaken)
     with capture_logs() as lines:
-        assert await names(database) == []
+        after = await both_connections(database)
     assert [line["event"] for line in lines] == ["the test of a pooled connection failed"]
+    assert len(before & after) == 1
+
+
+async def both_connections(database: Database) -> set[int]:
+    """Use both connections of the pool at once; return how the server calls them."""
+    pid = text("SELECT pg_backend_pid()")
+    async with database.session() as one, database.session() as other:
+        return {(await one.execute(pid)).scalar_one(), (await other.execute(pid)).scalar_one()}
 
 
 async def insert(database: Database, *, times: int = 1, then: Callable[[], Awaitable[None]] | None = None) -> None:

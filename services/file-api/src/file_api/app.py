@@ -122,12 +122,11 @@ async def _assemble(
     stack.push_async_callback(app.state.files.close)
     orphans = Orphans(transaction, storage, settings.unsent_expiry)
 
-    async def sweep() -> None:
-        await orphans.drop_unsent()
-        await app.state.disposal.sweep()
+    async def sweep() -> bool:
+        return bool(await orphans.drop_unsent() + await app.state.disposal.sweep())
 
     sweeper = Repeated("sweep", sweep, settings.sweep_interval.total_seconds())
-    examiner = Repeated("examine", app.state.previews.examine_all, settings.examine_interval.total_seconds())
+    examiner = Repeated("examine", app.state.previews.examine_next, settings.examine_interval.total_seconds())
     for background in (sweeper, examiner, *scanners):
         background.start()
         app.state.health.add(background.name, background.ping)
@@ -181,4 +180,4 @@ def _scanners(app: FastAPI, transaction: Transaction, storage: Storage) -> list[
     clamd = Clamd(settings.clamd_address, SCAN_TIMEOUT)
     quarantine = Quarantine(transaction, storage, app.state.disposal, clamd, FileMetrics(app.state.metrics))
     every = settings.scan_interval.total_seconds()
-    return [Repeated(f"scan {number}", quarantine.scan_all, every) for number in range(settings.scans_at_once)]
+    return [Repeated(f"scan {number}", quarantine.scan_next, every) for number in range(settings.scans_at_once)]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from tlim_runtime.database import is_unavailable
+from tlim_runtime.database_errors import is_unavailable
 from tlim_runtime.outages import DatabaseUnavailable
 
 from message_store.errors import ItemRefused, SurveyOutdated

@@ -135,8 +135,13 @@ class ServiceDirectory:
         return FileFacts({file_id for answer in answers for file_id in answer.existing}, owned)
 
     async def ask_hung(self) -> None:
-        """Ask about nothing what was not answered in time. If it is answered, or refused at once, batches ask again."""
+        """Ask about nothing what was not answered in time. If it is answered, or refused at once, batches ask again.
+
+        Raises NoAnswerInTime when all were asked and some still hang, so that it is seen as work that fails.
+        """
         await asyncio.gather(*map(self._ask_hung, tuple(self._hung)))
+        if self._hung:
+            raise NoAnswerInTime(f"no answer on {', '.join(sorted(self._hung))}")
 
     async def _ask_hung(self, subject: Rpc) -> None:
         try:

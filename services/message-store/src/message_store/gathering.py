@@ -76,36 +76,37 @@ class Gathering:
         self._now = now  # epoch milliseconds
         self._is_behind = True  # a store that gathered before us may have died before it published
 
-    async def tell(self) -> None:
-        """Tell all authors; raises DatabaseUnavailable or BrokerUnavailable, and the next call goes on from there."""
+    async def tell(self) -> bool:
+        """Tell authors of up to MAX_TAKEN reads; return whether there may be more.
+
+        Raises DatabaseUnavailable or BrokerUnavailable, and the next call goes on from there.
+        """
         if self._is_behind:  # something is committed, and there may be no message for long that would publish it
             await self._publication.restore()
             self._is_behind = False
-        while await self._tell_some():
-            pass
-
-    async def _tell_some(self) -> bool:
         async with self._publication.turn():
             if not await self._archive.has_untold():
                 return False
             self._is_behind = True
-            rows = await self._keep()
+            taken, rows = await self._keep()
             deliveries = [delivery_of(_to_author(row)) for row in rows]
             if rows:
                 await self._publication.publish([delivery for delivery in deliveries if delivery is not None])
             self._is_behind = False
-        return True
+        return taken == MAX_TAKEN
 
-    async def _keep(self) -> list[LogRow]:
+    async def _keep(self) -> tuple[int, list[LogRow]]:
+        """Write a row for each author; return how many reads were taken out, and the rows."""
         async with self._archive.transaction():
-            gathered = gather(await self._archive.take_untold(MAX_TAKEN))
+            reads = await self._archive.take_untold(MAX_TAKEN)
+            gathered = gather(reads)
             if not gathered:
-                return []
+                return 0, []
             seqs, now = await self._archive.draw(len(gathered)), self._now()
             rows = [_row(seq, one, now) for seq, one in zip(seqs, gathered, strict=True)]
             await self._archive.write(Writes(now, rows=rows))
             await self._publication.follow(seqs)
-        return rows
+        return len(reads), rows
 
 
 def gather(reads: Iterable[PendingRead]) -> list[Gathered]:

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from tlim_runtime.background import Background, Repeated, running
+from tlim_runtime.background import Repeated, running
 from tlim_runtime.database import Database
 from tlim_runtime.health import Ping
 
 from message_store.metrics import StoreMetrics
 from message_store.partition_repository import Partitions
-from message_store.search.indexer import Indexer
+from message_store.search.indexer import INDEX_EVERY_S, Indexer
 from message_store.search.repository import SearchIndex
 
 LOOK_EVERY_S = 10.0
@@ -45,6 +45,6 @@ async def upkeep(database: Database, metrics: StoreMetrics, partition_span: int)
     keeper = PartitionKeeper(Partitions(database), partition_span)
     await keeper.ensure()
     partitions = Repeated("partitions", keeper.ensure, LOOK_EVERY_S, at_once=False)
-    index = Background("search index", Indexer(SearchIndex(database), metrics).run)
+    index = Repeated("search index", Indexer(SearchIndex(database), metrics).round, INDEX_EVERY_S)
     async with running(partitions), running(index):
         yield partitions.ping, index.ping

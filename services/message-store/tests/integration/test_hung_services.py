@@ -29,7 +29,12 @@ async def test_a_session_api_that_hangs_is_asked_by_one_batch_of_several(
         body = [{"session_id": f"random{number}", "text": "hi"}]
         return accepted(f"m{number}", "mallory", None, MsgType.GROUP_TEXT, body=body)
 
-    async with world.running(user_lookup_timeout="PT0.2S"):
+    async with world.running(user_lookup_timeout="PT0.2S") as app:
+
+        async def fails_for_some_time() -> None:
+            work = {"work": "services that hang"}
+            assert app.state.metrics.registry.get_sample_value("tlim_work_failing_seconds", work) > 0
+
         for number in range(3):
             await world.send(to_session(number))
 
@@ -38,6 +43,8 @@ async def test_a_session_api_that_hangs_is_asked_by_one_batch_of_several(
                 assert (f"m{number}", ErrorCode.UNAVAILABLE) in told
 
             await eventually(refused)
+        await eventually(fails_for_some_time)
+        assert set((await app.state.health.check()).values()) == {"ok"}
     over.set()
     assert asked - {""} == {"random0"}
 

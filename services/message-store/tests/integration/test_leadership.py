@@ -100,13 +100,13 @@ async def test_messages_stay_in_order_while_stores_come_and_go(world: Any, accep
 async def test_a_term_that_fails_leaves_no_number_behind_that_only_a_store_with_its_part_knows(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(self: Indexer) -> None:
+    async def unended(self: Indexer) -> None:
         try:
             await asyncio.Event().wait()
         finally:
             self._metrics.unindexed(9)
 
-    monkeypatch.setattr(Indexer, "run", run)
+    monkeypatch.setattr(Indexer, "round", unended)
     metrics, database = Metrics(), Database(world.database_url)
     work = Duty(world.settings(), await world.connect("message-store"), database, metrics)
     connection = await asyncpg.connect(world.database_url.replace("+asyncpg", ""))
@@ -263,7 +263,7 @@ async def test_a_store_without_its_locks_acknowledges_nothing_and_resets_no_cons
     ("owner", "work", "name"),
     [
         (PartitionKeeper, "ensure", "partitions"),
-        (Indexer, "run", "search index"),
+        (Indexer, "round", "search index"),
         (Trimmer, "trim", "trimming for message-store-0"),
         (duty, "_test", "tests of the store's connection"),
         (duty, "_catch_up", "changes of sessions"),
@@ -276,14 +276,13 @@ async def test_work_of_a_store_that_dies_shows_in_readiness_until_it_runs_again(
     dying = asyncio.Event()
 
     async def done_until_it_dies(*_: object) -> None:
-        if owner is Indexer:  # all other work is done again and again
-            await dying.wait()
         if dying.is_set():
             raise asyncio.CancelledError  # as a future does that somebody else has cancelled
 
     monkeypatch.setattr(owner, work, done_until_it_dies)
     monkeypatch.setattr(trimming, "INTERVAL_S", 0.01)
     monkeypatch.setattr(upkeep, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(upkeep, "INDEX_EVERY_S", 0.01)
     for interval in ("TEST_EVERY_S", "CATCH_UP_EVERY_S", "GATHER_EVERY_S"):
         monkeypatch.setattr(duty, interval, 0.01)
 

@@ -22,6 +22,9 @@ S3 may refuse this object for ever."""
 AT_ONCE = 4
 """Removals at a time that nobody waits for. Each takes a connection of the database's pool of ten, for moments."""
 
+MOST_SWEPT = 100
+"""Objects that a call removes at most, in some seconds. So it is soon seen that S3 works again."""
+
 _BATCH = 500  # expired uploads in one transaction
 
 
@@ -57,20 +60,21 @@ class Disposal:
             logger.warning("an object is left to the sweeper", object_key=key, reason=str(error))
 
     async def sweep(self) -> int:
-        """Remove what is due; returns how many objects. Raises Unavailable; what was removed stays removed."""
-        while await self._discard_expired():
-            pass
+        """Remove some of what is due; returns how many objects, and 0 when there are no more.
+
+        Raises Unavailable; what was removed stays removed.
+        """
+        await self._discard_expired()
         removed = 0
-        while await self._remove_next():
+        while removed < MOST_SWEPT and await self._remove_next():
             removed += 1
         return removed
 
-    async def _discard_expired(self) -> bool:
+    async def _discard_expired(self) -> None:
         now = datetime.now(UTC)
         async with self._transaction() as tables:
             expired = await tables.uploads.end_expired(now, _BATCH)
             await tables.discarded.add([object_key(upload_id) for upload_id in expired], now)
-        return len(expired) == _BATCH
 
     async def _remove_next(self) -> bool:
         now = datetime.now(UTC)

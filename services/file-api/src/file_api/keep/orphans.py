@@ -49,13 +49,12 @@ class Orphans:
         self._grace = grace
 
     async def drop_unsent(self) -> int:
-        """Delete files that no message has carried within `unsent_expiry`; returns how many. Raises Unavailable."""
-        dropped = 0
-        while self._unsent_expiry and (batch := await self._drop_batch()):
-            dropped += batch
-        return dropped
+        """Delete some files that no message has carried within `unsent_expiry`.
 
-    async def _drop_batch(self) -> int:
+        Returns how many; 0 when there are no more. Raises Unavailable.
+        """
+        if not self._unsent_expiry:
+            return 0
         now = datetime.now(UTC)
         async with self._transaction() as tables:
             files = await tables.orphans.remove_unsent(now - self._unsent_expiry, _BATCH)

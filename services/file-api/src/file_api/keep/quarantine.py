@@ -41,12 +41,8 @@ class Quarantine:
         self._clamd = clamd
         self._metrics = metrics
 
-    async def scan_all(self) -> None:
-        """Scan until nothing waits. Raises Unavailable; what was in hand waits again."""
-        while await self._scan_next():
-            pass
-
-    async def _scan_next(self) -> bool:
+    async def scan_next(self) -> bool:
+        """Scan one blob that waits; False when there is none. Raises Unavailable; what was in hand waits again."""
         now = datetime.now(UTC)
         async with self._transaction() as tables:
             blob = await tables.scans.lease(now, now + _LEASE)

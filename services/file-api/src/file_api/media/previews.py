@@ -84,11 +84,6 @@ class Previews:
             raise _no_thumbnail("none was made")
         return found.thumbnail
 
-    async def examine_all(self) -> None:
-        """Look into all blobs that have not been looked into. Raises Unavailable; the remaining blobs wait."""
-        while await self.examine_next():
-            pass
-
     async def examine_next(self) -> bool:
         """Look into one blob that has not been looked into; False when there is none. Raises Unavailable."""
         now = datetime.now(UTC)

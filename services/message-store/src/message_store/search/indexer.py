@@ -5,16 +5,11 @@ import time
 from collections.abc import Sequence
 
 from pydantic_core import from_json
-from tlim_runtime.background import cancellable
-from tlim_runtime.logging import get_logger
-from tlim_runtime.outages import DatabaseUnavailable
 from tlim_runtime.pulse import waiting
 
 from message_store.metrics import StoreMetrics
 from message_store.search.grams import grams_of_message, text_of
 from message_store.search.repository import SearchIndex, Unindexed
-
-logger = get_logger(__name__)
 
 BATCH = 250
 """Messages indexed at a time: about 5 ms of processor time when they are short."""
@@ -24,8 +19,7 @@ MAX_CHARS = 100_000
 characters, and PostgreSQL writes a million numbers in about 2.5 s when the index is in memory. Without this limit,
 a batch of texts of 80,000 characters each was never finished."""
 
-LOOK_EVERY_S = 0.5
-WAIT_AFTER_FAILURE_S = 2.0
+INDEX_EVERY_S = 0.5
 
 
 class Indexer:
@@ -35,21 +29,17 @@ class Indexer:
         self._index = index
         self._metrics = metrics
 
-    async def run(self) -> None:
-        """Index until cancelled; begin where the last run stopped."""
-        while True:
-            try:
-                started = time.monotonic()
-                is_behind = await cancellable(self.advance())
-                # storing comes first: even when far behind, indexing takes at most half of the time
-                with waiting():
-                    await asyncio.sleep(time.monotonic() - started if is_behind else LOOK_EVERY_S)
-            except DatabaseUnavailable as error:
-                logger.warning("not indexing for search", reason=str(error))
-                await asyncio.sleep(WAIT_AFTER_FAILURE_S)
-            except Exception:
-                logger.exception("not indexing for search")
-                await asyncio.sleep(WAIT_AFTER_FAILURE_S)
+    async def round(self) -> bool:
+        """Index the next rows of the log. If there may be more, rest as long as that took, and return True.
+
+        Storing comes first: even when far behind, indexing takes at most half of the time. Raises DatabaseUnavailable.
+        """
+        started = time.monotonic()
+        is_behind = await self.advance()
+        if is_behind:
+            with waiting():
+                await asyncio.sleep(time.monotonic() - started)
+        return is_behind
 
     async def advance(self) -> bool:
         """Index the next rows of the log; return whether there may be more. Raises DatabaseUnavailable."""

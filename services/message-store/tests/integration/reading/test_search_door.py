@@ -51,6 +51,22 @@ async def test_what_is_sent_is_found_soon_by_both_and_by_nobody_else(
         assert "tlim_message_store_search_lag_messages 0.0" in (await http.client.get("/metrics")).text
 
 
+async def test_it_is_seen_that_indexing_fails_each_time(
+    world: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(_: SearchIndex) -> tuple[int, int]:
+        raise LookupError("a mistake")
+
+    async def seen() -> None:
+        work = {"work": "search index"}
+        assert (app.state.metrics.registry.get_sample_value("tlim_work_failing_seconds", work) or 0) > 0
+
+    monkeypatch.setattr(SearchIndex, "position", mistaken)
+    app = create_app(world.settings())
+    async with world.running(app):
+        await eventually(seen)
+
+
 async def test_pages_follow_each_other(http: Any, log: Any, index_all: Any) -> None:
     seqs = [await log.direct("alice", "bob", body=[{"text": "hello"}]) for _ in range(5)]
     await index_all()
