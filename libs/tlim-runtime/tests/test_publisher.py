@@ -45,7 +45,11 @@ async def test_a_message_that_the_stream_refuses_has_failed_and_one_without_an_i
     client.new_inbox.return_value = "_INBOX.x"
     publisher = Publisher(max_pending=10, ack_timeout=5)
     await publisher.start(client)
+    sent = asyncio.Event()
+    client.publish.side_effect = lambda *_, **__: sent.set()
     answer = publisher.publish("tlim.in.x", b"hello", "", {})
+    await sent.wait()
+    assert client.publish.call_args.kwargs["headers"] is None
     heard = client.subscribe.call_args.kwargs["cb"]
     refusal = {"error": {"err_code": 10077, "description": "a reason"}}
     await heard(MagicMock(subject="_INBOX.x.1", headers=None, data=json.dumps(refusal).encode()))

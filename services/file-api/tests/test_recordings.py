@@ -33,6 +33,16 @@ def test_an_mp3_file_tells_its_duration() -> None:
     assert milliseconds == pytest.approx(100 * 1152 / 44.1, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "title", [b"\xff\xfe\xff\xff\xfe\xff", b"\xff\xfe\x00\xd8a\0"], ids=["no character", "half a pair"]
+)
+def test_a_title_that_no_text_can_hold_is_the_fault_of_the_file(title: bytes) -> None:
+    frame = b"TIT2" + struct.pack(">IH", len(title) + 1, 0) + b"\x01" + title
+    tag = b"ID3\x03\0\0" + bytes([0, 0, 0, len(frame)]) + frame
+    with pytest.raises(UnsuitableError):
+        inspect(tag + 100 * b"\xff\xfb\x90\x00".ljust(417, b"\0"))
+
+
 def test_an_ogg_file_with_opus_tells_its_duration() -> None:
     head = b"OpusHead" + struct.pack("<BBHIHB", 1, 1, 0, 48_000, 0, 0)
     tags = b"OpusTags" + struct.pack("<I", 0) + struct.pack("<I", 0)

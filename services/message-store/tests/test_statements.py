@@ -1,3 +1,5 @@
+"""Named parameters become numbered ones; casts and texts are left alone."""
+
 import pytest
 from message_store.statements import NamedStatement
 

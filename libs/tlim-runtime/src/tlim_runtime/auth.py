@@ -81,8 +81,8 @@ class TokenVerifier:
         """Return the user of a token.
 
         Raises NotAuthenticated. Raises TlimError(UNAVAILABLE) without keys to check it, and before we know who is
-        deactivated. The signature of a token is checked once. Whatever may change is looked at each time: the time, the
-        issuer's keys, and who is deactivated.
+        deactivated. The signature of a token is not checked each time (proven.py). Whatever may change is: the time,
+        the issuer's keys, and who is deactivated.
         """
         proven = self._proven.find(token)
         if proven is None or not proven.counts_with(await self._issuers[proven.issuer].keys.get(proven.key_id)):

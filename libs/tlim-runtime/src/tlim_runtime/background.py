@@ -239,7 +239,7 @@ class Tasks:
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
-    def running(self) -> int:
+    def count(self) -> int:
         """How many have begun and not ended."""
         return len(self._running)
 

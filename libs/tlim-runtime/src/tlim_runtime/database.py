@@ -195,17 +195,11 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-async def session_dependency(request: Request) -> AsyncIterator[AsyncSession]:
-    """Give a request its one transaction; use as `Depends(session_dependency, scope="function")`.
+async def connection_dependency(request: Request) -> AsyncIterator[Connection]:
+    """Give a request its one transaction; use as `Depends(connection_dependency, scope="function")`.
 
     With that scope it commits before the answer leaves, so a client never hears 'ok' when nothing was stored. Needs
     `app.state.database`.
     """
-    async with request.app.state.database.session() as session:
-        yield session
-
-
-async def connection_dependency(request: Request) -> AsyncIterator[Connection]:
-    """Give a request its one transaction, as `session_dependency` does, on the driver's connection."""
     async with request.app.state.database.hot_transaction() as connection:
         yield connection

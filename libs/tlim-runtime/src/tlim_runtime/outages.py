@@ -6,7 +6,10 @@ class Unavailable(Exception):  # noqa: N818 - it names the situation
 
 
 class BrokerUnavailable(Unavailable):
-    """NATS did not take or answer a message in time. It may have arrived, so repeat it with the same message id."""
+    """NATS did not take or answer a message in time.
+
+    It may have arrived: whoever repeats it gives it the same message id, or has a receiver that takes a second copy.
+    """
 
 
 class NoAnswerInTime(BrokerUnavailable):

@@ -64,9 +64,6 @@ class ProvenTokens:
         if len(self._by_digest) > REMEMBERED:
             self._by_digest.popitem(last=False)
 
-    def __len__(self) -> int:
-        return len(self._by_digest)
-
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode(errors="surrogatepass")).digest()

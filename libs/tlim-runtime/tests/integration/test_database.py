@@ -12,13 +12,12 @@ from fastapi import Depends, FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 from tlim_devstack.servers import PostgresServer
 from tlim_devstack.waiting import free_port
 from tlim_runtime import database as runtime_database
 from tlim_runtime import tested_pool
-from tlim_runtime.database import Database, session_dependency
+from tlim_runtime.database import Database, connection_dependency
 from tlim_runtime.database_errors import is_unavailable
 from tlim_runtime.errors import install_error_handlers
 from tlim_runtime.outages import DatabaseUnavailable
@@ -358,11 +357,11 @@ def app_with(database: Database) -> FastAPI:
     app = FastAPI()
     app.state.database = database
     install_error_handlers(app)
-    session_dep = Annotated[AsyncSession, Depends(session_dependency, scope="function")]
+    connection_dep = Annotated[Connection, Depends(connection_dependency, scope="function")]
 
     @app.post("/things")
-    async def add(session: session_dep) -> str:
-        await session.execute(text(INSERT))
+    async def add(connection: connection_dep) -> str:
+        await connection.execute(INSERT)
         return "stored"
 
     return app

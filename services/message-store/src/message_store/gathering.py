@@ -68,7 +68,7 @@ class Gathered(NamedTuple):
 
 
 class Gathering:
-    """Tells authors on each call what was read since the last one."""
+    """Tells authors on each call the oldest MAX_TAKEN reads that they have not been told."""
 
     def __init__(self, archive: UntoldTables, publication: RestorablePublication, now: Callable[[], int]) -> None:
         self._archive = archive

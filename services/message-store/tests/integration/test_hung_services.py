@@ -44,7 +44,8 @@ async def test_a_session_api_that_hangs_is_asked_by_one_batch_of_several(
 
             await eventually(refused)
         await eventually(fails_for_some_time)
-        assert set((await app.state.health.check()).values()) == {"ok"}
+        red = [name for name, outcome in (await app.state.health.check()).items() if outcome != "ok"]
+        assert red == ["deactivated users"], "it has started without session-api; the rest goes on"
     over.set()
     assert asked - {""} == {"random0"}
 

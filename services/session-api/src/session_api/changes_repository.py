@@ -27,11 +27,13 @@ IS_NEW = "is new"
 _READ_AHEAD = 8
 """Events in memory at a time: few, as events of 10,000 subscribers are large and a page ends after 2 MB."""
 
+# Statements that each change executes are built once: SQLAlchemy takes longer for that than PostgreSQL for them.
 _LOG = SessionTable.metadata.tables[SessionChange.__tablename__]
 
 _LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(SessionChange.__tablename__)))
 
 _TOLD = ("session_id", "version", "session_name", "actor", "at", "deleted")
+"""The columns that come from the event."""
 
 _NEXT = sa.select(sa.func.coalesce(sa.func.max(_LOG.c.change), 0) + 1).scalar_subquery()
 

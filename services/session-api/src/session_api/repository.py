@@ -12,10 +12,9 @@ from session_api.models import Session, SessionTable, Subscriber, User
 _TEXTS = ARRAY(sa.Text)
 _STILL_IN = col(Subscriber.left_at).is_(None)
 
-
 _SESSIONS, _SUBSCRIBERS = (SessionTable.metadata.tables[one.__tablename__] for one in (Session, Subscriber))
 
-_GIVEN = ("session_id", "session_name", "session_type", "creator", "version", "changed_by", "created_at")
+_COLUMNS = ("session_id", "session_name", "session_type", "creator", "version", "changed_by", "created_at")
 
 _PEOPLE = (
     sa.func.unnest(sa.bindparam("ids", type_=_TEXTS))
@@ -34,8 +33,9 @@ _ADD_SUBSCRIBERS = sa.insert(_SUBSCRIBERS).from_select(
     ),
 )
 
+# One statement: the session's row, then its people.
 _ADD = _ADD_SUBSCRIBERS.add_cte(
-    sa.insert(_SESSIONS).values({name: sa.bindparam(name) for name in _GIVEN}).cte("new_session")
+    sa.insert(_SESSIONS).values({name: sa.bindparam(name) for name in _COLUMNS}).cte("new_session")
 )
 
 
@@ -48,7 +48,7 @@ class SessionRepository:
     async def add(self, new: Session, ids: Sequence[str]) -> None:
         """Insert a new session and its subscribers, keeping their order, in one statement."""
         people = {"ids": list(ids), "added_version": new.version, "joined_at": new.created_at}
-        await self._session.execute(_ADD, new.model_dump(include={*_GIVEN}) | people)
+        await self._session.execute(_ADD, new.model_dump(include={*_COLUMNS}) | people)
 
     async def lock(self, session_id: str, *, deleted: bool = False) -> Session | None:
         """Return a session with its row locked: others who would change it wait for our commit.

@@ -14,7 +14,6 @@ _TEXTS = ARRAY(sa.Text)
 _WAS_CREATED = sa.literal_column("(users.xmax = 0)", sa.Boolean)
 """True for a created row, False for an updated one: only a new row has no deleting or locking transaction (xmax)."""
 
-
 _USERS = sa.inspect(User).local_table
 
 _NAMES_OF_KNOWN = sa.select(_USERS.c.user_id, _USERS.c.name).where(

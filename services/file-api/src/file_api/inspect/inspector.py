@@ -34,6 +34,8 @@ _MAX_SECONDS = 3 * MAX_WORKER_SECONDS
 _MAX_WAIT_SECONDS = 10
 """How long a request waits for a free worker before it is told to come again."""
 
+_MAX_SAID = 2048
+"""Bytes of its last words that are kept of a worker that ended early: a traceback ends with the error."""
 
 _THROUGH_THE_FILE = frozenset(
     {signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
@@ -43,10 +45,6 @@ _THROUGH_THE_FILE = frozenset(
 
 class WorkersBusy(Unavailable):
     """All workers have enough to do."""
-
-
-_MAX_SAID = 2048
-"""How much of its last words is kept of a worker that ended early: a traceback ends with the error."""
 
 
 class WorkerLost(Unavailable):
@@ -107,7 +105,8 @@ async def _worker(kind: Kind, size: ThumbnailSize | None) -> AsyncIterator[Proce
 
 
 async def _converse(worker: Process, data: AsyncIterator[bytes]) -> bytes:
-    stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)  # all three are pipes
+    # All three are pipes.
+    stdin, stdout = cast("StreamWriter", worker.stdin), cast("StreamReader", worker.stdout)
     stderr = cast("StreamReader", worker.stderr)
     async with beside(_all_of(stdout)) as answering, beside(_last_words(stderr)) as complaining:
         with suppress(ConnectionError):  # the worker gave up early: its answer or its exit status says why

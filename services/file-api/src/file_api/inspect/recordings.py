@@ -1,6 +1,7 @@
 """Finds the duration of a recording. Runs in a worker (`worker.py`)."""
 
 import io
+from xml.etree.ElementTree import ParseError
 
 from pymediainfo import MediaInfo
 
@@ -26,7 +27,10 @@ def inspect(data: bytes) -> Inspected:
 
 
 def _told_by_library(data: bytes) -> int | None:
-    media = MediaInfo.parse(io.BytesIO(data), parse_speed=_WHOLE)
+    try:
+        media = MediaInfo.parse(io.BytesIO(data), parse_speed=_WHOLE)
+    except (ParseError, ValueError) as error:  # the library answers in XML, also when a title cannot stand in XML
+        raise UnsuitableError("it cannot be read as a recording") from error
     if not media.audio_tracks and not media.video_tracks:
         raise UnsuitableError("it cannot be read as a recording")
     whole = media.general_tracks[0]

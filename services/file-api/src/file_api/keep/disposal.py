@@ -42,7 +42,7 @@ class Disposal:
 
     def remove_soon(self, key: str) -> None:
         """Begin to remove one discarded object, and do not wait. It is left to the next sweep while AT_ONCE go on."""
-        if self._tasks.running < AT_ONCE:
+        if self._tasks.count < AT_ONCE:
             self._tasks.start(self.remove(key), "removal of an object")
 
     async def close(self) -> None:

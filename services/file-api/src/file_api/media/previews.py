@@ -32,7 +32,8 @@ from file_api.shared import SharedWork
 logger = get_logger(__name__)
 
 _LEASE = timedelta(minutes=5)
-"""The time that a process has to look into a blob: ten times what the limits of a worker allow."""
+"""The time that a process has to look into a blob: ten times what the limits of a worker allow. It is also the first
+pause after a lost worker."""
 
 MOST_LOSSES = 11
 """So many workers a blob may cost. The pauses between them grow from 5 minutes to 43 hours, 3.5 days together: longer

@@ -70,6 +70,7 @@ _BACK = NamedStatement(f"""
     WHERE {_IS_SENT}""")  # noqa: S608 - no input
 
 _WIDTH = len(ReadRow._fields)
+"""The columns of a row of the log; behind them stand the counts of the page."""
 
 
 class MissedPage(NamedTuple):

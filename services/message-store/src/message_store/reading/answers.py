@@ -1,4 +1,4 @@
-"""HTTP answers that contain bodies of messages: each body is written as the log keeps it, without being read.
+"""HTTP answers that contain bodies of messages: a user's body is written as the log keeps it, without being read.
 
 schemas.py has the shapes. No model is made here, because a page of 50 messages took a third of the request's time then.
 """

@@ -28,7 +28,6 @@ _BEFORE = slice_statement(
 )
 _AFTER = slice_statement(_CANDIDATES.format(after=f"greatest({_JOINED}, :after)", before=_LEFT, order="ASC"))
 
-
 _MINE = NamedStatement("""
     SELECT conversation_id FROM members
     WHERE user_id = :user_id AND conversation_id = ANY(CAST(:conversation_ids AS text[]))""")

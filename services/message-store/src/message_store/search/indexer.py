@@ -20,6 +20,7 @@ characters, and PostgreSQL writes a million numbers in about 2.5 s when the inde
 a batch of texts of 80,000 characters each was never finished."""
 
 INDEX_EVERY_S = 0.5
+"""So soon after it was stored a message is found. A look that finds nothing new is one small statement or two."""
 
 
 class Indexer:

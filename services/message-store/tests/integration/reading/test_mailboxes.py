@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from message_store.mailbox import service
 from tlim_protocol.identity import delivery_shard
 from tlim_protocol.mailboxes import LivePerson, MailboxNote
 
@@ -86,11 +87,10 @@ async def test_a_mailbox_goes_back_to_a_message_that_reached_no_session(mailroom
 async def test_when_nobody_knows_what_arrived_only_what_has_settled_counts(mailroom: Any, log: Any, fill: Any) -> None:
     seqs = await fill()
     await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="carol", sessions=["s2"]))
-    later = now_ms() + 1_000
-    await log.connection.execute("UPDATE mailboxes SET live_since = $1 WHERE user_id = 'carol'", later + 1_000)
+    await log.connection.execute("UPDATE mailboxes SET live_since = 1_000 WHERE user_id = 'alice'")
     await mailroom.note(
         MailboxNote(user_id="alice"), MailboxNote(user_id="carol"), MailboxNote(user_id="dave"),
-        settled_seq=seqs[4], settled_at=later,
+        settled_seq=seqs[4], settled_at=1_000,
     )  # fmt: skip
     assert await written(log) == [("alice", seqs[4], [], None), ("carol", 0, [], None), ("dave", 0, [], None)]
 
@@ -111,10 +111,11 @@ async def test_a_request_that_is_taken_after_a_newer_one_changes_nothing(mailroo
 
 async def test_what_has_settled_never_goes_back_and_counts_in_later_notes(mailroom: Any, log: Any, fill: Any) -> None:
     seqs = await fill()
-    later = now_ms() + 3_600_000  # after alice's note, also on a busy machine
-    await mailroom.note(settled_seq=seqs[4], settled_at=later)
-    await mailroom.note(settled_seq=seqs[2], settled_at=later - 500)
-    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="alice"))
+    await mailroom.note(settled_seq=seqs[4], settled_at=1_000)
+    await mailroom.note(settled_seq=seqs[2], settled_at=500)
+    await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]))
+    await log.connection.execute("UPDATE mailboxes SET live_since = 1_000")
+    await mailroom.note(MailboxNote(user_id="alice"))
     assert await written(log) == [("alice", seqs[4], [], None)]
 
 
@@ -227,8 +228,15 @@ EXAMPLES = count()
     times=st.integers(2, 3),
 )
 async def test_notes_that_are_repeated_because_no_answer_came_change_nothing_more(
-    mailroom: Any, log: Any, batches: list[list[dict[str, Any]]], settled: list[tuple[int, int] | None], times: int
+    mailroom: Any,
+    log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    batches: list[list[dict[str, Any]]],
+    settled: list[tuple[int, int] | None],
+    times: int,
 ) -> None:
+    monkeypatch.setattr(service, "NOTICED_S", 0)  # otherwise nothing of this test has settled
     once, repeated = (f"{name}{next(EXAMPLES)}" for name in ("ann", "ben"))
     await log.connection.execute("UPDATE delivery_shards SET settled_seq = 0, settled_at = 0")
     while await log.direct("bob", "alice") < 10:  # so that no seq of a note is newer than the log
@@ -314,7 +322,8 @@ async def test_a_request_with_a_note_of_another_shard_is_refused_whole(mailroom:
 async def test_what_has_settled_in_one_shard_says_nothing_of_another(mailroom: Any, log: Any, fill: Any) -> None:
     seqs = await fill()
     await mailroom.note(MailboxNote(user_id="alice", sessions=["s1"]), MailboxNote(user_id="bob", sessions=["s1"]))
-    await mailroom.note_in(delivery_shard("bob"), settled_seq=seqs[4], settled_at=now_ms() + 1_000)
+    await log.connection.execute("UPDATE mailboxes SET live_since = 1_000")
+    await mailroom.note_in(delivery_shard("bob"), settled_seq=seqs[4], settled_at=1_000)
     await mailroom.note(MailboxNote(user_id="alice"), MailboxNote(user_id="bob"))
     assert await written(log) == [("alice", 0, [], None), ("bob", seqs[4], [], None)]
 
