@@ -24,7 +24,7 @@ from tlim_runtime.logging import NAMED_IN_LOG, get_logger
 from tlim_runtime.measures import ConsumerMetrics
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
-from tlim_runtime.pull import MAX_BYTES, PullError, PullSession, Weigh
+from tlim_runtime.pull import MAX_BYTES, UNTOUCHED, PullError, PullSession, Weigh
 from tlim_runtime.pulse import beat, waiting
 from tlim_runtime.tracing import headers_with, trace_of, traces_of
 from tlim_runtime.trimming import Trimmer
@@ -135,6 +135,7 @@ class BatchConsumer:
         self._session: PullSession | None = None
         self._unfinished = Tasks()
         self._first: int | None = None
+        self._begun = UNTOUCHED
         self._background = Background(f"consumer {spec.durable}", self._run)
         self._stopping = False
         self._wake = asyncio.Event()
@@ -230,7 +231,8 @@ class BatchConsumer:
         try:
             first = self._first
             self._check()
-            self._opened(await session.open(first))
+            self._begun = await session.open(first, self._begun)
+            self._opened(self._begun.delivered)
             if self._first == first:
                 self._first = None
             if self._prepare is not None:

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -75,6 +75,20 @@ Weigh = Callable[[bytes], int]
 """Says what a payload counts as; its bytes or more."""
 
 
+class Begun(NamedTuple):
+    """How far delivery had come when a session was opened, in stream sequences.
+
+    What had been `delivered` comes again, but for what is acknowledged; 0: all of it is. It begins behind `floor`.
+    """
+
+    delivered: int
+    floor: int
+
+
+UNTOUCHED = Begun(0, 0)
+"""Of a consumer that was not opened before."""
+
+
 class PullSession:
     """Holds the messages that are delivered and not acknowledged. Ends with PullError rather than break the order.
 
@@ -111,10 +125,11 @@ class PullSession:
         self.behind: int | None = None
         """How many messages were not acknowledged when the server was asked last; None: not asked yet."""
 
-    async def open(self, first: int | None = None) -> int:
+    async def open(self, first: int | None = None, before: Begun = UNTOUCHED) -> Begun:
         """Listen, and let the server deliver again from right after the last acknowledged message.
 
-        Return up to which stream sequence messages had been delivered, of which some come again; 0: there is none.
+        `before` is what the session before has returned here. If it had got nothing yet, what it was to get again is
+        what we shall: the server has forgotten that it was ever delivered.
 
         With `first`, delivery starts at that stream sequence if it was acknowledged already. If it was not, `first`
         is ignored: a server that has lost its stream numbers its messages anew, and a reset forward would skip some.
@@ -131,8 +146,11 @@ class PullSession:
             raise PullError(f"reset of {self._name}: {answer['error'].get('description')}")
         # Not `delivered`: a server that was just writing its state may answer with what was before the reset.
         self._last = nothing(answer["reset_seq"] - 1, 0)
-        delivered = int(info["delivered"]["stream_seq"])
-        return delivered if is_behind or info["ack_floor"]["stream_seq"] < delivered else 0
+        delivered, floor = info["delivered"]["stream_seq"], info["ack_floor"]["stream_seq"]
+        if not is_behind and floor >= delivered:
+            # A lower floor than before: the server has lost its stream, and numbers its messages anew.
+            delivered = before.delivered if before.floor <= floor < before.delivered else 0
+        return Begun(delivered, answer["reset_seq"] - 1)
 
     async def _info_after_others(self) -> dict[str, Any]:
         """Wait until no request is open, and return what the server says then.

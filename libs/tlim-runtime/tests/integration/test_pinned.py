@@ -17,7 +17,7 @@ from tlim_protocol.subjects import subject_in, subject_out
 from tlim_runtime import pull
 from tlim_runtime.broker import Broker, Outgoing
 from tlim_runtime.consumer import DONE, BatchConsumer, Incoming, Verdict
-from tlim_runtime.pull import PullError, PullSession
+from tlim_runtime.pull import UNTOUCHED, Begun, PullError, PullSession
 
 STORE_INBOX = inbox_of("u:ada:bob")
 
@@ -118,6 +118,27 @@ async def test_a_session_begins_at_its_reset_whatever_the_server_says_that_it_ha
     await send(broker, range(5), spec)
     session = await open_session(broker, spec)
     assert await take(session, 5) == list(range(5))
+    await session.release()
+
+
+@both
+async def test_a_session_that_got_nothing_hands_on_what_is_delivered_again(broker: Broker, spec: ConsumerSpec) -> None:
+    await send(broker, range(3), spec)
+    session = await open_session(broker, spec)
+    (first, _, last) = await session.take()
+    await session.acknowledge(first)
+    await session.release()
+    begun = UNTOUCHED
+    for _ in range(2):
+        session = PullSession(broker, spec, batch=100)
+        begun = await session.open(before=begun)
+        assert begun == Begun(delivered=last.stream_seq, floor=first.stream_seq)
+        await session.release()
+    session = await open_session(broker, spec)
+    assert await take(session, 2) == [1, 2]
+    await session.release()
+    session = PullSession(broker, spec, batch=100)
+    assert (await session.open(before=begun)).delivered == 0, "all of it is acknowledged"
     await session.release()
 
 
