@@ -1,16 +1,21 @@
 """A client tells no server its password without TLS, and believes no login that the server has not proved."""
 
 import asyncio
+import asyncio.sslproto
 import base64
 import re
+import ssl
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from slixmpp import JID
 from tlim_client import connection
 from tlim_client.connection import Connection, ServerAddress
 from tlim_client.failures import ClientError, LoginRefusedError, NotReachableError
+from tlim_client.login import LoginStream
 from tlim_client.xmpp import XmppClient
 from tlim_devstack.certificates import ensure_certificates
 from tlim_devstack.impostor import SASL, Impostor, Script, impostor
@@ -281,3 +286,12 @@ async def test_a_session_that_was_lost_before_it_was_announced_is_announced_when
         asyncio.timeout(20),
     ):
         await announced.wait()
+
+
+async def test_a_connection_that_was_just_lost_can_be_ended() -> None:
+    stream = LoginStream(JID("alice@im.example"), "secret", ssl.create_default_context())
+    nobody: Any = None
+    lost: Any = asyncio.sslproto._SSLProtocolTransport(asyncio.get_running_loop(), nobody)
+    lost._closed = True
+    stream.transport = lost
+    stream.abort()

@@ -4,6 +4,7 @@
 import hashlib
 import ssl
 from asyncio import BaseTransport
+from contextlib import suppress
 
 from slixmpp import JID, ClientXMPP
 from slixmpp.stanza import StreamFeatures
@@ -55,6 +56,11 @@ class LoginStream(ClientXMPP):
                 self.abort()
                 return
         super().data_received(data)
+
+    def abort(self) -> None:
+        """End the connection. asyncio's TLS of Python 3.11.2 fails at this if the connection was lost just before."""
+        with suppress(AttributeError):
+            super().abort()
 
     async def _handle_stream_features(self, features: StreamFeatures) -> bool | None:
         if "starttls" not in self.features and "starttls" not in features["features"]:
