@@ -33,4 +33,4 @@ def test_no_statement_has_a_parameter_for_each_value_of_a_list() -> None:
         for call in calls_of_in(file)
         if not has_one_length(call)
     }
-    assert found == set(), "compare with sa.any_(sa.literal(list(values), ARRAY(type)))"
+    assert found == set(), "compare with tlim_runtime.tables.any_of(values)"

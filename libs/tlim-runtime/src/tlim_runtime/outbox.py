@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tlim_runtime.background import Background, Repeated
@@ -21,6 +20,7 @@ from tlim_runtime.measures import DatabaseMetrics, OutboxMetrics
 from tlim_runtime.metrics import Metrics
 from tlim_runtime.outages import BrokerUnavailable, Unavailable
 from tlim_runtime.pulse import waiting
+from tlim_runtime.tables import any_of
 from tlim_runtime.tracing import CURRENT, headers_with, trace_of
 
 logger = get_logger(__name__)
@@ -222,8 +222,7 @@ class OutboxRelay:
             is_it = self._table.c.id == row.id
             await session.execute(sa.update(self._table).where(is_it).values(refused=objection))
         await self._broker.publish_batch(list(sendable.values()))
-        published = sa.any_(sa.literal(list(sendable), ARRAY(sa.BigInteger)))
-        await session.execute(sa.delete(self._table).where(self._table.c.id == published))
+        await session.execute(sa.delete(self._table).where(self._table.c.id == any_of(sendable, sa.BigInteger)))
 
     def _fail(self, reason: str) -> None:
         if reason != self._reason:

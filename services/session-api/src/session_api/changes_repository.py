@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 from tlim_protocol.events import SessionEvent
 from tlim_protocol.subjects import session_event_id, subject_in
+from tlim_runtime.tables import any_of
 
 from session_api.edits import type_of_change
 from session_api.models import OUTBOX, Session, SessionChange, SessionTable, Subscriber
@@ -100,7 +101,7 @@ class ChangeRepository:
         Close it (contextlib.aclosing) before the transaction ends.
         """
         session_id, version = col(SessionChange.session_id), col(SessionChange.version)
-        is_one = session_id == sa.any_(sa.literal(list(session_ids), _TEXTS))
+        is_one = session_id == any_of(session_ids)
         newest = sa.select(session_id, sa.func.max(version)).where(is_one).group_by(session_id)
         async for event in self._read(_events().where(sa.tuple_(session_id, version).in_(newest))):
             yield event

@@ -7,14 +7,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from session_api.models import User
+from session_api.models import SessionTable, User
 
 _TEXTS = ARRAY(sa.Text)
 
 _WAS_CREATED = sa.literal_column("(users.xmax = 0)", sa.Boolean)
 """True for a created row, False for an updated one: only a new row has no deleting or locking transaction (xmax)."""
 
-_USERS = sa.inspect(User).local_table
+_USERS = SessionTable.metadata.tables[User.__tablename__]
 
 _NAMES_OF_KNOWN = sa.select(_USERS.c.user_id, _USERS.c.name).where(
     _USERS.c.user_id == sa.any_(sa.bindparam("ids", type_=_TEXTS)), _USERS.c.active

@@ -4,9 +4,10 @@ from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
+from tlim_runtime.tables import any_of
 
 from file_api.files import Scan, StoredFile
 from file_api.models import BlobRow, FileRow, RemovedFileRow
@@ -56,7 +57,7 @@ class FileRepository:
 
     async def note_sent(self, file_ids: Collection[str], now: datetime) -> dict[str, str]:
         """Note that these files are being sent; return the owner of each. Unknown and infected ones are left out."""
-        there = col(FileRow.file_id) == sa.any_(sa.literal(list(file_ids), ARRAY(sa.Text)))
+        there = col(FileRow.file_id) == any_of(file_ids)
         await self._session.execute(sa.update(FileRow).where(there, col(FileRow.sent_at).is_(None)).values(sent_at=now))
         query = sa.select(col(FileRow.file_id), col(FileRow.owner_id))
         query = query.join(BlobRow, col(BlobRow.blob_id) == col(FileRow.blob_id))

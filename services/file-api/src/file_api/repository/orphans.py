@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
+from tlim_runtime.tables import any_of
 
 from file_api.files import Scan
 from file_api.models import BlobRow, DiscardedRow, FileRow, UploadRow
@@ -32,7 +32,7 @@ class OrphanRepository:
         unsent = sa.select(col(FileRow.file_id)).where(col(FileRow.sent_at).is_(None), col(FileRow.stored_at) < before)
         oldest = unsent.order_by(col(FileRow.stored_at)).limit(limit).with_for_update(skip_locked=True)
         ids = (await self._session.scalars(oldest)).all()
-        removed = sa.delete(FileRow).where(col(FileRow.file_id) == _any(ids))
+        removed = sa.delete(FileRow).where(col(FileRow.file_id) == any_of(ids))
         rows = await self._session.execute(
             removed.returning(col(FileRow.file_id), col(FileRow.owner_id), col(FileRow.blob_id))
         )
@@ -47,19 +47,19 @@ class OrphanRepository:
     async def with_bytes(self, ids: Collection[str]) -> set[str]:
         """Return those that are the ids of uploads, or of blobs that have an object."""
         return await self._all(
-            sa.select(col(UploadRow.upload_id)).where(col(UploadRow.upload_id) == _any(ids)),
-            sa.select(col(BlobRow.blob_id)).where(col(BlobRow.blob_id) == _any(ids), ~_INFECTED),
+            sa.select(col(UploadRow.upload_id)).where(col(UploadRow.upload_id) == any_of(ids)),
+            sa.select(col(BlobRow.blob_id)).where(col(BlobRow.blob_id) == any_of(ids), ~_INFECTED),
         )
 
     async def with_thumbnails(self, ids: Collection[str]) -> set[str]:
         """Return those that are the ids of blobs that have thumbnails."""
-        blobs = sa.select(col(BlobRow.blob_id)).where(col(BlobRow.blob_id) == _any(ids), ~_INFECTED)
+        blobs = sa.select(col(BlobRow.blob_id)).where(col(BlobRow.blob_id) == any_of(ids), ~_INFECTED)
         return await self._all(blobs.where(col(BlobRow.thumbnail_type).is_not(None)))
 
     async def discarded(self, keys: Collection[str]) -> set[str]:
         """Return those that are the keys of discarded objects."""
         query = sa.select(col(DiscardedRow.object_key))
-        return await self._all(query.where(col(DiscardedRow.object_key) == _any(keys)))
+        return await self._all(query.where(col(DiscardedRow.object_key) == any_of(keys)))
 
     async def blobs_between(self, after: str, upto: str | None, limit: int) -> Sequence[str]:
         """Return the first `limit` ids above `after`, up to `upto` (None: all), of blobs that must have an object."""
@@ -73,7 +73,3 @@ class OrphanRepository:
 
 
 _INFECTED = col(BlobRow.scan) == Scan.INFECTED.value
-
-
-def _any(values: Collection[str]) -> sa.ColumnElement[Any]:
-    return sa.any_(sa.literal(list(values), ARRAY(sa.Text)))

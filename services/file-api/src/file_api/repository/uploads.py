@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
+from tlim_runtime.tables import any_of
 
 from file_api.files import NewUpload
 from file_api.models import UploadRow
@@ -38,6 +38,5 @@ class UploadRepository:
         # As an array: a plan may run a sub-select with SKIP LOCKED more than once, and then end more than `limit`.
         ids = (await self._session.scalars(oldest)).all()
         if ids:
-            is_one = col(UploadRow.upload_id) == sa.any_(sa.literal(ids, ARRAY(sa.Text)))
-            await self._session.execute(sa.delete(UploadRow).where(is_one))
+            await self._session.execute(sa.delete(UploadRow).where(col(UploadRow.upload_id) == any_of(ids)))
         return ids

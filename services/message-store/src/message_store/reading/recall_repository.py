@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import BigInteger, any_, literal
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
+from tlim_runtime.tables import any_of
 
 from message_store.models import Message
 
@@ -18,6 +18,6 @@ class Recalls:
 
     async def among(self, seqs: Collection[int]) -> Sequence[int]:
         """Return those of `seqs` that are recalled, rising."""
-        is_one = col(Message.seq) == any_(literal(list(seqs), ARRAY(BigInteger)))
+        is_one = col(Message.seq) == any_of(seqs, BigInteger)
         query = select(Message.seq).where(is_one, col(Message.recalled_at).is_not(None))
         return (await self._session.scalars(query.order_by(col(Message.seq)))).all()
